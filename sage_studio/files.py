@@ -1,0 +1,44 @@
+"""Writing files so that nobody ever sees half of one, and refusing names that would leave a folder.
+
+Knows nothing of what the files mean.
+"""
+
+import os
+import re
+from pathlib import Path
+
+from sage_studio.errors import InvalidName, naming_full_disk
+from sage_studio.text import Text
+
+SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file's content so that a reader sees the old or the new, never a part. Raises `StorageFull`."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with naming_full_disk(path):
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def safe_name(name: str) -> str:
+    """Return an id that is to become a file name, unchanged.
+
+    Raises:
+        InvalidName: it holds anything but letters, digits, dot, dash and underscore, or begins with a dot.
+    """
+    if not SAFE_NAME.fullmatch(name) or ".." in name:
+        raise InvalidName(
+            Text(f"{name!r} is no valid id.", f"{name!r} 不是有效的 id。"),
+            Text(
+                "Ids hold letters, digits, '.', '_' and '-' only; take one from the list.",
+                "id 只能包含字母、数字、“.”、“_”、“-”，请从列表中选取。",
+            ),
+        )
+    return name

