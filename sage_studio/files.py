@@ -42,3 +42,18 @@ def safe_name(name: str) -> str:
             ),
         )
     return name
+
+
+def upload_name(name: str) -> str:
+    """The last part of a name that a client sent, fit to be a file's name here.
+
+    Raises:
+        InvalidName: it climbs with ``..`` or is hidden.
+    """
+    last = re.split(r"[\\/]", name)[-1].strip()
+    if ".." in re.split(r"[\\/]", name) or last.startswith("."):
+        raise InvalidName(
+            Text(f"{name!r} is no valid file name.", f"{name!r} 不是有效的文件名。"),
+            Text("Rename the file, without '..' or a leading dot.", "请重命名文件，不要含 “..”，也不要以点开头。"),
+        )
+    return re.sub(r"[^\w.-]", "_", last)[-128:] or "data"

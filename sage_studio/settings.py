@@ -115,6 +115,11 @@ class Settings(BaseSettings):
         return self.root / "outputs"
 
     @property
+    def uploads_dir(self) -> Path:
+        """Files on their way in; on the same disk as the datasets they become."""
+        return self.root / "uploads"
+
+    @property
     def needs_login(self) -> bool:
         """Whether anyone but this machine's users could reach the studio, or a login was asked for."""
         return self.share or self.host not in LOOPBACK or bool(self.auth)

@@ -1,7 +1,7 @@
 """The house: the services wired together, and the verbs that a person, a script or a route can say.
 
-Knows which service does what, and the few verbs that span two of them. Knows nothing of widgets, routes or HTTP; every door
-calls these verbs and adds nothing of its own.
+Knows which service does what, and the few verbs that span two of them. Knows nothing of widgets, routes or HTTP; every
+door calls these verbs and adds nothing of its own.
 """
 
 import logging
@@ -34,7 +34,7 @@ from sage_studio.tasks.store import TaskStore
 from sage_studio.tasks.supervisor import TaskSupervisor
 from sage_studio.tasks.task import Curve, Task, TaskProgress, TaskStatus
 from sage_studio.text import Text
-from sage_studio.training.progress import Job
+from sage_studio.training.progress import Event, Job, numbered_events
 from sage_studio.training.recipe import Recipe, load_presets, parse_recipe
 
 logger = logging.getLogger("sage_studio")
@@ -51,10 +51,11 @@ class Studio:
     """Everything the studio can do.
 
     Example:
-        >>> studio = Studio(load_settings())                      # doctest: +SKIP
-        >>> studio.start()                                        # doctest: +SKIP
-        >>> docs = studio.prepare_sage_docs()                     # doctest: +SKIP
-        >>> task = studio.start_finetune({"model_name_or_path": "SmolLM2-135M-Instruct", "dataset_id": docs.id})  # doctest: +SKIP
+        >>> studio = Studio(load_settings())  # doctest: +SKIP
+        >>> studio.start()  # doctest: +SKIP
+        >>> docs = studio.prepare_sage_docs()  # doctest: +SKIP
+        >>> recipe = {"model_name_or_path": "SmolLM2-135M-Instruct", "dataset_id": docs.id}
+        >>> task = studio.start_finetune(recipe)  # doctest: +SKIP
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -91,6 +92,7 @@ class Studio:
                     f"请先停止它，或将 {PREFIX}HOME 设为其他文件夹。",
                 ),
             ) from error
+        self.settings.uploads_dir.mkdir(parents=True, exist_ok=True)
         self.registry.adopt()
         self.supervisor.start()
 
@@ -209,6 +211,10 @@ class Studio:
         """The last ``limit`` lines of the log, or the lines from a byte ``offset`` on."""
         return read_log(self.get_task(task_id).folder, limit=limit, offset=offset)
 
+    def task_events(self, task_id: str, offset: int = 0) -> list[tuple[int, Event]]:
+        """Events of a task from a byte offset on, each with the offset behind it."""
+        return numbered_events(self.get_task(task_id).folder, offset)
+
     def stop_task(self, task_id: str) -> Task:
         """Stop a task; a running one first writes a checkpoint to continue from. Raises `Conflict` if it is over."""
         return self.supervisor.stop(self.get_task(task_id))
@@ -276,6 +282,10 @@ class Studio:
     def list_models(self) -> list[RegisteredModel]:
         """Every model that can answer: bases, tuned models and external ones."""
         return self.registry.models()
+
+    def forget_model(self, name: str) -> None:
+        """Take a model off the list; its files stay. Raises `Conflict` for the current one."""
+        self.registry.unregister_model(name)
 
     def start_engine(self) -> None:
         """Start the engine in the background, with the current or the default model, unless it runs already."""

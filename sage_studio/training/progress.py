@@ -1,7 +1,7 @@
 """The files through which a training child reports: ``progress.jsonl`` while it runs, ``result.json`` last of all.
 
-Knows the shape of both, how to append and how to read from a byte offset to the last newline. Knows nothing of who writes or
-watches; imports no torch.
+Knows the shape of both, how to append and how to read from a byte offset to the last newline. Knows nothing of who
+writes or watches; imports no torch.
 """
 
 import json
@@ -167,6 +167,16 @@ def read_events(folder: Path, offset: int = 0) -> tuple[list[Event], int]:
     """Events from a byte offset on, and the next offset."""
     lines, offset = read_lines(folder / PROGRESS, offset)
     return [Event.model_validate_json(line) for line in lines], offset
+
+
+def numbered_events(folder: Path, offset: int = 0) -> list[tuple[int, Event]]:
+    """Events from a byte offset on, each with the offset behind it: the id to resume a stream from."""
+    lines, end = read_lines(folder / PROGRESS, offset)
+    events = []
+    for line in reversed(lines):
+        events.append((end, Event.model_validate_json(line)))
+        end -= len(line) + 1
+    return events[::-1]
 
 
 def write_result(folder: Path, result: Result) -> None:

@@ -1,8 +1,8 @@
 """What to train, as one declaration per hyperparameter.
 
 A field's default, bounds, labels and explanation stand once, here; the form, the REST schema, the YAML keys, the
-``gradio_client`` parameters and the documentation are all derived from it. Knows nothing of how training is done, nor of
-widgets; imports no torch.
+``gradio_client`` parameters and the documentation are all derived from it. Knows nothing of how training is done, nor
+of widgets; imports no torch.
 """
 
 from collections.abc import Mapping

@@ -1,0 +1,1 @@
+"""The REST door: parse, one verb of `Studio`, show. No route holds an ``if`` about the domain."""

@@ -1,0 +1,78 @@
+"""All REST routes as one router, and what an app needs besides to serve them.
+
+Knows the list of routers. Knows nothing of how the app is launched.
+"""
+
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.openapi.utils import get_openapi
+from fastapi.responses import HTMLResponse, JSONResponse
+
+from sage_studio import __version__
+from sage_studio.api import chat, datasets, finetune, models
+from sage_studio.api.guard import Guard, language, studio_error, validation_error
+from sage_studio.errors import StudioError
+from sage_studio.settings import LOOPBACK
+from sage_studio.studio import Studio
+from sage_studio.views import EngineView
+
+TITLE = "SAGE Studio"
+
+
+def build_router(studio: Studio, credentials: tuple[str, str] | None) -> APIRouter:
+    """Every own route, each behind the guard.
+
+    Args:
+        studio: the house.
+        credentials: user and password, or None where no login is needed.
+    """
+    router = APIRouter(dependencies=[Depends(Guard(credentials))])
+    for noun in (finetune, datasets, models, chat):
+        router.include_router(noun.routes(studio))
+
+    @router.get("/api/health", tags=["health"])
+    def health(request: Request) -> dict[str, Any]:
+        """Whether the studio answers, and what its engine does."""
+        engine = EngineView.of(studio.engine_status(), language(request))
+        return {"status": "ok", "version": __version__, "engine": engine.model_dump()}
+
+    described = list(router.routes)
+
+    @router.get("/openapi.json", include_in_schema=False)
+    def openapi() -> JSONResponse:
+        return JSONResponse(get_openapi(title=TITLE, version=__version__, routes=described))
+
+    @router.get("/docs", include_in_schema=False)
+    def docs() -> HTMLResponse:
+        return get_swagger_ui_html(
+            openapi_url="openapi.json",
+            title=f"{TITLE} REST",
+            swagger_js_url="docs/assets/swagger-ui-bundle.js",
+            swagger_css_url="docs/assets/swagger-ui.css",
+            swagger_favicon_url="favicon.ico",
+        )
+
+    return router
+
+
+def app_arguments(studio: Studio, credentials: tuple[str, str] | None) -> dict[str, Any]:
+    """Arguments for the FastAPI app that gradio makes: our routes, and our errors in one shape."""
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.routing import Mount
+    from starlette.staticfiles import StaticFiles
+    from swagger_ui_bundle import swagger_ui_path
+
+    assets = Mount("/docs/assets", StaticFiles(directory=swagger_ui_path))
+    # A page that points its own name at 127.0.0.1 would pass for this machine's user; with a login it cannot.
+    hosts = ["*"] if credentials is not None else [*LOOPBACK, "[::1]"]
+    return {
+        "middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)],
+        "routes": [*build_router(studio, credentials).routes, assets],
+        "exception_handlers": {StudioError: studio_error, RequestValidationError: validation_error},
+        "docs_url": None,
+        "openapi_url": None,
+    }

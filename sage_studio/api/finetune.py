@@ -1,0 +1,164 @@
+"""Routes for training: the documentation as a dataset, tasks, their logs, events and models."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import APIRouter, Header, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from sage_studio.api.guard import language
+from sage_studio.studio import Studio
+from sage_studio.tasks.archive import archive_name
+from sage_studio.training.recipe import Preset
+from sage_studio.views import BackendView, DatasetStatsView, DatasetView, TaskView
+
+POLL_SECONDS = 0.5
+
+
+class PrepareRequest(BaseModel):
+    """Whether to fetch the documentation again."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    force_refresh: bool = False
+
+
+class PrepareResponse(BaseModel):
+    """The dataset made of the documentation."""
+
+    status: str = "success"
+    message: str
+    data_file: str
+    dataset_id: str
+    stats: DatasetStatsView
+
+
+class StartRequest(BaseModel):
+    """What to train. ``config`` holds the recipe's fields; unknown ones are refused by name."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    type: str = Field("sft", description="Training method: sft")
+    config: dict[str, Any] = Field(
+        examples=[{"model_name_or_path": "SmolLM2-135M-Instruct", "dataset_id": "sage-docs-v1", "num_train_epochs": 1}]
+    )
+
+
+class LogResponse(BaseModel):
+    """Lines of a log and the byte offset to go on from."""
+
+    lines: list[str]
+    offset: int
+    size: int
+
+
+class TaskRequest(BaseModel):
+    """A task, by its id."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    task_id: str
+
+
+def routes(studio: Studio) -> APIRouter:
+    """The routes under ``/api/finetune``."""
+    router = APIRouter(prefix="/api/finetune", tags=["finetune"])
+
+    def shown(task_id: str, request: Request) -> TaskView:
+        return TaskView.of(studio.get_task(task_id), studio.task_progress(task_id), language(request))
+
+    @router.post("/prepare-sage-docs")
+    def prepare_sage_docs(request: Request, body: PrepareRequest | None = None) -> PrepareResponse:
+        """Fetch the SAGE documentation and make it a dataset."""
+        dataset = studio.prepare_sage_docs(force_refresh=body is not None and body.force_refresh)
+        view = DatasetView.of(dataset)
+        said = {"en": f"{dataset.stats.total_samples} rows ready", "zh": f"已准备 {dataset.stats.total_samples} 条数据"}
+        return PrepareResponse(
+            message=said[language(request)],
+            data_file=str(studio.settings.docs_data_path),
+            dataset_id=dataset.id,
+            stats=view.stats,
+        )
+
+    @router.post("/start", status_code=201)
+    def start(request: Request, body: StartRequest) -> TaskView:
+        """Queue a training."""
+        task = studio.start_finetune({"type": body.type, **body.config})
+        return shown(task.id, request)
+
+    @router.get("/tasks")
+    def tasks(request: Request) -> list[TaskView]:
+        """All tasks, newest first."""
+        return [shown(task.id, request) for task in studio.list_tasks()]
+
+    @router.get("/tasks/{task_id}")
+    def task(request: Request, task_id: str) -> TaskView:
+        """One task."""
+        return shown(task_id, request)
+
+    @router.get("/tasks/{task_id}/logs")
+    def logs(task_id: str, limit: int = 100, offset: int | None = None) -> LogResponse:
+        """The last lines of the log, or those from a byte offset on."""
+        page = studio.task_logs(task_id, limit=limit, offset=offset)
+        return LogResponse(lines=list(page.lines), offset=page.offset, size=page.size)
+
+    @router.get("/tasks/{task_id}/events")
+    async def events(task_id: str, last_event_id: int = Header(0, ge=0)) -> StreamingResponse:
+        """Progress as server-sent events; an event's id is the byte offset to resume from."""
+        await run_in_threadpool(studio.get_task, task_id)
+        return StreamingResponse(_follow(studio, task_id, last_event_id), media_type="text/event-stream")
+
+    @router.delete("/tasks/{task_id}")
+    def stop(request: Request, task_id: str) -> TaskView:
+        """Stop a task, keeping a checkpoint to resume from."""
+        studio.stop_task(task_id)
+        return shown(task_id, request)
+
+    @router.post("/tasks/{task_id}/resume")
+    def resume(request: Request, task_id: str) -> TaskView:
+        """Go on from the newest checkpoint of a stopped or failed task."""
+        studio.resume_task(task_id)
+        return shown(task_id, request)
+
+    @router.delete("/tasks/{task_id}/delete")
+    def delete(task_id: str) -> dict[str, str]:
+        """Delete a task and its folder."""
+        studio.delete_task(task_id)
+        return {"status": "success", "task_id": task_id}
+
+    @router.get("/tasks/{task_id}/download")
+    def download(task_id: str) -> StreamingResponse:
+        """The tuned model as a tar.gz, streamed."""
+        pieces = studio.download_task(task_id)
+        name = archive_name(studio.get_task(task_id))
+        headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+        return StreamingResponse(pieces, media_type="application/gzip", headers=headers)
+
+    @router.get("/templates")
+    def templates() -> list[Preset]:
+        """Ready recipes."""
+        return studio.presets
+
+    @router.post("/use-as-backend")
+    def use_as_backend(request: Request, body: TaskRequest) -> BackendView:
+        """Let a completed task's model answer the chat."""
+        return BackendView.of(studio.use_as_backend(body.task_id), language(request))
+
+    return router
+
+
+async def _follow(studio: Studio, task_id: str, offset: int) -> AsyncIterator[str]:
+    while True:
+        over = (await run_in_threadpool(studio.get_task, task_id)).status.is_over
+        events = await run_in_threadpool(studio.task_events, task_id, offset)
+        for offset, event in events:
+            yield f"id: {offset}\nevent: progress\ndata: {event.model_dump_json(exclude_none=True)}\n\n"
+        if over and not events:
+            status = (await run_in_threadpool(studio.get_task, task_id)).status
+            yield f"id: {offset}\nevent: end\ndata: {json.dumps({'status': str(status)})}\n\n"
+            return
+        await asyncio.sleep(POLL_SECONDS)

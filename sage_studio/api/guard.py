@@ -1,0 +1,98 @@
+"""Who may use the REST routes, and how an error of the house becomes an HTTP answer.
+
+Knows cookies, Basic credentials and the Origin header. Knows nothing of what the routes do.
+"""
+
+import base64
+import binascii
+import secrets
+from urllib.parse import urlsplit
+
+from fastapi import HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.responses import Response
+
+from sage_studio.errors import InvalidInput, NotAllowed, StudioError
+from sage_studio.text import Language, Text, language_of
+
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+REALM = {"WWW-Authenticate": 'Basic realm="SAGE Studio"'}
+
+
+class Guard:
+    """A dependency of every own route.
+
+    Gradio's ``auth`` guards only Gradio's routes, so this checks its login cookie, or HTTP Basic with the same user and
+    password for scripts. It also refuses changes asked for by another site's page.
+    """
+
+    def __init__(self, credentials: tuple[str, str] | None) -> None:
+        self._credentials = credentials
+
+    def __call__(self, request: Request) -> None:
+        """Raise `NotAllowed` or HTTP 401 unless the caller may proceed."""
+        if request.method not in SAFE_METHODS and _is_cross_site(request):
+            raise NotAllowed(
+                Text("A page of another site asked for this change.", "该更改由其他网站的页面发起，已拒绝。"),
+                Text("Use the studio's own page, or a script.", "请使用工作室自己的页面或脚本。"),
+            )
+        if self._credentials is None or _gradio_user(request) or self._knows(request):
+            return
+        raise HTTPException(401, detail=_detail("not_logged_in", LOGIN, LOGIN_HINT, language(request)), headers=REALM)
+
+    def _knows(self, request: Request) -> bool:
+        scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "basic" or self._credentials is None:
+            return False
+        try:
+            given = base64.b64decode(encoded, validate=True)
+        except (binascii.Error, ValueError):
+            return False
+        return secrets.compare_digest(given, ":".join(self._credentials).encode())
+
+
+LOGIN = Text("Login is required.", "需要登录。")
+LOGIN_HINT = Text(
+    "Log in on the page, or send user and password with HTTP Basic.", "请在页面登录，或以 HTTP Basic 发送用户名和密码。"
+)
+
+
+def language(request: Request) -> Language:
+    """The caller's language, by ``Accept-Language``."""
+    return language_of(request.headers.get("accept-language"))
+
+
+def studio_error(request: Request, error: Exception) -> Response:
+    """`StudioError` -> ``{"detail": {"code", "message", "hint"}}`` with its status."""
+    assert isinstance(error, StudioError)
+    detail = _detail(error.code, error.message, error.hint, language(request))
+    return JSONResponse({"detail": detail}, status_code=error.status)
+
+
+def validation_error(request: Request, error: Exception) -> Response:
+    """A body that does not fit the route's schema, in the same shape."""
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    shown = f"{where} = {first.get('input')!r}: {first['msg']}"
+    message = Text(f"The request does not fit. {shown}.", f"请求格式不正确：{shown}。")
+    hint = Text("See /docs for what this route takes.", "该接口的参数见 /docs。")
+    return JSONResponse({"detail": _detail(InvalidInput.code, message, hint, language(request))}, status_code=422)
+
+
+def _detail(code: str, message: Text, hint: Text, spoken: Language) -> dict[str, str]:
+    return {"code": code, "message": message.in_(spoken), "hint": hint.in_(spoken)}
+
+
+def _is_cross_site(request: Request) -> bool:
+    if request.headers.get("sec-fetch-site") == "cross-site":
+        return True
+    origin = request.headers.get("origin")
+    return origin is not None and urlsplit(origin).netloc != request.headers.get("host", "")
+
+
+def _gradio_user(request: Request) -> bool:
+    app = request.app
+    names = (f"access-token-{app.cookie_id}", f"access-token-unsecure-{app.cookie_id}")
+    return any(request.cookies.get(name) in app.tokens for name in names)

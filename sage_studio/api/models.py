@@ -1,0 +1,54 @@
+"""Routes for models: which can answer, and which one does."""
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict
+
+from sage_studio.api.guard import language
+from sage_studio.studio import Studio
+from sage_studio.views import BackendView, EngineView, ModelView
+
+
+class SwitchRequest(BaseModel):
+    """A model, by name."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    model_name: str
+
+
+class ModelsResponse(BaseModel):
+    """Models that can answer, those the catalogue offers to train, and the engine."""
+
+    current: str | None
+    models: list[ModelView]
+    catalogue: list[str]
+    engine: EngineView
+
+
+def routes(studio: Studio) -> APIRouter:
+    """The routes under ``/api/models``."""
+    router = APIRouter(prefix="/api/models", tags=["models"])
+
+    @router.get("")
+    def models(request: Request) -> ModelsResponse:
+        """All models and the one that answers now."""
+        registered = studio.list_models()
+        return ModelsResponse(
+            current=next((model.name for model in registered if model.current), None),
+            models=[ModelView.of(model) for model in registered],
+            catalogue=[entry.id for entry in studio.model_choices()],
+            engine=EngineView.of(studio.engine_status(), language(request)),
+        )
+
+    @router.post("/switch")
+    def switch(request: Request, body: SwitchRequest) -> BackendView:
+        """Make a model the one that answers."""
+        return BackendView.of(studio.switch_model(body.model_name), language(request))
+
+    @router.delete("/{name:path}")
+    def delete(name: str) -> dict[str, str]:
+        """Forget a model; its files stay. The current one cannot be forgotten."""
+        studio.forget_model(name)
+        return {"status": "success", "model_name": name}
+
+    return router

@@ -1,0 +1,174 @@
+"""The named endpoints for ``gradio_client``: the same verbs as the routes, with real parameter names.
+
+Knows names and parameters. Knows nothing of widgets: these endpoints have none.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.utils import get_upload_folder
+
+from sage_studio.errors import InvalidName, StudioError
+from sage_studio.studio import Studio
+from sage_studio.text import Text
+from sage_studio.training.recipe import SFTRecipe
+from sage_studio.views import BackendView, DatasetView, ModelView, RowView, TaskView
+
+
+def register(studio: Studio) -> None:
+    """Add every named endpoint to the Blocks under construction."""
+    for verb in (*_data_verbs(studio), *_task_verbs(studio), *_model_verbs(studio)):
+        limit = None if verb.__name__ in ("chat", "list_tasks", "get_task", "task_logs") else 1
+        gr.api(_bilingual(verb), api_name=verb.__name__, concurrency_limit=limit)
+
+
+def _data_verbs(studio: Studio) -> list[Callable[..., Any]]:
+    def prepare_sage_docs(force_refresh: bool = False) -> dict[str, Any]:
+        """Fetch the SAGE documentation and make it a dataset."""
+        return DatasetView.of(studio.prepare_sage_docs(force_refresh)).model_dump()
+
+    def upload_dataset(file: dict[str, Any], name: str = "") -> dict[str, Any]:
+        """Keep a JSON or JSONL file, given with handle_file(path), as a dataset."""
+        return DatasetView.of(studio.upload_dataset(_uploaded(file), name)).model_dump()
+
+    def preview_dataset(dataset_id: str, offset: int = 0, limit: int = 20, search: str = "") -> dict[str, Any]:
+        """Some rows of a dataset."""
+        page = studio.preview_dataset(dataset_id, int(offset), int(limit), search)
+        return {"total": page.total, "rows": [RowView.of(row).model_dump() for row in page.rows]}
+
+    return [prepare_sage_docs, upload_dataset, preview_dataset]
+
+
+def _task_verbs(studio: Studio) -> list[Callable[..., Any]]:
+    def shown(task_id: str) -> dict[str, Any]:
+        return TaskView.of(studio.get_task(task_id), studio.task_progress(task_id)).model_dump()
+
+    def start_finetune(**values: Any) -> dict[str, Any]:
+        """Queue a training; the parameters are the recipe's fields."""
+        return shown(studio.start_finetune(values).id)
+
+    def list_tasks() -> list[dict[str, Any]]:
+        """All tasks, newest first."""
+        return [shown(task.id) for task in studio.list_tasks()]
+
+    def get_task(task_id: str) -> dict[str, Any]:
+        """One task and where it stands."""
+        return shown(task_id)
+
+    def task_logs(task_id: str, limit: int = 100) -> str:
+        """The last lines of a task's log."""
+        return "\n".join(studio.task_logs(task_id, limit=int(limit)).lines)
+
+    def stop_task(task_id: str) -> dict[str, Any]:
+        """Stop a task, keeping a checkpoint to resume from."""
+        return shown(studio.stop_task(task_id).id)
+
+    def resume_task(task_id: str) -> dict[str, Any]:
+        """Go on from the newest checkpoint."""
+        return shown(studio.resume_task(task_id).id)
+
+    def delete_task(task_id: str) -> dict[str, str]:
+        """Delete a task and its folder."""
+        studio.delete_task(task_id)
+        return {"status": "success", "task_id": task_id}
+
+    verbs = [_with_fields(start_finetune), list_tasks, get_task, task_logs, stop_task, resume_task, delete_task]
+    return verbs
+
+
+def _model_verbs(studio: Studio) -> list[Callable[..., Any]]:
+    def use_as_backend(task_id: str) -> dict[str, Any]:
+        """Let a completed task's model answer the chat."""
+        return BackendView.of(studio.use_as_backend(task_id)).model_dump()
+
+    def list_models() -> list[dict[str, Any]]:
+        """Models that can answer."""
+        return [ModelView.of(model).model_dump() for model in studio.list_models()]
+
+    def switch_model(model_name: str) -> dict[str, Any]:
+        """Make a model the one that answers; a base model's id goes back to it."""
+        return BackendView.of(studio.switch_model(model_name)).model_dump()
+
+    def chat(
+        message: str,
+        history: list[dict[str, str]] | None = None,
+        model: str | None = None,
+        temperature: float = 0.7,
+        max_tokens: int = 512,
+    ) -> Iterator[dict[str, Any]]:
+        """Ask the current model; the answer grows as it comes, the last one carries the figures."""
+        messages = [*(history or []), {"role": "user", "content": message}]
+        text = ""
+        for chunk in studio.chat(messages, model, temperature=temperature, max_tokens=int(max_tokens)):  # type: ignore[arg-type]
+            text += chunk.text
+            yield {"response": text, "model": chunk.model, "tokens_per_second": chunk.tokens_per_second}
+
+    return [use_as_backend, list_models, switch_model, chat]
+
+
+def _with_fields(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """Give ``verb(**values)`` the recipe's fields as parameters, for gradio to read."""
+    fields = SFTRecipe.model_fields
+    parameters = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            default=inspect.Parameter.empty if info.is_required() else info.default,
+            annotation=info.annotation,
+        )
+        for name, info in fields.items()
+    ]
+    parameters.sort(key=lambda parameter: parameter.default is not inspect.Parameter.empty)
+
+    @functools.wraps(verb)
+    def named(*args: Any, **kwargs: Any) -> Any:
+        values = dict(zip([parameter.name for parameter in parameters], args, strict=False))
+        return verb(**values, **kwargs)
+
+    named.__signature__ = inspect.Signature(parameters, return_annotation=dict[str, Any])  # type: ignore[attr-defined]
+    named.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    named.__annotations__["return"] = dict[str, Any]
+    del named.__wrapped__  # type: ignore[attr-defined]  # else the types are read from the function within
+    return named
+
+
+def _bilingual(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """Say a `StudioError` in both languages: a script has told nobody which it wants."""
+    if inspect.isgeneratorfunction(verb):
+
+        @functools.wraps(verb)
+        def streaming(*args: Any, **kwargs: Any) -> Iterator[Any]:
+            try:
+                yield from verb(*args, **kwargs)
+            except StudioError as error:
+                raise _shown(error) from error
+
+        return streaming
+
+    @functools.wraps(verb)
+    def calling(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return verb(*args, **kwargs)
+        except StudioError as error:
+            raise _shown(error) from error
+
+    return calling
+
+
+def _shown(error: StudioError) -> gr.Error:
+    return gr.Error(f"{error.say('zh')} / {error.say('en')}", print_exception=False)
+
+
+def _uploaded(file: dict[str, Any]) -> Path:
+    """The uploaded file's path; a path that the client merely named is refused."""
+    path = Path(str(file.get("path", ""))).resolve()
+    if not path.is_relative_to(Path(get_upload_folder()).resolve()):
+        raise InvalidName(
+            Text(f"{path} was not uploaded.", f"{path} 不是上传的文件。"),
+            Text("Send the file with handle_file(path).", "请用 handle_file(path) 发送文件。"),
+        )
+    return path

@@ -1,0 +1,223 @@
+"""What the REST routes and the named client endpoints show: plain JSON shapes, each made from one object of the house.
+
+Knows the shapes and how to fill them. Knows nothing of routes, widgets or where the objects come from.
+"""
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from sage_studio.data.dataset import Dataset
+from sage_studio.data.example import Example
+from sage_studio.serving.types import EngineStatus, RegisteredModel
+from sage_studio.tasks.task import Task, TaskProgress
+from sage_studio.text import Language, Text
+
+
+class DatasetStatsView(BaseModel):
+    """The figures of a dataset. Characters are of prompts and answers together."""
+
+    total_samples: int
+    total_chars: int
+    avg_chars_per_sample: float
+    estimated_tokens: int
+    tokens_are_exact: bool
+    longest_chars: int
+    languages: dict[str, int]
+    duplicates: int
+    dropped: int
+
+
+class DatasetView(BaseModel):
+    """A dataset that is ready to train on."""
+
+    id: str
+    name: str
+    version: int
+    kind: str
+    source: str
+    commit: str | None
+    sha256: str
+    size_bytes: int
+    created_at: float = Field(description="Unix seconds")
+    stats: DatasetStatsView
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> "DatasetView":
+        """The view of a dataset."""
+        stats = dataset.stats
+        return cls(
+            id=dataset.id,
+            name=dataset.name,
+            version=dataset.version,
+            kind=dataset.kind,
+            source=dataset.source,
+            commit=dataset.commit,
+            sha256=dataset.sha256,
+            size_bytes=dataset.size_bytes,
+            created_at=dataset.created_at,
+            stats=DatasetStatsView(
+                total_samples=stats.total_samples,
+                total_chars=stats.total_chars,
+                avg_chars_per_sample=round(stats.avg_chars_per_sample, 1),
+                estimated_tokens=stats.estimated_tokens,
+                tokens_are_exact=stats.tokens_are_exact,
+                longest_chars=stats.longest_chars,
+                languages=stats.languages,
+                duplicates=stats.duplicates,
+                dropped=sum(dropped.count for dropped in stats.dropped),
+            ),
+        )
+
+
+class RowView(BaseModel):
+    """One row: what is asked, what is to be answered, and where it came from."""
+
+    instruction: str
+    output: str
+    origin: dict[str, Any]
+
+    @classmethod
+    def of(cls, example: Example) -> "RowView":
+        """The view of a row."""
+        return cls(
+            instruction="\n\n".join(message.content for message in example.prompt),
+            output=example.completion,
+            origin=example.to_json()["origin"],
+        )
+
+
+class TaskView(BaseModel):
+    """A run of a recipe and where it stands."""
+
+    id: str
+    type: str
+    name: str
+    status: str
+    model: str
+    dataset_id: str
+    dataset_name: str
+    created_at: float = Field(description="Unix seconds")
+    started_at: float | None
+    finished_at: float | None
+    reason_class: str | None
+    reason: str
+    hint: str
+    served_name: str
+    output_dir: str
+    progress: float = Field(description="0 to 100")
+    phase: str | None
+    step: int | None
+    total_steps: int | None
+    epoch: float | None
+    total_epochs: float | None
+    loss: float | None
+    learning_rate: float | None
+    tokens_per_second: float | None
+    eta_seconds: float | None
+    queue_place: int | None
+    seconds: float
+    config: dict[str, Any]
+
+    @classmethod
+    def of(cls, task: Task, progress: TaskProgress, language: Language = "en") -> "TaskView":
+        """The view of a task."""
+        now = progress.now
+        return cls(
+            id=task.id,
+            type=task.type,
+            name=task.name,
+            status=str(task.status),
+            model=task.model,
+            dataset_id=task.dataset_id,
+            dataset_name=task.dataset_name,
+            created_at=task.created_at,
+            started_at=task.started_at,
+            finished_at=task.finished_at,
+            reason_class=str(task.reason_class) if task.reason_class is not None else None,
+            reason=task.reason.in_(language),
+            hint=task.hint.in_(language),
+            served_name=task.served_name,
+            output_dir=str(task.folder),
+            progress=round(progress.percent, 1),
+            phase=str(now.phase) if now is not None else None,
+            step=now.step if now is not None else None,
+            total_steps=now.total_steps if now is not None else None,
+            epoch=now.epoch if now is not None else None,
+            total_epochs=now.total_epochs if now is not None else None,
+            loss=now.loss if now is not None else None,
+            learning_rate=now.learning_rate if now is not None else None,
+            tokens_per_second=now.tokens_per_second if now is not None else None,
+            eta_seconds=now.eta_seconds if now is not None else None,
+            queue_place=progress.queue_place,
+            seconds=round(progress.seconds, 1),
+            config=task.recipe,
+        )
+
+
+class ModelView(BaseModel):
+    """A model that can answer."""
+
+    name: str
+    kind: str
+    path: str
+    base: str
+    size_bytes: int
+    loaded: bool
+    current: bool
+    task_id: str | None
+
+    @classmethod
+    def of(cls, model: RegisteredModel) -> "ModelView":
+        """The view of a registered model."""
+        return cls(
+            name=model.name,
+            kind=model.kind,
+            path=model.path,
+            base=model.base,
+            size_bytes=model.size_bytes,
+            loaded=model.loaded,
+            current=model.current,
+            task_id=model.config.get("task_id"),
+        )
+
+
+class EngineView(BaseModel):
+    """The inference engine."""
+
+    state: str
+    engine: str
+    base: str
+    current: str
+    tokens_per_second: float | None
+    message: str
+
+    @classmethod
+    def of(cls, status: EngineStatus, language: Language = "en") -> "EngineView":
+        """The view of the engine's status."""
+        return cls(
+            state=str(status.state),
+            engine=status.engine,
+            base=status.base,
+            current=status.current,
+            tokens_per_second=status.tokens_per_second,
+            message=status.message.in_(language),
+        )
+
+
+class BackendView(BaseModel):
+    """The answer to "use as backend" and to a switch."""
+
+    status: str = "success"
+    message: str
+    model_name: str
+    model_path: str
+
+    @classmethod
+    def of(cls, model: RegisteredModel, language: Language = "en") -> "BackendView":
+        """The view of the model that is current now."""
+        kind = (
+            Text("the tuned model", "微调模型") if model.config.get("task_id") else Text("the base model", "基座模型")
+        )
+        said = Text(f"Switched to {kind.en}: {model.name}", f"已切换到{kind.zh}: {model.name}")
+        return cls(message="✅ " + said.in_(language), model_name=model.name, model_path=model.path)
