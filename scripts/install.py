@@ -71,7 +71,8 @@ def install_cpu_torch() -> None:
         attempts.append([CPU_TORCH.partition("+")[0]])  # PyPI's build for ARM is a CPU build
     if not any(pip("--no-deps", *attempt, must=False) for attempt in attempts):
         sys.exit(
-            f"No CPU build of torch was found. Name an index that has it: TORCH_CPU_INDEX=… make run (tried {CPU_INDEX})"
+            f"No CPU build of torch was found (tried {CPU_INDEX}). "
+            "Name an index that has it: TORCH_CPU_INDEX=… make run"
         )
 
 

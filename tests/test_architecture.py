@@ -1,0 +1,133 @@
+"""The house's lines, read from the imports and the syntax trees of the code itself."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sage_studio.settings import PROJECT
+
+PACKAGE = PROJECT / "sage_studio"
+FILES = sorted(PACKAGE.rglob("*.py"))
+HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "sentence_transformers", "vllm", "gguf"}
+
+BOTTOM = {"text", "errors", "files", "settings", "database", "hardware", "catalog"}
+LAYERS: list[set[str]] = [
+    BOTTOM,
+    {"data"},
+    {"training"},
+    {"tasks", "serving", "evaluation"},
+    {"studio", "views"},
+    {"ui", "api", "cli"},
+]
+HOMES = {"gradio": {"ui"}, "fastapi": {"api", "serving/transformers_server.py"}}
+LONGEST_FILE = 300
+LONGEST_FUNCTION = 50
+
+
+def part(path: Path) -> str:
+    """The first name under the package: a folder or a top-level module."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path, *, nested: bool = True) -> set[str]:
+    """Every module that a file imports; without ``nested``, only those imported when the file itself is."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = ast.walk(tree) if nested else _executed_at_import(tree)
+    found: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def _executed_at_import(tree: ast.AST) -> list[ast.AST]:
+    found: list[ast.AST] = []
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            continue
+        found += [node, *_executed_at_import(node)]
+    return found
+
+
+def own(path: Path) -> set[str]:
+    """The parts of the house that a file imports."""
+    names = {name.split(".")[1] for name in imports(path) if name.startswith("sage_studio.")}
+    return {name for name in names if (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").exists()}
+
+
+def level(name: str) -> int:
+    return next(number for number, layer in enumerate(LAYERS) if name in layer)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_imports_only_what_lies_below_it(path):
+    here = part(path)
+    if here == "__init__":
+        assert own(path) == set()
+        return
+    for other in own(path) - {here}:
+        assert (
+            level(other) < level(here) or (here in BOTTOM and other in BOTTOM) or {here, other} == {"studio", "views"}
+        ), f"{here} must not import {other}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_frameworks_stay_in_their_homes(path):
+    where = str(path.relative_to(PACKAGE))
+    roots = {name.split(".")[0] for name in imports(path)}
+    for framework, homes in HOMES.items():
+        if framework in roots:
+            assert part(path) in homes or where in homes, f"{where} must not import {framework}"
+
+
+def test_the_web_process_never_imports_torch():
+    """Import all that the web process imports, in a fresh interpreter, and look at what came along."""
+    script = (
+        "import sys\n"
+        "import app, sage_studio.studio, sage_studio.api.app, sage_studio.ui.page\n"
+        f"print(sorted({HEAVY!r} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=PROJECT)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_says_what_it_does_not_know(path):
+    doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    assert doc, f"{path} has no docstring"
+    if path.name != "__init__.py":
+        assert any(word in doc for word in ("nothing", "Never", "never", "not ", "no ")), (
+            f"{path}: what does it not know?"
+        )
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_files_and_functions_stay_short(path):
+    text = path.read_text(encoding="utf-8")
+    assert text.count("\n") <= LONGEST_FILE
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            assert (node.end_lineno or 0) - node.lineno < LONGEST_FUNCTION, f"{path.name}: {node.name}"
+
+
+@pytest.mark.parametrize("path", [*FILES, PROJECT / "app.py"], ids=lambda path: path.name)
+def test_nothing_swallows_every_exception(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ExceptHandler):
+            names = {name.id for name in ast.walk(node.type) if isinstance(name, ast.Name)} if node.type else {"bare"}
+            reraises = any(isinstance(inner, ast.Raise) for inner in ast.walk(node))
+            assert not names & {"bare", "Exception", "BaseException"} or reraises or _reports(node), (
+                f"{path.name}:{node.lineno} swallows every exception"
+            )
+
+
+def _reports(node: ast.ExceptHandler) -> bool:
+    """The child's last line of defence: it writes the fault into result.json."""
+    return any(isinstance(call, ast.Call) and "write_result" in ast.dump(call.func) for call in ast.walk(node))

@@ -1,0 +1,108 @@
+"""Which names mean a model, and what is said of those that do not."""
+
+import json
+
+import httpx
+import pytest
+from huggingface_hub import HfApi
+from huggingface_hub.errors import RepositoryNotFoundError
+
+from sage_studio.catalog import BUILT_IN, Catalog
+from sage_studio.errors import HubUnavailable, InvalidModel, InvalidName
+from sage_studio.settings import load_settings
+
+
+@pytest.fixture
+def catalog(settings):
+    return Catalog(settings)
+
+
+def model_folder(folder):
+    folder.mkdir()
+    (folder / "config.json").write_text("{}", encoding="utf-8")
+    (folder / "model.safetensors").write_bytes(b"")
+    (folder / "tokenizer.json").write_text("{}", encoding="utf-8")
+    return folder
+
+
+def test_the_built_in_model_needs_no_network(catalog):
+    ref = catalog.resolve(BUILT_IN)
+    assert ref.gguf is not None
+    assert ref.gguf.is_file()
+    assert ref.is_local
+
+
+def test_without_a_card_the_built_in_model_is_offered_first(catalog):
+    assert catalog.default(has_gpu=False) == BUILT_IN
+    assert catalog.default(has_gpu=True) == "Qwen/Qwen2.5-Coder-1.5B-Instruct"
+
+
+def test_the_operator_chooses_the_default(tmp_path):
+    assert (
+        Catalog(load_settings(home=tmp_path, default_model="Qwen/Qwen3-4B")).default(has_gpu=False) == "Qwen/Qwen3-4B"
+    )
+
+
+def test_a_local_folder_is_taken(catalog, tmp_path):
+    folder = model_folder(tmp_path / "mine")
+    assert catalog.resolve(str(folder)).location == str(folder)
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_an_incomplete_folder_is_refused_naming_what_is_missing(catalog, tmp_path, missing):
+    folder = model_folder(tmp_path / "mine")
+    (folder / missing).unlink()
+    with pytest.raises(InvalidModel, match="missing"):
+        catalog.resolve(str(folder))
+
+
+def test_a_broken_config_is_named(catalog, tmp_path):
+    folder = model_folder(tmp_path / "mine")
+    (folder / "config.json").write_text("{", encoding="utf-8")
+    with pytest.raises(InvalidModel, match=r"config\.json"):
+        catalog.resolve(str(folder))
+
+
+@pytest.mark.parametrize("name", ["", "no-such", "a/b/c", "rm -rf /", "ümlaut/x", "/nowhere/at/all"])
+def test_a_name_that_cannot_be_a_model_is_refused(catalog, name):
+    with pytest.raises(InvalidModel):
+        catalog.resolve(name)
+
+
+@pytest.mark.parametrize("name", ["../models/x", "/tmp/../etc", "a/.."])
+def test_a_name_that_climbs_is_refused(catalog, name):
+    with pytest.raises(InvalidName):
+        catalog.resolve(name)
+
+
+def test_a_hub_that_does_not_answer_is_said_with_the_remedy(catalog, monkeypatch):
+    def unreachable(*_, **__):
+        raise httpx.ConnectError("no route")
+
+    monkeypatch.setattr(HfApi, "model_info", unreachable)
+    with pytest.raises(HubUnavailable) as caught:
+        catalog.resolve("someone/some-model")
+    assert "HF_ENDPOINT" in caught.value.say("zh")
+    assert BUILT_IN in caught.value.say("en")
+
+
+def test_a_model_that_the_hub_does_not_have_is_refused(catalog, monkeypatch):
+    def unknown(*_, **__):
+        response = httpx.Response(404, request=httpx.Request("GET", "http://localhost"))
+        raise RepositoryNotFoundError("404", response=response)
+
+    monkeypatch.setattr(HfApi, "model_info", unknown)
+    with pytest.raises(InvalidModel, match="someone/no-model"):
+        catalog.resolve("someone/no-model")
+
+
+def test_code_of_typed_models_runs_only_where_the_operator_allows_it(tmp_path):
+    folder = model_folder(tmp_path / "mine")
+    assert not Catalog(load_settings(home=tmp_path)).resolve(str(folder)).trust_remote_code
+    assert Catalog(load_settings(home=tmp_path, trust_remote_code=True)).resolve(str(folder)).trust_remote_code
+
+
+def test_unpacking_gives_a_model_folder_that_is_taken(built_in_model):
+    assert json.loads((built_in_model / "config.json").read_text())["model_type"] == "llama"
+    home = built_in_model.parents[2]
+    assert Catalog(load_settings(home=home)).resolve(BUILT_IN).gguf is None
