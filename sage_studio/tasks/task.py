@@ -44,6 +44,7 @@ class Task:
         reason: the same for a person; empty unless it failed or was stopped.
         hint: what to do next.
         pid, process_started: identify the child (a pid alone may be reused); None before the start.
+        stop_requested_at: when the running child was told to stop; None unless it was.
     """
 
     id: str
@@ -63,6 +64,7 @@ class Task:
     hint: Text = NOTHING
     pid: int | None = None
     process_started: float | None = None
+    stop_requested_at: float | None = None
 
     @property
     def served_name(self) -> str:

@@ -1,0 +1,204 @@
+"""What the trainers have reported so far, read piece by piece so that many viewers cost little more than one.
+
+Knows how ``progress.jsonl`` adds up to a state and to curves, and keeps both in memory per task folder. Knows nothing
+of processes, statuses or screens.
+"""
+
+import math
+import os
+import threading
+from array import array
+from bisect import bisect_left
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from sage_studio.tasks.task import Curve
+from sage_studio.training.progress import PROGRESS, RESULT, Event, Phase, Result, read_lines, read_result
+
+NONE = math.nan
+"""A figure that was not given; kept apart from given ones because a trainer's NaN or infinity is not shown either."""
+FIGURES = ("loss", "learning_rate", "tokens_per_second")
+MOST_STEPS = 2**62
+OF_ONE_PHASE = ("detail", "eta_seconds")
+"""Fields that say nothing any more once another kind of work has begun."""
+
+_Stamp = tuple[int, int] | None
+
+
+class Reports:
+    """The reports of all tasks, by folder; safe to use from many threads."""
+
+    def __init__(self) -> None:
+        self._reports: dict[Path, _Report] = {}
+        self._lock = threading.Lock()
+
+    def newest(self, folder: Path) -> Event | None:
+        """The newest value of every field; None before the first event. A figure that is not finite is None."""
+        return self._read(folder).newest
+
+    def trained_since(self, folder: Path, time: float) -> bool:
+        """Whether the trainer was training at or after a time (Unix seconds)."""
+        return self._read(folder).trained_at >= time
+
+    def curve(self, folder: Path, points: int) -> Curve:
+        """The curves, thinned to at most ``points``; the first and last point, peaks and dips stay."""
+        report = self._read(folder)
+        with report.lock:
+            return report.thinned(points)
+
+    def result(self, folder: Path) -> Result | None:
+        """How the run ended; None while it has not, and where the file cannot be understood."""
+        report = self._of(folder)
+        with report.lock:
+            stamp = _stamp(folder / RESULT)
+            if stamp != report.result_stamp:
+                report.result_stamp = stamp
+                report.result = _result(folder)
+            return report.result
+
+    def forget(self, folder: Path) -> None:
+        """Drop what is kept of a folder that is no more."""
+        with self._lock:
+            self._reports.pop(folder, None)
+
+    def _read(self, folder: Path) -> "_Report":
+        report = self._of(folder)
+        with report.lock:
+            report.catch_up(folder / PROGRESS)
+        return report
+
+    def _of(self, folder: Path) -> "_Report":
+        with self._lock:
+            return self._reports.setdefault(folder, _Report())
+
+
+class _Report:
+    """One run's report. Points lie in flat arrays: 32 bytes a step."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.result: Result | None = None
+        self.result_stamp: _Stamp = None
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget what was read of ``progress.jsonl``."""
+        self.newest: Event | None = None
+        self.trained_at = -math.inf
+        self._stamp: _Stamp = None
+        self._offset = 0
+        self._steps = array("q")
+        self._figures = {name: array("d") for name in FIGURES}
+        self._thinned = Curve()
+        self._thinned_for = (0, 0, 0)
+
+    def catch_up(self, path: Path) -> None:
+        """Read what was appended since the last time; nothing is opened if the file has not changed."""
+        stamp = _stamp(path)
+        if stamp == self._stamp:
+            return
+        if stamp is None or stamp[0] < self._offset:  # removed, or replaced by another
+            self.begin()
+        self._stamp = stamp
+        while True:
+            lines, offset = read_lines(path, self._offset)
+            if offset == self._offset:
+                return
+            self._offset = offset
+            for line in lines:
+                self._take(line)
+
+    def thinned(self, points: int) -> Curve:
+        """At most ``points`` of the points."""
+        asked = (len(self._steps), self._offset, points)
+        if asked != self._thinned_for:
+            kept = _kept(self._figures["loss"], points)
+            columns = (tuple(_given(self._figures[name][i]) for i in kept) for name in FIGURES)
+            self._thinned = Curve(tuple(self._steps[i] for i in kept), *columns)
+            self._thinned_for = asked
+        return self._thinned
+
+    def _take(self, line: bytes) -> None:
+        try:
+            event = Event.model_validate_json(line)
+        except ValidationError:  # half a line of a trainer that was killed while it wrote
+            return
+        if not math.isfinite(event.time):
+            return
+        event = event.model_copy(update={name: None for name in event.model_fields_set if not _finite(event, name)})
+        self.newest = _merged(self.newest, event)
+        if event.phase is Phase.TRAINING:
+            self.trained_at = max(self.trained_at, event.time)
+        if (
+            event.step is not None
+            and 0 <= event.step <= MOST_STEPS
+            and any(name in event.model_fields_set for name in FIGURES)
+        ):
+            self._add(event.step, event)
+
+    def _add(self, step: int, event: Event) -> None:
+        """Add a point. A step at or before the last belongs to a resumed run, which replaces what it repeats."""
+        at = bisect_left(self._steps, step)
+        same = at < len(self._steps) and self._steps[at] == step
+        keep = at + 1 if same else at
+        del self._steps[keep:]
+        if not same:
+            self._steps.append(step)
+        for name, figures in self._figures.items():
+            del figures[keep:]
+            value = getattr(event, name)
+            if not same:
+                figures.append(NONE if value is None else value)
+            elif value is not None:
+                figures[at] = value
+
+
+def _merged(before: Event | None, event: Event) -> Event:
+    if before is None:
+        return event
+    given = {name: getattr(event, name) for name in event.model_fields_set}
+    if before.phase is not event.phase:
+        given = {**dict.fromkeys(OF_ONE_PHASE), **given}
+    return before.model_copy(update=given)
+
+
+def _finite(event: Event, name: str) -> bool:
+    value = getattr(event, name)
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def _given(figure: float) -> float | None:
+    return None if math.isnan(figure) else figure
+
+
+def _kept(figures: "array[float]", points: int) -> list[int]:
+    """Which points to keep: the first, the last, and the lowest and highest of each of equal stretches between."""
+    count = len(figures)
+    if count <= points:
+        return list(range(count))
+    if points < 4:
+        return [0, count - 1][-points:] if points > 0 else []
+    stretches = (points - 2) // 2
+    kept = {0, count - 1}
+    for number in range(stretches):
+        first = 1 + (count - 2) * number // stretches
+        last = 1 + (count - 2) * (number + 1) // stretches
+        known = [i for i in range(first, last) if not math.isnan(figures[i])] or [first]
+        kept |= {min(known, key=figures.__getitem__), max(known, key=figures.__getitem__)}
+    return sorted(kept)
+
+
+def _stamp(path: Path) -> _Stamp:
+    try:
+        found = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_size, found.st_mtime_ns
+
+
+def _result(folder: Path) -> Result | None:
+    try:
+        return read_result(folder)
+    except (ValueError, NotADirectoryError):
+        return None

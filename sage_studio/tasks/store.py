@@ -1,0 +1,230 @@
+"""Tasks on disk: a row each in the studio's database, and a folder each under ``outputs/``.
+
+Knows how a task is created, found, moved from one status to the next and deleted, so that neither a crash nor a second
+thread leaves half of it. Knows nothing of processes: who moves a task, and when, is the supervisor's business.
+"""
+
+import json
+import logging
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeAlias, Unpack
+
+from sage_studio.database import Database
+from sage_studio.errors import Conflict, InvalidName, NotFound, naming_full_disk
+from sage_studio.files import safe_name, write_atomically
+from sage_studio.tasks.table import INSERT, LAST_PLACE, NEXT_NUMBER, PLACE, SCHEMA, Changes, columns_of, task_of
+from sage_studio.tasks.task import Task, TaskStatus
+from sage_studio.text import Text
+from sage_studio.training.progress import JOB, RECIPE, Job
+from sage_studio.training.recipe import Recipe, dump_recipe
+
+logger = logging.getLogger("sage_studio")
+
+DELETED = ".deleted-"
+DELETABLE = frozenset(status for status in TaskStatus if status.is_over or status is TaskStatus.QUEUED)
+RUNNING = frozenset(status for status in TaskStatus if status.is_running)
+
+Tasks: TypeAlias = list[Task]
+
+
+class TaskStore:
+    """All tasks; safe to use from many threads.
+
+    Args:
+        database: the studio's database.
+        outputs_dir: the folder that holds one folder per task.
+    """
+
+    def __init__(self, database: Database, outputs_dir: Path) -> None:
+        self._database = database
+        self._outputs = outputs_dir
+        database.create(SCHEMA)
+
+    def create(self, recipe: Recipe, job: Job, dataset_id: str, dataset_name: str) -> Task:
+        """Keep a new task, last in the queue. Its folder is complete before anyone can see the task.
+
+        Raises:
+            StorageFull: nothing is left behind then.
+        """
+        number, folder = self._new_folder()
+        with _removing_on_failure(folder), naming_full_disk(folder):
+            write_atomically(folder / RECIPE, dump_recipe(recipe))
+            write_atomically(folder / JOB, job.model_dump_json(indent=2))
+            self._insert(number, folder.name, recipe, dataset_id, dataset_name)
+        logger.info("Queued task: %s", folder.name)
+        return self.get(folder.name)
+
+    def get(self, task_id: str) -> Task:
+        """One task. Raises `NotFound`."""
+        rows = self._database.rows("SELECT * FROM tasks WHERE id = ?", (task_id,))
+        if not rows:
+            raise NotFound(
+                Text(f"There is no task {task_id!r}.", f"没有任务 {task_id!r}。"),
+                Text("It may have been deleted; take one from the list.", "它可能已被删除，请从列表中选取。"),
+            )
+        return task_of(rows[0], self._outputs)
+
+    def queue(self) -> Tasks:
+        """The queued tasks, the next to start first."""
+        rows = self._database.rows("SELECT * FROM tasks WHERE status = ? ORDER BY place", (TaskStatus.QUEUED.value,))
+        return [task_of(row, self._outputs) for row in rows]
+
+    def queue_place(self, task_id: str) -> int | None:
+        """1 for the next to start; None for a task that is not queued."""
+        found = self._database.rows(PLACE, (task_id,))
+        return found[0]["place"] or None
+
+    def running(self) -> Tasks:
+        """The tasks that a process works on, the oldest first."""
+        marks = ", ".join("?" * len(RUNNING))
+        values = tuple(status.value for status in RUNNING)
+        rows = self._database.rows(f"SELECT * FROM tasks WHERE status IN ({marks}) ORDER BY number", values)
+        return [task_of(row, self._outputs) for row in rows]
+
+    def transition(
+        self, task_id: str, since: Collection[TaskStatus], to: TaskStatus, **changes: Unpack[Changes]
+    ) -> Task:
+        """Move a task to another status, if it is in one of ``since`` at that very moment.
+
+        Args:
+            since: the statuses that it may be in.
+            to: the status that it gets. A task that was over and is queued again goes to the end of the queue.
+            changes: fields of `Task` that change with it.
+
+        Raises:
+            NotFound: there is no such task.
+            Conflict: it is in none of the statuses ``since``; nothing was changed.
+        """
+        columns = {"status": to.value, **columns_of(changes)}
+        place = LAST_PLACE if to is TaskStatus.QUEUED else "place"
+        assignments = ", ".join(f"{column} = ?" for column in columns)
+        query = f"""
+            UPDATE tasks SET {assignments}, place = CASE WHEN finished_at IS NULL THEN place ELSE ({place}) END
+            WHERE id = ? AND status IN ({", ".join("?" * len(since))}) RETURNING *
+        """
+        values = (*columns.values(), task_id, *(status.value for status in since))
+        with self._database.transaction() as sql:
+            row = sql.execute(query, values).fetchone()
+        if row is None:
+            raise _not_in(self.get(task_id), to)
+        return task_of(row, self._outputs)
+
+    def delete(self, task: Task) -> None:
+        """Delete a task and its folder; a folder that is gone already is no error.
+
+        Raises:
+            Conflict: a process works on it.
+            InvalidName: its folder is not the one that this store would give it.
+            NotFound: there is no such task.
+        """
+        folder = self._outputs / safe_name(task.id)
+        if task.folder != folder:
+            raise InvalidName(
+                Text(f"{task.folder} does not belong to {task.id}.", f"{task.folder} 不属于 {task.id}。"),
+                Text(f"Only {folder} may be deleted.", f"只允许删除 {folder}。"),
+            )
+        aside = self._outputs / f"{DELETED}{task.id}"
+        _remove(aside)
+        with _moved_back_on_failure(folder, aside), self._database.transaction() as sql:
+            self._delete_row(sql, task.id)
+            if os.path.lexists(folder):
+                folder.rename(aside)
+        _remove(aside)
+        logger.info("Deleted task: %s", task.id)
+
+    def remove_leftovers(self) -> None:
+        """Finish deletions that a crash cut short."""
+        for path in self._outputs.glob(f"{DELETED}*"):
+            _remove(path)
+
+    def list(self) -> Tasks:
+        """All tasks, newest first."""
+        return [task_of(row, self._outputs) for row in self._database.rows("SELECT * FROM tasks ORDER BY number DESC")]
+
+    def close(self) -> None:
+        """Close this thread's connection to the database."""
+        self._database.close()
+
+    def _new_folder(self) -> tuple[int, Path]:
+        """An id never used before, even if the clock was set back, and its new, empty folder."""
+        with naming_full_disk(self._outputs):
+            self._outputs.mkdir(parents=True, exist_ok=True)
+        while True:
+            with self._database.transaction() as sql:
+                number = int(sql.execute(NEXT_NUMBER, (int(time.time()),)).fetchone()["last"])
+            folder = self._outputs / f"finetune-{number}"
+            try:
+                with naming_full_disk(folder):
+                    folder.mkdir()
+            except FileExistsError:  # of a database that was lost: its model stays
+                continue
+            return number, folder
+
+    def _insert(self, number: int, task_id: str, recipe: Recipe, dataset_id: str, dataset_name: str) -> None:
+        values = recipe.model_dump(mode="json")
+        row = (
+            number,
+            task_id,
+            recipe.type,
+            recipe.name,
+            TaskStatus.QUEUED.value,
+            recipe.model_name_or_path,
+            dataset_id,
+            dataset_name,
+            time.time(),
+            json.dumps(values, ensure_ascii=False),
+        )
+        with self._database.transaction() as sql:
+            sql.execute(INSERT, row)
+
+    def _delete_row(self, sql: sqlite3.Connection, task_id: str) -> None:
+        marks = ", ".join("?" * len(DELETABLE))
+        values = (task_id, *(status.value for status in DELETABLE))
+        if not sql.execute(f"DELETE FROM tasks WHERE id = ? AND status IN ({marks})", values).rowcount:
+            task = self.get(task_id)
+            raise Conflict(
+                Text(f"{task.id} is {task.status}.", f"{task.id} 的状态是 {task.status}。"),
+                Text("Stop it first.", "请先停止它。"),
+            )
+
+
+def _not_in(task: Task, to: TaskStatus) -> Conflict:
+    return Conflict(
+        Text(
+            f"{task.id} is {task.status}; it cannot become {to}.", f"{task.id} 的状态是 {task.status}，不能变为 {to}。"
+        ),
+        Text("Look at the task again; it has changed meanwhile.", "任务状态已变化，请重新查看。"),
+    )
+
+
+@contextmanager
+def _removing_on_failure(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def _moved_back_on_failure(folder: Path, aside: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        if os.path.lexists(aside):
+            aside.rename(folder)
+        raise
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder, or a link in its place without what it points to."""
+    if path.is_symlink():
+        path.unlink()
+    elif path.exists():
+        shutil.rmtree(path)

@@ -1,0 +1,289 @@
+"""The one who runs the tasks: starts what waits, watches what runs, and finds again what an earlier studio started.
+
+Knows the life of a task and the order of the queue. Knows nothing of what a training does: a task folder's files, and
+whether a process still lives, are all it looks at.
+"""
+
+import logging
+import signal
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+
+from sage_studio.errors import Conflict, StudioError
+from sage_studio.settings import Settings
+from sage_studio.tasks import endings
+from sage_studio.tasks.endings import Ending
+from sage_studio.tasks.launcher import ChildProcess, Launcher, find_child
+from sage_studio.tasks.reports import Reports
+from sage_studio.tasks.resume import prepare_resume
+from sage_studio.tasks.store import RUNNING, TaskStore
+from sage_studio.tasks.task import Curve, Task, TaskProgress, TaskStatus
+from sage_studio.text import NOTHING
+from sage_studio.training.progress import RESULT, Result, read_result
+
+logger = logging.getLogger("sage_studio")
+
+ROUND_SECONDS = 0.5
+CLOSE_SECONDS = 10.0
+LINGER_SECONDS = 30.0
+"""How long a trainer may take to leave after it wrote its result, before it is killed."""
+RESUMABLE = frozenset({TaskStatus.STOPPED, TaskStatus.FAILED})
+
+
+class TaskSupervisor:
+    """Runs the tasks of a store, at most ``settings.max_running`` at a time.
+
+    Args:
+        store: the tasks.
+        launcher: starts the children.
+        settings: ``max_running`` and ``stop_grace_seconds`` count here.
+    """
+
+    def __init__(self, store: TaskStore, launcher: Launcher, settings: Settings) -> None:
+        self._store = store
+        self._launcher = launcher
+        self._settings = settings
+        self._reports = Reports()
+        self._children: dict[str, ChildProcess | None] = {}
+        self._deadlines: dict[str, float] = {}
+        self._complaints: dict[str, str] = {}
+        self._lock = threading.RLock()  # one at a time: a round, a stop, a resume
+        self._awake = threading.Event()
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    # Life
+
+    def start(self) -> None:
+        """Find the children that an earlier studio started, then supervise in a thread of its own."""
+        self._store.remove_leftovers()
+        with self._lock:
+            for task in self._store.running():
+                self._adopt(task)
+        self._closing.clear()
+        self._thread = threading.Thread(target=self._run, name="task-supervisor", daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Look now, not at the next round."""
+        self._awake.set()
+
+    def close(self) -> None:
+        """Stop supervising. The children live on."""
+        self._closing.set()
+        self._awake.set()
+        if self._thread is not None:
+            self._thread.join(CLOSE_SECONDS)
+            self._thread = None
+
+    # What viewers ask
+
+    def progress(self, task: Task) -> TaskProgress:
+        """Where a task stands now; cheap enough for many viewers to ask each second."""
+        now = self._reports.newest(task.folder)
+        percent = 0.0
+        if task.status is TaskStatus.COMPLETED:
+            percent = 100.0
+        elif now is not None and now.step is not None and now.total_steps:
+            percent = min(100.0, max(0.0, 100.0 * now.step / now.total_steps))
+        return TaskProgress(
+            now=now,
+            percent=percent,
+            queue_place=self._store.queue_place(task.id) if task.status is TaskStatus.QUEUED else None,
+            seconds=_seconds(task),
+            result=self._reports.result(task.folder),
+        )
+
+    def curve(self, task: Task, points: int) -> Curve:
+        """The points of its plots, at most ``points``; where a resumed run repeats steps, the later run counts."""
+        return self._reports.curve(task.folder, points)
+
+    # What a person orders
+
+    def stop(self, task: Task) -> Task:
+        """Stop a task. A running one is asked to save a checkpoint, and killed after ``stop_grace_seconds``.
+
+        Raises:
+            Conflict: it is over.
+        """
+        with self._lock:
+            if task.status in RUNNING:
+                self._guarded(self._watch, self._store.get(task.id))  # it may have ended since the last round
+            task = self._store.get(task.id)
+            if task.status is TaskStatus.QUEUED:
+                return self._end(task, endings.before_start())
+            if task.status is TaskStatus.STOPPING:
+                return task
+            if task.status.is_over:
+                raise endings.over_already(task)
+            if child := self._child(task):
+                child.signal(signal.SIGTERM)
+            stopping = self._store.transition(task.id, RUNNING, TaskStatus.STOPPING, stop_requested_at=time.time())
+        logger.info("Stopping task: %s", task.id)
+        self.wake()
+        return stopping
+
+    def resume(self, task: Task) -> Task:
+        """Queue a stopped or failed task again, last in the queue; it goes on from its newest checkpoint.
+
+        Raises:
+            Conflict: it is neither stopped nor failed.
+            NotFound: its folder is gone.
+        """
+        with self._lock:
+            task = self._store.get(task.id)
+            if task.status not in RESUMABLE:
+                raise endings.not_resumable(task)
+            prepare_resume(task)
+            queued = self._store.transition(
+                task.id,
+                RESUMABLE,
+                TaskStatus.QUEUED,
+                started_at=None,
+                finished_at=None,
+                reason_class=None,
+                reason=NOTHING,
+                hint=NOTHING,
+                pid=None,
+                process_started=None,
+                stop_requested_at=None,
+            )
+        logger.info("Queued task again: %s", task.id)
+        self.wake()
+        return queued
+
+    # Rounds
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            self._awake.clear()
+            try:
+                self._round()
+            except (StudioError, OSError, ValueError, sqlite3.Error) as error:
+                self._complain("", error)
+            self._awake.wait(ROUND_SECONDS)
+        self._store.close()
+
+    def _round(self) -> None:
+        """Look at every running task once, then start what there is room for."""
+        with self._lock:
+            for task in self._store.running():
+                self._guarded(self._watch, task)
+            room = self._settings.max_running - len(self._store.running())
+            for task in self._store.queue()[: max(0, room)]:
+                self._guarded(self._launch, task)
+
+    def _guarded(self, work: Callable[[Task], None], task: Task) -> None:
+        """Do something about one task. What goes wrong ends that task, unless its process lives, and no other."""
+        try:
+            work(task)
+        except Conflict as error:  # another process changed it at the same time
+            self._complain(task.id, error)
+        except (StudioError, OSError, ValueError) as error:
+            self._complain(task.id, error)
+            child = self._children.get(task.id)
+            if child is None or not child.is_alive():
+                self._end(self._store.get(task.id), endings.not_started(task.folder, error))
+
+    def _launch(self, task: Task) -> None:
+        task = self._store.transition(task.id, {TaskStatus.QUEUED}, TaskStatus.PREPARING, started_at=time.time())
+        child = self._launcher.launch(task.folder)
+        self._children[task.id] = child
+        logger.info("Started task: %s (process %d)", task.id, child.pid)
+        self._record(task, child)
+
+    def _watch(self, task: Task) -> None:
+        child = self._child(task)
+        # Liveness first: a child that ends between the two looks has written its result by the second.
+        alive = child is not None and child.is_alive()
+        result = self._result(task, alive)
+        if child is not None and alive:
+            self._watch_living(task, child, result)
+        else:
+            self._settle(task, child, result)
+
+    def _watch_living(self, task: Task, child: ChildProcess, result: Result | None) -> None:
+        if task.pid != child.pid:
+            self._record(task, child)
+        if task.status is TaskStatus.PREPARING and self._reports.trained_since(task.folder, task.started_at or 0.0):
+            self._store.transition(task.id, {TaskStatus.PREPARING}, TaskStatus.TRAINING)
+            logger.info("Training task: %s", task.id)
+        if not task.folder.is_dir() or time.monotonic() >= self._deadline(task, result):
+            logger.info("Killing task: %s (process %d)", task.id, child.pid)
+            child.signal(signal.SIGKILL)
+
+    def _settle(self, task: Task, child: ChildProcess | None, result: Result | None) -> None:
+        """Say how a task ended whose process is gone."""
+        if result is not None:
+            self._end(task, endings.by_itself(result))
+        elif task.status is TaskStatus.STOPPING:
+            self._end(task, endings.by_force())
+        else:
+            self._end(task, endings.without_a_word(task.folder, child.ended_by() if child is not None else ""))
+        if child is not None:
+            child.end_group()
+
+    def _end(self, task: Task, ending: Ending) -> Task:
+        to, changes = ending
+        changes = {**changes, "finished_at": time.time()}
+        ended = self._store.transition(task.id, {task.status}, to, **changes)
+        for known in (self._children, self._deadlines, self._complaints):
+            known.pop(task.id, None)
+        if not task.folder.is_dir():
+            self._reports.forget(task.folder)
+        logger.info("Task %s: %s%s", ended.status, task.id, f" ({ended.reason.en})" if ended.reason else "")
+        return ended
+
+    # Children
+
+    def _adopt(self, task: Task) -> None:
+        child = self._child(task)
+        if child is not None:
+            logger.info("Adopted task: %s (process %d)", task.id, child.pid)
+        elif task.pid is None and task.status is TaskStatus.PREPARING and not (task.folder / RESULT).exists():
+            # The earlier studio ended between taking it from the queue and starting it.
+            self._store.transition(task.id, {TaskStatus.PREPARING}, TaskStatus.QUEUED, started_at=None)
+
+    def _child(self, task: Task) -> ChildProcess | None:
+        """The task's process, looked for once if this studio did not start it."""
+        if task.id not in self._children:
+            self._children[task.id] = find_child(task.pid, task.process_started, task.folder)
+        return self._children[task.id]
+
+    def _record(self, task: Task, child: ChildProcess) -> None:
+        self._store.transition(task.id, {task.status}, task.status, pid=child.pid, process_started=child.started)
+
+    def _result(self, task: Task, alive: bool) -> Result | None:
+        try:
+            return read_result(task.folder)
+        except (ValueError, OSError) as error:
+            if not alive:
+                raise
+            self._complain(task.id, error)
+            return None
+
+    def _deadline(self, task: Task, result: Result | None) -> float:
+        """When (monotonic) the process is to be killed. The wall clock is only asked once, and never trusted far."""
+        if task.id not in self._deadlines:
+            if result is not None:
+                self._deadlines[task.id] = time.monotonic() + LINGER_SECONDS
+            elif task.stop_requested_at is not None:
+                grace = self._settings.stop_grace_seconds
+                left = task.stop_requested_at + grace - time.time()
+                self._deadlines[task.id] = time.monotonic() + min(grace, max(0.0, left))
+        return self._deadlines.get(task.id, float("inf"))
+
+    def _complain(self, task_id: str, error: Exception) -> None:
+        """Log a fault, once as long as it stays the same."""
+        if self._complaints.get(task_id) != str(error):
+            self._complaints[task_id] = str(error)
+            logger.error("Supervisor: %s %s: %s", task_id, type(error).__name__, error)
+
+
+def _seconds(task: Task) -> float:
+    if task.started_at is None:
+        return 0.0
+    end = task.finished_at if task.finished_at is not None else time.time()
+    return max(0.0, end - task.started_at)
