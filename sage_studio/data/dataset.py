@@ -3,12 +3,22 @@
 Knows what is kept about a dataset. Knows nothing of files or formats.
 """
 
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from sage_studio.data.example import Example
 from sage_studio.text import Text
+
+OnProgress = Callable[[float, Text], None]
+"""Called with the share done (0 to 1) and what is being done."""
+
+NAMED_ROWS = 50
+
+
+def ignore_progress(_: float, __: Text) -> None:
+    """For callers who do not watch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +29,25 @@ class Dropped:
     count: int
     rows: tuple[str, ...] = ()
     """Where the first of them stood: a row number or ``file › heading``."""
+
+
+@dataclass
+class LeftOut:
+    """Counts what is left out, per reason, and remembers where the first `NAMED_ROWS` of it stood."""
+
+    places: dict[Text, list[str]] = field(default_factory=lambda: defaultdict(list))
+    counts: Counter[Text] = field(default_factory=Counter)
+
+    def add(self, reason: Text, place: str) -> None:
+        """Count one more."""
+        self.counts[reason] += 1
+        if self.counts[reason] <= NAMED_ROWS:
+            self.places[reason].append(place)
+
+    @property
+    def dropped(self) -> tuple[Dropped, ...]:
+        """So far."""
+        return tuple(Dropped(reason, count, tuple(self.places[reason])) for reason, count in self.counts.items())
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +62,9 @@ class DatasetStats:
     tokens_are_exact: bool = False
     tokenizer: str = ""
     token_histogram: tuple[tuple[int, int], ...] = ()
-    """(upper bound in tokens, rows up to it) pairs, ascending."""
+    """(upper bound in tokens, rows above the bound before and up to this one) pairs, ascending."""
     languages: dict[str, int] = field(default_factory=dict)
-    """Rows per language: ``zh``, ``en``."""
+    """Rows per language of the answer: ``zh``, ``en``, ``other``."""
     dropped: tuple[Dropped, ...] = ()
     duplicates: int = 0
 

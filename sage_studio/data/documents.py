@@ -1,0 +1,184 @@
+"""A Markdown document as a tree of sections, each with its heading, its line and its cleaned text.
+
+Knows Markdown by markdown-it-py's block tokens, so a ``#`` inside a code fence is no heading. Knows nothing of rows,
+questions or sizes.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Literal
+
+from sage_studio.data.cleaning import FENCE, clean_heading, clean_html, clean_text, unwrap_admonitions
+
+if TYPE_CHECKING:
+    from markdown_it import MarkdownIt
+    from markdown_it.token import Token
+
+FRONT_MATTER_LINE = re.compile(r"[\w.-]+[ \t]*:|[ \t#-]|$")
+FRONT_MATTER_LINES = 200
+UNTITLED = ("readme", "index")
+
+Kind = Literal["text", "code", "table"]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A run of lines between two places where a section may be split.
+
+    Attributes:
+        text: cleaned; code keeps its fence.
+        kind: how a piece that is too long by itself may be split.
+        glue: what stands between the piece before and this one.
+    """
+
+    text: str
+    kind: Kind = "text"
+    glue: str = "\n\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A heading, what stands under it, and the sections below it; ``line`` counts from 1."""
+
+    heading: str
+    level: int
+    line: int
+    pieces: tuple[Piece, ...] = ()
+    children: tuple["Section", ...] = ()
+
+
+def join_pieces(pieces: Sequence[Piece]) -> str:
+    """The pieces as one text."""
+    return "".join(piece.text if index == 0 else piece.glue + piece.text for index, piece in enumerate(pieces))
+
+
+def parse_markdown(text: str, file: str) -> Section:
+    """Read a document.
+
+    Args:
+        text: its content.
+        file: its path with forward slashes; gives the title where no first-level heading does.
+
+    Returns:
+        The document as the section at the root, named by its title. Further first-level headings are its children.
+    """
+    text = _without_front_matter(text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\ufffd"))
+    text = unwrap_admonitions(text)
+    flat = list(_flat_sections(_parser().parse(text), text.split("\n")))
+    before, headed = flat[0], flat[1:]
+    if headed and headed[0].level == 1:
+        first = headed.pop(0)
+        before = replace(first, level=0, pieces=before.pieces + first.pieces)
+    else:
+        before = replace(before, heading=file_title(file))
+    return replace(before, children=_nest(headed))
+
+
+def file_title(file: str) -> str:
+    """A title from a file's name; a ``README`` or an ``index`` is called after its folder."""
+    path = PurePosixPath(file)
+    named = path.parent if path.stem.lower() in UNTITLED and path.parent.name else path
+    return " ".join(re.sub(r"[_-]+", " ", named.stem if named is path else named.name).split()) or path.stem
+
+
+@cache
+def _parser() -> "MarkdownIt":
+    from markdown_it import MarkdownIt
+
+    parser = MarkdownIt("commonmark").enable("table")
+    parser.core.ruler.enableOnly(["normalize", "block"])
+    return parser
+
+
+def _without_front_matter(text: str) -> str:
+    """Blank the lines of a YAML head between two ``---``; a rule that only opens with them stays."""
+    if not text.startswith("---"):
+        return text
+    lines = text.split("\n", FRONT_MATTER_LINES)
+    for index, line in enumerate(lines[1:], 1):
+        if line.rstrip() in ("---", "..."):
+            return "\n".join([""] * (index + 1) + lines[index + 1 :])
+        if not FRONT_MATTER_LINE.match(line):
+            break
+    return text
+
+
+def _nest(flat: Sequence[Section]) -> tuple[Section, ...]:
+    nested = []
+    start = 0
+    while start < len(flat):
+        end = start + 1
+        while end < len(flat) and flat[end].level > flat[start].level:
+            end += 1
+        nested.append(replace(flat[start], children=_nest(flat[start + 1 : end])))
+        start = end
+    return tuple(nested)
+
+
+def _flat_sections(tokens: Sequence["Token"], lines: Sequence[str]) -> Iterator[Section]:
+    """The text before the first heading, then one section a heading, in order and without children."""
+    section, pieces = Section("", 0, 1), list[Piece]()
+    for block in _top_level(tokens):
+        first = block[0]
+        if first.type == "heading_open":
+            heading = clean_heading(block[1].content)
+            if not heading:
+                continue
+            yield replace(section, pieces=tuple(pieces))
+            section, pieces = Section(heading, int(first.tag[1]), (first.map or [0])[0] + 1), []
+        elif first.type != "hr":
+            pieces.extend(_pieces(block, lines))
+    yield replace(section, pieces=tuple(pieces))
+
+
+def _top_level(tokens: Sequence["Token"]) -> Iterator[Sequence["Token"]]:
+    start = 0
+    for index, token in enumerate(tokens):
+        if token.level == 0 and token.nesting <= 0:
+            yield tokens[start : index + 1]
+            start = index + 1
+
+
+def _pieces(block: Sequence["Token"], lines: Sequence[str]) -> Iterator[Piece]:
+    """Cut one top-level block where it may be split: at list items and around the code inside it."""
+    begin, stop = block[0].map or (0, 0)
+    marks: dict[int, str] = {begin: "table" if block[0].type == "table_open" else "text"}
+    for token in block:
+        if token.map is None:
+            continue
+        if token.type in ("fence", "code_block", "html_block"):
+            marks[token.map[0]] = token.type
+            marks.setdefault(token.map[1], "text")
+        elif token.type == "list_item_open":
+            marks.setdefault(token.map[0], "text")
+    starts = sorted(line for line in marks if line < stop)
+    glue = "\n\n"
+    for start, end in zip(starts, [*starts[1:], stop], strict=True):
+        piece = _piece(lines[start:end], marks[start], glue)
+        if piece.text.strip():
+            yield piece
+            glue = "\n" if lines[end - 1].strip() else "\n\n"
+
+
+def _piece(lines: Sequence[str], mark: str, glue: str) -> Piece:
+    text = "\n".join(lines)
+    if mark == "fence":
+        return Piece(_closed_fence(text.rstrip()), "code", glue)
+    if mark == "code_block":
+        return Piece(text.rstrip(), "code", glue)
+    if mark == "html_block":
+        return Piece(clean_html(text), "text", glue)
+    return Piece(clean_text(text), "table" if mark == "table" else "text", glue)
+
+
+def _closed_fence(text: str) -> str:
+    """A fence that runs to the end of the document gets its closing line."""
+    first, *rest = text.split("\n")
+    marks = re.search(r"`{3,}|~{3,}", first)
+    last = FENCE.match(rest[-1].lstrip("> \t")) if rest else None
+    if marks is None or (last and last["marks"].startswith(marks[0]) and not last["info"].strip()):
+        return text
+    return f"{text}\n{re.sub(r'[^>]', ' ', first[: marks.start()])}{marks[0]}"

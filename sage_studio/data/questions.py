@@ -1,0 +1,131 @@
+"""Sections as questions and answers: in the section's own language, every question and every answer only once.
+
+Knows how a question is worded and what makes two rows the same. Knows nothing of git, of files on disk or of training.
+"""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from sage_studio.data.dataset import Dropped, LeftOut
+from sage_studio.data.documents import parse_markdown
+from sage_studio.data.example import Example, Message, Origin
+from sage_studio.data.script import language_of_text
+from sage_studio.data.sizing import Part, is_short, parts_of
+from sage_studio.text import Text
+
+SEPARATOR = " › "
+INLINE_CODE = re.compile(r"`[^`\n]*`|https?://\S+")
+FEW_LETTERS = 10
+
+EMPTY = Text("document without text", "文档没有正文")
+SHORT = Text("too short, and no section beside it to join", "内容过短，且没有可合并的相邻章节")
+REPEATED = Text("same answer as an earlier section", "与前面的章节内容完全相同")
+
+
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """The rows of a documentation and what was left out of it."""
+
+    examples: tuple[Example, ...]
+    dropped: tuple[Dropped, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Titled:
+    """A part of a document with the language of its text."""
+
+    file: str
+    part: Part
+    answer: str
+    language: str
+
+
+def questions_from(documents: Iterable[tuple[str, str]], commit: str | None) -> Questions:
+    """Turn documents into rows.
+
+    Args:
+        documents: (path with forward slashes, Markdown) pairs, in the order in which the rows are to stand.
+        commit: of the documentation; kept in every row's origin.
+    """
+    left_out = LeftOut()
+    titled = list(_without_repeats(_titled(documents, left_out), left_out))
+    examples = tuple(
+        Example(
+            prompt=(Message("user", question),),
+            completion=each.answer,
+            origin=Origin(file=each.file, row=each.part.line, heading=each.part.path, commit=commit),
+        )
+        for each, question in zip(titled, _questions(titled), strict=True)
+    )
+    return Questions(examples, left_out.dropped)
+
+
+def _titled(documents: Iterable[tuple[str, str]], left_out: LeftOut) -> Iterator[Titled]:
+    for file, markdown in documents:
+        parts = list(parts_of(parse_markdown(markdown, file)))
+        if not parts:
+            left_out.add(EMPTY, file)
+        for part in parts:
+            if is_short(part.pieces) and len(parts) == 1:
+                left_out.add(SHORT, _place(file, part))
+                continue
+            answer = part.text.strip("\n")
+            yield Titled(file, part, answer, _language(part))
+
+
+def _without_repeats(titled: Iterable[Titled], left_out: LeftOut) -> Iterator[Titled]:
+    seen: set[bytes] = set()
+    for each in titled:
+        digest = hashlib.sha256(" ".join(each.answer.split()).encode()).digest()
+        if digest in seen:
+            left_out.add(REPEATED, _place(each.file, each.part))
+            continue
+        seen.add(digest)
+        yield each
+
+
+def _questions(titled: Sequence[Titled]) -> Iterator[str]:
+    """One question a row; rows that would ask the same are told apart by their file, then by their place in it."""
+    plain = [_question(each, "") for each in titled]
+    asked = Counter(plain)
+    with_file = [
+        _question(each, each.file) if asked[question] > 1 else question
+        for each, question in zip(titled, plain, strict=True)
+    ]
+    asked, nth = Counter(with_file), Counter[str]()
+    for each, question in zip(titled, with_file, strict=True):
+        nth[question] += 1
+        yield _question(each, f"{each.file}:{each.part.line}") if asked[question] > 1 else question
+
+
+def _question(each: Titled, place: str) -> str:
+    path = SEPARATOR.join(each.part.path)
+    several = each.part.total > 1
+    if each.language == "zh":
+        notes = [place, f"第 {each.part.number}/{each.part.total} 部分" if several else ""]
+        shown = "，".join(note for note in notes if note)
+        return f"请介绍 SAGE 框架中关于 {path} 的内容{f'（{shown}）' if shown else ''}"
+    notes = [place, f"part {each.part.number} of {each.part.total}" if several else ""]
+    shown = ", ".join(note for note in notes if note)
+    return f"Explain {path} in the SAGE framework{f' ({shown})' if shown else ''}."
+
+
+def _language(part: Part) -> str:
+    """By the prose; with the headings where it is scarce; by the code too where that is all there is."""
+    text = "\n".join(INLINE_CODE.sub("", piece.text) for piece in part.pieces if piece.kind != "code")
+    if _letters(text) < FEW_LETTERS:
+        text = f"{text}\n{' '.join(part.path)}"
+    if _letters(text) < FEW_LETTERS:
+        text = part.text
+    return language_of_text(text)
+
+
+def _letters(text: str) -> int:
+    return sum(map(str.isalpha, text))
+
+
+def _place(file: str, part: Part) -> str:
+    return f"{file}:{part.line} {SEPARATOR.join(part.path)}"

@@ -1,0 +1,107 @@
+"""``data.jsonl``: rows written one by one, and found again without reading the whole file.
+
+Knows the file and its index, one byte offset for every hundredth row. Knows nothing of datasets.
+"""
+
+import hashlib
+import json
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from sage_studio.data.example import Example
+
+DATA = "data.jsonl"
+INDEX = "index.u64"
+STRIDE = 100
+
+
+class RowWriter:
+    """Writes a new ``data.jsonl`` and its index into a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._file: BinaryIO = open_for_writing(folder / DATA)
+        self._hash = hashlib.sha256()
+        self._offsets = array("Q")
+        self.rows = self.bytes = 0
+
+    def write(self, example: Example) -> None:
+        """Append one row."""
+        if self.rows % STRIDE == 0:
+            self._offsets.append(self.bytes)
+        line = (json.dumps(example.to_json(), ensure_ascii=False) + "\n").encode()
+        self._file.write(line)
+        self._hash.update(line)
+        self.rows += 1
+        self.bytes += len(line)
+
+    @property
+    def sha256(self) -> str:
+        """Of all that was written."""
+        return self._hash.hexdigest()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        if kind is None:
+            (self._folder / INDEX).write_bytes(self._offsets.tobytes())
+
+
+def open_for_writing(path: Path) -> BinaryIO:
+    """A new file to append rows to."""
+    return path.open("wb")
+
+
+def read_rows(folder: Path, offset: int, limit: int) -> Iterator[Example]:
+    """Rows from ``offset`` on, at most ``limit``; what lies before is skipped by the index."""
+    index = _index(folder)
+    if not index or offset >= len(index) * STRIDE:
+        return
+    with (folder / DATA).open("rb") as file:
+        file.seek(index[offset // STRIDE])
+        for number, line in enumerate(file, offset // STRIDE * STRIDE):
+            if number >= offset + limit:
+                return
+            if number >= offset:
+                yield Example.from_json(json.loads(line))
+
+
+def search_rows(folder: Path, words: str) -> Iterator[Example]:
+    """Rows that hold ``words``, in any case, in a turn, in the answer, in the heading path or in the file's name."""
+    wanted = words.casefold()
+    in_json = json.dumps(words, ensure_ascii=False)[1:-1].casefold()
+    with (folder / DATA).open(encoding="utf-8", newline="\n") as file:
+        for line in file:
+            if in_json in line.casefold():
+                example = Example.from_json(json.loads(line))
+                if any(wanted in text.casefold() for text in _searched(example)):
+                    yield example
+
+
+def _searched(example: Example) -> Iterator[str]:
+    yield example.completion
+    yield from (message.content for message in example.prompt)
+    yield " › ".join((example.origin.file, *example.origin.heading))
+
+
+def _index(folder: Path) -> "array[int]":
+    """The index; built anew where the file is missing."""
+    offsets = array("Q")
+    try:
+        offsets.frombytes((folder / INDEX).read_bytes())
+    except FileNotFoundError:
+        at = 0
+        with (folder / DATA).open("rb") as file:
+            for number, line in enumerate(file):
+                if number % STRIDE == 0:
+                    offsets.append(at)
+                at += len(line)
+        (folder / INDEX).write_bytes(offsets.tobytes())
+    return offsets

@@ -1,0 +1,138 @@
+"""Sections brought to a size that is worth training on: short ones folded, long ones split, code never cut open.
+
+Knows sizes in characters. Knows neither questions nor files.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from sage_studio.data.documents import Piece, Section, join_pieces
+from sage_studio.data.script import useful_chars
+
+MIN_USEFUL = 40
+MAX_CHARS = 3000
+
+SENTENCE_END = re.compile(r"(?<=[.!?;])(?=\s)|(?<=[。！？；])")
+OPENING = re.compile(r"^(?P<before>[^`~]*)(?P<marks>`{3,}|~{3,})")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What becomes one row: a section, or a numbered part of one that was too long."""
+
+    path: tuple[str, ...]
+    line: int
+    pieces: tuple[Piece, ...]
+    number: int = 1
+    total: int = 1
+
+    @property
+    def text(self) -> str:
+        """The answer."""
+        return join_pieces(self.pieces)
+
+
+def parts_of(document: Section) -> Iterator[Part]:
+    """Every part of a document, in order; a part that is still too short is the whole document."""
+    folded = _fold(document)
+    yield from _parts(folded, ())
+
+
+def is_short(pieces: Sequence[Piece]) -> bool:
+    """Whether there is too little in it to be worth a row."""
+    return sum(useful_chars(piece.text) for piece in pieces) < MIN_USEFUL
+
+
+def _fold(section: Section) -> Section:
+    """Move the text of short sections into their parent, and of short introductions into the first section below."""
+    pieces, kept = section.pieces, list[Section]()
+    for child in map(_fold, section.children):
+        if child.children or not is_short(child.pieces):
+            kept.append(child)
+        elif child.pieces:
+            pieces += (Piece(f"{'#' * child.level} {child.heading}"), *_apart(child.pieces))
+    if pieces and kept and is_short(pieces):
+        kept[0] = replace(kept[0], pieces=pieces + _apart(kept[0].pieces))
+        pieces = ()
+    return replace(section, pieces=pieces, children=tuple(kept))
+
+
+def _apart(pieces: tuple[Piece, ...]) -> tuple[Piece, ...]:
+    return (replace(pieces[0], glue="\n\n"), *pieces[1:]) if pieces else ()
+
+
+def _parts(section: Section, above: tuple[str, ...]) -> Iterator[Part]:
+    path = (*above, section.heading)
+    chunks = list(_chunks(section.pieces)) if section.pieces else []
+    for number, chunk in enumerate(chunks, 1):
+        yield Part(path, section.line, chunk, number, len(chunks))
+    for child in section.children:
+        yield from _parts(child, path)
+
+
+def _chunks(pieces: Sequence[Piece]) -> Iterator[tuple[Piece, ...]]:
+    """Pack pieces into chunks of at most `MAX_CHARS`, about equally long."""
+    if len(join_pieces(pieces)) <= MAX_CHARS:
+        yield tuple(pieces)
+        return
+    small = [part for piece in pieces for part in _split(piece)]
+    total = len(join_pieces(small))
+    goal = total / -(-total // MAX_CHARS)
+    chunk, size = list[Piece](), 0
+    for piece in small:
+        grown = size + len(piece.glue) + len(piece.text)
+        if chunk and (grown > MAX_CHARS or (size >= goal and not is_short(chunk))):
+            yield tuple(chunk)
+            chunk, grown = [], len(piece.text)
+        chunk.append(piece)
+        size = grown
+    yield tuple(chunk)
+
+
+def _split(piece: Piece) -> list[Piece]:
+    if len(piece.text) <= MAX_CHARS:
+        return [piece]
+    lines = piece.text.split("\n")
+    head: list[str] = []
+    tail: list[str] = []
+    opening = OPENING.match(lines[0]) if piece.kind == "code" else None
+    if opening:
+        head, tail, lines = lines[:1], lines[-1:], lines[1:-1]
+    elif piece.kind == "table":
+        head, lines = lines[:2], lines[2:]
+    room = MAX_CHARS - sum(len(line) + 1 for line in (*head, *tail))
+    if room < MAX_CHARS // 2:  # a header that long is no header worth repeating
+        head, tail, lines, room = [], [], piece.text.split("\n"), MAX_CHARS
+    bodies = _packed([part for line in lines for part in _short_lines(line, room)], room)
+    texts = ["\n".join((*head, *body, *tail)) for body in bodies]
+    return [replace(piece, text=text, glue=piece.glue if i == 0 else "\n\n") for i, text in enumerate(texts)]
+
+
+def _packed(lines: Sequence[str], room: int) -> Iterator[list[str]]:
+    body, size = list[str](), 0
+    for line in lines:
+        if body and size + len(line) > room:
+            yield body
+            body, size = [], 0
+        body.append(line)
+        size += len(line) + 1
+    yield body
+
+
+def _short_lines(line: str, room: int) -> Iterator[str]:
+    """A line that is too long by itself, at the ends of its sentences or, where it has none, anywhere."""
+    if len(line) <= room:
+        yield line
+        return
+    rest = ""
+    for sentence in SENTENCE_END.split(line):
+        if rest and len(rest) + len(sentence) > room:
+            yield rest
+            rest = ""
+        rest += sentence
+        while len(rest) > room:
+            yield rest[:room]
+            rest = rest[room:]
+    if rest:
+        yield rest

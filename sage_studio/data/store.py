@@ -1,0 +1,241 @@
+"""The datasets that are kept: a folder and a line in the database each, and neither without the other.
+
+Knows names, versions and folders. Where rows come from is the source's matter, how they lie in a file `rows`'.
+"""
+
+import hashlib
+import re
+import shutil
+import tempfile
+import threading
+import unicodedata
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from time import time
+
+from pydantic import TypeAdapter
+
+from sage_studio.data.dataset import Dataset, DatasetSource, DatasetStats, OnProgress, ignore_progress
+from sage_studio.data.example import Example
+from sage_studio.data.report import Report
+from sage_studio.data.rows import DATA, RowWriter, read_rows, search_rows
+from sage_studio.database import Database
+from sage_studio.errors import InvalidDataset, InvalidInput, InvalidName, NotFound, naming_full_disk
+from sage_studio.files import safe_name, write_atomically
+from sage_studio.text import Text
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS datasets (
+    id TEXT PRIMARY KEY, slug TEXT NOT NULL, version INTEGER NOT NULL, sha256 TEXT NOT NULL,
+    created_at REAL NOT NULL, manifest TEXT NOT NULL, UNIQUE (slug, version)
+);
+CREATE TABLE IF NOT EXISTS dataset_versions (slug TEXT PRIMARY KEY, last INTEGER NOT NULL);
+"""
+MANIFEST = "manifest.json"
+UNFINISHED = ".new-"
+LONGEST_NAME = 100
+LONGEST_SLUG = 48
+LARGEST_PAGE = 1000
+TELL_EVERY = 1000
+AS_JSON = TypeAdapter(Dataset)
+Datasets = list[Dataset]
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """Some rows of a dataset; ``total`` rows match in all, the first shown is number ``offset`` of them, from 0."""
+
+    rows: tuple[Example, ...]
+    total: int
+    offset: int
+
+
+class DatasetStore:
+    """Keeps datasets under ``datasets_dir``; safe to use from many threads.
+
+    A new version gets a new id, never one that was used before, even by a dataset since deleted.
+    """
+
+    def __init__(self, database: Database, datasets_dir: Path) -> None:
+        self._database = database
+        self._folder = datasets_dir
+        self._lock = threading.Lock()
+        database.create(SCHEMA)
+
+    def add(
+        self,
+        source: DatasetSource,
+        name: str = "",
+        tokenizer: Path | None = None,
+        on_progress: OnProgress = ignore_progress,
+    ) -> Dataset:
+        """Keep the rows of a source.
+
+        Args:
+            source: read once, row by row.
+            name: what to call it; the source's name unless given. Any script; no slash, no control character.
+            tokenizer: a ``tokenizer.json`` to count tokens with; estimated without.
+            on_progress: called every thousand rows; the share is 0 until the end, as a source does not know its length.
+
+        Returns:
+            The new dataset, or the one of that name that holds exactly the same rows.
+
+        Raises:
+            InvalidName: the name cannot be used.
+            InvalidDataset: from the source, naming the row; or it has no row.
+            StorageFull: nothing of it is kept.
+        """
+        name = checked_name(name or source.name)
+        with naming_full_disk(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            new = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=self._folder))
+            try:
+                writer, stats = _write(source, new, tokenizer, on_progress)
+                return self._keep(new, source, name, writer, stats)
+            finally:
+                shutil.rmtree(new, ignore_errors=True)
+
+    def get(self, dataset_id: str) -> Dataset:
+        """One dataset. Raises `NotFound`."""
+        rows = self._database.rows("SELECT manifest FROM datasets WHERE id = ?", (dataset_id,))
+        if not rows:
+            raise NotFound(
+                Text(f"There is no dataset {dataset_id}.", f"数据集 {dataset_id} 不存在。"),
+                Text("Choose one from the list.", "请从列表中选择。"),
+            )
+        return AS_JSON.validate_json(rows[0]["manifest"])
+
+    def preview(self, dataset_id: str, offset: int = 0, limit: int = 20, search: str = "") -> Preview:
+        """Some rows, read without the rest of the file; a search reads all of it.
+
+        Args:
+            offset: how many rows, or matching rows, to skip; at least 0.
+            limit: most rows to return; 1 to 1000.
+            search: words to look for in any case; empty for all rows.
+
+        Raises:
+            NotFound, InvalidInput.
+        """
+        dataset = self.get(dataset_id)
+        if offset < 0 or not 1 <= limit <= LARGEST_PAGE:
+            raise InvalidInput(
+                Text(f"offset {offset}, limit {limit} is no page.", f"offset {offset}、limit {limit} 不是有效的分页。"),
+                Text(f"offset >= 0 and 1 <= limit <= {LARGEST_PAGE}.", f"offset ≥ 0 且 1 ≤ limit ≤ {LARGEST_PAGE}。"),
+            )
+        folder = self.data_path(dataset_id).parent
+        if not search.strip():
+            rows = tuple(read_rows(folder, offset, limit))
+            return Preview(rows, dataset.stats.total_samples, offset)
+        found = search_rows(folder, search.strip())
+        skipped = sum(1 for _ in islice(found, offset))
+        rows = tuple(islice(found, limit))
+        return Preview(rows, skipped + len(rows) + sum(1 for _ in found), offset)
+
+    def data_path(self, dataset_id: str) -> Path:
+        """Its ``data.jsonl``. Raises `NotFound` where the dataset or the file is gone."""
+        path = self._folder / safe_name(self.get(dataset_id).id) / DATA
+        if not path.is_file():
+            raise NotFound(
+                Text(
+                    f"The file of dataset {dataset_id} is gone: {path}.",
+                    f"数据集 {dataset_id} 的文件已不存在：{path}。",
+                ),
+                Text("Delete the dataset and add it again.", "请删除该数据集并重新添加。"),
+            )
+        return path
+
+    def delete(self, dataset_id: str) -> None:
+        """Delete a dataset and its folder. Raises `NotFound`."""
+        dataset = self.get(dataset_id)
+        with self._database.transaction() as sql:
+            sql.execute("DELETE FROM datasets WHERE id = ?", (dataset.id,))
+        shutil.rmtree(self._folder / safe_name(dataset.id), ignore_errors=True)
+
+    def list(self) -> Datasets:
+        """All datasets, newest first."""
+        rows = self._database.rows("SELECT manifest FROM datasets ORDER BY created_at DESC, id DESC")
+        return [AS_JSON.validate_json(row["manifest"]) for row in rows]
+
+    def _keep(self, new: Path, source: DatasetSource, name: str, writer: RowWriter, stats: DatasetStats) -> Dataset:
+        """Give the written rows their version, unless the same rows have one under this name."""
+        slug = slug_of(name)
+        with self._lock, self._database.transaction() as sql:
+            query = "SELECT manifest FROM datasets WHERE slug = ? AND sha256 = ?"
+            for row in sql.execute(query, (slug, writer.sha256)):
+                same = AS_JSON.validate_json(row["manifest"])
+                if (self._folder / same.id / DATA).is_file():
+                    return same
+            last = sql.execute("SELECT last FROM dataset_versions WHERE slug = ?", (slug,)).fetchone()
+            version = last["last"] + 1 if last else 1
+            dataset = Dataset(
+                id=f"{slug}-v{version}",
+                name=name,
+                version=version,
+                kind=source.kind,
+                source=source.source,
+                sha256=writer.sha256,
+                size_bytes=writer.bytes,
+                created_at=time(),
+                stats=stats,
+                commit=source.commit,
+            )
+            manifest = AS_JSON.dump_json(dataset, indent=1).decode()
+            write_atomically(new / MANIFEST, manifest)
+            shutil.rmtree(self._folder / dataset.id, ignore_errors=True)  # left by a crash: the database knows it not
+            new.rename(self._folder / dataset.id)
+            sql.execute("INSERT OR REPLACE INTO dataset_versions VALUES (?, ?)", (slug, version))
+            sql.execute(
+                "INSERT INTO datasets VALUES (?, ?, ?, ?, ?, ?)",
+                (dataset.id, slug, version, dataset.sha256, dataset.created_at, manifest),
+            )
+        return dataset
+
+
+def checked_name(name: str) -> str:
+    """A dataset's name as a person may write it, trimmed.
+
+    Raises:
+        InvalidName: empty, too long, or with a slash, a backslash or a control character.
+    """
+    name = unicodedata.normalize("NFC", name.strip())
+    bad = [character for character in name if character in "/\\" or unicodedata.category(character) in ("Cc", "Cs")]
+    if not name or len(name) > LONGEST_NAME or bad or name.strip(".") == "":
+        raise InvalidName(
+            Text(f"{name[:120]!r} cannot be a dataset's name.", f"{name[:120]!r} 不能作为数据集名称。"),
+            Text(
+                f"Give 1 to {LONGEST_NAME} characters of any script, without slashes and control characters.",
+                f"请填写 1 到 {LONGEST_NAME} 个字符，不含斜杠和控制字符。",
+            ),
+        )
+    return name
+
+
+def slug_of(name: str) -> str:
+    """The part of an id that stands for a name; names that lose characters are told apart by a hash.
+
+    Example:
+        >>> slug_of("sage-docs"), slug_of("我的数据")
+        ('sage-docs', 'dataset-49b05b0d')
+    """
+    slug = re.sub(r"[^a-z0-9_]+", "-", name.lower()).strip("-_")[:LONGEST_SLUG].rstrip("-_")
+    if slug == name:
+        return slug
+    return f"{slug or 'dataset'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def _write(
+    source: DatasetSource, folder: Path, tokenizer: Path | None, on_progress: OnProgress
+) -> tuple[RowWriter, DatasetStats]:
+    report = Report(tokenizer)
+    with RowWriter(folder) as writer:
+        for example in source.examples():
+            writer.write(example)
+            report.add(example)
+            if writer.rows % TELL_EVERY == 0:
+                on_progress(0.0, Text(f"{writer.rows:,} rows", f"{writer.rows:,} 行"))
+    if not writer.rows:
+        raise InvalidDataset(Text(f"{source.source} has no row.", f"{source.source} 没有任何一行。"))
+    stats = report.stats(source.dropped)
+    on_progress(1.0, Text(f"{writer.rows:,} rows", f"{writer.rows:,} 行"))
+    return writer, stats

@@ -1,0 +1,100 @@
+"""A JSON or JSONL file that somebody brought, as a source of rows: streamed, whatever its size.
+
+Knows which files can be taken. How JSON is read is `records`' matter, what the keys of a row mean `formats`'. Nothing
+in a file is ever run.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from sage_studio.data.dataset import Dropped
+from sage_studio.data.example import Example
+from sage_studio.data.formats import RecordReader
+from sage_studio.data.records import empty_file, records_of
+from sage_studio.errors import InvalidDataset
+from sage_studio.text import Text
+
+MIB = 1 << 20
+
+
+class UploadSource:
+    """The rows of one file.
+
+    Args:
+        path: the file.
+        max_bytes: refuse a larger one.
+        name: the dataset's name; the file's, without suffix, unless given.
+    """
+
+    kind: Literal["upload"] = "upload"
+    commit: str | None = None
+
+    def __init__(self, path: Path, max_bytes: int, name: str = "") -> None:
+        self._path = path
+        self._max_bytes = max_bytes
+        self._reader = RecordReader(path.name)
+        self.name = name or path.stem
+        self.source = path.name
+
+    @property
+    def dropped(self) -> tuple[Dropped, ...]:
+        """What was left out so far; complete once `examples` is exhausted."""
+        return self._reader.dropped
+
+    def examples(self) -> Iterator[Example]:
+        """The usable rows, in order, in one pass over the file.
+
+        Raises:
+            InvalidDataset: the file or a row of it cannot be used; a fault in a row names the row, counted from 1.
+        """
+        check_file(self._path, self._max_bytes)
+        self._reader = RecordReader(self._path.name)
+        usable = 0
+        for row, record in enumerate(records_of(self._path), 1):
+            example = self._reader.read(record, row)
+            if example is not None:
+                usable += 1
+                yield example
+        if not usable:
+            raise self._nothing_usable()
+
+    def _nothing_usable(self) -> InvalidDataset:
+        rows, dropped = self._reader.rows, self.dropped
+        why = Text(
+            "; ".join(f"{each.reason.en}: {each.count}" for each in dropped),
+            "；".join(f"{each.reason.zh}：{each.count}" for each in dropped),
+        )
+        return InvalidDataset(
+            Text(
+                f"{self._path.name} has 0 usable rows of {rows}{f' ({why.en})' if why else ''}.",
+                f"{self._path.name} 共 {rows} 行，可用 0 行{f'（{why.zh}）' if why else ''}。",
+            ),
+            Text("Fill in the questions and answers.", "请补全问题和回答。"),
+        )
+
+
+def check_file(path: Path, max_bytes: int) -> None:
+    """Raise `InvalidDataset` unless ``path`` is a file that is neither empty nor too large."""
+    if path.is_dir():
+        raise InvalidDataset(
+            Text(f"{path} is a folder.", f"{path} 是文件夹。"),
+            Text("Give one JSON or JSONL file.", "请选择一个 JSON 或 JSONL 文件。"),
+        )
+    if not path.is_file():
+        raise InvalidDataset(
+            Text(f"There is no file {path}.", f"文件 {path} 不存在。"), Text("Check the path.", "请检查路径。")
+        )
+    size = path.stat().st_size
+    if size > max_bytes:
+        raise InvalidDataset(
+            Text(
+                f"{path.name} has {size / MIB:.1f} MiB; the limit is {max_bytes / MIB:.1f} MiB.",
+                f"{path.name} 有 {size / MIB:.1f} MiB，上限为 {max_bytes / MIB:.1f} MiB。",
+            ),
+            Text(
+                "Split the file, or raise SAGE_STUDIO_MAX_UPLOAD_MB.", "请拆分文件，或调大 SAGE_STUDIO_MAX_UPLOAD_MB。"
+            ),
+        )
+    if size == 0:
+        raise empty_file(path)
