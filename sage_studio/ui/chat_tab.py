@@ -1,0 +1,259 @@
+"""The Chat tab: talk to the current model or to any other that is registered.
+
+Knows how a conversation is kept and shown: the browser's list of messages is the conversation. Who answers and how the
+engine is started is the studio's affair; while it starts, the banner says how far it is.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import gradio as gr
+from markupsafe import Markup
+
+from sage_studio.serving.types import ChatChunk, ChatMessage, EngineState, EngineStatus
+from sage_studio.text import Language, Text
+from sage_studio.ui.events import follow, on
+from sage_studio.ui.format import bar, short
+from sage_studio.ui.frame import Frame
+from sage_studio.ui.labels import ENGINE_COLOUR, MODEL_KIND
+from sage_studio.ui.parts import html, notice, strong
+from sage_studio.ui.status_bar import engine_state, start_percent
+
+CURRENT = "current"
+CURRENT_MODEL = Text("Current backend", "当前后端")
+ENGINE = Text("Inference engine", "推理引擎")
+DOWN = Text(
+    "The engine is not running. It starts by itself with your first message; the first start takes a while.",
+    "推理引擎未启动。发送第一条消息时会自动启动，首次启动需要一些时间。",
+)
+WAITING = Text("It answers as soon as the engine is ready.", "引擎就绪后即可回答，消息不会丢失。")
+ANSWERED = Text("first token {:.1f} s", "首字 {:.1f} 秒")
+WELCOME = Text(
+    "### Talk to your model\nAsk something about what it was trained on, then switch to the base model and ask again.",
+    "### 和你的模型对话\n先问一个与训练数据有关的问题，再切回基座模型问同样的问题，比较两者的回答。",
+)
+UNANSWERED = Text(
+    "⚠️ No answer. Your message is kept; press ⟳ to try again.", "⚠️ 没有得到回答。你的消息已保留，点击 ⟳ 重试。"
+)
+PENDING, LOST = "pending", "lost"
+"""Ids of turns that hold no words of a model: the one that is awaited, and the one that never came."""
+
+Turn = dict[str, Any]
+
+
+class ChatTab:
+    """Model and settings on top, the conversation below."""
+
+    def __init__(self, frame: Frame) -> None:
+        self.frame, self.studio, self.words = frame, frame.studio, frame.words
+        self._choose()
+        self.banner = html("chat-banner")
+        self.chat = self.words(
+            gr.Chatbot,
+            label=Text("Conversation", "对话"),
+            placeholder=WELCOME,
+            height="52vh",
+            buttons=["copy"],
+            feedback_options=None,
+            elem_id="chat-messages",
+            layout="panel",
+            latex_delimiters=[],
+        )
+        self._compose()
+        self._wire()
+
+    def _choose(self) -> None:
+        words = self.words
+        with gr.Row(elem_classes="toolbar"):
+            self.model = words(
+                gr.Dropdown,
+                label=Text("Model", "模型"),
+                choices=[(CURRENT_MODEL, CURRENT)],
+                value=CURRENT,
+                elem_id="chat-model",
+                scale=3,
+                min_width=200,
+            )
+            self.base = words(
+                gr.Button,
+                value=Text("Back to the base model", "切回基座模型"),
+                elem_id="chat-base",
+                scale=0,
+                min_width=160,
+            )
+        with words(gr.Accordion, label=Text("Settings", "对话设置"), open=False, elem_id="chat-settings"):
+            self.system = words(
+                gr.Textbox,
+                value="",
+                label=Text("System prompt", "系统提示词"),
+                lines=2,
+                max_lines=6,
+                elem_id="chat-system",
+                placeholder=Text("You are a helpful assistant.", "你是一个乐于助人的助手。"),
+            )
+            with gr.Row(elem_classes="fields"):
+                self.temperature = words(
+                    gr.Slider,
+                    label=Text("Temperature", "温度"),
+                    info=Text("0 answers the same each time.", "0 表示每次回答相同。"),
+                    minimum=0,
+                    maximum=2,
+                    value=0.7,
+                    step=0.05,
+                    elem_id="chat-temperature",
+                    min_width=200,
+                )
+                self.max_tokens = words(
+                    gr.Slider,
+                    label=Text("Max tokens", "最多 token 数"),
+                    info=Text("Longest answer.", "回答的最大长度。"),
+                    minimum=16,
+                    maximum=4096,
+                    value=512,
+                    step=16,
+                    elem_id="chat-max-tokens",
+                    min_width=200,
+                )
+
+    def _compose(self) -> None:
+        words = self.words
+        with gr.Row(elem_classes="toolbar compose"):
+            self.message = words(
+                gr.Textbox,
+                value="",
+                label=Text("Message", "消息"),
+                lines=1,
+                max_lines=8,
+                scale=8,
+                min_width=200,
+                elem_id="chat-message",
+                placeholder=Text("Enter sends, Shift+Enter breaks the line", "回车发送，Shift+回车换行"),
+            )
+            self.send = words(
+                gr.Button, value=Text("Send", "发送"), variant="primary", scale=0, min_width=90, elem_id="chat-send"
+            )
+            self.stop = words(gr.Button, value=Text("Stop", "停止"), scale=0, min_width=90, elem_id="chat-stop")
+            self.clear = words(gr.Button, value=Text("New chat", "新对话"), scale=0, min_width=90, elem_id="chat-clear")
+
+    def _wire(self) -> None:
+        frame = self.frame
+        sampling = [self.model, self.system, self.temperature, self.max_tokens]
+        asked = on(
+            [self.message.submit, self.send.click],
+            take,
+            [self.message, self.chat],
+            [self.message, self.chat],
+            queue=False,
+        )
+        answered = on(asked.then, self.answer, [self.chat, *sampling], self.chat, concurrency_limit=None)
+        again = on(self.chat.retry, rewind, self.chat, self.chat, queue=False)
+        retried = on(again.then, self.answer, [self.chat, *sampling], self.chat, concurrency_limit=None)
+        for attempt in (answered, retried):
+            on(attempt.failure, unanswered, self.chat, self.chat, queue=False)
+        on(self.stop.click, stopped, self.chat, self.chat, cancels=[answered, retried], queue=False)
+        on(self.clear.click, cleared, None, self.chat, cancels=[answered, retried], queue=False)
+        on(self.base.click, self.back_to_base, frame.revision, [self.model, frame.revision], concurrency_limit=None)
+        follow([*frame.ticks], self.show_engine, [], [self.banner])
+        follow([*frame.ticks], self.show_models, [], [self.model])
+
+    # Handlers
+
+    def answer(
+        self, language: Language, turns: list[Turn], model: str, system: str, temperature: float, max_tokens: int
+    ) -> Iterator[list[Turn]]:
+        """Stream the answer to the last turn, under it which model gave it and how fast."""
+        yield [*turns, {"role": "assistant", "content": "…", "metadata": {"id": PENDING}}]
+        chunks = self.studio.chat(
+            conversation(turns, system),
+            None if model == CURRENT else model,
+            temperature=temperature,
+            max_tokens=int(max_tokens),
+        )
+        text = ""
+        for chunk in chunks:
+            text += chunk.text
+            yield [*turns, reply(text, chunk, language)]
+
+    def back_to_base(self, _: Language, revision: int) -> tuple[str, int]:
+        """Let the base model answer from now on."""
+        self.studio.use_base_model()
+        return CURRENT, revision + 1
+
+    def show_engine(self, language: Language) -> tuple[Markup]:
+        """How far the engine is, unless it is ready."""
+        return (banner(self.studio.engine_status(), language),)
+
+    def show_models(self, language: Language) -> tuple[Any]:
+        """The models there are to talk to; the choice stays."""
+        models = self.studio.list_models()
+        current = next((model.name for model in models if model.current), "")
+        first = CURRENT_MODEL.in_(language) + (f" · {short(current, 40)}" if current else "")
+        named = [(f"{short(model.name, 40)} · {MODEL_KIND[model.kind].in_(language)}", model.name) for model in models]
+        return (gr.update(choices=[(first, CURRENT), *named]),)
+
+
+def take(_: Language, message: str, turns: list[Turn]) -> tuple[str, list[Turn]]:
+    """Put the person's message into the conversation."""
+    said = message.strip()
+    return "", [*turns, {"role": "user", "content": said}] if said else turns
+
+
+def rewind(_: Language, turns: list[Turn], event: gr.RetryData) -> list[Turn]:
+    """The conversation up to the message that is to be answered again."""
+    return turns[: int(event.index) + 1]
+
+
+def stopped(_: Language, turns: list[Turn]) -> list[Turn]:
+    """What was said so far stays."""
+    return [turn for turn in turns if not _is_wordless(turn)]
+
+
+def unanswered(language: Language, turns: list[Turn]) -> list[Turn]:
+    """The person's message stays, with what to do; the toast said why."""
+    said = {"role": "assistant", "content": UNANSWERED.in_(language), "metadata": {"id": LOST}}
+    return [*(turn for turn in turns if not _is_wordless(turn)), said]
+
+
+def cleared(_: Language) -> list[Turn]:
+    """An empty conversation."""
+    return []
+
+
+def conversation(turns: list[Turn], system: str) -> list[ChatMessage]:
+    """The turns in the order and shape that an engine takes, without the figures under the answers."""
+    first: list[ChatMessage] = [{"role": "system", "content": system.strip()}] if system.strip() else []
+    return first + [{"role": turn["role"], "content": words_of(turn)} for turn in turns if not _is_wordless(turn)]
+
+
+def words_of(turn: Turn) -> str:
+    """What was said in a turn: the first part of an answer is its words, the second its figures."""
+    content = turn["content"]
+    return content if isinstance(content, str) else str(content[0]["text"])
+
+
+def reply(text: str, chunk: ChatChunk, language: Language) -> Turn:
+    """An answer, with which model gave it and how fast once that is known."""
+    if not chunk.done:
+        return {"role": "assistant", "content": text or "…"}
+    figures = [chunk.model]
+    if chunk.tokens_per_second is not None:
+        figures.append(f"{chunk.tokens_per_second:.1f} tok/s")
+    if chunk.first_token_seconds is not None:
+        figures.append(ANSWERED.in_(language).format(chunk.first_token_seconds))
+    line = Markup('<small class="answered-by">{}</small>').format(" · ".join(figures))
+    return {"role": "assistant", "content": [{"type": "text", "text": text}, {"type": "text", "text": str(line)}]}
+
+
+def banner(status: EngineStatus, language: Language) -> Markup:
+    """The engine's state while it cannot answer; empty once it can."""
+    if status.state is EngineState.READY:
+        return Markup()
+    said = strong(f"{ENGINE.in_(language)} {engine_state(status, language)}")
+    starting = status.state in (EngineState.STARTING, EngineState.SWITCHING)
+    shown = bar(start_percent(status), ENGINE.in_(language), "running") if starting else Markup()
+    more = {EngineState.DOWN: DOWN, EngineState.FAILED: status.message}.get(status.state, WAITING)
+    return notice(ENGINE_COLOUR[status.state], said, shown, more.in_(language))
+
+
+def _is_wordless(turn: Turn) -> bool:
+    return (turn.get("metadata") or {}).get("id") in (PENDING, LOST)

@@ -1,0 +1,155 @@
+"""What a dataset looks like: the list, the report and the preview, as HTML.
+
+Knows how to show a manifest and some rows. Knows no event and no verb.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+from markupsafe import Markup
+
+from sage_studio.data.dataset import Dataset, DatasetStats
+from sage_studio.data.example import Example
+from sage_studio.data.store import Preview
+from sage_studio.text import Language, Text
+from sage_studio.ui.format import ago, compact, count, joined, size
+from sage_studio.ui.parts import empty, tiles
+from sage_studio.ui.plots import histogram
+from sage_studio.ui.table import Column, Row, table
+
+MINE = Text("My datasets", "我的数据集")
+NONE_YET = Text("No dataset yet", "还没有数据集")
+GET_ONE = Text(
+    "Upload a JSON/JSONL file, or press Prepare to turn the SAGE documentation into training data.",
+    "上传一个 JSON/JSONL 文件，或点击“准备”把 SAGE 官方文档变成训练数据。",
+)
+NAME, VERSION = Text("Name", "名称"), Text("Version", "版本")
+ROWS, SIZE, MADE = Text("Rows", "行数"), Text("Size", "大小"), Text("Made", "创建")
+DROPPED, TOKENS = Text("Left out", "剔除"), Text("Tokens", "Token 数")
+ESTIMATED = Text("Tokens, estimated", "Token 数（估算）")
+AVERAGE, LONGEST = Text("Characters, average", "平均字符数"), Text("Longest", "最长")
+CHARS = Text("{} chars", "{} 字符")
+LANGUAGES, DUPLICATES = Text("Languages", "语言"), Text("Duplicates removed", "已去重")
+ROWS_N = Text("{} rows", "{} 行")
+WHY = Text("{} rows were left out – why?", "剔除了 {} 行，原因")
+COMMIT = Text("commit {}", "提交 {}")
+INSTRUCTION, OUTPUT = Text("Instruction", "指令 instruction"), Text("Output", "回答 output")
+ORIGIN = Text("File › heading", "文件 › 标题")
+PREVIEW = Text("Preview", "预览")
+RANGE = Text("{}–{} of {}", "第 {}–{} 行，共 {} 行")
+NOTHING_FOUND = Text("No row matches.", "没有匹配的行。")
+NAMES = {"zh": Text("Chinese", "中文"), "en": Text("English", "英文")}
+CELL_CHARS = 1200
+
+UNFOLD_JS = """
+element.addEventListener('click', (event) => {
+  const cell = event.target.closest('td .clamp');
+  if (cell && !String(window.getSelection())) cell.closest('tr').classList.toggle('open');
+});
+"""
+"""A click unfolds a row's texts."""
+
+
+def datasets_table(datasets: Sequence[Dataset], picked: str, language: Language) -> Markup:
+    """All datasets, the picked one marked."""
+    heading = Markup("<h3>{}</h3>").format(MINE.in_(language))
+    if not datasets:
+        return heading + empty(NONE_YET.in_(language), GET_ONE.in_(language))
+    columns = [Column(NAME), Column(ROWS, figures=True), Column(SIZE, figures=True), Column(MADE, figures=True)]
+    rows = [
+        Row(
+            (
+                joined(item.name, f"v{item.version}"),
+                count(item.stats.total_samples),
+                size(item.size_bytes),
+                ago(item.created_at, language),
+            ),
+            key=item.id,
+        )
+        for item in datasets
+    ]
+    return heading + table(columns, rows, language, MINE, picked)
+
+
+def report(datasets: Sequence[Dataset], language: Language) -> tuple[Any, ...]:
+    """Report, histogram, and whether the actions and the toolbar are shown; for one dataset or none."""
+    if not datasets:
+        nothing = empty(NONE_YET.in_(language), GET_ONE.in_(language))
+        return nothing, gr.update(visible=False), gr.update(visible=False), gr.update(visible=False)
+    dataset = datasets[0]
+    bins = {**histogram(dataset.stats.token_histogram), "visible": bool(dataset.stats.token_histogram)}
+    shown = gr.update(visible=True)
+    return headline(dataset, language) + figures(dataset.stats, language), bins, shown, shown
+
+
+def headline(dataset: Dataset, language: Language) -> Markup:
+    """``sage-docs v3 · 5,412 rows · commit 307ab85`` and where it came from."""
+    commit = COMMIT.in_(language).format(dataset.commit[:7]) if dataset.commit else ""
+    rows = ROWS_N.in_(language).format(count(dataset.stats.total_samples))
+    return Markup('<div class="title"><h2>{} v{}</h2><span class="quiet">{}</span></div>').format(
+        dataset.name, dataset.version, joined(rows, commit, dataset.source)
+    )
+
+
+def figures(stats: DatasetStats, language: Language) -> Markup:
+    """The counts, and why rows were left out."""
+    dropped = sum(item.count for item in stats.dropped)
+    said = (
+        Text("  ", "  ")
+        .in_(language)
+        .join(
+            f"{(NAMES[key].in_(language) if key in NAMES else key)} {count(rows)}"
+            for key, rows in stats.languages.items()
+        )
+    )
+    tokens = TOKENS if stats.tokens_are_exact else ESTIMATED
+    shown = tiles(
+        [
+            (ROWS.in_(language), count(stats.total_samples)),
+            (DROPPED.in_(language), count(dropped)),
+            (DUPLICATES.in_(language), count(stats.duplicates)),
+            (tokens.in_(language), compact(stats.estimated_tokens)),
+            (AVERAGE.in_(language), count(round(stats.avg_chars_per_sample))),
+            (LONGEST.in_(language), CHARS.in_(language).format(count(stats.longest_chars))),
+            (LANGUAGES.in_(language), said),
+        ]
+    )
+    return shown + (why_dropped(stats, dropped, language) if dropped else Markup())
+
+
+def why_dropped(stats: DatasetStats, dropped: int, language: Language) -> Markup:
+    """The reasons, each with how many rows and where the first of them stood."""
+    reasons = Markup().join(
+        Markup('<li><b class="num">{}</b> {} <span class="quiet">{}</span></li>').format(
+            count(item.count), item.reason.in_(language), ", ".join(item.rows[:3])
+        )
+        for item in stats.dropped
+    )
+    return Markup('<details class="why"><summary>{}</summary><ul>{}</ul></details>').format(
+        WHY.in_(language).format(count(dropped)), reasons
+    )
+
+
+def preview_table(page: Preview, language: Language) -> Markup:
+    """Some rows, and which of how many they are."""
+    if not page.rows:
+        return Markup('<p class="quiet">{}</p>').format(NOTHING_FOUND.in_(language))
+    shown = RANGE.in_(language).format(count(page.offset + 1), count(page.offset + len(page.rows)), count(page.total))
+    columns = [Column(INSTRUCTION, css="w30"), Column(OUTPUT, css="w45"), Column(ORIGIN, css="w25")]
+    rows = [Row((_clamp(_asked(row)), _clamp(row.completion), _clamp(_origin(row), "quiet"))) for row in page.rows]
+    return Markup('<p class="range">{}</p>').format(shown) + table(columns, rows, language, PREVIEW)
+
+
+def _asked(row: Example) -> str:
+    return "\n".join(message.content for message in row.prompt)
+
+
+def _origin(row: Example) -> str:
+    where = f"{row.origin.file}:{row.origin.row}" if row.origin.row is not None else row.origin.file
+    return " › ".join([where, *row.origin.heading])
+
+
+def _clamp(text: str, css: str = "") -> Markup:
+    cut = text if len(text) <= CELL_CHARS else f"{text[:CELL_CHARS]} …"
+    return Markup('<div class="clamp {}">{}</div>').format(css, cut)

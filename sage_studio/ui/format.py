@@ -1,0 +1,111 @@
+"""Figures, times and ids as a person reads them.
+
+Knows units and the two languages. Knows nothing of components. What is returned as `Markup` is safe HTML.
+"""
+
+import time
+from datetime import datetime
+
+from markupsafe import Markup
+
+from sage_studio.text import Language, Text
+
+EMPTY = "–"
+MINUTE, HOUR, DAY = 60, 3600, 86400
+UNITS = (
+    (DAY, Text("{} d", "{} 天")),
+    (HOUR, Text("{} h", "{} 小时")),
+    (MINUTE, Text("{} min", "{} 分")),
+    (1, Text("{} s", "{} 秒")),
+)
+JUST_NOW = Text("just now", "刚刚")
+AGO = Text("{} ago", "{}前")
+COPY = Text("Copy", "复制")
+
+
+def count(value: int) -> str:
+    """5412 -> 5,412."""
+    return f"{value:,}"
+
+
+def compact(value: float) -> str:
+    """1234567 -> 1.2 M; below ten thousand as it is."""
+    for limit, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if value >= limit:
+            return f"{value / (1e3 if unit == 'k' else limit):.1f} {unit}"
+    return count(round(value))
+
+
+def size(size_bytes: int) -> str:
+    """269000000 -> 269 MB; nothing known -> a dash."""
+    if not size_bytes:
+        return EMPTY
+    for limit, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if size_bytes >= limit:
+            value = size_bytes / limit
+            return f"{value:.1f} {unit}" if value < 100 else f"{value:.0f} {unit}"
+    return f"{size_bytes} B"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A measured figure with so many decimals; a dash for none."""
+    return EMPTY if value is None else f"{value:.{digits}f}"
+
+
+def rate(value: float | None) -> str:
+    """A learning rate: 5e-05 -> 5.0e-5."""
+    if value is None:
+        return EMPTY
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def duration(seconds: float | None, language: Language) -> str:
+    """The two largest units: 3725 -> 1 h 2 min."""
+    if seconds is None:
+        return EMPTY
+    left, parts = max(round(seconds), 0), []
+    for length, unit in UNITS:
+        if left >= length or (length == 1 and not parts):
+            parts.append(unit.in_(language).format(left // length))
+        left %= length
+    return " ".join(parts[:2])
+
+
+def ago(timestamp: float | None, language: Language, now: float | None = None) -> Markup:
+    """How long ago, in one unit, with the exact time on hover."""
+    if timestamp is None:
+        return Markup(EMPTY)
+    passed = max((time.time() if now is None else now) - timestamp, 0)
+    length, unit = next(((length, unit) for length, unit in UNITS[:3] if passed >= length), (0, JUST_NOW))
+    said = AGO.in_(language).format(unit.in_(language).format(int(passed // length))) if length else unit.in_(language)
+    exact = datetime.fromtimestamp(timestamp).isoformat(sep=" ", timespec="seconds")
+    return Markup('<time datetime="{0}" title="{0}">{1}</time>').format(exact, said)
+
+
+def short(identifier: str, length: int = 24) -> str:
+    """A long id with its middle left out."""
+    if len(identifier) <= length:
+        return identifier
+    tail = length // 2 - 1
+    return f"{identifier[: length - tail - 1]}…{identifier[-tail:]}"
+
+
+def copyable(identifier: str, language: Language, shown: str = "") -> Markup:
+    """An id, shortened, with a button that copies the whole of it."""
+    return Markup(
+        '<code title="{0}">{1}</code><button class="copy" data-copy="{0}" aria-label="{2} {0}">⧉</button>'
+    ).format(identifier, shown or short(identifier), COPY.in_(language))
+
+
+def bar(percent: float, label: str, kind: str = "") -> Markup:
+    """A progress bar; ``kind`` is ``running``, ``done``, ``failed`` or nothing."""
+    return Markup(
+        '<div class="bar {2}" role="progressbar" aria-label="{1}" aria-valuemin="0" aria-valuemax="100" '
+        'aria-valuenow="{0:.0f}"><i style="width:{0:.1f}%"></i></div>'
+    ).format(min(max(percent, 0.0), 100.0), label, kind)
+
+
+def joined(*parts: str) -> Markup:
+    """The parts that are not empty, separated by dots."""
+    return Markup('<span class="dot"> · </span>').join(part for part in parts if part)

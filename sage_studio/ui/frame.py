@@ -1,0 +1,63 @@
+"""What every tab of the page shares: the house, the words, the tabs to jump between and what a person has chosen.
+
+The chosen task stands in the page's address too, so that a refresh or a link shows the same task. Knows nothing of any tab.
+"""
+
+from dataclasses import dataclass
+
+import gradio as gr
+
+from sage_studio.studio import Studio
+from sage_studio.text import Language
+from sage_studio.ui.i18n import Phrasebook
+
+ADDRESS_JS = """(task) => {
+  const url = new URL(window.location);
+  if (task) url.searchParams.set('task', task); else url.searchParams.delete('task');
+  window.history.replaceState(null, '', url);
+}"""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Made once per page, before its tabs.
+
+    Attributes:
+        timer: ticks while the page is open.
+        load: the page's load event.
+        task: id of the task a person looks at; empty for "whatever runs".
+        dataset: id of the dataset a person looks at; empty for the newest.
+        revision: grows whenever this page has changed something, so that its views renew themselves at once.
+    """
+
+    studio: Studio
+    words: Phrasebook
+    tabs: gr.Tabs
+    timer: gr.Timer
+    page: gr.Blocks
+    task: gr.State
+    dataset: gr.State
+    revision: gr.State
+
+    @property
+    def ticks(self) -> list[object]:
+        """When a view of the house renews itself."""
+        return [self.page.load, self.timer.tick, self.revision.change]
+
+    def remember_task(self) -> None:
+        """Keep the chosen task in the address, and take it from there when the page opens."""
+        self.page.load(_task_in_address, None, self.task, api_visibility="private", show_progress="hidden")
+        self.task.change(None, self.task, None, js=ADDRESS_JS)
+
+
+def go_to(tab: str) -> object:
+    """A handler that opens a tab."""
+
+    def open_tab(_: Language) -> object:
+        return gr.update(selected=tab)
+
+    return open_tab
+
+
+def _task_in_address(request: gr.Request) -> str:
+    return str(request.query_params.get("task", ""))

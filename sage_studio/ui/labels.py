@@ -1,0 +1,61 @@
+"""What the states and kinds of the house are called.
+
+Knows words for enumerations, and which colour a state has. Knows no rule about them.
+"""
+
+from sage_studio.serving.types import EngineState, ModelKind
+from sage_studio.tasks.task import TaskStatus
+from sage_studio.text import Text
+from sage_studio.training.progress import Phase
+
+TASK_STATUS: dict[TaskStatus, Text] = {
+    TaskStatus.QUEUED: Text("Queued", "排队中"),
+    TaskStatus.PREPARING: Text("Preparing", "准备中"),
+    TaskStatus.TRAINING: Text("Training", "训练中"),
+    TaskStatus.STOPPING: Text("Stopping", "停止中"),
+    TaskStatus.COMPLETED: Text("✅ Completed", "✅ 已完成"),
+    TaskStatus.STOPPED: Text("Stopped", "已停止"),
+    TaskStatus.FAILED: Text("Failed", "失败"),
+}
+
+TASK_COLOUR: dict[TaskStatus, str] = {
+    TaskStatus.QUEUED: "waiting",
+    TaskStatus.PREPARING: "running",
+    TaskStatus.TRAINING: "running",
+    TaskStatus.STOPPING: "waiting",
+    TaskStatus.COMPLETED: "done",
+    TaskStatus.STOPPED: "idle",
+    TaskStatus.FAILED: "failed",
+}
+
+PHASE: dict[Phase, Text] = {
+    Phase.STARTING: Text("starting the trainer", "启动训练进程"),
+    Phase.LOADING_MODEL: Text("loading the model", "加载模型"),
+    Phase.READING_DATA: Text("reading the data", "读取数据"),
+    Phase.TRAINING: Text("training", "训练"),
+    Phase.SAVING: Text("saving the model", "保存模型"),
+    Phase.CHECKING: Text("checking the result", "检查结果"),
+}
+
+ENGINE_STATE: dict[EngineState, Text] = {
+    EngineState.DOWN: Text("not started", "未启动"),
+    EngineState.STARTING: Text("starting", "启动中"),
+    EngineState.READY: Text("ready", "就绪"),
+    EngineState.SWITCHING: Text("switching", "切换中"),
+    EngineState.FAILED: Text("error", "出错"),
+}
+
+ENGINE_COLOUR: dict[EngineState, str] = {
+    EngineState.DOWN: "idle",
+    EngineState.STARTING: "waiting",
+    EngineState.READY: "done",
+    EngineState.SWITCHING: "waiting",
+    EngineState.FAILED: "failed",
+}
+
+MODEL_KIND: dict[ModelKind, Text] = {
+    "base": Text("base", "基座"),
+    "adapter": Text("tuned (LoRA)", "微调 (LoRA)"),
+    "full": Text("tuned (full)", "微调（全参数）"),
+    "external": Text("external", "外部"),
+}

@@ -1,0 +1,169 @@
+"""The Models tab: every model that can answer, which one does, and the engine behind them.
+
+Knows which verb each button says. How a model is loaded is the registry's affair.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from markupsafe import Markup
+
+from sage_studio.serving.types import EngineState, EngineStatus, RegisteredModel
+from sage_studio.text import Language, Text
+from sage_studio.training.progress import read_lines
+from sage_studio.ui.dialogs import Dialog
+from sage_studio.ui.events import follow, on
+from sage_studio.ui.format import EMPTY, ago, copyable, short, size
+from sage_studio.ui.frame import Frame, go_to
+from sage_studio.ui.labels import ENGINE_COLOUR, ENGINE_STATE, MODEL_KIND
+from sage_studio.ui.parts import LOG_JS, empty, html, log, notice, strong, tiles
+from sage_studio.ui.status_bar import engine_state
+from sage_studio.ui.table import PICK_JS, Column, Row, picked_key, table
+
+USE = Text("Use this model", "使用此模型")
+USE_TITLE = Text("Switch the chat's model", "切换对话模型")
+USE_QUESTION = Text(
+    "The chat uses this model from the next message on; answers under way finish on the model they began with.",
+    "下一条消息起由此模型回答；正在生成的回答会由原来的模型完成。",
+)
+SWITCHED = Text("✅ Switched to: {}", "✅ 已切换到: {}")
+TRY_IT = Text("Try it in the chat.", "请在对话面板测试")
+MODELS = Text("Models", "模型")
+COLUMNS = (
+    Column(Text("Name", "名称")),
+    Column(Text("Kind", "类型")),
+    Column(Text("Base", "基座")),
+    Column(Text("Size", "大小"), figures=True),
+    Column(Text("Task", "任务")),
+    Column(Text("Loaded", "已加载")),
+    Column(Text("Current", "当前")),
+    Column(Text("Last used", "最近使用"), figures=True),
+)
+NONE_YET = Text("No model has been loaded yet", "还没有加载过模型")
+LOAD_ONE = Text(
+    "Start the engine to talk to the base model, or set a completed task as backend on the Tasks tab.",
+    "启动引擎即可与基座模型对话；也可在“任务”页把已完成的任务设为后端。",
+)
+ENGINE, STATE = Text("Engine", "引擎"), Text("State", "状态")
+BASE, ANSWERS, ADDRESS = Text("Base", "基座"), Text("Answers", "当前模型"), Text("Address", "地址")
+LOG_BYTES = 20_000
+
+
+class ModelsTab:
+    """Models on top, the engine below."""
+
+    def __init__(self, frame: Frame) -> None:
+        self.frame, self.studio, self.words = frame, frame.studio, frame.words
+        self.dialog = Dialog("dialog-use-model", USE_TITLE, USE_QUESTION, USE)
+        self.picked = gr.State("")
+        self.table = html("models-table", PICK_JS)
+        with gr.Row(elem_classes="actions"):
+            self.use = self.words(gr.Button, value=USE, variant="primary", elem_id="model-use", interactive=False)
+            self.start = self.words(gr.Button, value=Text("Start the engine", "启动引擎"), elem_id="engine-start")
+            self.chat = self.words(gr.Button, value=Text("Go to the chat →", "去对话测试 →"), elem_id="models-chat")
+        self.notice = html("models-notice")
+        self.engine = html("engine-state")
+        self.log = html("engine-log", LOG_JS)
+        self._wire()
+
+    def _wire(self) -> None:
+        frame = self.frame
+        on(self.table.select, pick, None, self.picked, queue=False)
+        follow([*frame.ticks, self.picked.change], self.show_models, [self.picked], [self.table, self.use])
+        follow([*frame.ticks], self.show_engine, [], [self.engine, self.log, self.start])
+        on(self.use.click, self.ask_use, self.picked, self.dialog.html, queue=False)
+        self.dialog.confirmed(self.use_model, frame.revision, [self.notice, frame.revision], show_progress="minimal")
+        on(self.start.click, self.start_engine, frame.revision, frame.revision, queue=False)
+        on(self.chat.click, go_to("chat"), None, frame.tabs, queue=False)
+
+    # Handlers
+
+    def ask_use(self, language: Language, name: str) -> str:
+        """Open the dialog."""
+        return self.dialog.ask(language, name, name)
+
+    def use_model(self, language: Language, revision: int, event: gr.EventData) -> tuple[Markup, int]:
+        """Let it answer, after a yes."""
+        model = self.studio.switch_model(picked_key(event))
+        return switched(model, language), revision + 1
+
+    def start_engine(self, _: Language, revision: int) -> int:
+        """Start it in the background; its state is followed like everything else."""
+        self.studio.start_engine()
+        return revision + 1
+
+    def show_models(self, language: Language, picked: str) -> tuple[Any, Any]:
+        """Every model, and whether one is picked."""
+        models = self.studio.list_models()
+        known = any(model.name == picked for model in models)
+        return models_table(models, picked, language), gr.update(interactive=known)
+
+    def show_engine(self, language: Language) -> tuple[Any, ...]:
+        """The engine, the end of its log, and whether it can be started."""
+        status = self.studio.engine_status()
+        idle = status.state in (EngineState.DOWN, EngineState.FAILED)
+        lines = last_lines(status.log_path) if status.log_path is not None else []
+        return engine_panel(status, language), log(lines, language) if lines else Markup(), gr.update(interactive=idle)
+
+
+def pick(_: Language, event: gr.EventData) -> str:
+    """Pick another model."""
+    return picked_key(event)
+
+
+def models_table(models: Sequence[RegisteredModel], picked: str, language: Language) -> Markup:
+    """Every model that can answer."""
+    if not models:
+        return empty(NONE_YET.in_(language), LOAD_ONE.in_(language))
+    return table(COLUMNS, [_row(model, language) for model in models], language, MODELS, picked)
+
+
+def engine_panel(status: EngineStatus, language: Language) -> Markup:
+    """The engine's state in figures, and why it failed."""
+    shown = tiles(
+        [
+            (ENGINE.in_(language), status.engine),
+            (STATE.in_(language), engine_state(status, language)),
+            (BASE.in_(language), short(status.base, 44) or EMPTY),
+            (ANSWERS.in_(language), short(status.current, 44) or EMPTY),
+            (ADDRESS.in_(language), status.url or EMPTY),
+        ]
+    )
+    heading = Markup("<h3>{}</h3>").format(ENGINE.in_(language))
+    if not status.message:
+        return heading + shown
+    why = notice(
+        ENGINE_COLOUR[status.state], strong(ENGINE_STATE[status.state].in_(language)), status.message.in_(language)
+    )
+    return heading + shown + why
+
+
+def switched(model: RegisteredModel, language: Language) -> Markup:
+    """Said once it answers."""
+    return notice("done", strong(SWITCHED.in_(language).format(model.name)), TRY_IT.in_(language))
+
+
+def last_lines(path: Path) -> list[str]:
+    """The end of the engine's log."""
+    start = max(path.stat().st_size - LOG_BYTES, 0) if path.is_file() else 0
+    lines, _ = read_lines(path, start)
+    return [line.decode(errors="replace") for line in lines[1 if start else 0 :]]
+
+
+def _row(model: RegisteredModel, language: Language) -> Row:
+    lamp = Markup('<i class="lamp done"></i>{}').format(Text("yes", "是").in_(language))
+    return Row(
+        (
+            copyable(model.name, language),
+            MODEL_KIND[model.kind].in_(language),
+            Markup('<span title="{}">{}</span>').format(model.base, short(model.base.rsplit("/", 1)[-1], 28) or EMPTY),
+            size(model.size_bytes),
+            model.config.get("task_id") or EMPTY,
+            lamp if model.loaded else EMPTY,
+            lamp if model.current else EMPTY,
+            ago(model.last_used_at, language),
+        ),
+        key=model.name,
+    )

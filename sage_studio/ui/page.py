@@ -1,0 +1,78 @@
+"""The whole page: status bar, five tabs, and the steps that lead from one tab to the next.
+
+Knows the order of things and what a click leads to elsewhere. Knows nothing of what stands inside a tab.
+
+Every part that a test or a script needs has a stable ``elem_id``:
+
+    status-bar                                   [data-tab=models|tasks] and [data-language] inside it
+    tabs: dataset train tasks chat models        the tab's button is #<id>-button
+    dataset-source dataset-upload docs-prepare docs-refresh dataset-progress dataset-list dataset-report
+    dataset-histogram dataset-train dataset-delete dataset-search dataset-prev dataset-next dataset-preview
+    train-preset field-<recipe field> train-model-note train-lora train-more train-start
+    run-empty run-head run-loss run-rate run-log run-stop run-open
+    tasks-filter tasks-table task-detail task-backend task-resume task-stop task-download task-delete
+    backend-notice task-chat task-head task-loss task-rate task-log task-settings
+    chat-model chat-base chat-banner chat-messages chat-message chat-send chat-stop chat-clear chat-settings
+    chat-system chat-temperature chat-max-tokens
+    models-table model-use models-chat models-notice engine-start engine-state engine-log
+    dialog-delete-dataset dialog-stop-run dialog-backend dialog-stop dialog-delete dialog-use-model
+
+A table's row is ``tr[data-key=<id>]``; a dialog's answers are ``[data-answer=ok|cancel]``.
+"""
+
+from typing import Any
+
+import gradio as gr
+
+from sage_studio.studio import Studio
+from sage_studio.text import Text
+from sage_studio.ui import endpoints
+from sage_studio.ui.chat_tab import ChatTab
+from sage_studio.ui.dataset_tab import DatasetTab
+from sage_studio.ui.events import TICK_SECONDS, on
+from sage_studio.ui.frame import Frame
+from sage_studio.ui.i18n import Phrasebook
+from sage_studio.ui.models_tab import ModelsTab
+from sage_studio.ui.status_bar import StatusBar
+from sage_studio.ui.tasks_tab import TasksTab
+from sage_studio.ui.theme import CSS, Calm
+from sage_studio.ui.training_tab import TrainingTab
+
+TITLE = "SAGE Studio"
+DATASET, TRAIN = Text("Dataset", "数据集"), Text("Train", "训练")
+TASKS, CHAT, MODELS = Text("Tasks", "任务"), Text("Chat", "对话"), Text("Models", "模型")
+
+
+def build_page(studio: Studio) -> gr.Blocks:
+    """The page over a studio, with the named endpoints beside it."""
+    words = Phrasebook()
+    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
+        bar = StatusBar(studio)
+        timer, task, dataset_id, revision = gr.Timer(TICK_SECONDS), gr.State(""), gr.State(""), gr.State(0)
+        with gr.Tabs(selected="dataset", elem_id="tabs", overflow_behavior="wrap") as tabs:  # holds tabs only
+            frame = Frame(studio, words, tabs, timer, page, task, dataset_id, revision)
+            with _tab(words, DATASET, "dataset"):
+                dataset = DatasetTab(frame)
+            with _tab(words, TRAIN, "train"):
+                TrainingTab(frame)
+            with _tab(words, TASKS, "tasks"):
+                TasksTab(frame)
+            with _tab(words, CHAT, "chat"):
+                ChatTab(frame)
+            with _tab(words, MODELS, "models"):
+                ModelsTab(frame)
+        bar.wire(frame.ticks, tabs)
+        frame.remember_task()
+        on(dataset.train.click, dataset.use, frame.dataset, [frame.dataset, tabs], queue=False)
+        on(page.load, words.updates, None, words.components, queue=False)
+        endpoints.register(studio)
+    return page
+
+
+def page_arguments() -> dict[str, Any]:
+    """What ``launch`` needs to show the page as it is meant to look."""
+    return {"theme": Calm(), "css": CSS, "footer_links": ["api"]}
+
+
+def _tab(words: Phrasebook, title: Text, name: str) -> gr.Tab:
+    return words(gr.Tab, label=title, id=name, elem_id=name)

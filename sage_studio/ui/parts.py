@@ -1,0 +1,79 @@
+"""Small pieces of HTML that several tabs show: figures under their names, notices, empty places, a log.
+
+Knows looks and the scripts that belong to them. What it returns is safe: texts are escaped unless they are `Markup`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+from markupsafe import Markup
+
+from sage_studio.text import Language, Text
+
+LOG = Text("Log", "日志")
+NO_LOG = Text("No lines yet.", "暂无日志。")
+
+COPY_JS = """
+element.addEventListener('click', (event) => {
+  const copy = event.target.closest('[data-copy]');
+  if (!copy) return;
+  event.stopImmediatePropagation();
+  navigator.clipboard?.writeText(copy.dataset.copy);
+  copy.textContent = '✓';
+  setTimeout(() => { copy.textContent = '⧉'; }, 1200);
+});
+"""
+"""Lets a `format.copyable` id be copied."""
+
+LOG_JS = """
+let follows = true;
+const log = () => element.querySelector('pre');
+element.addEventListener('scroll', (event) => {
+  if (event.target === log()) follows = log().scrollTop + log().clientHeight > log().scrollHeight - 24;
+}, true);
+const down = () => { if (follows && log()) log().scrollTop = log().scrollHeight; };
+watch('value', down);
+new ResizeObserver(down).observe(element);
+"""
+"""Keeps a log's last line in view unless the person has scrolled up."""
+
+
+def html(elem_id: str, js: str | None = None, **properties: Any) -> gr.HTML:
+    """A place for HTML of ours, without Gradio's prose style."""
+    return gr.HTML(elem_id=elem_id, js_on_load=js, apply_default_css=False, **properties)
+
+
+def tiles(shown: Sequence[tuple[str, str]]) -> Markup:
+    """Figures beside each other, each under its name."""
+    cells = Markup().join(Markup("<div><dt>{}</dt><dd>{}</dd></div>").format(label, value) for label, value in shown)
+    return Markup('<dl class="tiles">{}</dl>').format(cells)
+
+
+def notice(kind: str, *lines: str) -> Markup:
+    """A remark with a coloured edge; ``kind`` is ``done``, ``failed``, ``waiting`` or ``idle``."""
+    paragraphs = Markup().join(Markup("<div>{}</div>").format(line) for line in lines if line)
+    return Markup('<div class="notice {}" role="status">{}</div>').format(kind, paragraphs)
+
+
+def empty(title: str, advice: str) -> Markup:
+    """What a place says while there is nothing in it: what it is for, and what to do next."""
+    return Markup('<div class="empty"><p><strong>{}</strong></p><p>{}</p></div>').format(title, advice)
+
+
+def strong(text: str) -> Markup:
+    """Words that stand out."""
+    return Markup("<strong>{}</strong>").format(text)
+
+
+def quiet(text: str) -> Markup:
+    """Words that stand back."""
+    return Markup('<span class="quiet">{}</span>').format(text)
+
+
+def log(lines: Sequence[str], language: Language) -> Markup:
+    """The last lines, in their own scrolling box."""
+    title = LOG.in_(language)
+    return Markup('<h3>{0}</h3><pre class="log" tabindex="0" aria-label="{0}">{1}</pre>').format(
+        title, "\n".join(lines) or NO_LOG.in_(language)
+    )

@@ -1,0 +1,56 @@
+"""The live plots: points in, what ``gr.LinePlot`` and ``gr.BarPlot`` draw out.
+
+The plots are given as Gradio's plain column form, so that no data frame library is loaded for them. Knows shapes of data only.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+
+from sage_studio.text import Text
+from sage_studio.ui.i18n import Phrasebook
+
+STEP, VALUE, TOKENS, ROWS = "step", "value", "tokens", "rows"
+
+
+def line_plot(words: Phrasebook, label: Text, elem_id: str, y_format: str) -> gr.LinePlot:
+    """An empty plot over the steps of a training."""
+    return words(
+        gr.LinePlot,
+        label=label,
+        x=STEP,
+        y=VALUE,
+        x_title=" ",
+        y_title=" ",
+        height=190,
+        min_width=240,
+        y_axis_format=y_format,
+        elem_id=elem_id,
+        buttons=["fullscreen"],
+    )
+
+
+def line(steps: Sequence[int], values: Sequence[float | None]) -> dict[str, Any] | None:
+    """Points of one line; steps without a value are left out. None while there is nothing to draw."""
+    points = [[step, value] for step, value in zip(steps, values, strict=True) if value is not None]
+    if not points:
+        return None
+    return {
+        "columns": [STEP, VALUE],
+        "data": points,
+        "datatypes": {STEP: "quantitative", VALUE: "quantitative"},
+        "mark": "line",
+    }
+
+
+def histogram(bins: Sequence[tuple[int, int]]) -> dict[str, Any]:
+    """An update of a bar plot from ``(upper bound, rows)`` pairs, the bounds in their order."""
+    names = [f"≤{bound:,}" for bound, _ in bins]
+    value = {
+        "columns": [TOKENS, ROWS],
+        "data": [[name, rows] for name, (_, rows) in zip(names, bins, strict=True)],
+        "datatypes": {TOKENS: "nominal", ROWS: "quantitative"},
+        "mark": "bar",
+    }
+    return gr.update(value=value, sort=names)

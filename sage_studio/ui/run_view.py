@@ -1,0 +1,117 @@
+"""A task as one watches it: state, bar, figures, plots and the last lines of its log.
+
+Stands on the Train tab for the task under way and on the Tasks tab for the one picked. Everything is read from the task's
+folder at each tick, so a page that is opened later, or by someone else, shows the same at once.
+"""
+
+import math
+from typing import Any
+
+import gradio as gr
+from markupsafe import Markup
+
+from sage_studio.studio import Studio
+from sage_studio.tasks.task import Curve, Task, TaskProgress
+from sage_studio.text import Language, Text
+from sage_studio.training.progress import Event
+from sage_studio.ui.format import EMPTY, bar, copyable, duration, joined, number, rate
+from sage_studio.ui.i18n import Phrasebook
+from sage_studio.ui.labels import PHASE, TASK_COLOUR, TASK_STATUS
+from sage_studio.ui.parts import COPY_JS, LOG_JS, html, log, notice, quiet, strong, tiles
+from sage_studio.ui.plots import line, line_plot
+
+LOG_LINES = 200
+LOSS = Text("Loss", "损失")
+RATE = Text("Learning rate", "学习率")
+SPEED = Text("Speed", "速度")
+STEP = Text("Step", "步")
+ETA = Text("Left", "剩余")
+TOOK = Text("Took", "用时")
+MEMORY = Text("Peak memory", "内存")
+QUEUE = Text("Number {} in the queue", "排队第 {} 位")
+NEXT = Text("What to do:", "下一步：")
+
+
+class RunView:
+    """Headline, two plots and a log. ``prefix`` begins every ``elem_id``: ``-head``, ``-loss``, ``-rate``, ``-log``."""
+
+    def __init__(self, studio: Studio, words: Phrasebook, prefix: str) -> None:
+        self.studio = studio
+        self.head = html(f"{prefix}-head", COPY_JS)
+        with gr.Row(elem_classes="plots", elem_id=f"{prefix}-plots"):
+            self.loss = line_plot(words, LOSS, f"{prefix}-loss", "~g")
+            self.rate = line_plot(words, RATE, f"{prefix}-rate", "~e")
+        self.log = html(f"{prefix}-log", LOG_JS)
+
+    @property
+    def outputs(self) -> list[gr.components.Component]:
+        """What `render` fills, in its order."""
+        return [self.head, self.loss, self.rate, self.log]
+
+    def render(self, language: Language, task: Task) -> tuple[Any, ...]:
+        """The task as it stands now."""
+        progress = self.studio.task_progress(task.id)
+        curve = self.studio.task_curve(task.id)
+        lines = self.studio.task_logs(task.id, limit=LOG_LINES).lines
+        return (head(task, progress, language), *_plots(curve), log(lines, language))
+
+
+def epoch_of(now: Event) -> str:
+    """``2/3``: the epoch under way, of so many."""
+    return f"{max(1, math.ceil(now.epoch or 0))}/{math.ceil(now.total_epochs or 0)}"
+
+
+def head(task: Task, progress: TaskProgress, language: Language) -> Markup:
+    """State, what it is doing, the bar, the figures, and why it failed with what to do."""
+    colour = TASK_COLOUR[task.status]
+    chip = Markup('<span class="chip {}">{}</span>').format(colour, TASK_STATUS[task.status].in_(language))
+    doing = _doing(task, progress, language)
+    return Markup('<div class="run-head"><div class="run-title">{} {} {}</div>{}{}{}</div>').format(
+        chip,
+        copyable(task.id, language),
+        quiet(joined(task.name, task.model, task.dataset_name)),
+        Markup('<p class="doing" data-testid="doing">{}</p>').format(doing) if doing else "",
+        bar(progress.percent, doing, colour),
+        Markup("{}{}").format(figures(task, progress, language), reason(task, language)),
+    )
+
+
+def figures(task: Task, progress: TaskProgress, language: Language) -> Markup:
+    """The newest figures, each with its unit."""
+    now, result = progress.now, progress.result
+    left = duration(now.eta_seconds, language) if now and now.eta_seconds and not task.status.is_over else ""
+    speed = now.tokens_per_second if now else None
+    loss = result.train_loss if result and result.train_loss is not None else now.loss if now else None
+    memory = now.memory_gb if now else None
+    shown = [
+        (STEP, f"{now.step:,} / {now.total_steps:,}" if now and now.step is not None and now.total_steps else EMPTY),
+        (LOSS, number(loss)),
+        (RATE, rate(now.learning_rate if now else None)),
+        (SPEED, f"{speed:,.0f} tok/s" if speed is not None else EMPTY),
+        (ETA, left) if left else (TOOK, duration(progress.seconds, language) if task.started_at else EMPTY),
+        (MEMORY, f"{memory:.1f} GB" if memory is not None else EMPTY),
+    ]
+    return tiles([(label.in_(language), value) for label, value in shown])
+
+
+def reason(task: Task, language: Language) -> Markup:
+    """Why it failed or was stopped, and what to do next; nothing otherwise."""
+    if not task.reason:
+        return Markup()
+    hint = Markup("{} {}").format(strong(NEXT.in_(language)), task.hint.in_(language)) if task.hint else ""
+    return notice(TASK_COLOUR[task.status], task.reason.in_(language), hint)
+
+
+def _doing(task: Task, progress: TaskProgress, language: Language) -> str:
+    if progress.queue_place is not None:
+        return QUEUE.in_(language).format(progress.queue_place)
+    now = progress.now
+    if now is None:
+        return ""
+    epochs = f"Epoch {epoch_of(now)} ({progress.percent:.0f}%)" if now.total_epochs else ""
+    phase = "" if task.status.is_over else PHASE[now.phase].in_(language)
+    return " · ".join(part for part in (epochs, phase, now.detail or "") if part)
+
+
+def _plots(curve: Curve) -> tuple[Any, Any]:
+    return line(curve.steps, curve.loss), line(curve.steps, curve.learning_rate)

@@ -1,0 +1,137 @@
+"""The line on top of every tab: who answers, what the engine does, what is being trained, how full the memory is.
+
+Knows how to say the state of the house in one line. Each part leads to its tab.
+"""
+
+import functools
+import time
+
+import gradio as gr
+from markupsafe import Markup
+
+from sage_studio.hardware import Hardware, detect_hardware
+from sage_studio.serving.types import EngineState, EngineStatus
+from sage_studio.studio import Studio
+from sage_studio.tasks.task import Task, TaskProgress
+from sage_studio.text import Language, Text
+from sage_studio.ui.events import follow, on
+from sage_studio.ui.format import duration, joined, short
+from sage_studio.ui.i18n import SWITCH_JS
+from sage_studio.ui.labels import ENGINE_COLOUR, ENGINE_STATE, TASK_STATUS
+from sage_studio.ui.parts import html, quiet
+from sage_studio.ui.run_view import epoch_of
+
+HARDWARE_SECONDS = 5
+NO_MODEL = Text("no chat backend yet", "尚无对话后端")
+NO_TASK = Text("nothing is being trained", "当前没有训练任务")
+LEFT = Text("{} left", "剩 {}")
+EXPECTED = Text("{} of about {}", "{} / 约 {}")
+EPOCHS = Text("{} epochs", "{} 轮")
+MEMORY = Text("memory", "内存")
+OTHER_LANGUAGE = Text("中文", "English")
+
+JUMP_JS = (
+    "element.addEventListener('click', (event) => { const target = event.target.closest('[data-tab],[data-language]');"
+    " if (!target) return;"
+    f" if (target.dataset.language) ({SWITCH_JS})(target.dataset.language);"
+    " else trigger('select', {key: target.dataset.tab}); });"
+)
+
+
+class StatusBar:
+    """Always true: it renews itself with the page's timer."""
+
+    def __init__(self, studio: Studio) -> None:
+        self.studio = studio
+        self.html = html("status-bar", JUMP_JS)
+
+    def wire(self, triggers: list[object], tabs: gr.Tabs) -> None:
+        """Renew it at each trigger; a click on a part opens its tab."""
+        follow(triggers, self.render, [], [self.html])
+        on(self.html.select, open_tab, None, tabs, queue=False)
+
+    def render(self, language: Language) -> tuple[str]:
+        """The whole line."""
+        status, task = self.studio.engine_status(), running_task(self.studio)
+        backend = engine_line(status, language)
+        training = quiet(NO_TASK.in_(language))
+        if task is not None:
+            training = task_line(task, self.studio.task_progress(task.id), language)
+        other = "en" if language == "zh" else "zh"
+        return (
+            Markup(
+                '<div class="status" lang="{}"><strong class="brand">SAGE Studio</strong>'
+                '<button type="button" data-tab="models">{}</button><button type="button" data-tab="tasks">{}</button>'
+                '<span class="memory">{}</span><button type="button" class="language" data-language="{}">{}</button></div>'
+            ).format(
+                language,
+                backend,
+                training,
+                memory_line(_hardware(int(time.time() // HARDWARE_SECONDS)), language),
+                other,
+                OTHER_LANGUAGE.in_(language),
+            ),
+        )
+
+
+def open_tab(_: Language, event: gr.EventData) -> dict[str, object]:
+    """Open the tab that a part of the line belongs to."""
+    return gr.update(selected=str(event.key))
+
+
+def running_task(studio: Studio) -> Task | None:
+    """The task that is being worked on now, if there is one."""
+    return next((task for task in studio.list_tasks() if task.status.is_running), None)
+
+
+def engine_line(status: EngineStatus, language: Language) -> Markup:
+    """Who answers, through which engine, in which state."""
+    name = short(status.current, 34) if status.current else NO_MODEL.in_(language)
+    return Markup('<i class="lamp {}"></i><b title="{}">{}</b><span class="quiet">{}</span>').format(
+        ENGINE_COLOUR[status.state], status.current, name, joined(status.engine, engine_state(status, language))
+    )
+
+
+def engine_state(status: EngineStatus, language: Language) -> str:
+    """``ready 18 tok/s``, ``starting 38 % (12 s of about 31 s)``."""
+    said = ENGINE_STATE[status.state].in_(language)
+    if status.state is EngineState.READY and status.tokens_per_second is not None:
+        return f"{said} {status.tokens_per_second:.0f} tok/s"
+    if status.state not in (EngineState.STARTING, EngineState.SWITCHING):
+        return said
+    passed = duration(status.seconds, language)
+    if not status.expected_seconds:
+        return f"{said} {passed}"
+    percent = start_percent(status)
+    expected = EXPECTED.in_(language).format(passed, duration(status.expected_seconds, language))
+    return f"{said} {percent:.0f} % ({expected})"
+
+
+def start_percent(status: EngineStatus) -> float:
+    """How far a start is, by the time the last one took; it never claims to be done."""
+    return min(100 * status.seconds / status.expected_seconds, 99.0) if status.expected_seconds else 0.0
+
+
+def task_line(task: Task, progress: TaskProgress, language: Language) -> Markup:
+    """``Training 2/3 epochs · 66 % · 12 min left``."""
+    now = progress.now
+    epochs = EPOCHS.in_(language).format(epoch_of(now)) if now and now.total_epochs else ""
+    left = LEFT.in_(language).format(duration(now.eta_seconds, language)) if now and now.eta_seconds else ""
+    parts = joined(epochs, f"{progress.percent:.0f} %", left)
+    return Markup('<i class="lamp running"></i><b>{}</b><span class="quiet">{}</span>').format(
+        TASK_STATUS[task.status].in_(language), parts
+    )
+
+
+def memory_line(hardware: Hardware, language: Language) -> str:
+    """The first card's memory, or the machine's."""
+    if hardware.cards:
+        card = hardware.cards[0]
+        return f"{card.name} {card.used_gb:.1f} / {card.memory_gb:.0f} GB"
+    return f"CPU · {MEMORY.in_(language)} {hardware.used_gb:.1f} / {hardware.memory_gb:.0f} GB"
+
+
+@functools.lru_cache(maxsize=1)
+def _hardware(_: int) -> Hardware:
+    """The machine, looked at once in a while however many pages ask."""
+    return detect_hardware()

@@ -1,0 +1,127 @@
+"""What tasks look like: the table, the download link and a task's settings, as HTML.
+
+Knows how to show tasks. Knows no event; of the house it only reads.
+"""
+
+from collections.abc import Callable, Sequence
+
+from markupsafe import Markup
+
+from sage_studio.studio import Studio
+from sage_studio.tasks.task import Task, TaskStatus
+from sage_studio.text import Language, Text
+from sage_studio.training.recipe import SFTRecipe, field_label
+from sage_studio.ui.format import EMPTY, ago, bar, copyable, duration, number
+from sage_studio.ui.labels import TASK_COLOUR, TASK_STATUS
+from sage_studio.ui.parts import empty
+from sage_studio.ui.table import Column, Row, table
+
+SHOWN = 100
+"""Rows at most: the newest."""
+
+FILTERS: dict[str, tuple[Text, Callable[[TaskStatus], bool]]] = {
+    "all": (Text("All", "全部"), lambda status: True),
+    "running": (Text("Running", "进行中"), lambda status: not status.is_over),
+    "done": (Text("Completed", "已完成"), lambda status: status is TaskStatus.COMPLETED),
+    "failed": (
+        Text("Failed or stopped", "失败或停止"),
+        lambda status: status in (TaskStatus.FAILED, TaskStatus.STOPPED),
+    ),
+}
+TASKS = Text("Tasks", "任务")
+COLUMNS = (
+    Column(Text("Status", "状态")),
+    Column(Text("Task", "任务")),
+    Column(Text("Model", "模型")),
+    Column(Text("Dataset", "数据集")),
+    Column(Text("Progress", "进度"), figures=True),
+    Column(Text("Loss", "损失"), figures=True),
+    Column(Text("Started", "开始"), figures=True),
+    Column(Text("Took", "用时"), figures=True),
+)
+NONE_YET = Text("No task yet", "还没有任务")
+START_ONE = Text(
+    "Start a fine-tuning on the Train tab; it will be listed here.", "在“训练”页点击“开始微调”，任务会出现在这里。"
+)
+NONE_SUCH = Text("No task of this kind.", "没有符合条件的任务。")
+MORE = Text("The newest {} of {} tasks are shown.", "显示最近的 {} 个任务，共 {} 个。")
+DOWNLOAD = Text("Download", "下载")
+DOWNLOAD_HELP = Text("Download the model of {} as tar.gz", "下载 {} 的模型 (tar.gz)")
+SETTING, VALUE = Text("Setting", "设置"), Text("Value", "值")
+SETTINGS = Text("Settings", "训练设置")
+SPARKS = "▁▂▃▄▅▆▇█"
+SPARK_POINTS = 10
+
+
+def tasks_table(studio: Studio, chosen_filter: str, picked: str, language: Language) -> Markup:
+    """The tasks that a filter lets through, newest first."""
+    tasks = studio.list_tasks()
+    if not tasks:
+        return empty(NONE_YET.in_(language), START_ONE.in_(language))
+    passing = [task for task in tasks if FILTERS[chosen_filter][1](task.status)]
+    if not passing:
+        return Markup('<p class="quiet">{}</p>').format(NONE_SUCH.in_(language))
+    shown = table(COLUMNS, [task_row(studio, task, language) for task in passing[:SHOWN]], language, TASKS, picked)
+    if len(passing) <= SHOWN:
+        return shown
+    return shown + Markup('<p class="quiet">{}</p>').format(MORE.in_(language).format(SHOWN, len(passing)))
+
+
+def task_row(studio: Studio, task: Task, language: Language) -> Row:
+    """One task, with the newest figures."""
+    progress = studio.task_progress(task.id)
+    loss = progress.now.loss if progress.now is not None else None
+    if progress.result is not None and progress.result.train_loss is not None:
+        loss = progress.result.train_loss
+    colour = TASK_COLOUR[task.status]
+    name = TASK_STATUS[task.status].in_(language)
+    return Row(
+        (
+            Markup('<span class="chip {}">{}</span>').format(colour, name),
+            Markup("{}{}").format(
+                Markup('<span class="name">{}</span> ').format(task.name) if task.name else "",
+                copyable(task.id, language),
+            ),
+            Markup('<span title="{}">{}</span>').format(task.model, task.model.rsplit("/", 1)[-1]),
+            task.dataset_name,
+            Markup('<span class="progress">{}<span>{:.0f} %</span></span>').format(
+                bar(progress.percent, name, colour), progress.percent
+            ),
+            Markup('<span class="spark" aria-hidden="true">{}</span> {}').format(
+                sparkline(studio.task_curve(task.id, SPARK_POINTS).loss), number(loss)
+            ),
+            ago(task.started_at, language),
+            duration(progress.seconds, language) if task.started_at else EMPTY,
+        ),
+        key=task.id,
+    )
+
+
+def sparkline(values: Sequence[float | None]) -> str:
+    """A curve as a row of blocks; empty below two points."""
+    points = [value for value in values if value is not None]
+    if len(points) < 2:
+        return ""
+    low, high = min(points), max(points)
+    step = (high - low) / (len(SPARKS) - 1) or 1.0
+    return "".join(SPARKS[round((value - low) / step)] for value in points[:: max(1, len(points) // SPARK_POINTS)])
+
+
+def download_link(task: Task, language: Language) -> Markup:
+    """A link that looks like a button; empty unless there is a model to download."""
+    if task.status is not TaskStatus.COMPLETED:
+        return Markup()
+    return Markup('<a class="button" href="api/finetune/tasks/{}/download" download aria-label="{}">{}</a>').format(
+        task.id, DOWNLOAD_HELP.in_(language).format(task.id), DOWNLOAD.in_(language)
+    )
+
+
+def settings_table(task: Task, language: Language) -> Markup:
+    """Every field of the task's recipe under its label."""
+    rows = [
+        Row((field_label(info).in_(language), Markup("<code>{}</code>").format(name), str(task.recipe[name])))
+        for name, info in SFTRecipe.model_fields.items()
+        if info.json_schema_extra is not None and task.recipe.get(name) not in (None, "")
+    ]
+    columns = (Column(SETTING), Column(Text("Field", "字段")), Column(VALUE, figures=True))
+    return table(columns, rows, language, SETTINGS)

@@ -1,0 +1,195 @@
+"""The Train tab: the recipe's form on the left, the run under way on the right.
+
+Knows the order of the form's parts. The inputs come from the recipe (`form`), the run's looks from `run_view`; what a person
+gave is checked by `Studio.start_finetune` alone.
+"""
+
+from typing import Any
+
+import gradio as gr
+from gradio.components import Component
+from markupsafe import Markup
+
+from sage_studio.catalog import ModelEntry
+from sage_studio.studio import Studio
+from sage_studio.tasks.task import Task
+from sage_studio.text import Language, Text
+from sage_studio.training.recipe import SFTRecipe
+from sage_studio.ui.dialogs import Dialog
+from sage_studio.ui.events import follow, on
+from sage_studio.ui.form import fields_in, given, inputs_for, preset_updates
+from sage_studio.ui.format import compact, count, joined
+from sage_studio.ui.frame import Frame, go_to
+from sage_studio.ui.parts import empty, html
+from sage_studio.ui.run_view import RunView
+from sage_studio.ui.status_bar import running_task
+from sage_studio.ui.table import picked_key
+
+STOP = Text("Stop", "停止")
+STOP_TITLE = Text("Stop training", "停止训练")
+STOP_QUESTION = Text(
+    "Stop this training? It writes a checkpoint first and can be resumed from there.",
+    "确定停止此训练吗？停止前会保存检查点，之后可以继续训练。",
+)
+NO_RUN = Text("Nothing has been trained yet", "还没有训练过")
+START_ONE = Text(
+    "Choose a dataset and a model on the left and press Start. Progress, plots and the log appear here.",
+    "在左侧选择数据集和模型，然后点击“开始微调”。进度、曲线和日志会显示在这里。",
+)
+PARAMETERS = Text("{} parameters", "{} 参数")
+FROM_GB = Text("LoRA from {} GB", "LoRA 约需 {} GB")
+ROWS = Text("rows", "行")
+
+
+class TrainingTab:
+    """`inputs` holds the form's inputs by field."""
+
+    def __init__(self, frame: Frame) -> None:
+        self.frame, self.studio, self.words = frame, frame.studio, frame.words
+        self.inputs: dict[str, Component] = {}
+        self.stop_dialog = Dialog("dialog-stop-run", STOP_TITLE, STOP_QUESTION, STOP, danger=True)
+        with gr.Row(elem_classes="split"):
+            with gr.Column(scale=5, min_width=320):
+                self._form()
+            with gr.Column(scale=7, min_width=320):
+                self._run()
+        self._wire()
+
+    def _form(self) -> None:
+        words = self.words
+        choices = {"model_name_or_path": [entry.id for entry in self.studio.model_choices()], "dataset_id": []}
+        self.preset = words(
+            gr.Dropdown,
+            label=Text("Preset", "预设"),
+            info=Text("Fills in the form; change it as you like.", "填好下面的表单，可再修改。"),
+            choices=[(Text(**preset.title), preset.id) for preset in self.studio.presets],
+            value=None,
+            elem_id="train-preset",
+        )
+        with gr.Group():
+            self._inputs("what", choices)
+        self.model_note = html("train-model-note")
+        with gr.Group():
+            self._inputs("common", {})
+        with words(gr.Accordion, label=Text("LoRA", "LoRA 设置"), open=False, elem_id="train-lora"), gr.Group():
+            self._inputs("lora", {})
+        with words(gr.Accordion, label=Text("More", "更多设置"), open=False, elem_id="train-more"), gr.Group():
+            self._inputs("more", {})
+        self.start = words(
+            gr.Button, value=Text("Start fine-tuning", "开始微调"), variant="primary", elem_id="train-start"
+        )
+
+    def _inputs(self, group: Any, choices: dict[str, list[Any]]) -> None:
+        with gr.Row(elem_classes="fields"):
+            self.inputs |= inputs_for(self.words, fields_in(SFTRecipe, group), choices)
+
+    def _run(self) -> None:
+        words = self.words
+        self.nothing = html("run-empty")
+        with gr.Column(visible=False) as self.run_box:
+            self.run = RunView(self.studio, words, "run")
+            with gr.Row(elem_classes="actions"):
+                self.open_task = words(gr.Button, value=Text("Open the task →", "打开任务 →"), elem_id="run-open")
+                self.stop = words(gr.Button, value=STOP, elem_id="run-stop", elem_classes="quiet-button")
+
+    def _wire(self) -> None:
+        frame, names = self.frame, list(self.inputs)
+        fields = [self.inputs[name] for name in names]
+        model, dataset = self.inputs["model_name_or_path"], self.inputs["dataset_id"]
+        on(self.preset.change, self.use_preset, self.preset, fields, queue=False)
+        on(frame.page.load, self.first_choices, None, [model, dataset], queue=False)
+        on([frame.revision.change, frame.dataset.change], self.renew_datasets, frame.dataset, dataset, queue=False)
+        follow([frame.page.load, model.change], self.show_model, [model], [self.model_note])
+        on(
+            self.start.click,
+            self.begin,
+            [frame.revision, *fields],
+            [frame.task, frame.revision],
+            show_progress="minimal",
+        )
+        follow(
+            [*frame.ticks, frame.task.change],
+            self.show_run,
+            [frame.task],
+            [self.nothing, self.run_box, self.stop, *self.run.outputs],
+        )
+        on(self.stop.click, self.ask_stop, frame.task, self.stop_dialog.html, queue=False)
+        self.stop_dialog.confirmed(self.stop_run, frame.revision, frame.revision)
+        on(self.open_task.click, self.open_run, frame.task, [frame.task, frame.tabs], queue=False)
+
+    # Handlers
+
+    def use_preset(self, _: Language, preset_id: str) -> list[Any]:
+        """Fill in the form."""
+        values = next(preset.values for preset in self.studio.presets if preset.id == preset_id)
+        return preset_updates(SFTRecipe, list(self.inputs), values)
+
+    def first_choices(self, language: Language) -> tuple[Any, Any]:
+        """The default model and the newest dataset."""
+        choices = self._datasets(language)
+        newest = choices[0][1] if choices else None
+        return gr.update(value=self.studio.default_model()), gr.update(choices=choices, value=newest)
+
+    def renew_datasets(self, language: Language, chosen: str) -> Any:
+        """The datasets there are now, the chosen one picked."""
+        choices = self._datasets(language)
+        known = [key for _, key in choices]
+        return gr.update(choices=choices, value=chosen if chosen in known else next(iter(known), None))
+
+    def begin(self, _: Language, revision: int, *values: Any) -> tuple[str, int]:
+        """Start a training and look at it."""
+        return self.studio.start_finetune(given(list(self.inputs), values)).id, revision + 1
+
+    def ask_stop(self, language: Language, chosen: str) -> str:
+        """Open the dialog about the run that is shown."""
+        task = self.shown(chosen)[0]
+        return self.stop_dialog.ask(language, task.id, task.id)
+
+    def stop_run(self, _: Language, revision: int, event: gr.EventData) -> int:
+        """Stop after a yes."""
+        self.studio.stop_task(picked_key(event))
+        return revision + 1
+
+    def open_run(self, language: Language, chosen: str) -> tuple[str, Any]:
+        """Look at the run on the Tasks tab."""
+        return self.shown(chosen)[0].id, go_to("tasks")(language)
+
+    def show_run(self, language: Language, chosen: str) -> tuple[Any, ...]:
+        """The run as it stands, or what this place is for."""
+        tasks = self.shown(chosen)
+        if not tasks:
+            nothing = empty(NO_RUN.in_(language), START_ONE.in_(language))
+            return (nothing, gr.update(visible=False), gr.skip(), *(gr.skip() for _ in self.run.outputs))
+        stop = gr.update(visible=not tasks[0].status.is_over)
+        return ("", gr.update(visible=True), stop, *self.run.render(language, tasks[0]))
+
+    def show_model(self, language: Language, name: str) -> tuple[Markup]:
+        """What the catalogue says of the model."""
+        entry = self.studio.catalog.find(name)
+        return (model_note(entry, language) if entry is not None else Markup(),)
+
+    def shown(self, chosen: str) -> list[Task]:
+        """The chosen task, else the running one, else the newest; none when there is none."""
+        return chosen_or_running(self.studio, chosen)
+
+    def _datasets(self, language: Language) -> list[tuple[str, str]]:
+        return [
+            (f"{item.name} v{item.version} · {count(item.stats.total_samples)} {ROWS.in_(language)}", item.id)
+            for item in self.studio.list_datasets()
+        ]
+
+
+def chosen_or_running(studio: Studio, chosen: str) -> list[Task]:
+    """At most one task: the chosen one, else the running one, else the newest."""
+    tasks = studio.list_tasks()
+    picked = [task for task in tasks if task.id == chosen]
+    running = running_task(studio)
+    return picked or ([running] if running else tasks[:1])
+
+
+def model_note(entry: ModelEntry, language: Language) -> Markup:
+    """``1.5 B parameters · LoRA from 8 GB · recommended for an RTX 3060``."""
+    parameters = PARAMETERS.in_(language).format(compact(entry.parameters).replace(" G", " B"))
+    memory = FROM_GB.in_(language).format(f"{entry.vram_gb['lora']:g}")
+    note = entry.note.zh if language == "zh" else entry.note.en
+    return Markup('<p class="quiet">{}</p>').format(joined(parameters, memory, note))

@@ -1,0 +1,325 @@
+"""A studio in memory with every state a page can meet: for tests of the page, and to look at it without a model.
+
+Its clock moves: the running task goes on and the engine takes ``start_seconds`` to start. It checks nothing but what the
+page's error paths need.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sage_studio.catalog import Catalog, ModelEntry
+from sage_studio.data.dataset import Dataset, DatasetStats, Dropped
+from sage_studio.data.example import Example, Message, Origin
+from sage_studio.data.store import Preview
+from sage_studio.errors import DocsUnavailable, EngineUnavailable, InvalidDataset, NotFound
+from sage_studio.serving.types import ChatChunk, ChatMessage, EngineState, EngineStatus, RegisteredModel
+from sage_studio.settings import Settings, load_settings
+from sage_studio.tasks.logs import LogPage
+from sage_studio.tasks.task import Curve, Task, TaskProgress, TaskStatus
+from sage_studio.text import NOTHING, Text
+from sage_studio.training.progress import Event, Phase, Reason, Result
+from sage_studio.training.recipe import load_presets, parse_recipe
+
+SECTIONS = [
+    ("tutorials/pipelines.md", ("Pipelines", "Sources"), "en", "A source yields records one by one. It is the first operator of every pipeline and decides how fast the rest is fed. Give it a batch size when the sink is slower than the source."),
+    ("guides/installation.md", ("安装指南", "环境要求"), "zh", "需要 Python 3.11 或更高版本。推荐使用独立的虚拟环境，并先升级 pip。\n\n在 GPU 机器上请确认驱动版本与 CUDA 运行时一致。"),
+    ("concepts/operators.md", ("Operators", "Stateful operators", "Windows"), "en", "A window groups records by time or by count.\n\n```python\n# one window every ten seconds\nstream.window(seconds=10)\n```\n\nLate records are dropped unless the window keeps a grace period."),
+    ("developers/commands.md", ("Commands", "sage-dev", "quality"), "en", "Runs the formatter, the linter and the type checker in one go and fails if any of them changed a file. Use `--check` in continuous integration."),
+    ("concepts/memory.md", ("记忆与检索", "向量检索"), "zh", "检索器先把问题编码成向量，再在索引中查找最相近的片段。片段的长度决定了召回与精确之间的取舍。"),
+    ("api-reference/llm.md", ("LLM client", "Streaming"), "en", "The client yields tokens as the server sends them. Close the generator to stop the request; the server frees its memory at once."),
+    ("guides/deployment.md", ("Deployment", "Several machines"), "en", "Start the head on one machine and let the workers join it by its address. The scheduler places operators by free memory; pin an operator to a machine with a label."),
+    ("about.md", ("关于 SAGE",), "zh", "SAGE 是一个面向大模型推理的数据流框架：用声明式的算子描述流程，由调度器决定在哪里运行。"),
+]  # fmt: skip
+
+
+def examples(count: int) -> list[Example]:
+    """Rows as the documentation gives them."""
+    rows = []
+    for index in range(count):
+        file, heading, language, answer = SECTIONS[index % len(SECTIONS)]
+        path = " › ".join(heading)
+        asked = f"请介绍 SAGE 框架中关于 {path} 的内容" if language == "zh" else f"Explain {path} in SAGE."
+        origin = Origin(file=file, heading=heading, commit="307ab85f00d1")
+        rows.append(Example((Message("user", asked),), answer, origin))
+    return rows
+
+
+class FakeStudio:
+    """Offers the verbs that the page says; see `sage_studio.studio.Studio`."""
+
+    def __init__(self, settings: Settings | None = None, *, empty: bool = False, start_seconds: float = 6.0) -> None:
+        self.settings = settings or load_settings()
+        self.catalog = Catalog(self.settings)
+        self.presets = load_presets()
+        self.began = time.time()
+        self.start_seconds = start_seconds
+        self.docs_fail = False
+        self.engine_fails = False
+        self.rows = examples(64)
+        self.datasets = (
+            [] if empty else [self._dataset("sage-docs", 3, "sage_docs"), self._dataset("support", 1, "upload")]
+        )
+        self.tasks = [] if empty else self._tasks()
+        self.models: list[RegisteredModel] = []
+        self.engine_started: float | None = None
+
+    # Datasets
+
+    def prepare_sage_docs(
+        self, force_refresh: bool = False, on_progress: Callable[[float, Text], None] = lambda *_: None
+    ) -> Dataset:
+        for share in (0.2, 0.6, 0.9):
+            on_progress(share, Text("reading Markdown", "解析 Markdown"))
+        if self.docs_fail:
+            raise DocsUnavailable(
+                Text("The documentation cannot be fetched.", "无法获取文档。"),
+                Text("Check the network.", "请检查网络。"),
+            )
+        return self._keep(self._dataset("sage-docs", 4, "sage_docs"))
+
+    def upload_dataset(
+        self, path: Path, name: str = "", on_progress: Callable[[float, Text], None] = lambda *_: None
+    ) -> Dataset:
+        on_progress(0.5, Text("reading rows", "读取数据"))
+        if path.stat().st_size < 10:
+            raise InvalidDataset(
+                Text(f"{path.name} is empty.", f"{path.name} 是空文件。"), Text("Choose another.", "请换一个文件。")
+            )
+        return self._keep(self._dataset(name or path.stem, 1, "upload"))
+
+    def list_datasets(self) -> list[Dataset]:
+        return list(self.datasets)
+
+    def get_dataset(self, dataset_id: str) -> Dataset:
+        for dataset in self.datasets:
+            if dataset.id == dataset_id:
+                return dataset
+        raise NotFound(Text(f"There is no dataset {dataset_id}.", f"没有数据集 {dataset_id}。"))
+
+    def preview_dataset(self, dataset_id: str, offset: int = 0, limit: int = 20, search: str = "") -> Preview:
+        self.get_dataset(dataset_id)
+        found = [row for row in self.rows if search in row.completion or search in row.origin.file]
+        return Preview(rows=tuple(found[offset : offset + limit]), total=len(found), offset=offset)
+
+    def delete_dataset(self, dataset_id: str) -> None:
+        self.datasets.remove(self.get_dataset(dataset_id))
+
+    # Models and tasks
+
+    def model_choices(self) -> list[ModelEntry]:
+        return self.catalog.entries
+
+    def default_model(self) -> str:
+        return self.catalog.default(has_gpu=False)
+
+    def start_finetune(self, values: Mapping[str, Any]) -> Task:
+        recipe = parse_recipe(values)
+        task = self._task(f"finetune-{int(time.time())}", TaskStatus.TRAINING, 0.0, recipe=recipe.model_dump())
+        self.tasks.insert(0, task)
+        return task
+
+    def list_tasks(self) -> list[Task]:
+        return list(self.tasks)
+
+    def get_task(self, task_id: str) -> Task:
+        for task in self.tasks:
+            if task.id == task_id:
+                return task
+        raise NotFound(Text(f"There is no task {task_id}.", f"没有任务 {task_id}。"))
+
+    def task_progress(self, task_id: str) -> TaskProgress:
+        task = self.get_task(task_id)
+        if task.status is TaskStatus.QUEUED:
+            return TaskProgress(now=None, percent=0.0, queue_place=1, seconds=0.0)
+        step = self._step(task)
+        seconds = (task.finished_at or time.time()) - (task.started_at or time.time())
+        now = Event(
+            time=time.time(), phase=Phase.TRAINING, step=step, total_steps=450, epoch=step / 150, total_epochs=3, loss=_loss(step),
+            learning_rate=_rate(step), tokens_per_second=812.4, eta_seconds=(450 - step) * 2.4, memory_gb=4.1,
+        )  # fmt: skip
+        if task.status is TaskStatus.PREPARING:
+            now = Event(time=time.time(), phase=Phase.LOADING_MODEL)
+        result = Result(status="completed", train_loss=1.284, steps=450, model_kind="adapter")
+        return TaskProgress(
+            now=now,
+            percent=100.0 * step / 450,
+            queue_place=None,
+            seconds=seconds,
+            result=result if task.status is TaskStatus.COMPLETED else None,
+        )
+
+    def task_curve(self, task_id: str, points: int = 500) -> Curve:
+        last = self._step(self.get_task(task_id))
+        steps = range(1, last + 1, max(1, last // points)) if last else range(0)
+        return Curve(tuple(steps), tuple(map(_loss, steps)), tuple(map(_rate, steps)), tuple(812.0 for _ in steps))
+
+    def task_logs(self, task_id: str, limit: int = 100, offset: int | None = None) -> LogPage:
+        last = self._step(self.get_task(task_id))
+        lines = [
+            f"step {step:>4}/450  loss {_loss(step):.4f}  lr {_rate(step):.2e}  812 tok/s"
+            for step in range(1, last + 1)
+        ]
+        return LogPage(tuple(lines[-limit:]), 0, 0)
+
+    def stop_task(self, task_id: str) -> Task:
+        return self._change(task_id, TaskStatus.STOPPED)
+
+    def resume_task(self, task_id: str) -> Task:
+        return self._change(task_id, TaskStatus.QUEUED)
+
+    def delete_task(self, task_id: str) -> None:
+        self.tasks.remove(self.get_task(task_id))
+
+    # Serving
+
+    def use_as_backend(self, task_id: str) -> RegisteredModel:
+        task = self.get_task(task_id)
+        if self.engine_fails:
+            raise EngineUnavailable(
+                Text("The engine did not start.", "推理引擎启动失败。"), Text("See its log.", "请查看引擎日志。")
+            )
+        return self._answer_with(task.served_name, "adapter", task.model, {"task_id": task.id})
+
+    def switch_model(self, name: str) -> RegisteredModel:
+        known = next((model for model in self.models if model.name == name), None)
+        return self._answer_with(name, known.kind if known else "base", name, known.config if known else {})
+
+    def use_base_model(self) -> RegisteredModel:
+        return self.switch_model(self.default_model())
+
+    def list_models(self) -> list[RegisteredModel]:
+        return list(self.models)
+
+    def start_engine(self) -> None:
+        self.engine_started = time.time()
+        self._answer_with(self.default_model(), "base", self.default_model(), {})
+
+    def engine_status(self) -> EngineStatus:
+        if self.engine_fails:
+            failed = Text("vLLM ended with exit status 1: out of memory.", "vLLM 退出（状态 1）：内存不足。")
+            return EngineStatus(EngineState.FAILED, "vllm", message=failed)
+        if self.engine_started is None:
+            return EngineStatus(EngineState.DOWN, "vllm")
+        current = next((model.name for model in self.models if model.current), "")
+        passed = time.time() - self.engine_started
+        if passed < self.start_seconds:
+            return EngineStatus(
+                EngineState.STARTING, "vllm", current, current, seconds=passed, expected_seconds=self.start_seconds
+            )
+        return EngineStatus(
+            EngineState.READY, "vllm", self.default_model(), current, "http://127.0.0.1:8001/v1", tokens_per_second=18.2
+        )
+
+    def chat(self, messages: Sequence[ChatMessage], model: str | None = None, **sampling: Any) -> Iterator[ChatChunk]:
+        if self.engine_fails:
+            raise EngineUnavailable(Text("The engine does not answer.", "推理引擎没有响应。"))
+        if self.engine_started is None:
+            self.start_engine()
+        name = model or next(entry.name for entry in self.models if entry.current)
+        for word in f"You asked: {messages[-1]['content']}\n\nA **window** groups records by time or by count.".split(
+            " "
+        ):
+            time.sleep(0.02)
+            yield ChatChunk(text=word + " ", model=name)
+        yield ChatChunk("", name, done=True, completion_tokens=20, tokens_per_second=18.2, first_token_seconds=0.3)
+
+    # What it is made of
+
+    def _keep(self, dataset: Dataset) -> Dataset:
+        self.datasets.insert(0, dataset)
+        return dataset
+
+    def _dataset(self, name: str, version: int, kind: Any) -> Dataset:
+        stats = DatasetStats(
+            total_samples=5412 if kind == "sage_docs" else 64,
+            total_chars=4_812_330, avg_chars_per_sample=889.2, longest_chars=11_944, estimated_tokens=1_204_118, tokens_are_exact=True,
+            tokenizer="SmolLM2", token_histogram=((32, 210), (64, 612), (128, 1480), (256, 1733), (512, 980), (1024, 344), (2048, 53)),
+            languages={"zh": 902, "en": 4510}, duplicates=132,
+            dropped=(
+                Dropped(Text("answer shorter than 20 characters", "回答不足 20 个字符"), 201, ("about.md › Links",)),
+                Dropped(Text("nothing but links", "只包含链接"), 117, ("community/README.md › 社区",)),
+            ),
+        )  # fmt: skip
+        commit = "307ab85f00d1" if kind == "sage_docs" else None
+        source = "https://github.com/intellistream/SAGE-Pub.git" if commit else f"{name}.jsonl"
+        return Dataset(
+            f"{name}-v{version}", name, version, kind, source, "ab" * 32, 5_120_004, time.time() - 7300, stats, commit
+        )
+
+    def _tasks(self) -> list[Task]:
+        failed = {
+            "reason_class": Reason.MEMORY,
+            "reason": Text("The card's memory was not enough for batch size 8.", "显存不足以使用批大小 8。"),
+            "hint": Text(
+                "Lower the batch size to 2, or use 4-bit quantization.", "请把批大小降到 2，或使用 4 位量化。"
+            ),
+        }
+        return [
+            self._task("finetune-1763770009", TaskStatus.QUEUED, -60),
+            self._task("finetune-1763770001", TaskStatus.TRAINING, 700),
+            self._task("finetune-1763769000", TaskStatus.PREPARING, 12),
+            self._task("finetune-1763760000", TaskStatus.COMPLETED, 9000, finished_at=time.time() - 7900),
+            self._task("finetune-1763750000", TaskStatus.STOPPED, 20000, finished_at=time.time() - 19000),
+            self._task("finetune-1763740000", TaskStatus.FAILED, 90000, finished_at=time.time() - 89950, **failed),
+        ]
+
+    def _task(self, task_id: str, status: TaskStatus, age: float, **fields: Any) -> Task:
+        recipe = {
+            "model_name_or_path": "Qwen/Qwen2.5-Coder-1.5B-Instruct",
+            "dataset_id": "sage-docs-v3",
+            "num_train_epochs": 3.0,
+        }
+        values: dict[str, Any] = {
+            "id": task_id, "type": "sft", "name": "docs" if status is TaskStatus.COMPLETED else "", "status": status,
+            "model": "Qwen/Qwen2.5-Coder-1.5B-Instruct", "dataset_id": "sage-docs-v3", "dataset_name": "sage-docs",
+            "created_at": time.time() - age, "folder": self.settings.outputs_dir / task_id, "recipe": recipe,
+            "started_at": None if status is TaskStatus.QUEUED else time.time() - age, "reason": NOTHING,
+        }  # fmt: skip
+        return Task(**{**values, **fields})
+
+    def _change(self, task_id: str, status: TaskStatus) -> Task:
+        old = self.get_task(task_id)
+        new = self._task(task_id, status, time.time() - old.created_at, finished_at=time.time())
+        self.tasks[self.tasks.index(old)] = new
+        return new
+
+    def _step(self, task: Task) -> int:
+        fixed = {TaskStatus.COMPLETED: 450, TaskStatus.STOPPED: 210, TaskStatus.FAILED: 12, TaskStatus.TRAINING: 0}
+        if task.status is TaskStatus.TRAINING:
+            return min(449, int((time.time() - (task.started_at or time.time())) / 2.4))
+        return fixed.get(task.status, 0)
+
+    def _answer_with(self, name: str, kind: Any, base: str, config: dict[str, Any]) -> RegisteredModel:
+        self.engine_started = self.engine_started or time.time()
+        others = [
+            RegisteredModel(
+                model.name,
+                model.kind,
+                model.path,
+                model.base,
+                model.created_at,
+                model.config,
+                model.size_bytes,
+                time.time() - 90,
+                True,
+            )
+            for model in self.models
+            if model.name != name
+        ]
+        size = 269_000_000 if kind == "base" else 19_600_000
+        model = RegisteredModel(
+            name, kind, base, base, time.time(), config, size, time.time(), loaded=True, current=True
+        )
+        self.models = [*others, model]
+        return model
+
+
+def _loss(step: int) -> float:
+    return 1.1 + 1.9 * math.exp(-step / 70) + 0.08 * math.sin(step * 1.7) * math.exp(-step / 300)
+
+
+def _rate(step: int) -> float:
+    return 5e-5 * (step / 14 if step < 14 else 0.5 * (1 + math.cos(math.pi * (step - 14) / 436)))
