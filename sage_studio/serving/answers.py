@@ -1,0 +1,110 @@
+"""Answers from any registered model: the way to the engine, and a second try when the engine was replaced on the way.
+
+Knows how a model's name becomes an engine and a name in there. Knows nothing of which model is current.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from sage_studio.errors import NotFound
+from sage_studio.serving.adapters import AdapterShelf
+from sage_studio.serving.client import EngineGone
+from sage_studio.serving.engine import Engine
+from sage_studio.serving.life import EngineLife
+from sage_studio.serving.sampling import Sampling
+from sage_studio.serving.state import ServingState
+from sage_studio.serving.switching import Switcher, Turn
+from sage_studio.serving.types import ChatChunk, ChatMessage, RegisteredModel
+from sage_studio.text import Text
+
+DYING_SECONDS = 2.0
+TOUCH_SECONDS = 60.0
+
+
+class Answers:
+    """Streams answers.
+
+    Attributes:
+        speed: tokens per second of the last answer; None before the first.
+    """
+
+    def __init__(
+        self, state: ServingState, life: EngineLife, shelf: AdapterShelf, switcher: Switcher, turn: Turn
+    ) -> None:
+        self._state = state
+        self._life = life
+        self._shelf = shelf
+        self._switcher = switcher
+        self._turn = turn
+        self._touched: dict[str, float] = {}
+        self.speed: float | None = None
+
+    def stream(self, name: str, messages: Sequence[ChatMessage], sampling: Sampling) -> Iterator[ChatChunk]:
+        """Bring up the engine and the model if they are not there, then answer. See `VLLMRegistry.stream`."""
+        return self._answer(self._route(name), name, messages, sampling)
+
+    def _route(self, name: str) -> tuple[Engine, str]:
+        """The engine that answers for a model, and the model's name in there."""
+        engine = self._life.running()
+        internal = self._shelf.internal_name(engine, self._model(name)) if engine is not None else None
+        if engine is not None and internal is not None:
+            return engine, internal
+        with self._turn.taken():
+            model = self._model(name)
+            engine = self._life.running() or self._switcher.bring_up(model)
+            if self._shelf.internal_name(engine, model) is None:
+                self._shelf.check(model)
+            return engine, self._shelf.put_up(engine, model)
+
+    def _answer(
+        self, route: tuple[Engine, str], name: str, messages: Sequence[ChatMessage], sampling: Sampling
+    ) -> Iterator[ChatChunk]:
+        self._touch(name)
+        try:
+            yield from self._chunks(route, name, messages, sampling)
+        except EngineGone as error:
+            if error.answered or not self._replaced(route[0]):
+                raise
+            yield from self._chunks(self._route(name), name, messages, sampling)
+
+    def _chunks(
+        self, route: tuple[Engine, str], name: str, messages: Sequence[ChatMessage], sampling: Sampling
+    ) -> Iterator[ChatChunk]:
+        engine, internal = route
+        for chunk in engine.client.chat(internal, messages, sampling):
+            if chunk.done and chunk.tokens_per_second is not None:
+                self.speed = chunk.tokens_per_second
+            # Only the name that was asked for has a public form: any other is shown as the server said it.
+            yield replace(chunk, model=name) if chunk.model == internal else chunk
+
+    def _replaced(self, engine: Engine) -> bool:
+        """Whether the engine that broke off is dead or no longer the one in use; a dying one is waited for."""
+        deadline = time.monotonic() + DYING_SECONDS
+        while time.monotonic() < deadline:
+            if self._life.running() is not engine:
+                return True
+            time.sleep(0.05)
+        return False
+
+    def _touch(self, name: str) -> None:
+        """Note the use of a model, at most once a minute: an answer needs no write to the disk."""
+        now = time.monotonic()
+        if now - self._touched.get(name, -TOUCH_SECONDS) >= TOUCH_SECONDS:
+            self._touched[name] = now
+            self._state.touch(name)
+
+    def _model(self, name: str) -> RegisteredModel:
+        found = self._state.model(name)
+        if found is None:
+            raise not_registered(name, self._state.models())
+        return found
+
+
+def not_registered(name: str, models: Sequence[RegisteredModel]) -> NotFound:
+    """The error for a name that nobody registered."""
+    known = ", ".join(model.name for model in models)
+    return NotFound(
+        Text(f"No model is registered as {name!r}.", f"没有注册名为 {name!r} 的模型。"),
+        Text(f"Registered: {known or 'none'}.", f"已注册：{known or '无'}。"),
+    )

@@ -1,0 +1,243 @@
+"""Talking to an engine in the OpenAI protocol, with vLLM's routes for adapters and figures.
+
+Knows HTTP, server-sent events and what an engine's errors mean. Knows nothing of which model should answer, nor of how an
+engine is started.
+"""
+
+import json
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from sage_studio.errors import EngineUnavailable, InvalidInput, InvalidModel
+from sage_studio.serving.sampling import Sampling
+from sage_studio.serving.types import ChatChunk, ChatMessage
+from sage_studio.text import Text
+
+CONNECT_SECONDS = 5.0
+ANSWER_SECONDS = 300.0
+QUICK_SECONDS = 2.0
+LIMIT = re.compile(r"(?:context length (?:is )?\(?|maximum of )(\d+)")
+METRIC = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
+
+
+class EngineGone(EngineUnavailable):
+    """The engine broke the connection, or took none.
+
+    Attributes:
+        answered: whether part of the answer had been passed on.
+    """
+
+    def __init__(self, message: Text, *, answered: bool) -> None:
+        super().__init__(message, Text("Send the message again.", "请重新发送。"))
+        self.answered = answered
+
+
+class EngineClient:
+    """One engine's address and key, with a pool of connections that many threads share."""
+
+    def __init__(self, url: str, key: str) -> None:
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        timeout = httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
+        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout, limits=limits, trust_env=False)
+        self._server = url.removesuffix("/v1")
+
+    def models(self, quick: bool = False) -> list[str]:
+        """The names it answers to; with ``quick``, none where it does not answer at once."""
+        try:
+            answer = self._http.get("/models", timeout=QUICK_SECONDS if quick else ANSWER_SECONDS)
+            answer.raise_for_status()
+            return [str(model["id"]) for model in answer.json()["data"]]
+        except (httpx.HTTPError, ValueError, KeyError, TypeError):
+            if quick:
+                return []
+            raise
+
+    def load_adapter(self, name: str, path: Path) -> None:
+        """Load a LoRA adapter.
+
+        Raises:
+            InvalidModel: the engine refuses it, with its reason.
+            EngineGone: no answer.
+        """
+        with _naming_faults():
+            answer = self._http.post("/load_lora_adapter", json={"lora_name": name, "lora_path": str(path)})
+        if answer.is_error:
+            words = _words(answer)
+            raise InvalidModel(
+                Text(f"The engine cannot load this adapter: {words}", f"引擎无法加载该适配器：{words}"),
+                Text("Train again, or choose another model.", "请重新训练，或选择其他模型。"),
+            )
+
+    def unload_adapter(self, name: str) -> None:
+        """Forget an adapter; one that is not there is forgotten already. Raises `EngineGone`."""
+        with _naming_faults():
+            self._http.post("/unload_lora_adapter", json={"lora_name": name})
+
+    def metrics(self) -> dict[str, float]:
+        """The engine's figures, summed over labels; empty where it tells none."""
+        try:
+            answer = self._http.get(f"{self._server}/metrics", timeout=QUICK_SECONDS)
+            text = answer.raise_for_status().text
+        except httpx.HTTPError:
+            return {}
+        figures: dict[str, float] = {}
+        for name, value in METRIC.findall(text):
+            figures[name] = figures.get(name, 0.0) + float(value)
+        return figures
+
+    def chat(self, model: str, messages: Sequence[ChatMessage], sampling: Sampling) -> Iterator[ChatChunk]:
+        """Stream an answer. Closing the iterator ends the generation in the engine.
+
+        Args:
+            model: the engine's own name for it.
+            messages: the conversation.
+            sampling: how to draw.
+
+        Yields:
+            pieces of text, then one with ``done`` and the figures. ``model`` is what the server says.
+
+        Raises:
+            InvalidInput: the conversation is longer than the engine's context, or the engine refuses it.
+            EngineGone: no connection, or it broke.
+        """
+        body = {
+            "model": model,
+            "messages": list(messages),
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            **sampling.model_dump(exclude_none=True),
+        }
+        answer = _Answer(model)
+        with (
+            _naming_faults(answer),
+            self._http.stream("POST", "/chat/completions", json=body) as response,
+        ):
+            if response.is_error:
+                response.read()
+                raise _refused(response)
+            yield from answer.chunks(response.iter_lines())
+        if not answer.finished:
+            raise _gone(answered=True)
+        yield answer.last()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._http.close()
+
+
+class _Answer:
+    """An answer as it comes in, and its figures."""
+
+    def __init__(self, model: str) -> None:
+        self.model = model
+        self.finished = False
+        self.reason = ""
+        self.pieces = 0
+        self.usage: dict[str, int] = {}
+        self.asked = time.monotonic()
+        self.first: float | None = None
+        self.newest = self.asked
+
+    def chunks(self, lines: Iterator[str]) -> Iterator[ChatChunk]:
+        """The pieces of text in a stream of server-sent events."""
+        for line in lines:
+            if not line.startswith("data:"):
+                continue
+            data = line.removeprefix("data:").strip()
+            if data == "[DONE]":
+                self.finished = True
+                return
+            text = self._read(json.loads(data))
+            if text:
+                yield ChatChunk(text, self.model)
+
+    def last(self) -> ChatChunk:
+        """The closing piece."""
+        tokens = self.usage.get("completion_tokens", self.pieces)
+        first = self.first if self.first is not None else self.newest
+        seconds = self.newest - first
+        return ChatChunk(
+            text="",
+            model=self.model,
+            done=True,
+            finish_reason=self.reason,
+            prompt_tokens=self.usage.get("prompt_tokens", 0),
+            completion_tokens=tokens,
+            tokens_per_second=(tokens - 1) / seconds if tokens > 1 and seconds > 0 else None,
+            first_token_seconds=first - self.asked,
+        )
+
+    def _read(self, event: dict[str, Any]) -> str:
+        if "error" in event:
+            words = str(event["error"].get("message", event["error"])) if isinstance(event["error"], dict) else ""
+            raise EngineUnavailable(
+                Text(f"The engine broke off: {words}", f"引擎中断：{words}"), Text("Send it again.", "请重新发送。")
+            )
+        self.model = event.get("model") or self.model
+        self.usage = event.get("usage") or self.usage
+        text = ""
+        for choice in event.get("choices", [])[:1]:
+            self.reason = choice.get("finish_reason") or self.reason
+            delta = choice.get("delta") or {}
+            text = delta.get("content") or ""
+        if text:
+            self.pieces += 1
+            self.newest = time.monotonic()
+            self.first = self.first or self.newest
+        return text
+
+
+@contextmanager
+def _naming_faults(answer: _Answer | None = None) -> Iterator[None]:
+    try:
+        yield
+    except (httpx.TransportError, httpx.StreamError, json.JSONDecodeError) as error:
+        raise _gone(answered=answer is not None and answer.pieces > 0) from error
+    except RuntimeError as error:  # httpx's word for a client closed by a switch in another thread
+        if "closed" not in str(error):
+            raise
+        raise _gone(answered=answer is not None and answer.pieces > 0) from error
+
+
+def _gone(answered: bool) -> EngineGone:
+    if answered:
+        return EngineGone(
+            Text("The engine went away in the middle of the answer.", "引擎在回答过程中断开。"), answered=True
+        )
+    return EngineGone(Text("The engine does not answer.", "引擎没有响应。"), answered=False)
+
+
+def _refused(response: httpx.Response) -> EngineUnavailable | InvalidInput:
+    words = _words(response)
+    if response.status_code >= 500 or response.status_code in (401, 403, 404):
+        return EngineUnavailable(
+            Text(f"The engine answered {response.status_code}: {words}", f"引擎返回 {response.status_code}：{words}"),
+            Text("Switch to the model again, or read engine.log.", "请重新切换到该模型，或查看 engine.log。"),
+        )
+    limit = LIMIT.search(words)
+    if limit is not None:
+        return InvalidInput(
+            Text(
+                f"The conversation is longer than this engine reads: at most {limit[1]} tokens, the answer included.",
+                f"对话超出引擎的长度限制：含回答最多 {limit[1]} 个 token。",
+            ),
+            Text("Shorten it, or start a new conversation.", "请缩短内容，或开始新的对话。"),
+        )
+    return InvalidInput(Text(f"The engine refuses this: {words}", f"引擎拒绝了请求：{words}"))
+
+
+def _words(response: httpx.Response) -> str:
+    try:
+        content = response.json()
+    except ValueError:
+        return response.text[:300]
+    error = content.get("error", content) if isinstance(content, dict) else content
+    message = error.get("message", error) if isinstance(error, dict) else error
+    return str(message)[:300]

@@ -1,0 +1,254 @@
+"""A server of models: which kind is used here, how it is started, and what any of them can be asked to do.
+
+Knows the kinds of engines and their life. Knows nothing of tasks, nor of which model should answer.
+"""
+
+import os
+import secrets
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from sage_studio.errors import EngineUnavailable
+from sage_studio.serving.client import EngineClient
+from sage_studio.serving.process import POLL_SECONDS, ProcessId, free_port, is_alive, last_words, spawn, stop
+from sage_studio.serving.state import Base, EngineKind, EngineRecord
+from sage_studio.text import Text
+
+KEY_VARIABLE = "VLLM_API_KEY"
+STOP_SECONDS = 15.0
+EXTERNAL_SECONDS = 5.0
+"""How long a look at someone else's server stays true."""
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A command line and what it needs in its environment."""
+
+    command: list[str]
+    env: dict[str, str]
+
+
+MakeLaunch = Callable[[Base, int], Launch]
+"""Base model and port -> how to start a server for it."""
+
+
+class Engine(Protocol):
+    """A server of models that speaks the OpenAI protocol."""
+
+    record: EngineRecord
+    client: EngineClient
+
+    def alive(self) -> bool:
+        """Whether it can be expected to answer. Cheap: asked every second by every viewer."""
+        ...
+
+    def ready(self) -> bool:
+        """Whether it answers now."""
+        ...
+
+    def load_adapter(self, name: str, path: Path) -> None:
+        """Load a LoRA adapter under a name never used before in this engine's life."""
+        ...
+
+    def unload_adapter(self, name: str) -> None:
+        """Forget an adapter."""
+        ...
+
+    def metrics(self) -> dict[str, float]:
+        """Its figures now, by vLLM's names without labels."""
+        ...
+
+    def stop(self) -> None:
+        """End it and all that it started."""
+        ...
+
+
+class LocalEngine:
+    """An engine that is a child process of some studio on this machine."""
+
+    def __init__(self, record: EngineRecord, log: Path) -> None:
+        if record.pid is None or record.create_time is None:
+            raise ValueError("a local engine has a process")
+        self.record = record
+        self.log = log
+        self.process = ProcessId(record.pid, record.create_time)
+        self.client = EngineClient(record.url, record.key)
+
+    def alive(self) -> bool:
+        """Whether its process runs."""
+        return is_alive(self.process)
+
+    def ready(self) -> bool:
+        """Whether it serves its base model now."""
+        return self.record.base.name in self.client.models(quick=True)
+
+    def load_adapter(self, name: str, path: Path) -> None:
+        """Load a LoRA adapter. Raises `InvalidModel` with the engine's reason, or `EngineUnavailable`."""
+        self.client.load_adapter(name, path)
+
+    def unload_adapter(self, name: str) -> None:
+        """Forget an adapter; one that is not there is forgotten already."""
+        self.client.unload_adapter(name)
+
+    def metrics(self) -> dict[str, float]:
+        """Its figures now."""
+        return self.client.metrics()
+
+    def stop(self) -> None:
+        """End it, and whatever a dead one left behind."""
+        self.client.close()
+        stop(self.process, STOP_SECONDS)
+
+    def wait_ready(self, seconds: float) -> None:
+        """Wait until it answers.
+
+        Raises:
+            EngineUnavailable: it ended, or ``seconds`` passed; the message quotes its log. It is stopped before.
+        """
+        deadline = time.monotonic() + seconds
+        while not self.ready():
+            if not self.alive():
+                self.stop()
+                raise died(self.record, self.log)
+            if time.monotonic() > deadline:
+                self.stop()
+                raise _too_slow(self.record, seconds, self.log)
+            time.sleep(POLL_SECONDS)
+
+
+class ExternalEngine:
+    """Someone else's server: it is asked, never started, stopped or given adapters."""
+
+    def __init__(self, record: EngineRecord) -> None:
+        self.record = record
+        self.client = EngineClient(record.url, record.key)
+        self._looked_at = -EXTERNAL_SECONDS
+        self._answered = False
+
+    def alive(self) -> bool:
+        """Whether it answered when last looked at, at most `EXTERNAL_SECONDS` ago."""
+        if time.monotonic() - self._looked_at > EXTERNAL_SECONDS:
+            self._answered = self.ready()
+            self._looked_at = time.monotonic()
+        return self._answered
+
+    def ready(self) -> bool:
+        """Whether it lists its models now."""
+        return bool(self.client.models(quick=True))
+
+    def load_adapter(self, name: str, path: Path) -> None:
+        """Refused: where the weights would have to be is not known here."""
+        raise EngineUnavailable(
+            Text(
+                f"{self.record.url} is not started by the studio and takes no adapters.",
+                f"{self.record.url} 不由工作室启动，无法加载适配器。",
+            ),
+            Text("Set engine: auto to serve tuned models here.", "如需使用微调模型，请设置 engine: auto。"),
+        )
+
+    def unload_adapter(self, name: str) -> None:
+        """Nothing of ours is there."""
+
+    def metrics(self) -> dict[str, float]:
+        """Its figures, if it tells them."""
+        return self.client.metrics()
+
+    def stop(self) -> None:
+        """Leave it running; only the connection ends."""
+        self.client.close()
+
+
+def open_engine(record: EngineRecord, log: Path) -> Engine:
+    """The engine behind a record."""
+    return ExternalEngine(record) if record.pid is None else LocalEngine(record, log)
+
+
+def spawn_engine(kind: EngineKind, base: Base, make: MakeLaunch, folder: Path, log: Path) -> EngineRecord:
+    """Start a child for a base model. It is not ready yet, and its record has no id yet.
+
+    Raises:
+        EngineUnavailable: the command cannot be run.
+    """
+    port, key = free_port(), secrets.token_urlsafe(24)
+    launch = make(base, port)
+    started = time.time()
+    try:
+        process = spawn(launch.command, {**launch.env, KEY_VARIABLE: key}, folder, log)
+    except (FileNotFoundError, PermissionError) as error:
+        raise EngineUnavailable(
+            Text(f"{launch.command[0]} cannot be run: {error}", f"无法运行 {launch.command[0]}：{error}"),
+            Text("Correct SAGE_STUDIO_VLLM_PYTHON.", "请改正 SAGE_STUDIO_VLLM_PYTHON。"),
+        ) from error
+    record = external_record(kind, base, f"http://127.0.0.1:{port}/v1", key)
+    return replace(
+        record, pid=process.pid, create_time=process.create_time, started_at=started, ready_at=None, phase="starting"
+    )
+
+
+def external_record(kind: EngineKind, base: Base, url: str, key: str) -> EngineRecord:
+    """A record of a server that needs no start."""
+    now = time.time()
+    return EngineRecord(
+        id=0,
+        kind=kind,
+        base=base,
+        url=url,
+        key=key,
+        pid=None,
+        create_time=None,
+        owner_pid=os.getpid(),
+        phase="ready",
+        started_at=now,
+        ready_at=now,
+        restarts=0,
+    )
+
+
+def fallback_command(base: Base, port: int, max_context: int) -> list[str]:
+    """The command line of the studio's own small server, for machines without vLLM."""
+    command = [sys.executable, "-m", "sage_studio.serving.transformers_server", "--model", base.location]
+    command += ["--served-model-name", base.name, "--port", str(port), "--max-model-len", str(max_context)]
+    return [*command, "--trust-remote-code"] if base.trust_remote_code else command
+
+
+def died(record: EngineRecord, log: Path) -> EngineUnavailable:
+    """The error for an engine whose process is gone."""
+    words = last_words(log)
+    return EngineUnavailable(
+        Text(
+            f"The {record.kind} engine with {record.base.name} ended by itself: {words}",
+            f"{record.kind} 引擎（{record.base.name}）意外退出：{words}",
+        ),
+        _remedy(words, log),
+    )
+
+
+def _too_slow(record: EngineRecord, seconds: float, log: Path) -> EngineUnavailable:
+    return EngineUnavailable(
+        Text(
+            f"The {record.kind} engine with {record.base.name} was not ready after {seconds:.0f} s: {last_words(log)}",
+            f"{record.kind} 引擎（{record.base.name}）在 {seconds:.0f} 秒内未就绪：{last_words(log)}",
+        ),
+        Text(
+            f"Raise SAGE_STUDIO_ENGINE_START_SECONDS, or read {log}.",
+            f"请增大 SAGE_STUDIO_ENGINE_START_SECONDS，或查看 {log}。",
+        ),
+    )
+
+
+def _remedy(words: str, log: Path) -> Text:
+    low = words.lower()
+    if "out of memory" in low or "free memory on device" in low or "memory utilization" in low or "killed" in low:
+        return Text(
+            "Not enough memory: stop other programs or trainings, choose a smaller model, or lower "
+            f"SAGE_STUDIO_GPU_MEMORY_UTILIZATION. Log: {log}",
+            "内存或显存不足：请停止其他程序或训练、换用更小的模型，或降低 "
+            f"SAGE_STUDIO_GPU_MEMORY_UTILIZATION。日志：{log}",
+        )
+    if "address already in use" in low:
+        return Text(f"Another program took its port: try again. Log: {log}", f"端口被其他程序占用，请重试。日志：{log}")
+    return Text(f"Read {log}, then try again.", f"请查看 {log}，然后重试。")

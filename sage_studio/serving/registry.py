@@ -1,0 +1,303 @@
+"""Which model answers: the models of this machine, the current one, and answers from any of them.
+
+One instance per process (`sage_studio.serving.vllm_registry`), one truth per machine (``studio.db``). Knows the models and
+the rules about them; knows nothing of tasks, widgets or routes.
+"""
+
+import atexit
+import functools
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from sage_studio.database import Database
+from sage_studio.errors import Conflict, InvalidInput
+from sage_studio.serving.adapters import AdapterShelf
+from sage_studio.serving.answers import Answers, not_registered
+from sage_studio.serving.choice import EngineChoice, choose_engine
+from sage_studio.serving.describe import base_of, describe_model
+from sage_studio.serving.engine import ExternalEngine, external_record
+from sage_studio.serving.life import EngineLife
+from sage_studio.serving.sampling import check_sampling
+from sage_studio.serving.state import Base, ServingState
+from sage_studio.serving.status import describe_engine
+from sage_studio.serving.switching import Switcher, Turn
+from sage_studio.serving.types import ChatChunk, ChatMessage, EngineStatus, RegisteredModel
+from sage_studio.settings import Settings, load_settings
+from sage_studio.text import Text
+
+logger = logging.getLogger("sage_studio")
+
+
+class _House:
+    """What a configured registry works with."""
+
+    def __init__(self, settings: Settings, database: Database, choose: Callable[[], EngineChoice]) -> None:
+        self.settings = settings
+        self.choose = functools.cache(choose)
+        self.state = ServingState(database)
+        self.life = EngineLife(settings, self.state, self.choose)
+        self.shelf = AdapterShelf(self.state, self.life.folder / "adapters", settings.outputs_dir, self.choose)
+        self.switcher = Switcher(self.state, self.life, self.shelf)
+        self.turn = Turn(self.life.folder / "switch.lock", 2 * settings.engine_start_seconds + 60)
+        self.answers = Answers(self.state, self.life, self.shelf, self.switcher, self.turn)
+
+
+class VLLMRegistry:
+    """The models that can answer, and the one that does.
+
+    Example:
+        >>> from sage_studio.serving import vllm_registry
+        >>> vllm_registry.register_model("mine", "/home/me/adapter", {"base": "/home/me/base"})  # doctest: +SKIP
+        >>> vllm_registry.switch_model("mine").current                                           # doctest: +SKIP
+        True
+        >>> vllm_registry.generate("What is SAGE?", max_tokens=64)                               # doctest: +SKIP
+        'SAGE is …'
+    """
+
+    def __init__(self) -> None:
+        self._configured: _House | None = None
+        self._configuring = threading.RLock()
+        self._switching_to = ""
+
+    # Life
+
+    def configure(
+        self, settings: Settings, database: Database, choose: Callable[[], EngineChoice] | None = None
+    ) -> None:
+        """Say which home to work in. Without it the first use takes `load_settings`.
+
+        Args:
+            settings: the studio's.
+            database: ``studio.db``.
+            choose: which engine to use and how to start it; None: what `choose_engine` finds.
+        """
+        with self._configuring:
+            if self._configured is None:
+                atexit.register(self.close)
+            self._configured = _House(settings, database, choose or (lambda: choose_engine(settings)))
+            self._switching_to = ""
+
+    def adopt(self) -> None:
+        """Take over the engine that an earlier studio left running, if any; then the base model is current.
+
+        With ``restore_backend`` the model that was current stays so.
+        """
+        house = self._house
+        with house.turn.taken():
+            engine = house.life.recorded()
+            if engine is not None and not engine.alive():
+                house.life.stop()  # what a killed engine left behind on the card
+                engine = None
+            if engine is not None:
+                house.state.set_owner(engine.record, os.getpid())
+                logger.info("Adopted the %s engine at %s", engine.record.kind, engine.record.url)
+            house.state.clear_failure()
+            if not house.settings.restore_backend:
+                house.state.set_current(self.base_name())
+            if house.settings.engine == "openai":
+                self._discover()
+
+    def close(self) -> None:
+        """Stop the engine if this process started or adopted it, unless ``keep_engine``."""
+        house = self._configured
+        if house is None or house.settings.keep_engine or not house.settings.database_path.exists():
+            return
+        engine = house.life.recorded()
+        if engine is not None and engine.record.owner_pid == os.getpid():
+            house.life.stop()
+
+    # Models
+
+    def register_model(
+        self, model_name: str, model_path: str, config: Mapping[str, Any] | None = None
+    ) -> RegisteredModel:
+        """Make a model known, or replace the one of that name. Nothing is loaded yet.
+
+        Args:
+            model_name: what clients ask for.
+            model_path: its folder; for a base model a hub id will do.
+            config: ``kind`` (base, adapter or full), ``base`` and ``base_name`` of what it was tuned from,
+                ``trust_remote_code``, ``task_id``. What is left out is read from the folder.
+
+        Raises:
+            InvalidName, InvalidModel: naming what to correct.
+        """
+        house = self._house
+        model = describe_model(model_name, model_path, config or {}, house.settings.outputs_dir)
+        house.state.save_model(model)
+        if model.kind in ("adapter", "full") and house.state.model(str(model.config["base_name"])) is None:
+            house.state.save_model(base_of(model))
+        logger.info("Registered model: %s", model_name)
+        return self._require(model_name)
+
+    def unregister_model(self, model_name: str) -> None:
+        """Forget a model; its files stay.
+
+        Raises:
+            NotFound: it is not registered.
+            Conflict: it is the one that answers now, or a tuned model stands on it.
+        """
+        house = self._house
+        with house.turn.taken():
+            model = self._require(model_name)
+            engine = house.life.running()
+            self._check_unused(model, running=engine is not None)
+            if engine is not None:
+                house.shelf.take_down(engine, model_name)
+            if model.current:
+                house.state.set_current(None)
+            house.state.delete_model(model_name)
+
+    def switch_model(self, model_name: str) -> RegisteredModel:
+        """Make a model the one that answers; the engine is started or changed as needed. One switch at a time.
+
+        Answers under way finish on the model that they began with. After a failure the model before it is current
+        again.
+
+        Raises:
+            NotFound: it is not registered.
+            InvalidModel, InvalidName: its files cannot be served; nothing was changed.
+            EngineUnavailable: the engine did not start or did not load it.
+        """
+        house = self._house
+        self._require(model_name)
+        with house.turn.taken():
+            model = self._require(model_name)
+            self._switching_to = model_name
+            try:
+                logger.info("Loading model from %s", model.path)
+                house.switcher.bring_in(model, house.shelf.check(model))
+                house.state.set_current(model_name)
+            finally:
+                self._switching_to = ""
+            logger.info("Switched to model: %s", model_name)
+            return self._require(model_name)
+
+    def models(self) -> list[RegisteredModel]:
+        """Every registered model, oldest first."""
+        return self._marked(self._house.state.models())
+
+    @property
+    def current_model(self) -> RegisteredModel | None:
+        """The model that answers when none is named; it need not be loaded yet."""
+        name = self._house.state.current()
+        found = self._house.state.model(name) if name is not None else None
+        return self._marked([found])[0] if found is not None else None
+
+    def base_name(self) -> str | None:
+        """The name of the base model that the current one, or else the running engine, stands on."""
+        current = self.current_model
+        if current is not None:
+            return str(current.config["base_name"]) if current.kind != "external" else current.name
+        engine = self._house.life.recorded()
+        return engine.record.base.name if engine is not None else None
+
+    # Answers
+
+    def generate(self, prompt: str | Sequence[ChatMessage], model: str | None = None, **sampling: Any) -> str:
+        """A whole answer.
+
+        Args:
+            prompt: a question, or a conversation.
+            model: a registered model; None for the current one.
+            sampling: see `sage_studio.serving.sampling.Sampling`.
+
+        Raises:
+            As `stream`.
+        """
+        messages = [ChatMessage(role="user", content=prompt)] if isinstance(prompt, str) else prompt
+        return "".join(chunk.text for chunk in self.stream(messages, model, **sampling))
+
+    def stream(self, messages: Sequence[ChatMessage], model: str | None = None, **sampling: Any) -> Iterator[ChatChunk]:
+        """An answer piece by piece; closing the iterator ends it in the engine. The engine is started if it is down.
+
+        Raises:
+            InvalidInput: an option out of bounds, an empty conversation, or (at the first piece) one that is too long.
+            NotFound: no such model.
+            Conflict: it needs another base than the one that runs.
+            EngineUnavailable: the engine is down and stays so, or broke off in the middle.
+        """
+        checked = check_sampling(sampling)
+        if not messages or not all(message.get("content", "").strip() for message in messages[-1:]):
+            raise InvalidInput(Text("The message is empty.", "消息为空。"), Text("Type something.", "请输入内容。"))
+        return self._house.answers.stream(self._named(model), messages, checked)
+
+    def status(self) -> EngineStatus:
+        """What the engine is doing. Cheap enough to ask every second."""
+        house = self._house
+        return describe_engine(house.life, house.state, house.choose, self._switching_to, house.answers.speed)
+
+    def metrics(self) -> dict[str, float]:
+        """The engine's own figures now, by vLLM's names; empty while none runs."""
+        engine = self._house.life.running()
+        return engine.metrics() if engine is not None else {}
+
+    # Below: how
+
+    @property
+    def _house(self) -> _House:
+        with self._configuring:
+            if self._configured is None:
+                settings = load_settings()
+                self.configure(settings, Database(settings.database_path))
+            if self._configured is None:
+                raise RuntimeError("configure() did not configure")
+            return self._configured
+
+    def _named(self, model: str | None) -> str:
+        name = model or self._house.state.current()
+        if name is None:
+            raise Conflict(
+                Text("No model is current.", "尚未选择当前模型。"),
+                Text("Call switch_model first, or name a model.", "请先切换到某个模型，或指定模型。"),
+            )
+        return self._require(name).name
+
+    def _require(self, name: str) -> RegisteredModel:
+        found = self._house.state.model(name)
+        if found is None:
+            raise not_registered(name, self._house.state.models())
+        return self._marked([found])[0]
+
+    def _marked(self, models: Sequence[RegisteredModel]) -> list[RegisteredModel]:
+        house = self._house
+        engine = house.life.running()
+        current = house.state.current()
+        return [
+            replace(
+                model,
+                current=model.name == current,
+                loaded=engine is not None and house.shelf.internal_name(engine, model) is not None,
+            )
+            for model in models
+        ]
+
+    def _check_unused(self, model: RegisteredModel, running: bool) -> None:
+        if model.current and running:
+            raise Conflict(
+                Text(f"{model.name} answers the chat now.", f"{model.name} 正在作为对话后端。"),
+                Text("Switch to another model first.", "请先切换到其他模型。"),
+            )
+        others = [m.name for m in self._house.state.models() if m.base == model.path and m.name != model.name]
+        if model.kind == "base" and others:
+            raise Conflict(
+                Text(f"{', '.join(others)} stand on {model.name}.", f"{', '.join(others)} 以 {model.name} 为基座。"),
+                Text("Remove them first.", "请先移除它们。"),
+            )
+
+    def _discover(self) -> None:
+        """Register what someone else's server serves; the first is current. No answer is no error yet."""
+        house = self._house
+        settings = house.settings
+        choice = house.choose()
+        probe = external_record(choice.kind, Base("", ""), settings.engine_url, settings.engine_api_key)
+        names = ExternalEngine(probe).client.models(quick=True)
+        for name in names:
+            self.register_model(name, name, {"kind": "external"})
+        if names:
+            house.life.start(Base(names[0], names[0]))
+            house.state.set_current(names[0])

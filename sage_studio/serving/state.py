@@ -1,0 +1,290 @@
+"""What serving remembers in ``studio.db``: the models, the engine that runs, what it holds, and which model is current.
+
+One truth for every process of the machine. Knows rows; knows no process, no HTTP and no rule about models.
+"""
+
+import json
+import sqlite3
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from sage_studio.database import Database
+from sage_studio.serving.types import ModelKind, RegisteredModel
+from sage_studio.text import Text
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS models (
+  name TEXT PRIMARY KEY, kind TEXT NOT NULL, path TEXT NOT NULL, base TEXT NOT NULL,
+  created_at REAL NOT NULL, config TEXT NOT NULL, size_bytes INTEGER NOT NULL, last_used_at REAL);
+CREATE TABLE IF NOT EXISTS engines (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, base TEXT NOT NULL, base_name TEXT NOT NULL,
+  trust_remote_code INTEGER NOT NULL, rank INTEGER NOT NULL, url TEXT NOT NULL, key TEXT NOT NULL, pid INTEGER, create_time REAL,
+  owner_pid INTEGER, phase TEXT NOT NULL, started_at REAL NOT NULL, ready_at REAL, restarts INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS engine_adapters (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, engine INTEGER NOT NULL, model TEXT NOT NULL, path TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS engine_starts (
+  kind TEXT NOT NULL, base TEXT NOT NULL, seconds REAL NOT NULL, PRIMARY KEY (kind, base));
+CREATE TABLE IF NOT EXISTS serving (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+"""
+
+Phase = Literal["starting", "ready", "draining"]
+EngineKind = Literal["vllm", "transformers", "openai"]
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What an engine is started with.
+
+    Attributes:
+        location: folder or hub id.
+        name: the name under which the engine serves it.
+        trust_remote_code: decided by the catalogue or the operator when the model was resolved.
+        rank: the largest LoRA rank that it has room for.
+    """
+
+    location: str
+    name: str
+    trust_remote_code: bool = False
+    rank: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRecord:
+    """An engine as it was recorded. Times are Unix seconds.
+
+    Attributes:
+        url: its OpenAI address, ending in ``/v1``.
+        pid, create_time: identify its process (a pid alone may be reused); None for someone else's server.
+        owner_pid: the process that stops it when it ends.
+        restarts: how often it was started again after a crash.
+    """
+
+    id: int
+    kind: EngineKind
+    base: Base
+    url: str
+    key: str
+    pid: int | None
+    create_time: float | None
+    owner_pid: int | None
+    phase: Phase
+    started_at: float
+    ready_at: float | None
+    restarts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why there is no engine."""
+
+    base: str
+    message: Text
+    log_path: Path | None
+
+
+class ServingState:
+    """The tables of serving."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        database.create(SCHEMA)
+        database.path.chmod(0o600)  # it holds the engine's key
+
+    # Models
+
+    def save_model(self, model: RegisteredModel) -> None:
+        """Add a model, or replace the one of that name."""
+        with self._database.transaction() as sql:
+            sql.execute(
+                "INSERT INTO models (name, kind, path, base, created_at, config, size_bytes) VALUES (?,?,?,?,?,?,?)"
+                " ON CONFLICT (name) DO UPDATE SET kind=excluded.kind, path=excluded.path, base=excluded.base,"
+                " config=excluded.config, size_bytes=excluded.size_bytes",
+                (
+                    model.name,
+                    model.kind,
+                    model.path,
+                    model.base,
+                    model.created_at,
+                    json.dumps(model.config),
+                    model.size_bytes,
+                ),
+            )
+
+    def delete_model(self, name: str) -> None:
+        """Forget a model."""
+        with self._database.transaction() as sql:
+            sql.execute("DELETE FROM models WHERE name=?", (name,))
+
+    def model(self, name: str) -> RegisteredModel | None:
+        """One model, or None."""
+        rows = self._database.rows("SELECT * FROM models WHERE name=?", (name,))
+        return self._model(rows[0]) if rows else None
+
+    def models(self) -> list[RegisteredModel]:
+        """All models, in the order in which they were registered."""
+        return [self._model(row) for row in self._database.rows("SELECT * FROM models ORDER BY created_at, name")]
+
+    def touch(self, name: str) -> None:
+        """Note that a model is used now."""
+        with self._database.transaction() as sql:
+            sql.execute("UPDATE models SET last_used_at=? WHERE name=?", (time.time(), name))
+
+    # The engine
+
+    def add_engine(self, record: EngineRecord) -> EngineRecord:
+        """Record an engine in place of any other; its id is chosen here. What the old one held is forgotten."""
+        with self._database.transaction() as sql:
+            sql.execute("DELETE FROM engines")
+            sql.execute("DELETE FROM engine_adapters")
+            sql.execute("DELETE FROM serving WHERE key='failure'")
+            sql.execute(
+                "INSERT INTO engines (kind, base, base_name, trust_remote_code, rank, url, key, pid, create_time, owner_pid,"
+                " phase, started_at, ready_at, restarts) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                (
+                    record.kind,
+                    record.base.location,
+                    record.base.name,
+                    record.base.trust_remote_code,
+                    record.base.rank,
+                    record.url,
+                    record.key,
+                    record.pid,
+                    record.create_time,
+                    record.owner_pid,
+                    record.phase,
+                    record.started_at,
+                    record.ready_at,
+                    record.restarts,
+                ),
+            )
+        found = self.engine()
+        if found is None:
+            raise LookupError("the engine's row was deleted while it was written")
+        return found
+
+    def engine(self) -> EngineRecord | None:
+        """The recorded engine, alive or not."""
+        rows = self._database.rows("SELECT * FROM engines")
+        return _engine(rows[0]) if rows else None
+
+    def set_phase(self, engine: EngineRecord, phase: Phase) -> None:
+        """Note what an engine is doing. The first ``ready`` records how long its start took."""
+        now = time.time()
+        with self._database.transaction() as sql:
+            sql.execute("UPDATE engines SET phase=? WHERE id=?", (phase, engine.id))
+            if phase == "ready" and engine.ready_at is None:
+                sql.execute("UPDATE engines SET ready_at=? WHERE id=?", (now, engine.id))
+                sql.execute(
+                    "INSERT OR REPLACE INTO engine_starts VALUES (?,?,?)",
+                    (engine.kind, engine.base.location, now - engine.started_at),
+                )
+
+    def set_owner(self, engine: EngineRecord, pid: int) -> None:
+        """Note which process stops the engine when it ends."""
+        with self._database.transaction() as sql:
+            sql.execute("UPDATE engines SET owner_pid=? WHERE id=?", (pid, engine.id))
+
+    def remove_engine(self, engine: EngineRecord, failure: Failure | None = None) -> None:
+        """Forget an engine and what it held; ``failure`` says why, if it did not end in order."""
+        with self._database.transaction() as sql:
+            sql.execute("DELETE FROM engines WHERE id=?", (engine.id,))
+            sql.execute("DELETE FROM engine_adapters WHERE engine=?", (engine.id,))
+            if failure is not None:
+                log = str(failure.log_path) if failure.log_path is not None else ""
+                value = json.dumps([failure.base, *failure.message, log])
+                sql.execute("INSERT OR REPLACE INTO serving VALUES ('failure', ?)", (value,))
+
+    def failure(self) -> Failure | None:
+        """Why there is no engine; None if it was stopped in order, never started, or runs."""
+        value = self._value("failure")
+        if value is None:
+            return None
+        base, en, zh, log = json.loads(value)
+        return Failure(base, Text(en, zh), Path(log) if log else None)
+
+    def clear_failure(self) -> None:
+        """Forget why the last engine ended."""
+        with self._database.transaction() as sql:
+            sql.execute("DELETE FROM serving WHERE key='failure'")
+
+    def expected_seconds(self, kind: str, base: str) -> float | None:
+        """How long the last start of such an engine with this base took; None if there was none."""
+        rows = self._database.rows("SELECT seconds FROM engine_starts WHERE kind=? AND base=?", (kind, base))
+        return float(rows[0]["seconds"]) if rows else None
+
+    # What the engine holds
+
+    def new_adapter(self, engine: EngineRecord, model: str) -> int:
+        """A number never given before, for loading an adapter. It counts as loaded once `set_adapter` was called."""
+        with self._database.transaction() as sql:
+            cursor = sql.execute(
+                "INSERT INTO engine_adapters (engine, model, path) VALUES (?,?,'')", (engine.id, model)
+            )
+            return int(cursor.lastrowid or 0)
+
+    def set_adapter(self, number: int, path: Path) -> None:
+        """Note that an adapter is loaded and verified; it answers for its model from now on."""
+        with self._database.transaction() as sql:
+            sql.execute("UPDATE engine_adapters SET path=? WHERE id=?", (str(path), number))
+
+    def drop_adapter(self, number: int) -> None:
+        """Forget a loaded adapter."""
+        with self._database.transaction() as sql:
+            sql.execute("DELETE FROM engine_adapters WHERE id=?", (number,))
+
+    def adapters(self, engine: EngineRecord) -> dict[str, int]:
+        """Model name -> number under which the engine holds it now (the newest, where it was loaded again)."""
+        rows = self._database.rows(
+            "SELECT model, id FROM engine_adapters WHERE engine=? AND path != '' ORDER BY id", (engine.id,)
+        )
+        return {str(row["model"]): int(row["id"]) for row in rows}
+
+    # The current model
+
+    def current(self) -> str | None:
+        """The model that answers when none is named."""
+        return self._value("current")
+
+    def set_current(self, name: str | None) -> None:
+        """Choose the model that answers when none is named."""
+        with self._database.transaction() as sql:
+            if name is None:
+                sql.execute("DELETE FROM serving WHERE key='current'")
+            else:
+                sql.execute("INSERT OR REPLACE INTO serving VALUES ('current', ?)", (name,))
+
+    def _value(self, key: str) -> str | None:
+        rows = self._database.rows("SELECT value FROM serving WHERE key=?", (key,))
+        return str(rows[0]["value"]) if rows else None
+
+    def _model(self, row: sqlite3.Row) -> RegisteredModel:
+        config: dict[str, Any] = json.loads(row["config"])
+        return RegisteredModel(
+            name=row["name"],
+            kind=cast("ModelKind", row["kind"]),
+            path=row["path"],
+            base=row["base"],
+            created_at=row["created_at"],
+            config=config,
+            size_bytes=row["size_bytes"],
+            last_used_at=row["last_used_at"],
+        )
+
+
+def _engine(row: sqlite3.Row) -> EngineRecord:
+    return EngineRecord(
+        id=row["id"],
+        kind=cast("EngineKind", row["kind"]),
+        base=Base(row["base"], row["base_name"], bool(row["trust_remote_code"]), row["rank"]),
+        url=row["url"],
+        key=row["key"],
+        pid=row["pid"],
+        create_time=row["create_time"],
+        owner_pid=row["owner_pid"],
+        phase=cast("Phase", row["phase"]),
+        started_at=row["started_at"],
+        ready_at=row["ready_at"],
+        restarts=row["restarts"],
+    )

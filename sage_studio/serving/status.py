@@ -1,0 +1,71 @@
+"""The engine in one glance, from what is on record: no request is sent.
+
+Knows how records become an `EngineStatus`. Changes nothing.
+"""
+
+import time
+from collections.abc import Callable
+
+from sage_studio.errors import StudioError
+from sage_studio.serving.choice import EngineChoice
+from sage_studio.serving.engine import Engine
+from sage_studio.serving.life import EngineLife
+from sage_studio.serving.state import ServingState
+from sage_studio.serving.types import EngineState, EngineStatus
+from sage_studio.text import NOTHING, Text
+
+
+def describe_engine(
+    life: EngineLife,
+    state: ServingState,
+    choose: Callable[[], EngineChoice],
+    switching_to: str,
+    tokens_per_second: float | None,
+) -> EngineStatus:
+    """What the engine is doing.
+
+    Args:
+        switching_to: the model that this process switches to; empty if it does not.
+        tokens_per_second: of the last answer.
+    """
+    engine = life.recorded()
+    current = state.current() or ""
+    if engine is None:
+        failure = state.failure()
+        if failure is not None:
+            return EngineStatus(
+                EngineState.FAILED, _kind(choose), failure.base, current, message=failure.message, log_path=life.log
+            )
+        return EngineStatus(EngineState.DOWN, _kind(choose), current=current, log_path=life.log)
+    record = engine.record
+    phase, message = _phase(engine, life, switching_to)
+    starting = phase is EngineState.STARTING
+    return EngineStatus(
+        state=phase,
+        engine=record.kind,
+        base=record.base.name,
+        current=current,
+        url=record.url,
+        seconds=max(0.0, time.time() - record.started_at) if starting else 0.0,
+        expected_seconds=state.expected_seconds(record.kind, record.base.location),
+        tokens_per_second=tokens_per_second,
+        message=message,
+        log_path=life.log if record.pid is not None else None,
+    )
+
+
+def _phase(engine: Engine, life: EngineLife, switching_to: str) -> tuple[EngineState, Text]:
+    if not engine.alive():
+        return EngineState.FAILED, life.crash(engine).message
+    if engine.record.phase == "starting":
+        return EngineState.STARTING, NOTHING
+    if engine.record.phase == "draining" or switching_to:
+        return EngineState.SWITCHING, NOTHING
+    return EngineState.READY, NOTHING
+
+
+def _kind(choose: Callable[[], EngineChoice]) -> str:
+    try:
+        return choose().kind
+    except StudioError:
+        return ""

@@ -1,0 +1,133 @@
+"""Changing which model the engine serves: one change at a time on this machine, and all of it or nothing.
+
+Knows the order of steps and the way back. Knows nothing of chats.
+"""
+
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from sage_studio.errors import Conflict, EngineUnavailable, NotFound, StudioError, naming_full_disk
+from sage_studio.serving.adapters import AdapterShelf
+from sage_studio.serving.engine import Engine
+from sage_studio.serving.life import EngineLife
+from sage_studio.serving.state import Base, ServingState
+from sage_studio.serving.types import RegisteredModel
+from sage_studio.text import Text
+
+logger = logging.getLogger("sage_studio")
+
+
+class Turn:
+    """One change at a time, across threads and processes."""
+
+    def __init__(self, path: Path, seconds: float) -> None:
+        self._path = path
+        self._seconds = seconds
+        self._thread = threading.Lock()
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Wait for the turn and keep it. Raises `Conflict` if another change does not end."""
+        if not self._thread.acquire(timeout=self._seconds):
+            raise _busy()
+        try:
+            with naming_full_disk(self._path):
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                lock = FileLock(self._path, timeout=self._seconds)
+                lock.acquire()
+            try:
+                yield
+            finally:
+                lock.release()
+        except Timeout as error:
+            raise _busy() from error
+        finally:
+            self._thread.release()
+
+
+class Switcher:
+    """Brings models into the engine. Every method expects the turn to be held."""
+
+    def __init__(self, state: ServingState, life: EngineLife, shelf: AdapterShelf) -> None:
+        self._state = state
+        self._life = life
+        self._shelf = shelf
+
+    def bring_in(self, model: RegisteredModel, base: Base) -> None:
+        """Have an engine hold the model and answer once with it, or leave what was there before.
+
+        Raises:
+            InvalidModel, EngineUnavailable: it cannot be served; the engine and adapters from before are back.
+        """
+        before = self._life.running()
+        held = self._held(before)
+        try:
+            self._keep(self._life.serve(base), held)
+            engine = self._life.running()
+            if engine is None:
+                raise EngineUnavailable(Text("The engine ended at once.", "引擎启动后立即退出。"))
+            self._shelf.put_up(engine, model)
+        except StudioError as error:
+            self._go_back(before, held, error)
+            raise
+
+    def bring_up(self, model: RegisteredModel) -> Engine:
+        """Start the engine for a chat, or after a crash; not if it was left down for a reason.
+
+        Raises:
+            EngineUnavailable: it crashed twice, failed to start before, or does not start now.
+        """
+        recorded = self._life.recorded()
+        if recorded is None:
+            failure = self._state.failure()
+            if failure is not None:
+                raise EngineUnavailable(
+                    failure.message,
+                    Text("Switch to a model to start the engine again.", "请切换到某个模型以重新启动引擎。"),
+                )
+            self._shelf.clear()
+            return self._life.serve(self._shelf.check(model))
+        if recorded.alive():  # somebody began to start or to drain it, and is gone
+            return self._life.serve(recorded.record.base)
+        held = self._held(recorded)
+        engine = self._life.revive()
+        self._reload(engine, held)
+        return engine
+
+    def _held(self, engine: Engine | None) -> list[str]:
+        return sorted(self._state.adapters(engine.record)) if engine is not None else []
+
+    def _keep(self, engine: Engine, held: Sequence[str]) -> None:
+        """After a restart on the same base (for a larger rank), load again what was loaded before."""
+        known = [self._state.model(name) for name in held]
+        same = [model.name for model in known if model is not None and model.base == engine.record.base.location]
+        self._reload(engine, [name for name in same if name not in self._state.adapters(engine.record)])
+
+    def _go_back(self, before: Engine | None, held: Sequence[str], error: StudioError) -> None:
+        """Start the engine from before again, if it had to go. Raises `EngineUnavailable` if even that fails."""
+        if before is None or self._life.running() is before:
+            return
+        logger.warning("%s Starting %s again.", error.message.en, before.record.base.name)
+        self._reload(self._life.start(before.record.base), held)
+
+    def _reload(self, engine: Engine, names: Sequence[str]) -> None:
+        """Load adapters after a start; one that cannot be loaded any more is left out, with a line in the log."""
+        for name in names:
+            model = self._state.model(name)
+            try:
+                if model is not None:
+                    self._shelf.put_up(engine, model)
+            except (StudioError, NotFound) as error:
+                logger.warning("%s could not be loaded again: %s", name, error)
+
+
+def _busy() -> Conflict:
+    return Conflict(
+        Text("Another switch of the model is under way.", "另一个模型切换正在进行。"),
+        Text("Wait until it is over.", "请等待其完成。"),
+    )

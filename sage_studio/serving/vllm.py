@@ -1,0 +1,102 @@
+"""How vLLM is started and which adapters it can serve. Nothing here runs anything.
+
+Knows vLLM's command line, its environment and its limits. Never imports vllm; knows no process and no HTTP.
+"""
+
+import importlib.util
+import json
+from pathlib import Path
+
+from sage_studio.hardware import Hardware
+from sage_studio.serving.engine import Launch
+from sage_studio.serving.gpu import UNKNOWN, Plan, Shape, cpu_adapters, lora_rank_for, plan
+from sage_studio.serving.state import Base
+from sage_studio.settings import Settings
+
+CPU_RANK = 16
+MODULE = "vllm.entrypoints.openai.api_server"
+
+
+def vllm_installed() -> bool:
+    """Whether vLLM can be imported in this environment. Looks, does not import."""
+    return importlib.util.find_spec("vllm") is not None
+
+
+def vllm_launch(settings: Settings, hardware: Hardware, python: str, base: Base, port: int) -> Launch:
+    """Everything needed to start vLLM for a base model, but for its key."""
+    cards = plan(hardware, settings.gpu_memory_utilization, model_shape(base.location))
+    return Launch(vllm_command(settings, cards, python, base, port), vllm_environment(cards, hardware.cores, base))
+
+
+def vllm_command(settings: Settings, cards: Plan, python: str, base: Base, port: int) -> list[str]:
+    """vLLM's command line. The key is not on it: every user of the machine can read command lines."""
+    command = [python, "-m", MODULE, "--model", base.location, "--served-model-name", base.name]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(cards.context)]
+    command += ["--enable-lora", "--max-loras", str(settings.max_loras)]
+    command += ["--max-cpu-loras", str(cpu_adapters(settings.max_loras))]
+    command += ["--max-lora-rank", str(base.rank)]
+    if cards.memory_share is not None:
+        command += ["--gpu-memory-utilization", str(cards.memory_share)]
+    else:
+        command += ["--enforce-eager"]  # with LoRA the CPU build compiles nothing anyway, but spends seconds on trying
+    if cards.cards > 1:
+        command += ["--tensor-parallel-size", str(cards.cards)]
+    if cards.sequences:
+        command += ["--max-num-seqs", str(cards.sequences)]
+    return [*command, "--trust-remote-code"] if base.trust_remote_code else command
+
+
+def vllm_environment(cards: Plan, cores: int, base: Base) -> dict[str, str]:
+    """Environment variables that vLLM reads.
+
+    On a CPU vLLM by itself keeps one core free and adds a process between the scheduler and the one worker: on two cores that
+    costs half of the speed and 8 s of the start. Both are turned off, and the threads are left to the system, so that a
+    training beside it is not pinned to the same core.
+    """
+    env = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_COLOR": "0"}
+    if Path(base.location).is_absolute():
+        env["HF_HUB_OFFLINE"] = "1"
+    if not cards.cards:
+        env["VLLM_CPU_KVCACHE_SPACE"] = str(cards.cache_gb)
+        env["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+        env["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+        env["OMP_NUM_THREADS"] = str(cores)
+    return env
+
+
+def vllm_rank(settings: Settings, hardware: Hardware, rank: int) -> int:
+    """The ``max_lora_rank`` to start with for an adapter of a rank; 0 for a base model alone.
+
+    A card's kernels skip the room that an adapter does not fill, so the operator's limit costs nothing there. The CPU build
+    computes with all of it: at 64 in place of 16, a tuned model answers a third slower. So there it grows as needed.
+    """
+    return lora_rank_for(settings.max_lora_rank if hardware.has_gpu else max(CPU_RANK, rank))
+
+
+def model_shape(location: str) -> Shape:
+    """What the model's ``config.json`` says, if it lies on this machine."""
+    path = _config_path(location)
+    if path is None:
+        return UNKNOWN
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return UNKNOWN  # the engine's own message about a broken config says more than any guess here
+    return Shape(
+        context=_whole(config.get("max_position_embeddings")),
+        heads=_whole(config.get("num_attention_heads")),
+        kv_heads=_whole(config.get("num_key_value_heads")),
+    )
+
+
+def _config_path(location: str) -> Path | None:
+    if Path(location).is_absolute():
+        return Path(location) / "config.json"
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(location, "config.json")
+    return Path(found) if isinstance(found, str) else None
+
+
+def _whole(value: object) -> int | None:
+    return value if isinstance(value, int) and value > 0 else None
