@@ -1,0 +1,133 @@
+"""Loads what a method trains: the tokenizer, the base model in the right precision, and the adapter on it.
+
+Knows transformers, peft and bitsandbytes, and which fault of theirs means that the model cannot be used. Knows nothing
+of data, trainers or where results go.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+
+from sage_studio.errors import InvalidModel
+from sage_studio.text import NOTHING, Text
+from sage_studio.training.failures import explain
+from sage_studio.training.progress import Job, Reason
+from sage_studio.training.recipe import Recipe
+
+ALL_LINEAR = "all-linear"
+EAGER_LENGTH = 1024
+"""On a CPU plain attention is the faster one up to about here; its memory grows with the square of the length."""
+
+
+def load_tokenizer(job: Job) -> Any:
+    """The model's tokenizer. Raises `InvalidModel`."""
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(job.model_location, trust_remote_code=job.trust_remote_code)
+    except (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError) as error:
+        raise _unusable(job, error) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "right"
+    return tokenizer
+
+
+def load_model(job: Job, recipe: Recipe, dtype: Any) -> Any:
+    """The base model as it is to be trained: quantized, in ``dtype`` under an adapter, or in fp32 to be trained whole.
+
+    Raises:
+        InvalidModel: the folder or the hub has no usable model there.
+    """
+    on_cpu = not torch.cuda.is_available()
+    options: dict[str, Any] = {"dtype": dtype if recipe.use_lora else torch.float32}
+    if recipe.quantization != "none":
+        options["quantization_config"] = _quantization(recipe, dtype)
+        options["device_map"] = {"": "cpu" if on_cpu else 0}
+    if on_cpu and recipe.max_length <= EAGER_LENGTH:
+        options["attn_implementation"] = "eager"
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            job.model_location, trust_remote_code=job.trust_remote_code, **options
+        )
+    except (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise _unusable(job, error) from error
+    except Exception as error:
+        if type(error).__module__.startswith("safetensors"):  # its error is a plain Exception
+            raise _unusable(job, error) from error
+        raise
+    model.config.use_cache = False
+    return model
+
+
+def add_adapter(model: Any, job: Job, recipe: Recipe) -> Any:
+    """Put a LoRA adapter on the model. Raises `InvalidModel` for target modules that it does not have."""
+    targets = target_modules(model, recipe.lora_target_modules)
+    if recipe.quantization != "none":
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=recipe.gradient_checkpointing)
+    config = LoraConfig(
+        r=recipe.lora_r,
+        lora_alpha=recipe.lora_alpha,
+        lora_dropout=recipe.lora_dropout,
+        target_modules=targets,
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=job.model_location,
+    )
+    return get_peft_model(model, config)
+
+
+def target_modules(model: Any, wanted: str) -> str | list[str]:
+    """Read ``lora_target_modules``: ``all-linear`` or names separated by commas, each found in the model."""
+    names = [name.strip() for name in wanted.split(",") if name.strip()]
+    if names == [ALL_LINEAR]:
+        return ALL_LINEAR
+    head = model.get_output_embeddings()
+    linear = [
+        name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and module is not head
+    ]
+    unknown = [name for name in names if not any(f".{known}".endswith(f".{name}") for known in linear)]
+    if unknown or not names:
+        known = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
+        bad = ", ".join(unknown) or wanted
+        raise InvalidModel(
+            Text(
+                f"lora_target_modules = {wanted!r}: the model has no linear module {bad}.",
+                f"lora_target_modules = {wanted!r}：模型中没有线性模块 {bad}。",
+            ),
+            Text(f"Give {ALL_LINEAR}, or some of: {known}.", f"请填写 {ALL_LINEAR}，或从以下名称中选择：{known}。"),
+        )
+    return names
+
+
+def _quantization(recipe: Recipe, dtype: Any) -> Any:
+    if recipe.quantization == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+
+
+def _unusable(job: Job, error: BaseException) -> Exception:
+    reason, _, __ = explain(error)
+    if reason in (Reason.MEMORY, Reason.DISK):
+        return error if isinstance(error, Exception) else RuntimeError(str(error))
+    said = str(error).strip().partition("\n")[0][:300]
+    hint = NOTHING if Path(job.model_location).is_absolute() else HUB
+    return InvalidModel(
+        Text(
+            f"The model {job.model_location} cannot be loaded: {said}",
+            f"无法加载模型 {job.model_location}：{said}",
+        ),
+        hint or FOLDER,
+    )
+
+
+HUB = Text(
+    "Check the name and the network, or set HF_ENDPOINT to a mirror.",
+    "请检查名称与网络，或将 HF_ENDPOINT 设为镜像。",
+)
+FOLDER = Text(
+    "Check that the folder holds a whole transformers model, or choose another.",
+    "请确认该文件夹包含完整的 transformers 模型，或选择其他模型。",
+)

@@ -1,0 +1,114 @@
+"""The child's life: read the orders, follow the method, and say last of all how it ended.
+
+Knows the task folder and every way a run can end. Knows no method, and imports no torch before the
+first event is out.
+"""
+
+import contextlib
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+from sage_studio.errors import StudioError
+from sage_studio.text import Text
+from sage_studio.training import checkpoints, environment
+from sage_studio.training.failures import explain, is_expected
+from sage_studio.training.methods import method_for
+from sage_studio.training.progress import RECIPE, Phase, ProgressWriter, Result, read_job, result_for, write_result
+from sage_studio.training.recipe import load_recipe
+from sage_studio.training.run import Run
+from sage_studio.training.stopping import Stopped, StopRequest
+
+RESERVE = ".reserve"
+RESERVE_BYTES = 64 << 10
+"""Kept aside so that ``result.json`` can be written even on a full disk."""
+
+DONE = Text("The model is trained and answers.", "模型已训练完成，可以回答。")
+
+
+def follow(folder: Path, stop: StopRequest) -> int:
+    """Run the task in a folder to its end and write ``result.json``. Returns the exit code: 0 unless it failed."""
+    began = time.monotonic()
+    run: Run | None = None
+    try:
+        stop.interrupt()
+        run = _read_orders(folder, stop)
+        run.progress.phase(Phase.STARTING)
+        (folder / RESERVE).write_bytes(bytes(RESERVE_BYTES))
+        environment.prepare(run.job.model_location)
+        method_for(run.recipe.type)(run)
+        result = Result(status="completed", message=tuple(DONE), **_figures(run, began))
+    except Stopped:
+        result = _stopped(run, folder, began)
+    except Exception as error:  # the process ends here: whatever it was, the person must learn of it
+        result = _failed(error, run, began)
+    stop.requested = False
+    (folder / RESERVE).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # a full disk must not keep the result from being written
+        _say(result)
+    write_result(folder, result)
+    return 1 if result.status == "failed" else 0
+
+
+def _read_orders(folder: Path, stop: StopRequest) -> Run:
+    return Run(
+        folder=folder,
+        recipe=load_recipe(folder / RECIPE),
+        job=read_job(folder),
+        progress=ProgressWriter(folder),
+        stop=stop,
+    )
+
+
+def _stopped(run: Run | None, folder: Path, began: float) -> Result:
+    figures = _figures(run, began)
+    newest = checkpoints.newest_checkpoint(folder / "checkpoints")
+    if not figures.get("steps") and newest is not None:
+        figures["steps"] = checkpoints.step_of(newest)
+    done, total = figures.get("steps", 0), figures.get("total_steps", 0)
+    return Result(
+        status="stopped",
+        message=tuple(Text(f"Stopped at step {done} of {total or '?'}.", f"已在第 {done}/{total or '?'} 步停止。")),
+        hint=tuple(Text("Resume to continue from there.", "可以从此处继续训练。")),
+        **figures,
+    )
+
+
+def _failed(error: Exception, run: Run | None, began: float) -> Result:
+    with contextlib.suppress(OSError):
+        if not is_expected(error) or not isinstance(error, StudioError):
+            traceback.print_exc(file=sys.stdout)
+    if run is not None:
+        checkpoints.remove_broken(run.checkpoints)
+    reason, message, hint = explain(error)
+    return result_for(message, hint, reason=reason, **_figures(run, began))
+
+
+def _figures(run: Run | None, began: float) -> dict[str, Any]:
+    if run is None:
+        return {"seconds": time.monotonic() - began}
+    tally = run.tally
+    return {
+        "steps": tally.steps,
+        "total_steps": tally.total_steps,
+        "epochs": tally.epochs,
+        "train_loss": tally.train_loss,
+        "seconds": time.monotonic() - began,
+        "rows": tally.rows,
+        "tokens": tally.tokens,
+        "tokens_per_second": tally.tokens_per_second,
+        "peak_memory_gb": environment.peak_memory_gb() if "torch" in sys.modules else None,
+        "model_kind": tally.model_kind,
+        "base_model": run.job.model_location,
+        "versions": environment.versions(),
+        "details": tally.details,
+    }
+
+
+def _say(result: Result) -> None:
+    print(" ".join(part for part in (f"{result.status}:", result.message[0], result.hint[0]) if part))
+    if result.status == "completed":
+        memory = f", {result.peak_memory_gb:.1f} GiB at most" if result.peak_memory_gb else ""
+        print(f"{result.steps} steps, {result.tokens:,} tokens in {result.seconds:.0f} s{memory}")

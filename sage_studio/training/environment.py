@@ -1,0 +1,123 @@
+"""The machine as the child uses it: which card, how many threads, which precision, how much memory.
+
+Knows what must be set before torch is imported, and how to ask afterwards. Knows nothing of models or data.
+"""
+
+import importlib.metadata
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from sage_studio.hardware import detect_hardware
+
+PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets")
+CPU_FLAGS = Path("/proc/cpuinfo")
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+NOISY = ("bitsandbytes", "transformers", "peft", "trl", "accelerate", "huggingface_hub", "datasets")
+QUIET = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TQDM_DISABLE": "1",
+    "BITSANDBYTES_NOWELCOME": "1",
+    "TOKENIZERS_PARALLELISM": "true",
+    "TRL_EXPERIMENTAL_SILENCE": "1",
+    "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+}
+
+
+def prepare(model_location: str) -> None:
+    """Set what torch and the Hugging Face libraries read when they are imported. Call before importing them."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    if Path(model_location).is_absolute():
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    for library in NOISY:
+        logging.getLogger(library).setLevel(logging.ERROR)
+    os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
+    if "WORLD_SIZE" not in os.environ:
+        _choose_card()
+
+
+def usable_cores() -> int:
+    """Cores this process may really use: a container's quota counts, hyper-threads do not."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = min(affinity, psutil.cpu_count(logical=False) or affinity)
+    quota = CPU_QUOTA.read_text().split() if CPU_QUOTA.is_file() else ["max"]
+    return max(1, min(cores, round(int(quota[0]) / int(quota[1])))) if quota[0].isdigit() else cores
+
+
+def cpu_has_bf16(flags: Path = CPU_FLAGS) -> bool:
+    """Whether the processor multiplies bf16 natively; without that it is slower than fp32."""
+    try:
+        words = set(flags.read_text().split())
+    except OSError:
+        return False
+    return bool(words & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def compute_type(precision: str) -> Any:
+    """The torch dtype to compute in: bf16 where the hardware has it, fp16 on an older card, else fp32."""
+    import torch
+
+    if precision != "auto":
+        return torch.bfloat16 if precision == "bf16" else torch.float32
+    if torch.cuda.is_available():
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return torch.bfloat16 if cpu_has_bf16() else torch.float32
+
+
+def memory_gb() -> tuple[float, float]:
+    """Memory this process uses now and what there is, in GiB: the card's, or the machine's without one."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.memory_reserved() / 2**30, torch.cuda.get_device_properties(0).total_memory / 2**30
+    return psutil.Process().memory_info().rss / 2**30, psutil.virtual_memory().total / 2**30
+
+
+def peak_memory_gb() -> float:
+    """The most memory this process has used, in GiB: on the card, or resident without one."""
+    import torch
+
+    if torch.cuda.is_available():
+        return float(torch.cuda.max_memory_allocated()) / 2**30
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def device_name() -> str:
+    """The card's name, or the number of threads used without one."""
+    import torch
+
+    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"
+
+
+def versions() -> dict[str, str]:
+    """The versions of the libraries that decide what a run computes."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _choose_card() -> None:
+    """Without a launcher one process drives one card: the freest of those it may see."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    cards = detect_hardware().cards
+    if visible is not None:
+        names = [name.strip() for name in visible.split(",")]
+        cards = tuple(card for card in cards if str(card.index) in names)
+        if len(names) > 1 and not cards:
+            os.environ["CUDA_VISIBLE_DEVICES"] = names[0]
+    if len(cards) > 1:
+        freest = max(cards, key=lambda card: card.memory_gb - card.used_gb)
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(freest.index)

@@ -1,0 +1,205 @@
+"""Supervised fine-tuning: TRL's SFTTrainer on conversational rows, with a LoRA adapter or the whole model.
+
+Knows how a recipe becomes a trainer. Knows nothing of how its outcome is reported.
+"""
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from datasets import Dataset
+from transformers import PrinterCallback, set_seed
+from trl import SFTConfig, SFTTrainer
+
+from sage_studio.training import base_model, checkpoints, environment, health, rows, saving
+from sage_studio.training.progress import Phase
+from sage_studio.training.recipe import SFTRecipe
+from sage_studio.training.reporting import Reporter
+from sage_studio.training.run import Run
+from sage_studio.training.stopping import Stopped
+
+
+SAME = {
+    "num_train_epochs",
+    "per_device_train_batch_size",
+    "learning_rate",
+    "gradient_accumulation_steps",
+    "gradient_checkpointing",
+    "lr_scheduler_type",
+    "weight_decay",
+    "max_grad_norm",
+    "logging_steps",
+    "save_steps",
+    "save_total_limit",
+    "seed",
+}
+"""Fields of the recipe that the trainer knows under the same name."""
+
+
+class AnswerTrainer(SFTTrainer):  # type: ignore[misc]  # trl ships no types
+    """An SFTTrainer that, on a CPU, computes logits for the answers' tokens only.
+
+    TRL's own head saves memory by chunks and also counts entropy and accuracy: right on a card, half the time on a CPU.
+    """
+
+    def create_model_card(self, *_: Any, **__: Any) -> None:
+        """None: the task folder says how the model came about."""
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """The mean loss per answer token of the whole step, like the base class."""
+        if not self.args.use_cpu or return_outputs:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        labels = inputs["labels"][:, 1:]
+        places = (labels != rows.IGNORED).any(dim=0).nonzero().flatten()
+        logits = model(
+            input_ids=inputs["input_ids"],
+            attention_mask=inputs["attention_mask"],
+            logits_to_keep=places,
+            use_cache=False,
+        ).logits
+        labels = labels[:, places]
+        learned = labels != rows.IGNORED
+        loss = F.cross_entropy(logits[learned].float(), labels[learned], reduction="sum")
+        return loss / (learned.sum() if num_items_in_batch is None else num_items_in_batch)
+
+
+def train(run: Run) -> None:
+    """Train, save, and check the model. Raises `Stopped` when asked to stop, with a checkpoint written."""
+    recipe = run.recipe
+    saving.check_output(recipe.output_dir)
+    dtype = environment.compute_type(recipe.precision)
+    set_seed(recipe.seed)
+
+    run.progress.phase(Phase.READING_DATA)
+    tokenizer = base_model.load_tokenizer(run.job)
+    encoded = _read(run, tokenizer)
+
+    run.progress.phase(Phase.LOADING_MODEL)
+    model = base_model.load_model(run.job, recipe, dtype)
+    own_dtype = model.dtype if recipe.use_lora else _stored_type(model)
+    set_seed(recipe.seed)
+    if recipe.use_lora:
+        model = base_model.add_adapter(model, run.job, recipe)
+    run.tally.model_kind = "adapter" if recipe.use_lora else "full"
+    _introduce(run, model, encoded, dtype)
+
+    trainer = _trainer(run, model, tokenizer, encoded, dtype)
+    _fit(run, trainer)
+
+    run.progress.phase(Phase.SAVING)
+    saving.save_model(run, trainer.model, tokenizer, own_dtype)
+    saving.write_arguments(run, str(tokenizer.chat_template), _figures(encoded))
+
+    run.progress.phase(Phase.CHECKING)
+    health.check_weights(run.folder, run.tally.model_kind)
+    run.tally.details["smoke_answer"] = health.check_answer(trainer.model, tokenizer)
+    saving.copy_output(run)
+
+
+def _read(run: Run, tokenizer: Any) -> rows.Encoded:
+    rows.check_template(tokenizer)
+    read = rows.read_rows(Path(run.job.data_path), run.recipe.max_samples)
+    run.tally.rows = len(read)
+
+    def on_rows(done: int) -> None:
+        run.stop.check()
+        run.progress.write(detail=f"{done}/{len(read)}")
+
+    encoded = rows.encode(read, tokenizer, run.recipe.max_length, on_rows)
+    run.tally.details.update(_figures(encoded))
+    if encoded.dropped:
+        print(f"{encoded.dropped} of {len(read)} rows left out: max_length cuts off their whole answer")
+    if encoded.truncated:
+        print(f"{encoded.truncated} of {len(read)} rows are longer than max_length and were cut")
+    if encoded.diverging:
+        print(f"{encoded.diverging} rows: the chat template changes the prompt once an answer follows")
+    return encoded
+
+
+def _figures(encoded: rows.Encoded) -> dict[str, Any]:
+    return {
+        "rows_used": len(encoded),
+        "rows_dropped": encoded.dropped,
+        "rows_truncated": encoded.truncated,
+        "dataset_tokens": encoded.tokens,
+        "answer_tokens": encoded.answer_tokens,
+    }
+
+
+def _introduce(run: Run, model: Any, encoded: rows.Encoded, dtype: Any) -> None:
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    whole = sum(parameter.numel() for parameter in model.parameters())
+    print(f"model    {run.recipe.model_name_or_path} · {whole / 1e6:,.0f} M parameters, {trained / 1e6:,.1f} M trained")
+    print(f"data     {len(encoded):,} rows · {encoded.tokens:,} tokens, {encoded.answer_tokens:,} of them answers")
+    print(
+        f"hardware {environment.device_name()} · {str(dtype).removeprefix('torch.')} · base {run.recipe.quantization}"
+    )
+
+
+def _trainer(run: Run, model: Any, tokenizer: Any, encoded: rows.Encoded, dtype: Any) -> AnswerTrainer:
+    reporter = Reporter(run)
+    trainer = AnswerTrainer(
+        model=model,
+        args=_arguments(run, run.recipe, len(encoded), dtype),
+        train_dataset=Dataset.from_dict({"input_ids": encoded.input_ids, "labels": encoded.labels}),
+        processing_class=tokenizer,
+        callbacks=[reporter],
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _arguments(run: Run, recipe: SFTRecipe, row_count: int, dtype: Any) -> SFTConfig:
+    return SFTConfig(
+        output_dir=str(run.checkpoints),
+        max_steps=recipe.max_steps or -1,
+        warmup_steps=int(steps_of(recipe, row_count) * recipe.warmup_ratio),
+        bf16=dtype == torch.bfloat16,
+        fp16=dtype == torch.float16,
+        use_cpu=not torch.cuda.is_available(),
+        max_length=None,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        dataloader_pin_memory=torch.cuda.is_available(),
+        include_num_input_tokens_seen="non_padding",
+        logging_nan_inf_filter=False,
+        disable_tqdm=True,
+        report_to="none",
+        **recipe.model_dump(include=SAME),
+    )
+
+
+def steps_of(recipe: SFTRecipe, row_count: int) -> int:
+    """Optimizer steps of a whole run."""
+    batches = math.ceil(row_count / recipe.per_device_train_batch_size)
+    by_epochs = math.ceil(recipe.num_train_epochs * math.ceil(batches / recipe.gradient_accumulation_steps))
+    return recipe.max_steps or by_epochs
+
+
+def _fit(run: Run, trainer: AnswerTrainer) -> None:
+    newest = checkpoints.newest_checkpoint(run.checkpoints) if run.job.resume else None
+    for path in checkpoints.remove_broken(run.checkpoints):
+        print(f"{path.name} was cut off while it was written, and is left out")
+    if newest is not None:
+        print(f"continuing from {newest.name}")
+    run.stop.wait()
+    run.progress.phase(Phase.TRAINING)
+    began = time.monotonic()
+    outcome = trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+    run.tally.train_loss = outcome.training_loss
+    run.tally.details["train_seconds"] = round(time.monotonic() - began, 3)
+    if run.stop.requested and run.tally.steps < run.tally.total_steps:
+        raise Stopped
+
+
+def _stored_type(model: Any) -> Any:
+    """The precision that the base was published in; a model trained whole goes back to it."""
+    return getattr(model.config, "dtype", None) or torch.float32

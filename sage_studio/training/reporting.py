@@ -1,0 +1,106 @@
+"""What the trainer says while it works: a line for a person, an event for the plots, and the ear for a stop.
+
+Knows transformers' callbacks and the run's tally. Knows nothing of models or data.
+"""
+
+import math
+import time
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from sage_studio.training.environment import memory_gb
+from sage_studio.training.health import diverged
+from sage_studio.training.run import Run
+
+
+class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
+    """Writes an event and a line at every logging step, keeps the tally, and ends the training when asked to stop."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._began = self._last = time.monotonic()
+        self._first_step = 0
+        self._first_tokens = self._last_tokens = 0
+
+    def on_train_begin(self, _: TrainingArguments, state: TrainerState, __: TrainerControl, **___: Any) -> None:
+        """Start the clock; say how many steps there will be."""
+        tally = self._run.tally
+        tally.total_steps, tally.steps = state.max_steps, state.global_step
+        self._began = self._last = time.monotonic()
+        self._first_step = state.global_step
+        self._first_tokens = self._last_tokens = state.num_input_tokens_seen
+        self._run.progress.write(
+            step=state.global_step, total_steps=state.max_steps, total_epochs=self._run.recipe.num_train_epochs
+        )
+
+    def on_substep_end(self, _: TrainingArguments, state: TrainerState, control: TrainerControl, **__: Any) -> None:
+        """Between two batches of one step: nothing is lost but the batches of this step."""
+        self._stop_if_asked(state, control)
+
+    def on_step_end(self, _: TrainingArguments, state: TrainerState, control: TrainerControl, **__: Any) -> None:
+        """After a step."""
+        self._count(state)
+        if state.global_step >= state.max_steps:
+            control.should_save = False  # the model itself is saved next
+        else:
+            self._stop_if_asked(state, control)
+
+    def on_log(
+        self, _: TrainingArguments, state: TrainerState, __: TrainerControl, logs: dict[str, float], **___: Any
+    ) -> None:
+        """Raises `Unhealthy` when the loss or its gradient is no number."""
+        if "loss" not in logs:
+            return
+        for what in ("loss", "grad_norm"):
+            if not math.isfinite(logs.get(what, 0.0)):
+                raise diverged(what, logs[what], state.global_step)
+        now = time.monotonic()
+        speed = (state.num_input_tokens_seen - self._last_tokens) / max(now - self._last, 1e-9)
+        self._last, self._last_tokens = now, state.num_input_tokens_seen
+        self._say(state, logs, speed, self._seconds_left(state, now))
+
+    def on_train_end(self, _: TrainingArguments, state: TrainerState, __: TrainerControl, **___: Any) -> None:
+        """Stop the clock."""
+        self._count(state)
+
+    def _stop_if_asked(self, state: TrainerState, control: TrainerControl) -> None:
+        if self._run.stop.requested and not control.should_training_stop:
+            control.should_training_stop = True
+            control.should_save = state.global_step > 0
+
+    def _count(self, state: TrainerState) -> None:
+        tally, seconds = self._run.tally, time.monotonic() - self._began
+        tally.steps, tally.epochs, tally.tokens = state.global_step, state.epoch or 0.0, state.num_input_tokens_seen
+        tally.tokens_per_second = (state.num_input_tokens_seen - self._first_tokens) / max(seconds, 1e-9)
+
+    def _seconds_left(self, state: TrainerState, now: float) -> float:
+        done = max(state.global_step - self._first_step, 1)
+        return (now - self._began) / done * float(state.max_steps - state.global_step)
+
+    def _say(self, state: TrainerState, logs: dict[str, float], speed: float, left: float) -> None:
+        used, total = memory_gb()
+        self._run.tally.details["final_loss"] = logs["loss"]
+        self._run.progress.write(
+            step=state.global_step,
+            total_steps=state.max_steps,
+            epoch=state.epoch,
+            loss=logs["loss"],
+            learning_rate=logs.get("learning_rate"),
+            grad_norm=logs.get("grad_norm"),
+            tokens_per_second=speed,
+            eta_seconds=left,
+            memory_gb=used,
+            memory_total_gb=total,
+        )
+        print(
+            f"step {state.global_step}/{state.max_steps} · epoch {state.epoch or 0:.2f} · loss {logs['loss']:.4g}"
+            f" · lr {logs.get('learning_rate', 0.0):.2g} · {speed:.0f} tok/s · {_duration(left)} left"
+        )
+
+
+def _duration(seconds: float) -> str:
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    return f"{whole // 60}m" if whole < 3600 else f"{whole // 3600}h {whole % 3600 // 60}m"

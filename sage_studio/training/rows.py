@@ -1,0 +1,175 @@
+"""From ``data.jsonl`` to token ids and labels: the loss falls on the answer alone.
+
+Knows the row's shape, the chat template and what truncation does to a row. Knows nothing of tensors or trainers.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sage_studio.errors import InvalidDataset, InvalidModel
+from sage_studio.text import Text
+
+IGNORED = -100
+"""The label that the loss leaves out."""
+CHUNK = 512
+PREPARE_AGAIN = Text("Prepare or upload the dataset again.", "请重新准备或上传数据集。")
+
+
+@dataclass(slots=True)
+class Encoded:
+    """Rows as the trainer reads them; ``input_ids[i]`` and ``labels[i]`` have the same length, at most ``max_length``.
+
+    Attributes:
+        truncated: rows that were longer, and kept.
+        dropped: rows left out because truncation had cut off the whole answer.
+        diverging: rows whose prompt the template renders differently once an answer follows.
+    """
+
+    input_ids: list[list[int]] = field(default_factory=list)
+    labels: list[list[int]] = field(default_factory=list)
+    truncated: int = 0
+    dropped: int = 0
+    diverging: int = 0
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    @property
+    def tokens(self) -> int:
+        """All tokens of all rows."""
+        return sum(map(len, self.input_ids))
+
+    @property
+    def answer_tokens(self) -> int:
+        """Tokens that the loss falls on."""
+        return sum(len(row) - row.count(IGNORED) for row in self.labels)
+
+
+def read_rows(path: Path, limit: int = 0) -> list[dict[str, Any]]:
+    """The rows of ``data.jsonl``, the first ``limit`` of them unless it is 0.
+
+    Raises:
+        InvalidDataset: the file is missing or empty, or a line is no row; the text names the line.
+    """
+    rows: list[dict[str, Any]] = []
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if limit and len(rows) == limit:
+                    break
+                if line.strip():
+                    rows.append(_row(number, line))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidDataset(
+            Text(f"{path} cannot be read: {error}", f"无法读取 {path}：{error}"), PREPARE_AGAIN
+        ) from error
+    if not rows:
+        raise InvalidDataset(Text(f"{path} holds no rows.", f"{path} 中没有数据。"), PREPARE_AGAIN)
+    return rows
+
+
+def check_template(tokenizer: Any) -> None:
+    """Raise `InvalidModel` for a tokenizer that cannot render a conversation."""
+    if not getattr(tokenizer, "chat_template", None):
+        raise InvalidModel(
+            Text(
+                "The model's tokenizer has no chat template, so a conversation cannot be written for it.",
+                "该模型的分词器没有对话模板，无法表示对话。",
+            ),
+            Text("Choose the model's Instruct or Chat variant.", "请选择该模型的 Instruct 或 Chat 版本。"),
+        )
+
+
+def encode(
+    rows: list[dict[str, Any]], tokenizer: Any, max_length: int, on_rows: Callable[[int], None] = lambda done: None
+) -> Encoded:
+    """Render rows through the chat template and mask everything before the answer.
+
+    Args:
+        rows: conversational ``prompt`` and ``completion``.
+        tokenizer: one with a chat template.
+        max_length: longest row in tokens; the end of a longer one is cut.
+        on_rows: called with the rows done, now and then.
+
+    Raises:
+        InvalidDataset: no row has any of its answer left after truncation, or the template refuses a row.
+    """
+    encoded = Encoded()
+    for start in range(0, len(rows), CHUNK):
+        chunk = rows[start : start + CHUNK]
+        prompts = [_render(tokenizer, row["prompt"], start + at, prompt=True) for at, row in enumerate(chunk, 1)]
+        wholes = [
+            _render(tokenizer, row["prompt"] + row["completion"], start + at, prompt=False)
+            for at, row in enumerate(chunk, 1)
+        ]
+        prompt_ids, whole_ids = _ids(tokenizer, prompts), _ids(tokenizer, wholes)
+        answers = [whole[len(prompt) :] for prompt, whole in zip(prompts, wholes, strict=True)]
+        for at, (before, ids) in enumerate(zip(prompt_ids, whole_ids, strict=True)):
+            if ids[: len(before)] != before and wholes[at].startswith(prompts[at]):
+                ids = before + _ids(tokenizer, [answers[at]])[0]  # a token spans the border; when chatting none can
+            _add(encoded, before, ids, max_length)
+        on_rows(start + len(chunk))
+    if not encoded:
+        raise _all_masked(len(rows), max_length)
+    return encoded
+
+
+def _add(encoded: Encoded, before: list[int], ids: list[int], max_length: int) -> None:
+    known = next((at for at, (a, b) in enumerate(zip(before, ids, strict=False)) if a != b), min(len(before), len(ids)))
+    if known >= min(len(ids), max_length):
+        encoded.dropped += 1
+        return
+    encoded.diverging += known < len(before)
+    encoded.truncated += len(ids) > max_length
+    encoded.input_ids.append(ids[:max_length])
+    encoded.labels.append([IGNORED] * known + ids[known:max_length])
+
+
+def _ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    ids: list[list[int]] = tokenizer(texts, add_special_tokens=False, return_attention_mask=False)["input_ids"]
+    return ids
+
+
+def _render(tokenizer: Any, messages: list[dict[str, str]], number: int, *, prompt: bool) -> str:
+    import jinja2
+
+    try:
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt))
+    except jinja2.TemplateError as error:
+        raise InvalidDataset(
+            Text(
+                f"The model's chat template refuses row {number}: {error}", f"模型的对话模板拒绝第 {number} 行：{error}"
+            ),
+            Text("Correct the row, or choose another model.", "请修改该行，或选择其他模型。"),
+            row=number,
+        ) from error
+
+
+def _row(number: int, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+        for message in (*row["prompt"], *row["completion"]):
+            if not isinstance(message["role"], str) or not isinstance(message["content"], str):
+                raise TypeError("role and content must be text")
+        if not row["prompt"] or not row["completion"]:
+            raise ValueError("prompt and completion must not be empty")
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidDataset(
+            Text(f"Line {number} of the data is no row: {error!r}", f"数据第 {number} 行无效：{error!r}"),
+            PREPARE_AGAIN,
+            row=number,
+        ) from error
+    return {"prompt": row["prompt"], "completion": row["completion"]}
+
+
+def _all_masked(count: int, max_length: int) -> InvalidDataset:
+    return InvalidDataset(
+        Text(
+            f"In all {count} rows the prompt alone fills max_length = {max_length} tokens: no answer is left to learn.",
+            f"全部 {count} 行的提示本身就占满了 max_length = {max_length} 个 token，没有剩下可学习的回答。",
+        ),
+        Text("Raise max_length, or shorten the prompts.", "请增大 max_length，或缩短提示。"),
+    )

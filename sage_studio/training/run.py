@@ -1,0 +1,50 @@
+"""A run in the child: what it was told, how far it has come, and how it says so.
+
+Knows the orders and the tally that every method keeps. Knows nothing of torch, nor of any one method.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from sage_studio.training.progress import Job, ProgressWriter
+from sage_studio.training.recipe import Recipe
+from sage_studio.training.stopping import StopRequest
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a run has done so far; a failure reports it too.
+
+    Attributes:
+        steps, total_steps: optimizer steps, those before a resumption included.
+        tokens: tokens read, without padding.
+        details: what only some methods have, for ``result.json``.
+    """
+
+    steps: int = 0
+    total_steps: int = 0
+    epochs: float = 0.0
+    train_loss: float | None = None
+    rows: int = 0
+    tokens: int = 0
+    tokens_per_second: float | None = None
+    model_kind: Literal["adapter", "full"] | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: its orders and its ways to report and to be stopped."""
+
+    folder: Path
+    recipe: Recipe
+    job: Job
+    progress: ProgressWriter
+    stop: StopRequest
+    tally: Tally = field(default_factory=Tally)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the method keeps what it can resume from."""
+        return self.folder / "checkpoints"

@@ -1,0 +1,78 @@
+"""Puts the finished model into the task's folder, with everything needed to know how it came about.
+
+Knows the names of the artefacts and the copy that a recipe may ask for. Knows nothing of training.
+"""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from sage_studio.errors import StorageFull, naming_full_disk
+from sage_studio.files import write_atomically
+from sage_studio.text import Text
+from sage_studio.training.environment import versions
+from sage_studio.training.progress import JOB, PROGRESS, RECIPE, RESULT
+from sage_studio.training.run import Run
+
+ARGUMENTS = "training_args.json"
+NOT_COPIED = ("checkpoints", PROGRESS, RESULT, JOB, "*.log", ".*")
+
+
+class OutputTaken(StorageFull):
+    """The folder that is to get the copy holds something already."""
+
+    code, status = "output_taken", 409
+
+
+def check_output(folder: str) -> None:
+    """Raise `OutputTaken` unless a copy can be put there; called before training, not after."""
+    if not folder:
+        return
+    path = Path(folder).expanduser()
+    if path.is_file() or (path.is_dir() and any(path.iterdir())):
+        raise OutputTaken(
+            Text(f"output_dir = {folder} is not empty.", f"output_dir = {folder} 不为空。"),
+            Text("Name a new or an empty folder.", "请指定新的或空的文件夹。"),
+        )
+    with naming_full_disk(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
+def save_model(run: Run, model: Any, tokenizer: Any, dtype: Any) -> None:
+    """Write weights, tokenizer and chat template; a model trained whole is stored in ``dtype``."""
+    with naming_full_disk(run.folder):
+        if run.tally.model_kind == "adapter":
+            model.save_pretrained(run.folder, save_embedding_layers=False)
+            (run.folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
+        else:
+            model.config.use_cache = True
+            model.to(dtype).save_pretrained(run.folder)
+        tokenizer.save_pretrained(run.folder)
+
+
+def write_arguments(run: Run, template: str, figures: dict[str, Any]) -> None:
+    """Write ``training_args.json``: recipe, orders, versions and counts. It says that the model before it is whole."""
+    content = {
+        "recipe": run.recipe.model_dump(mode="json"),
+        "job": run.job.model_dump(mode="json"),
+        "versions": versions(),
+        "chat_template_sha256": hashlib.sha256(template.encode()).hexdigest(),
+        "model_kind": run.tally.model_kind,
+        "steps": run.tally.steps,
+        "tokens": run.tally.tokens,
+        "rows": run.tally.rows,
+        **figures,
+    }
+    write_atomically(run.folder / ARGUMENTS, json.dumps(content, ensure_ascii=False, indent=2))
+
+
+def copy_output(run: Run) -> None:
+    """Copy the model to the recipe's ``output_dir``, if it names one."""
+    if not run.recipe.output_dir:
+        return
+    target = Path(run.recipe.output_dir).expanduser()
+    with naming_full_disk(target):
+        shutil.copytree(run.folder, target, ignore=shutil.ignore_patterns(*NOT_COPIED), dirs_exist_ok=True)
+    print(f"copied to {target} (with {RECIPE} and {ARGUMENTS})")
