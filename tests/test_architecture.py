@@ -17,9 +17,9 @@ BOTTOM = {"text", "errors", "files", "settings", "database", "hardware", "catalo
 LAYERS: list[set[str]] = [
     BOTTOM,
     {"data"},
-    {"training"},
+    {"training", "unpacking"},
     {"tasks", "serving", "evaluation"},
-    {"studio", "views"},
+    {"studio", "backend", "views"},
     {"ui", "api", "cli"},
 ]
 HOMES = {"gradio": {"ui"}, "fastapi": {"api", "serving/transformers_server.py"}}
@@ -74,7 +74,7 @@ def test_a_module_imports_only_what_lies_below_it(path):
         return
     for other in own(path) - {here}:
         assert (
-            level(other) < level(here) or (here in BOTTOM and other in BOTTOM) or {here, other} == {"studio", "views"}
+            level(other) < level(here) or (here in BOTTOM and other in BOTTOM) or {here, other} <= {"studio", "backend", "views"}
         ), f"{here} must not import {other}"
 
 
@@ -130,4 +130,4 @@ def test_nothing_swallows_every_exception(path):
 
 def _reports(node: ast.ExceptHandler) -> bool:
     """The child's last line of defence: it writes the fault into result.json."""
-    return any(isinstance(call, ast.Call) and "write_result" in ast.dump(call.func) for call in ast.walk(node))
+    return any(isinstance(call, ast.Call) and "explain" in ast.dump(call.func) for call in ast.walk(node))

@@ -1,7 +1,9 @@
-"""The chat route: one answer, whole or streamed."""
+"""The chat route: one answer, whole or streamed. Knows nothing of engines."""
 
 import json
 from collections.abc import Iterator
+from itertools import chain
+from typing import Literal
 
 from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
@@ -11,13 +13,22 @@ from sage_studio.serving.types import ChatChunk, ChatMessage
 from sage_studio.studio import Studio
 
 
+class Turn(BaseModel):
+    """One earlier turn."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
 class ChatRequest(BaseModel):
     """A message and what was said before it."""
 
     model_config = ConfigDict(extra="forbid")
 
     message: str = Field(min_length=1)
-    history: list[ChatMessage] = Field([], description="Earlier turns: {role, content}")
+    history: list[Turn] = Field([], description="Earlier turns, oldest first")
     model: str | None = Field(None, description="A registered model; the current one when left out")
     stream: bool = False
     temperature: float = 0.7
@@ -39,8 +50,9 @@ def routes(studio: Studio) -> APIRouter:
 
     @router.post("/chat", response_model=ChatResponse)
     def chat(body: ChatRequest) -> ChatResponse | StreamingResponse:
-        """Ask the current model. With ``stream``, answers as server-sent events ``{text}``, the last one with ``model``."""
-        messages = [*body.history, ChatMessage(role="user", content=body.message)]
+        """Ask the current model. With ``stream``, the answer comes as server-sent events ``{text, model, done}``."""
+        turns = [*body.history, Turn(role="user", content=body.message)]
+        messages = [ChatMessage(role=turn.role, content=turn.content) for turn in turns]
         sampling = {"temperature": body.temperature, "max_tokens": body.max_tokens}
         chunks = studio.chat(messages, model=body.model, **sampling)
         if not body.stream:
@@ -64,8 +76,6 @@ def whole(chunks: Iterator[ChatChunk]) -> ChatResponse:
 
 
 def _events(first: ChatChunk, rest: Iterator[ChatChunk]) -> Iterator[str]:
-    from itertools import chain
-
     for chunk in chain((first,), rest):
         data = {"text": chunk.text, "model": chunk.model, "done": chunk.done}
         yield f"data: {json.dumps(data, ensure_ascii=False)}\n\n"

@@ -1,9 +1,10 @@
-"""Routes for datasets: upload, list, look at, delete."""
+"""Routes for datasets: upload, list, look at, delete. Knows nothing of formats or of how rows are kept."""
 
 import tempfile
 from pathlib import Path
+from typing import Annotated
 
-from fastapi import APIRouter, File, Form, UploadFile
+from fastapi import APIRouter, Form, UploadFile
 from pydantic import BaseModel
 
 from sage_studio.errors import naming_full_disk
@@ -27,7 +28,7 @@ def routes(studio: Studio) -> APIRouter:
     router = APIRouter(prefix="/api/datasets", tags=["datasets"])
 
     @router.post("", status_code=201)
-    def upload(file: UploadFile = File(), name: str = Form("")) -> DatasetView:
+    def upload(file: UploadFile, name: Annotated[str, Form()] = "") -> DatasetView:
         """Keep a JSON or JSONL file (Alpaca: instruction, input, output) as a dataset."""
         with tempfile.TemporaryDirectory(dir=studio.settings.uploads_dir) as folder:
             path = _received(file, Path(folder))

@@ -1,9 +1,9 @@
-"""Routes for training: the documentation as a dataset, tasks, their logs, events and models."""
+"""Routes for training: the documentation as a dataset, tasks, logs, events, models. Knows nothing of trainers."""
 
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request
 from fastapi.concurrency import run_in_threadpool
@@ -67,10 +67,13 @@ class TaskRequest(BaseModel):
 def routes(studio: Studio) -> APIRouter:
     """The routes under ``/api/finetune``."""
     router = APIRouter(prefix="/api/finetune", tags=["finetune"])
+    _add_starting(router, studio)
+    _add_watching(router, studio)
+    _add_changing(router, studio)
+    return router
 
-    def shown(task_id: str, request: Request) -> TaskView:
-        return TaskView.of(studio.get_task(task_id), studio.task_progress(task_id), language(request))
 
+def _add_starting(router: APIRouter, studio: Studio) -> None:
     @router.post("/prepare-sage-docs")
     def prepare_sage_docs(request: Request, body: PrepareRequest | None = None) -> PrepareResponse:
         """Fetch the SAGE documentation and make it a dataset."""
@@ -84,21 +87,28 @@ def routes(studio: Studio) -> APIRouter:
             stats=view.stats,
         )
 
+    @router.get("/templates")
+    def templates() -> list[Preset]:
+        """Ready recipes."""
+        return studio.presets
+
     @router.post("/start", status_code=201)
     def start(request: Request, body: StartRequest) -> TaskView:
         """Queue a training."""
         task = studio.start_finetune({"type": body.type, **body.config})
-        return shown(task.id, request)
+        return _shown(studio, task.id, request)
 
+
+def _add_watching(router: APIRouter, studio: Studio) -> None:
     @router.get("/tasks")
     def tasks(request: Request) -> list[TaskView]:
         """All tasks, newest first."""
-        return [shown(task.id, request) for task in studio.list_tasks()]
+        return [_shown(studio, task.id, request) for task in studio.list_tasks()]
 
     @router.get("/tasks/{task_id}")
     def task(request: Request, task_id: str) -> TaskView:
         """One task."""
-        return shown(task_id, request)
+        return _shown(studio, task_id, request)
 
     @router.get("/tasks/{task_id}/logs")
     def logs(task_id: str, limit: int = 100, offset: int | None = None) -> LogResponse:
@@ -107,28 +117,10 @@ def routes(studio: Studio) -> APIRouter:
         return LogResponse(lines=list(page.lines), offset=page.offset, size=page.size)
 
     @router.get("/tasks/{task_id}/events")
-    async def events(task_id: str, last_event_id: int = Header(0, ge=0)) -> StreamingResponse:
+    async def events(task_id: str, last_event_id: Annotated[int, Header(ge=0)] = 0) -> StreamingResponse:
         """Progress as server-sent events; an event's id is the byte offset to resume from."""
         await run_in_threadpool(studio.get_task, task_id)
         return StreamingResponse(_follow(studio, task_id, last_event_id), media_type="text/event-stream")
-
-    @router.delete("/tasks/{task_id}")
-    def stop(request: Request, task_id: str) -> TaskView:
-        """Stop a task, keeping a checkpoint to resume from."""
-        studio.stop_task(task_id)
-        return shown(task_id, request)
-
-    @router.post("/tasks/{task_id}/resume")
-    def resume(request: Request, task_id: str) -> TaskView:
-        """Go on from the newest checkpoint of a stopped or failed task."""
-        studio.resume_task(task_id)
-        return shown(task_id, request)
-
-    @router.delete("/tasks/{task_id}/delete")
-    def delete(task_id: str) -> dict[str, str]:
-        """Delete a task and its folder."""
-        studio.delete_task(task_id)
-        return {"status": "success", "task_id": task_id}
 
     @router.get("/tasks/{task_id}/download")
     def download(task_id: str) -> StreamingResponse:
@@ -138,17 +130,34 @@ def routes(studio: Studio) -> APIRouter:
         headers = {"Content-Disposition": f'attachment; filename="{name}"'}
         return StreamingResponse(pieces, media_type="application/gzip", headers=headers)
 
-    @router.get("/templates")
-    def templates() -> list[Preset]:
-        """Ready recipes."""
-        return studio.presets
+
+def _add_changing(router: APIRouter, studio: Studio) -> None:
+    @router.delete("/tasks/{task_id}")
+    def stop(request: Request, task_id: str) -> TaskView:
+        """Stop a task, keeping a checkpoint to resume from."""
+        studio.stop_task(task_id)
+        return _shown(studio, task_id, request)
+
+    @router.post("/tasks/{task_id}/resume")
+    def resume(request: Request, task_id: str) -> TaskView:
+        """Go on from the newest checkpoint of a stopped or failed task."""
+        studio.resume_task(task_id)
+        return _shown(studio, task_id, request)
+
+    @router.delete("/tasks/{task_id}/delete")
+    def delete(task_id: str) -> dict[str, str]:
+        """Delete a task and its folder."""
+        studio.delete_task(task_id)
+        return {"status": "success", "task_id": task_id}
 
     @router.post("/use-as-backend")
     def use_as_backend(request: Request, body: TaskRequest) -> BackendView:
         """Let a completed task's model answer the chat."""
         return BackendView.of(studio.use_as_backend(body.task_id), language(request))
 
-    return router
+
+def _shown(studio: Studio, task_id: str, request: Request) -> TaskView:
+    return TaskView.of(studio.get_task(task_id), studio.task_progress(task_id), language(request))
 
 
 async def _follow(studio: Studio, task_id: str, offset: int) -> AsyncIterator[str]:

@@ -1,4 +1,4 @@
-"""Routes for models: which can answer, and which one does."""
+"""Routes for models: which can answer, and which one does. Knows nothing of engines."""
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict

@@ -100,17 +100,31 @@ class Dataset:
 class DatasetSource(Protocol):
     """Where rows come from. Nothing downstream knows which source it was."""
 
-    kind: Literal["upload", "sage_docs"]
-    name: str
-    """What the dataset is called unless the person says otherwise."""
-    source: str
-    commit: str | None
+    @property
+    def kind(self) -> Literal["upload", "sage_docs"]:
+        """What sort of source it is."""
+        ...
 
-    def examples(self) -> Iterator[Example]:
-        """The rows, in order. Raises `InvalidDataset` naming the row."""
+    @property
+    def name(self) -> str:
+        """What the dataset is called unless the person says otherwise."""
+        ...
+
+    @property
+    def source(self) -> str:
+        """The uploaded file's name, or the repository's address."""
+        ...
+
+    @property
+    def commit(self) -> str | None:
+        """Of the documentation; None for uploads."""
         ...
 
     @property
     def dropped(self) -> tuple[Dropped, ...]:
         """What was left out so far; complete once `examples` is exhausted."""
+        ...
+
+    def examples(self) -> Iterator[Example]:
+        """The rows, in order. Raises `InvalidDataset` naming the row."""
         ...

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from sage_studio.text import Language, Text
-from sage_studio.training.recipe import Group, field_group, field_help, field_label
+from sage_studio.training.field import Group, field_group, field_help, field_label
 from sage_studio.ui.i18n import Phrasebook
 
 SIGNS = {Gt: ">", Ge: "≥", Lt: "<", Le: "≤"}

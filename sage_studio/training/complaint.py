@@ -1,0 +1,72 @@
+"""What is wrong with a recipe, in words for a person.
+
+Knows pydantic's kinds of errors. Knows nothing of any particular recipe.
+"""
+
+from pydantic import BaseModel
+from pydantic_core import ErrorDetails
+
+from sage_studio.errors import InvalidRecipe
+from sage_studio.text import Text
+from sage_studio.training.field import field_help
+
+RULES: dict[str, Text] = {
+    "missing": Text("it must be given", "必须填写"),
+    "extra_forbidden": Text("there is no such field", "没有这个字段"),
+    "greater_than": Text("it must be greater than {gt}", "必须大于 {gt}"),
+    "greater_than_equal": Text("it must be at least {ge}", "必须不小于 {ge}"),
+    "less_than": Text("it must be less than {lt}", "必须小于 {lt}"),
+    "less_than_equal": Text("it must be at most {le}", "必须不大于 {le}"),
+    "float_parsing": Text("it must be a number", "必须是数字"),
+    "float_type": Text("it must be a number", "必须是数字"),
+    "finite_number": Text("it must be a finite number", "必须是有限的数字"),
+    "int_parsing": Text("it must be a whole number", "必须是整数"),
+    "int_type": Text("it must be a whole number", "必须是整数"),
+    "int_from_float": Text("it must be a whole number", "必须是整数"),
+    "bool_parsing": Text("it must be true or false", "必须是 true 或 false"),
+    "bool_type": Text("it must be true or false", "必须是 true 或 false"),
+    "string_type": Text("it must be text", "必须是文本"),
+    "string_too_short": Text("it must not be empty", "不能为空"),
+    "string_too_long": Text("it must have at most {max_length} characters", "最多 {max_length} 个字符"),
+    "literal_error": Text("it must be one of {expected}", "必须是 {expected} 之一"),
+}
+"""pydantic's error types in words for a person; a rule missing here falls back to pydantic's English."""
+
+
+def explain(recipe: type[BaseModel], error: ErrorDetails) -> InvalidRecipe:
+    """One of pydantic's complaints about a recipe, naming field, value, rule and remedy in both languages."""
+    field = str(error["loc"][-1]) if error["loc"] else ""
+    rule = RULES.get(error["type"])
+    context = error.get("ctx", {})
+    if not field:
+        reason = str(context.get("error", error["msg"]))
+        return InvalidRecipe(
+            Text(f"The recipe does not fit together: {reason}.", f"训练配置自相矛盾：{WHOLE.get(reason, reason)}。")
+        )
+    said = Text(rule.en.format(**context), rule.zh.format(**context)) if rule else Text(error["msg"], error["msg"])
+    value = "" if error["type"] == "missing" else f" = {error['input']!r}"
+    return InvalidRecipe(
+        Text(f"{field}{value}: {said.en}.", f"{field}{value}：{said.zh}。"),
+        _remedy(recipe, field, error["type"]),
+        field=field,
+    )
+
+
+WHOLE = {
+    "give either dataset_id or train_data_path": "请在 dataset_id 与 train_data_path 中填写且只填写一个",
+    "a quantized base can only be trained with use_lora": "量化的基座只能用 LoRA 训练（use_lora）",
+}
+
+
+def _remedy(recipe: type[BaseModel], field: str, kind: str) -> Text:
+    info = recipe.model_fields.get(field)
+    if kind == "extra_forbidden" or info is None:
+        known = ", ".join(recipe.model_fields)
+        return Text(f"Known fields: {known}.", f"可用的字段：{known}。")
+    default = "" if info.is_required() else repr(info.default)
+    if not default:
+        return field_help(info) if info.json_schema_extra else Text("", "")
+    if not info.json_schema_extra:
+        return Text(f"The default is {default}.", f"默认值为 {default}。")
+    help = field_help(info)
+    return Text(f"{help.en} The default is {default}.", f"{help.zh} 默认值为 {default}。")

@@ -1,0 +1,84 @@
+"""Who may use the routes: login, other sites, other names."""
+
+import pytest
+from fastapi.testclient import TestClient
+from rest_app import app_of
+
+LOGIN = ("ada", "secret")
+ROUTES = [
+    ("GET", "/api/health"),
+    ("GET", "/api/finetune/tasks"),
+    ("GET", "/api/datasets"),
+    ("GET", "/api/models"),
+    ("GET", "/docs"),
+    ("GET", "/openapi.json"),
+    ("POST", "/api/chat"),
+    ("POST", "/api/finetune/start"),
+    ("DELETE", "/api/datasets/x"),
+    ("GET", "/api/finetune/tasks/x/download"),
+]
+
+
+@pytest.fixture
+def guarded(studio):
+    return TestClient(app_of(studio, LOGIN), base_url="http://studio.example")
+
+
+@pytest.mark.parametrize(("method", "path"), ROUTES)
+def test_every_route_asks_for_the_login(guarded, method, path):
+    answer = guarded.request(method, path)
+    assert answer.status_code == 401
+    assert answer.headers["WWW-Authenticate"].startswith("Basic")
+    assert answer.json()["detail"]["code"] == "not_logged_in"
+
+
+def test_every_own_route_is_behind_the_guard(studio):
+    """Not only the routes listed above: whatever is added later is asked for too."""
+    from fastapi.routing import APIRoute
+
+    routes = [route for route in app_of(studio, LOGIN).routes if isinstance(route, APIRoute)]
+    assert len(routes) > 20
+    for route in routes:
+        guards = [dependency.call for dependency in route.dependant.dependencies]
+        assert any(type(guard).__name__ == "Guard" for guard in guards), route.path
+
+
+@pytest.mark.parametrize("login", [("ada", "wrong"), ("eve", "secret"), ("", "")])
+def test_a_wrong_login_stays_outside(guarded, login):
+    assert guarded.get("/api/health", auth=login).status_code == 401
+
+
+@pytest.mark.parametrize("header", ["Basic", "Basic !!!", "Bearer x", "Basic YWRh"])
+def test_a_broken_login_stays_outside(guarded, header):
+    assert guarded.get("/api/health", headers={"Authorization": header}).status_code == 401
+
+
+def test_the_right_login_comes_in(guarded):
+    assert guarded.get("/api/health", auth=LOGIN).status_code == 200
+
+
+def test_the_cookie_of_the_login_page_comes_in(studio):
+    app = app_of(studio, LOGIN)
+    app.tokens["token"] = "ada"
+    cookies = {"access-token-unsecure-test": "token"}
+    assert TestClient(app, cookies=cookies, base_url="http://studio.example").get("/api/health").status_code == 200
+    stranger = {"access-token-unsecure-test": "other"}
+    assert TestClient(app, cookies=stranger, base_url="http://studio.example").get("/api/health").status_code == 401
+
+
+@pytest.mark.parametrize("header", [{"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"}])
+def test_a_page_of_another_site_changes_nothing(client, header):
+    answer = client.post("/api/datasets", files={"file": ("a.json", b"[]")}, headers=header)
+    assert answer.status_code == 403
+    assert answer.json()["detail"]["code"] == "not_allowed"
+
+
+def test_the_own_page_may(client):
+    answer = client.post("/api/datasets", files={"file": ("a.json", b"[]")}, headers={"Origin": "http://127.0.0.1"})
+    assert answer.status_code == 422
+
+
+def test_a_foreign_name_for_this_machine_is_refused(studio):
+    """DNS rebinding: a page whose own name points at 127.0.0.1 would otherwise pass for this machine's user."""
+    rebound = TestClient(app_of(studio), base_url="http://evil.example")
+    assert rebound.get("/api/health").status_code == 400

@@ -1,0 +1,172 @@
+"""The main job by every door, with the real documentation, a real training and a real engine."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+from running_studio import RunningStudio
+from waiting import wait_until
+
+from sage_studio.settings import PROJECT
+
+README = (PROJECT / "README.md").read_text(encoding="utf-8")
+OVER = ("completed", "failed", "stopped")
+TRAINING_SECONDS = 300.0
+ENGINE_SECONDS = 300_000  # Playwright counts in milliseconds
+
+pytestmark = [pytest.mark.engine, pytest.mark.training]
+
+
+def blocks(language):
+    """The README's examples in one language."""
+    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
+
+
+@pytest.mark.browser
+def test_a_person_walks_from_the_documentation_to_the_chat(browser, studio):
+    """All five steps with mouse and keyboard, in Chinese."""
+    context = browser.new_context(locale="zh-CN", viewport={"width": 1440, "height": 900})
+    page = context.new_page()
+    faults = []
+    page.on("console", lambda message: faults.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.goto(studio.url)
+
+    expect(page.locator("#dataset-source")).to_contain_text("📚 使用 SAGE 官方文档")
+    page.locator("#dataset-source").get_by_text("📚 使用 SAGE 官方文档").click()
+    page.locator("#docs-prepare").click()
+    expect(page.locator("#dataset-report")).to_contain_text("sage-docs", timeout=60_000)
+    expect(page.locator("#dataset-preview tbody tr").first).to_be_visible()
+    page.locator("#dataset-train").click()
+
+    page.locator("#train-more").get_by_role("button").first.click()
+    page.locator("#field-max_samples input").first.fill("8")
+    page.locator("#field-num_train_epochs input").first.fill("1")
+    page.locator("#field-max_length input").first.fill("128")
+    page.locator("#train-start").click()
+    expect(page.locator("#run-head")).to_contain_text("Epoch", timeout=TRAINING_SECONDS * 1000)
+    page.reload()
+    task_id = wait_until(lambda: next(iter(studio.get("/api/finetune/tasks")), None))["id"]
+    wait_until(lambda: studio.get(f"/api/finetune/tasks/{task_id}")["status"] in OVER, TRAINING_SECONDS)
+
+    page.locator("#tasks-button").click()
+    row = page.locator(f'#tasks-table tr[data-key="{task_id}"]')
+    expect(row).to_contain_text("✅ 已完成", timeout=30_000)
+    row.click()
+    page.locator("#task-backend").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("确定要将此微调模型设置为 Studio 的对话后端吗？当前对话将使用此模型。")
+    page.keyboard.press("Escape")
+    expect(dialog).to_be_hidden()
+    assert studio.get("/api/models")["current"] is None, "Esc cancels"
+    page.locator("#task-backend").click()
+    page.get_by_role("dialog").locator("[data-answer=ok]").click()
+    served = task_id.replace("finetune-", "sage-finetuned-")
+    expect(page.locator("#backend-notice")).to_contain_text(f"✅ 已切换到微调模型: {served}", timeout=ENGINE_SECONDS)
+    expect(page.locator("#status-bar")).to_contain_text(served, timeout=30_000)
+
+    page.locator("#task-chat").click()
+    page.locator("#chat-message textarea").fill("什么是 SAGE？")
+    page.locator("#chat-send").click()
+    expect(page.locator("#chat-messages")).to_contain_text("tok/s", timeout=120_000)
+    expect(page.locator("#chat-messages")).to_contain_text(served)
+    page.locator("#chat-base").click()
+    wait_until(lambda: studio.get("/api/models")["current"] == "SmolLM2-135M-Instruct", 60)
+    assert not [fault for fault in faults if "favicon" not in fault]
+    context.close()
+    log = (studio.home / "studio.log").read_text(encoding="utf-8")
+    for line in (f"Registered model: {served}", f"Switched to model: {served}", "Loading model from "):
+        assert line in log
+
+
+def test_the_readmes_client_example_runs(studio, tmp_path):
+    """The example as printed, against this studio: it ends by printing the tuned model's answer."""
+    script = tmp_path / "example.py"
+    script.write_text(blocks("python")[0].replace("http://127.0.0.1:7860", studio.url), encoding="utf-8")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+    newest = studio.get("/api/finetune/tasks")[0]
+    assert newest["status"] == "completed"
+    assert studio.get("/api/models")["current"] == newest["served_name"]
+
+
+def test_the_readmes_rest_example_runs(studio, tmp_path):
+    """Each curl as printed; the training it starts is waited for, for the next test's sake."""
+    script = blocks("bash")[0].replace("http://127.0.0.1:7860", studio.url).replace("curl -s ", "curl -sf -w '\\n' ")
+    done = subprocess.run(["bash", "-e", "-c", script], capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    answers = [json.loads(line) for line in done.stdout.splitlines() if line.strip()]
+    assert answers[0]["status"] == "ok"
+    assert answers[1]["stats"]["total_samples"] > 5
+    assert answers[2]["status"] in ("queued", "preparing")
+    assert answers[3][0]["id"] == answers[2]["id"]
+    assert answers[4]["response"].strip()
+    task = answers[2]["id"]
+    wait_until(lambda: studio.get(f"/api/finetune/tasks/{task}")["status"] == "completed", TRAINING_SECONDS)
+
+
+def test_client_endpoints_bear_real_names_and_bilingual_faults(studio, tmp_path):
+    from gradio_client import Client, handle_file
+    from gradio_client.exceptions import AppError
+
+    client = Client(studio.url, verbose=False)
+    api = client.view_api(return_format="dict")["named_endpoints"]
+    expected = README.split("The endpoints are")[1].split("By REST")[0]
+    assert set(re.findall(r"`(/\w+)`", expected)) == set(api)
+    names = [parameter["parameter_name"] for parameter in api["/start_finetune"]["parameters"]]
+    assert {"model_name_or_path", "dataset_id", "learning_rate", "lora_r"} <= set(names)
+    with pytest.raises(AppError, match=r"必须大于.*must be greater"):
+        client.predict(model_name_or_path="x", dataset_id="y", learning_rate=0, api_name="/start_finetune")
+    rows = tmp_path / "rows.json"
+    rows.write_text('[{"instruction": "a?", "output": "b."}]', encoding="utf-8")
+    assert client.predict(handle_file(rows), api_name="/upload_dataset")["stats"]["total_samples"] == 1
+    with pytest.raises(AppError, match="not uploaded"):
+        client.predict({"path": "/etc/passwd"}, api_name="/upload_dataset")
+
+
+def test_streaming_and_unknown_models_by_rest(studio):
+    import httpx
+
+    body = {"message": "Say hello.", "stream": True, "max_tokens": 16, "temperature": 0}
+    with httpx.stream("POST", f"{studio.url}/api/chat", json=body, timeout=300) as answer:
+        events = [json.loads(line.removeprefix("data: ")) for line in answer.iter_lines() if line]
+    assert events[-1]["done"]
+    assert len(events) > 2
+    assert "".join(event["text"] for event in events).strip()
+    refused = httpx.post(f"{studio.url}/api/chat", json={"message": "x", "model": "nobody"}, timeout=60)
+    assert refused.status_code == 404
+    assert "nobody" in refused.json()["detail"]["message"]
+
+
+def test_killing_the_web_process_does_not_stop_the_training(new_home):
+    """The trainer lives on; the next studio shows it running, and then completed."""
+    home = new_home("killed")
+    first = RunningStudio(home).start()
+    rows = [{"instruction": f"What is {n} plus {n}?", "output": f"It is {2 * n}."} for n in range(32)]
+    dataset = first.post("/api/datasets", files={"file": ("sums.json", json.dumps(rows))})
+    config = {"model_name_or_path": "SmolLM2-135M-Instruct", "dataset_id": dataset["id"], "max_length": 64}
+    first.post("/api/finetune/start", json={"config": {**config, "num_train_epochs": 2}})
+    task = wait_until(lambda: _training(first), 180)
+    first.kill()
+    again = RunningStudio(home).start()
+    try:
+        seen = again.get(f"/api/finetune/tasks/{task['id']}")
+        assert seen["status"] == "training", "it is shown running"
+        wait_until(lambda: again.get(f"/api/finetune/tasks/{task['id']}")["status"] in OVER, TRAINING_SECONDS)
+        done = again.get(f"/api/finetune/tasks/{task['id']}")
+        assert done["status"] == "completed"
+        assert done["step"] == done["total_steps"]
+        assert Path(done["output_dir"], "adapter_model.safetensors").is_file()
+    finally:
+        again.stop()
+
+
+def _training(studio):
+    newest = studio.get("/api/finetune/tasks")[0]
+    assert newest["status"] not in OVER, newest
+    return newest if newest["status"] == "training" and newest["step"] else None
