@@ -26,15 +26,17 @@ MARKUP = re.compile(
     | (?P<icon>:(?:material|octicons|fontawesome|simple|twemoji)-[\w-]+:)
     | (?P<attributes>\{{:?\s*[.\#][^{{}}\n]*\}}|\{{:[^{{}}\n]*\}})
     | (?P<snippet>^[ \t]*-{{1,3}}8<-{{1,3}}[^\n]*$)
+    | (?P<directive>^[ \t]*:::[ \t]+[\w.]+[^\n]*(?:\n[ \t]+[^\n]+)*)
     """,
     re.VERBOSE | re.DOTALL | re.MULTILINE | re.IGNORECASE,
 )
-MARKS = re.compile(r"[`<\[{:]|8<")
+MARKS = re.compile(r"[`<\[{:]")
 INVISIBLE = re.compile(r"<(script|style|template|noscript)\b.*?(?:</\1\s*>|\Z)", re.DOTALL | re.IGNORECASE)
 TRAILING = re.compile(r"[ \t]+$", re.MULTILINE)
+EMPTY_ITEM = re.compile(r"^[ \t]*(?:[-*+]|\d+[.)])[ \t]*(?:\n|\Z)", re.MULTILINE)
 BLANK_LINES = re.compile(r"\n{3,}")
 EMPHASIS = re.compile(r"(\*\*|__|\*|~~)(?=\S)(.+?)(?<=\S)\1")
-EDGES = re.compile(r"^[^\w(\[<\"'《“`.]+|[^\w)\]>\"'》”`%+#?？!！.]+$")
+EDGES = re.compile(r"""^[^\w(\[<"'《“「【（`.]+|[^\w)\]>"'》”」】）`%+\#?？!！.]+$""")
 
 ADMONITION = re.compile(
     r"""(?P<indent>[ \t]*)(?:!!!|\?\?\?\+?|===!?\+?)[ \t]+
@@ -53,7 +55,7 @@ def clean_text(text: str) -> str:
         'See the guide and `a[0](x)`'
     """
     if MARKS.search(text):
-        text = MARKUP.sub(_plain, text)
+        text = EMPTY_ITEM.sub("", MARKUP.sub(_plain, text))
     text = TRAILING.sub("", text.expandtabs(4) if "\t" in text else text)
     return BLANK_LINES.sub("\n\n", text).strip("\n")
 

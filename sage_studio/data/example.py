@@ -4,7 +4,7 @@ Knows the shape of a row and of its origin. Knows no file format, no tokenizer a
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 Role = Literal["system", "user", "assistant"]
@@ -44,10 +44,12 @@ class Example:
 
     def to_json(self) -> dict[str, Any]:
         """The row as it stands in ``data.jsonl``: conversational prompt and completion, and the origin."""
+        origin = self.origin
+        values = {"file": origin.file, "row": origin.row, "heading": list(origin.heading), "commit": origin.commit}
         return {
-            "prompt": [asdict(message) for message in self.prompt],
+            "prompt": [{"role": message.role, "content": message.content} for message in self.prompt],
             "completion": [{"role": "assistant", "content": self.completion}],
-            "origin": {key: value for key, value in asdict(self.origin).items() if value not in (None, ())},
+            "origin": {key: value for key, value in values.items() if value},
         }
 
     @classmethod

@@ -4,7 +4,6 @@ Knows how a question is worded and what makes two rows the same. Knows nothing o
 """
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,12 +11,11 @@ from dataclasses import dataclass
 from sage_studio.data.dataset import Dropped, LeftOut
 from sage_studio.data.documents import parse_markdown
 from sage_studio.data.example import Example, Message, Origin
-from sage_studio.data.script import language_of_text
+from sage_studio.data.script import language_of_text, letters_in, prose_of
 from sage_studio.data.sizing import Part, is_short, parts_of
 from sage_studio.text import Text
 
 SEPARATOR = " › "
-INLINE_CODE = re.compile(r"`[^`\n]*`|https?://\S+")
 FEW_LETTERS = 10
 
 EMPTY = Text("document without text", "文档没有正文")
@@ -115,16 +113,12 @@ def _question(each: Titled, place: str) -> str:
 
 def _language(part: Part) -> str:
     """By the prose; with the headings where it is scarce; by the code too where that is all there is."""
-    text = "\n".join(INLINE_CODE.sub("", piece.text) for piece in part.pieces if piece.kind != "code")
-    if _letters(text) < FEW_LETTERS:
+    text = prose_of(part.text)
+    if letters_in(text) < FEW_LETTERS:
         text = f"{text}\n{' '.join(part.path)}"
-    if _letters(text) < FEW_LETTERS:
+    if letters_in(text) < FEW_LETTERS:
         text = part.text
     return language_of_text(text)
-
-
-def _letters(text: str) -> int:
-    return sum(map(str.isalpha, text))
 
 
 def _place(file: str, part: Part) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from sage_studio.data.dataset import DatasetStats, Dropped
 from sage_studio.data.example import Example
-from sage_studio.data.script import estimate_tokens, language_of_text
+from sage_studio.data.script import estimate_tokens, language_of_text, letters_in, prose_of
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -24,6 +24,8 @@ SAMPLE_EVERY = 50
 BINS = 20
 NICE = (1, 2, 5)
 TAIL = 0.99
+FEW_LETTERS = 10
+READ_FOR_LANGUAGE = 1000
 
 
 class Report:
@@ -53,7 +55,7 @@ class Report:
         self._rows += 1
         self._chars += chars
         self._longest = max(self._longest, chars)
-        self._languages[language_of_text(example.completion)] += 1
+        self._languages[_language(example)] += 1
         digest = hashlib.blake2b("\0".join(texts).encode(), digest_size=8).digest()
         if digest in self._hashes:
             self._duplicates += 1
@@ -97,6 +99,12 @@ def histogram(lengths: Counter[int]) -> tuple[tuple[int, int], ...]:
         (width * (index + 1) if index < BINS - 1 else max(longest, width * BINS), bins[index])
         for index in range(max(bins) + 1)
     )
+
+
+def _language(example: Example) -> str:
+    """Of the answer's prose; an answer that is nothing but code has the language of its question."""
+    prose = prose_of(example.completion)[:READ_FOR_LANGUAGE]
+    return language_of_text(prose if letters_in(prose[:200]) >= FEW_LETTERS else example.prompt[-1].content)
 
 
 def _quantile(lengths: Counter[int], share: float) -> int:

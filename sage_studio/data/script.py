@@ -6,13 +6,28 @@ Knows character classes. Knows no tokenizer and no row.
 import re
 
 HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
-OTHER_EAST_ASIAN = re.compile(r"[\u3040-\u30ff\uac00-\ud7af]")
 LATIN_WORD = re.compile(r"[A-Za-z]{2,}")
 OTHER_LETTER = re.compile(r"[\u0370-\u1fff\u2c00-\u2dff\u3040-\u30ff\uac00-\ud7af]")
 WORD = re.compile(r"\w")
+CODE = re.compile(
+    r"^[ >]*(?P<fence>`{3,}|~{3,}).*?(?:^[ >]*(?P=fence)[`~]*[ \t]*$|\Z)|`[^`\n]*`", re.DOTALL | re.MULTILINE
+)
+ADDRESS = re.compile(r"https?://\S+")
 
 TOKENS_PER_HAN = 0.7
 TOKENS_PER_OTHER = 0.27
+
+
+def prose_of(text: str) -> str:
+    """A Markdown text without its code and its web addresses."""
+    if "`" in text or "~~~" in text:
+        text = CODE.sub("", text)
+    return ADDRESS.sub("", text) if "://" in text else text
+
+
+def letters_in(text: str) -> int:
+    """How many letters of any script."""
+    return sum(map(str.isalpha, text))
 
 
 def language_of_text(text: str) -> str:
@@ -36,9 +51,12 @@ def language_of_text(text: str) -> str:
 
 
 def estimate_tokens(text: str) -> int:
-    """About how many tokens a multilingual tokenizer makes: 0.7 per Han character, 0.27 per other character."""
-    han = 0 if text.isascii() else len(HAN.findall(text))
-    return round(han * TOKENS_PER_HAN + (len(text) - han) * TOKENS_PER_OTHER)
+    """About how many tokens a multilingual tokenizer makes: 0.7 per Han character, 0.27 per Latin one.
+
+    A character outside ASCII is weighed by its length in UTF-8, which is 3 bytes for a Han character.
+    """
+    wide = 0 if text.isascii() else (len(text.encode(errors="replace")) - len(text)) // 2
+    return round(wide * TOKENS_PER_HAN + max(0, len(text) - wide) * TOKENS_PER_OTHER)
 
 
 def useful_chars(text: str) -> int:

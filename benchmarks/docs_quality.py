@@ -1,0 +1,140 @@
+"""How good the rows are that the studio makes of a documentation, beside a plain split at ``#`` lines.
+
+    python benchmarks/docs_quality.py [REPOSITORY]
+
+REPOSITORY: a git address, a folder or a bundle; the setting ``docs_repo`` without it. Everything is measured by this
+file's own, simpler means, so that the converter is not its own judge: fences by their marks, languages by counting
+letters. The plain split leaves out answers below the studio's own minimum, 40 characters, which is kind to it.
+"""
+
+import re
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from sage_studio.data.docs_processor import SAGEDocsProcessor
+from sage_studio.data.repository import DocsRepository
+from sage_studio.settings import load_settings
+
+FENCE = re.compile(r"^[ >]*(?:[-*+]|\d+[.)])?[ ]*(`{3,}|~{3,})([^`]*)$")
+HEADING = re.compile(r"^#{1,6}[ \t]+(.+)$")
+HAN = re.compile(r"[\u4e00-\u9fff]")
+LATIN = re.compile(r"[A-Za-z]+")
+PLAIN_MIN = 40
+CODE = re.compile(r"^[ >]*```.*?^[ >]*```[ \t]*$|`[^`\n]*`|https?://\S+", re.DOTALL | re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A question, its answer, and the line of the file where its title stands."""
+
+    question: str
+    answer: str
+    file: str
+    line: int
+
+
+def main() -> None:
+    """Print the table."""
+    with tempfile.TemporaryDirectory() as home:
+        chosen = {"docs_repo": sys.argv[1]} if len(sys.argv) > 1 else {}
+        settings = load_settings(home=Path(home), **chosen)
+        docs = SAGEDocsProcessor(settings)
+        print(f"Fetching {docs.source} ...", file=sys.stderr)
+        docs.download_docs()
+        fresh = SAGEDocsProcessor(settings)
+        begin = time.process_time()
+        ours = [
+            Row(row["instruction"], row["output"], row["origin"]["file"], row["origin"]["row"])
+            for row in fresh.convert_markdown_to_qa()
+        ]
+        our_seconds = time.process_time() - begin
+        files = {file: content.decode("utf-8", "replace") for file, content in DocsRepository(settings).documents()}
+        begin = time.process_time()
+        plain = [row for file, text in files.items() for row in plain_split(file, text)]
+        plain_seconds = time.process_time() - begin
+        fenced = {file: lines_in_fences(text) for file, text in files.items()}
+        print(f"\n{docs.source} at {docs.commit}: {len(files)} files, {sum(map(len, files.values())):,} characters\n")
+        print_table(measures(plain, fenced, plain_seconds), measures(ours, fenced, our_seconds))
+        for each in fresh.dropped:
+            print(f"left out: {each.count} x {each.reason.en}")
+
+
+def plain_split(file: str, text: str) -> Iterable[Row]:
+    """The baseline: every line that begins with ``#`` is a title, what follows it the answer."""
+    title, line, body = "", 0, list[str]()
+    for number, each in enumerate([*text.split("\n"), "# end"], 1):
+        found = HEADING.match(each)
+        if not found:
+            body.append(each)
+            continue
+        answer = "\n".join(body).strip()
+        if title and len(answer) >= PLAIN_MIN:
+            yield Row(f"请介绍 SAGE 框架中关于 {title} 的内容", answer, file, line)
+        title, line, body = found[1].strip(), number, []
+
+
+def lines_in_fences(text: str) -> set[int]:
+    """Line numbers inside code fences, told by the marks alone."""
+    inside, mark = set[int](), ""
+    for number, line in enumerate(text.split("\n"), 1):
+        found = FENCE.match(line)
+        if mark:
+            if found and found[1].startswith(mark) and not found[2].strip():
+                mark = ""
+            else:
+                inside.add(number)
+        elif found:
+            mark = found[1]
+    return inside
+
+
+def measures(rows: Sequence[Row], fenced: dict[str, set[int]], seconds: float) -> list[str]:
+    """The figures of one way of converting, as texts."""
+    asked = Counter(row.question for row in rows)
+    judged = [agrees for row in rows if (agrees := language_agrees(row)) is not None]
+    in_fence = sum(row.line in fenced[row.file] for row in rows)
+    return [
+        f"{len(rows):,}",
+        f"{in_fence:,} ({in_fence / len(rows):.1%})",
+        f"{sum(count for count in asked.values() if count > 1):,}",
+        f"{len(rows) - len({' '.join(row.answer.split()) for row in rows}):,}",
+        f"{max(len(row.answer) for row in rows):,}",
+        f"{sum(judged) / max(1, len(judged)):.1%} of {len(judged):,}",
+        f"{seconds:.2f}",
+    ]
+
+
+def language_agrees(row: Row) -> bool | None:
+    """Whether the question's language is the prose's; None where the prose has too few letters to tell."""
+    prose = CODE.sub("", row.answer)
+    han, latin = len(HAN.findall(prose)), len(LATIN.findall(prose))
+    if han + latin < 10:
+        return None
+    return row.question.startswith("请") == (han >= latin)
+
+
+def print_table(plain: Sequence[str], ours: Sequence[str]) -> None:
+    """Two columns, one line a measure."""
+    names = (
+        "rows",
+        "titled by text inside a code fence",
+        "rows that share their question",
+        "answers that are exact copies",
+        "longest answer, characters",
+        "question in the language of the prose",
+        "CPU seconds on one core",
+    )
+    print(f"{'':40}{'split at #':>18}{'the studio':>18}")
+    for name, left, right in zip(names, plain, ours, strict=True):
+        print(f"{name:40}{left:>18}{right:>18}")
+
+
+if __name__ == "__main__":
+    main()
