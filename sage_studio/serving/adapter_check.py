@@ -17,7 +17,7 @@ from sage_studio.text import NOTHING, Text
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 PLAIN_INITS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
-"""Inits that leave the base as it is. The others (PiSSA, OLoRA, CorDA, LoftQ) change the base when an adapter is loaded."""
+"""Inits that leave the base as it is. The others (PiSSA, OLoRA, CorDA, LoftQ) change it when an adapter is loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +61,8 @@ def check_adapter(folder: Path, base: str, engine: EngineKind, max_rank: int) ->
         max_rank: the largest rank that engine takes.
 
     Raises:
-        InvalidModel: the folder is gone or half-written, holds NaN, belongs to another base, or is of a sort that the engine
-            cannot serve; the message names what, the hint the remedy.
+        InvalidModel: the folder is gone or half-written, holds NaN, belongs to another base, or is of a sort that the
+            engine cannot serve; the message names what, the hint the remedy.
     """
     config = _read_config(folder)
     _check_base(config, base)
@@ -128,8 +128,8 @@ def _check_sort(config: dict[str, Any]) -> None:
         raise _unsupported(
             f"init_lora_weights={init!r}",
             Text(
-                "Such an adapter changes its base. Save it with path_initial_model_for_weight_conversion, or train with "
-                "the default init.",
+                "Such an adapter changes its base. Save it with path_initial_model_for_weight_conversion, or train "
+                "with the default init.",
                 "这类适配器会改动基座。请用 path_initial_model_for_weight_conversion 保存，或以默认初始化训练。",
             ),
         )

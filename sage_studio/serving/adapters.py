@@ -1,7 +1,7 @@
 """The adapters that the running engine holds: checked, copied to a path of their own, loaded, tried and taken down.
 
-A name and a path are used once: vLLM keys its prefix cache by both, so a second use could answer from old weights. Knows the
-rules of loading; knows nothing of which model is current.
+A name and a path are used once: vLLM keys its prefix cache by both, so a second use could answer from old weights.
+Knows the rules of loading; knows nothing of which model is current.
 """
 
 import logging

@@ -58,7 +58,8 @@ def choose_engine(settings: Settings) -> EngineChoice:
             Text(
                 "Install it, name another environment's Python in SAGE_STUDIO_VLLM_PYTHON, or set "
                 "SAGE_STUDIO_ENGINE=transformers.",
-                "请安装 vLLM，或用 SAGE_STUDIO_VLLM_PYTHON 指定其他环境的 Python，或设置 SAGE_STUDIO_ENGINE=transformers。",
+                "请安装 vLLM，或用 SAGE_STUDIO_VLLM_PYTHON 指定其他环境的 Python，"
+                "或设置 SAGE_STUDIO_ENGINE=transformers。",
             ),
         )
     python = settings.vllm_python or sys.executable

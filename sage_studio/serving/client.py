@@ -1,7 +1,7 @@
 """Talking to an engine in the OpenAI protocol, with vLLM's routes for adapters and figures.
 
-Knows HTTP, server-sent events and what an engine's errors mean. Knows nothing of which model should answer, nor of how an
-engine is started.
+Knows HTTP, server-sent events and what an engine's errors mean. Knows nothing of which model should answer, nor of how
+an engine is started.
 """
 
 import json

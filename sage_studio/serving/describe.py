@@ -25,7 +25,7 @@ def describe_model(name: str, path: str, config: Mapping[str, Any], outputs: Pat
     Args:
         name: what clients are to ask for.
         path: the model's folder, or for a base its hub id.
-        config: ``kind`` (guessed from the folder), ``base`` (read from the adapter), ``base_name``, ``trust_remote_code``.
+        config: ``kind`` (else guessed), ``base`` (else read from the adapter), ``base_name``, ``trust_remote_code``.
         outputs: where the studio's own tuned models lie.
 
     Raises:

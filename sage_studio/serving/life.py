@@ -1,7 +1,7 @@
 """The one engine of this machine: found, started, drained, revived once after a crash, stopped.
 
-Knows the engine's record and its process. Knows nothing of which model is current; the registry calls it with the turn held
-(`VLLMRegistry` lets one change happen at a time).
+Knows the engine's record and its process. Knows nothing of which model is current. What changes the engine expects the
+turn to be held (`sage_studio.serving.switching.Turn`).
 """
 
 import logging
@@ -10,6 +10,8 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+
+import psutil
 
 from sage_studio.errors import EngineUnavailable
 from sage_studio.serving.choice import EngineChoice
@@ -90,7 +92,7 @@ class EngineLife:
             self._state.add_engine(record)
         else:
             record = spawn_engine(choice.kind, base, choice.make, self.folder, self.log)
-            self._record(replace(record, restarts=restarts))
+            self._record(replace(record, restarts=restarts, owner_pid=self._owner()))
         engine = self.recorded()
         if engine is None:
             raise EngineUnavailable(Text("The engine was stopped while it started.", "引擎在启动过程中被停止。"))
@@ -140,6 +142,11 @@ class EngineLife:
             LocalEngine(record, self.log).stop()  # what is not on record would never be found again
             raise
 
+    def _owner(self) -> int:
+        """Who stops the engine: the studio of this home while it runs, even if a script starts the engine."""
+        keeper = self._state.keeper()
+        return keeper if keeper is not None and psutil.pid_exists(keeper) else os.getpid()
+
     def _await(self, engine: Engine) -> None:
         try:
             if isinstance(engine, LocalEngine):
@@ -150,7 +157,7 @@ class EngineLife:
             self._state.remove_engine(engine.record, Failure(engine.record.base.name, error.message, self.log))
             raise
         self._state.set_phase(engine.record, "ready")
-        self._state.set_owner(engine.record, os.getpid())
+        self._state.set_owner(engine.record, self._owner())
         logger.info("The %s engine is ready at %s", engine.record.kind, engine.record.url)
 
     def _drain(self, engine: Engine) -> None:

@@ -1,7 +1,7 @@
 """Which model answers: the models of this machine, the current one, and answers from any of them.
 
-One instance per process (`sage_studio.serving.vllm_registry`), one truth per machine (``studio.db``). Knows the models and
-the rules about them; knows nothing of tasks, widgets or routes.
+One instance per process (`sage_studio.serving.vllm_registry`), one truth per machine (``studio.db``). Knows the models
+and the rules about them; knows nothing of tasks, widgets or routes.
 """
 
 import atexit
@@ -92,6 +92,7 @@ class VLLMRegistry:
             if engine is not None and not engine.alive():
                 house.life.stop()  # what a killed engine left behind on the card
                 engine = None
+            house.state.set_keeper(os.getpid())
             if engine is not None:
                 house.state.set_owner(engine.record, os.getpid())
                 logger.info("Adopted the %s engine at %s", engine.record.kind, engine.record.url)
@@ -104,7 +105,11 @@ class VLLMRegistry:
     def close(self) -> None:
         """Stop the engine if this process started or adopted it, unless ``keep_engine``."""
         house = self._configured
-        if house is None or house.settings.keep_engine or not house.settings.database_path.exists():
+        if house is None or not house.settings.database_path.exists():
+            return
+        if house.state.keeper() == os.getpid():
+            house.state.set_keeper(None)
+        if house.settings.keep_engine:
             return
         engine = house.life.recorded()
         if engine is not None and engine.record.owner_pid == os.getpid():

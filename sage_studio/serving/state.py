@@ -20,8 +20,9 @@ CREATE TABLE IF NOT EXISTS models (
   created_at REAL NOT NULL, config TEXT NOT NULL, size_bytes INTEGER NOT NULL, last_used_at REAL);
 CREATE TABLE IF NOT EXISTS engines (
   id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, base TEXT NOT NULL, base_name TEXT NOT NULL,
-  trust_remote_code INTEGER NOT NULL, rank INTEGER NOT NULL, url TEXT NOT NULL, key TEXT NOT NULL, pid INTEGER, create_time REAL,
-  owner_pid INTEGER, phase TEXT NOT NULL, started_at REAL NOT NULL, ready_at REAL, restarts INTEGER NOT NULL);
+  trust_remote_code INTEGER NOT NULL, rank INTEGER NOT NULL, url TEXT NOT NULL, key TEXT NOT NULL,
+  pid INTEGER, create_time REAL, owner_pid INTEGER, phase TEXT NOT NULL,
+  started_at REAL NOT NULL, ready_at REAL, restarts INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS engine_adapters (
   id INTEGER PRIMARY KEY AUTOINCREMENT, engine INTEGER NOT NULL, model TEXT NOT NULL, path TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS engine_starts (
@@ -140,8 +141,8 @@ class ServingState:
             sql.execute("DELETE FROM engine_adapters")
             sql.execute("DELETE FROM serving WHERE key='failure'")
             sql.execute(
-                "INSERT INTO engines (kind, base, base_name, trust_remote_code, rank, url, key, pid, create_time, owner_pid,"
-                " phase, started_at, ready_at, restarts) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                "INSERT INTO engines (kind, base, base_name, trust_remote_code, rank, url, key, pid, create_time,"
+                " owner_pid, phase, started_at, ready_at, restarts) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
                 (
                     record.kind,
                     record.base.location,
@@ -186,6 +187,15 @@ class ServingState:
         with self._database.transaction() as sql:
             sql.execute("UPDATE engines SET owner_pid=? WHERE id=?", (pid, engine.id))
 
+    def keeper(self) -> int | None:
+        """The pid of the studio that keeps every engine of this home, whoever starts it; None if none runs."""
+        value = self._value("keeper")
+        return int(value) if value is not None else None
+
+    def set_keeper(self, pid: int | None) -> None:
+        """Note that a studio runs, or that it ends."""
+        self._set_value("keeper", str(pid) if pid is not None else None)
+
     def remove_engine(self, engine: EngineRecord, failure: Failure | None = None) -> None:
         """Forget an engine and what it held; ``failure`` says why, if it did not end in order."""
         with self._database.transaction() as sql:
@@ -206,8 +216,7 @@ class ServingState:
 
     def clear_failure(self) -> None:
         """Forget why the last engine ended."""
-        with self._database.transaction() as sql:
-            sql.execute("DELETE FROM serving WHERE key='failure'")
+        self._set_value("failure", None)
 
     def expected_seconds(self, kind: str, base: str) -> float | None:
         """How long the last start of such an engine with this base took; None if there was none."""
@@ -249,15 +258,18 @@ class ServingState:
 
     def set_current(self, name: str | None) -> None:
         """Choose the model that answers when none is named."""
-        with self._database.transaction() as sql:
-            if name is None:
-                sql.execute("DELETE FROM serving WHERE key='current'")
-            else:
-                sql.execute("INSERT OR REPLACE INTO serving VALUES ('current', ?)", (name,))
+        self._set_value("current", name)
 
     def _value(self, key: str) -> str | None:
         rows = self._database.rows("SELECT value FROM serving WHERE key=?", (key,))
         return str(rows[0]["value"]) if rows else None
+
+    def _set_value(self, key: str, value: str | None) -> None:
+        with self._database.transaction() as sql:
+            if value is None:
+                sql.execute("DELETE FROM serving WHERE key=?", (key,))
+            else:
+                sql.execute("INSERT OR REPLACE INTO serving VALUES (?,?)", (key, value))
 
     def _model(self, row: sqlite3.Row) -> RegisteredModel:
         config: dict[str, Any] = json.loads(row["config"])

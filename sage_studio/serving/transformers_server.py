@@ -1,7 +1,7 @@
 """The fallback engine: one base model and its LoRA adapters behind the routes that vLLM has, for machines without vLLM.
 
-Run as ``python -m sage_studio.serving.transformers_server``; the key comes in ``VLLM_API_KEY``. It answers one chat at a
-time. Knows transformers, peft and the OpenAI protocol; knows nothing of the studio around it.
+Run as ``python -m sage_studio.serving.transformers_server``; the key comes in ``VLLM_API_KEY``. It answers one chat at
+a time. Knows transformers, peft and the OpenAI protocol; knows nothing of the studio around it.
 """
 
 import argparse
@@ -25,7 +25,6 @@ from pydantic import BaseModel, Field
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
-    StoppingCriteria,
     StoppingCriteriaList,
     TextIteratorStreamer,
 )
@@ -51,8 +50,8 @@ class AdapterRequest(BaseModel):
     lora_path: str = ""
 
 
-class Cancelled(StoppingCriteria):
-    """Ends a generation when its event is set."""
+class Cancelled:
+    """A stopping criterion that ends a generation when its event is set."""
 
     def __init__(self) -> None:
         self.event = threading.Event()

@@ -49,9 +49,9 @@ def vllm_command(settings: Settings, cards: Plan, python: str, base: Base, port:
 def vllm_environment(cards: Plan, cores: int, base: Base) -> dict[str, str]:
     """Environment variables that vLLM reads.
 
-    On a CPU vLLM by itself keeps one core free and adds a process between the scheduler and the one worker: on two cores that
-    costs half of the speed and 8 s of the start. Both are turned off, and the threads are left to the system, so that a
-    training beside it is not pinned to the same core.
+    On a CPU vLLM by itself keeps one core free and adds a process between the scheduler and the one worker: on two
+    cores that costs half of the speed and 8 s of the start. Both are turned off, and the threads are left to the
+    system, so that a training beside it is not pinned to the same core.
     """
     env = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_COLOR": "0"}
     if Path(base.location).is_absolute():
@@ -67,8 +67,8 @@ def vllm_environment(cards: Plan, cores: int, base: Base) -> dict[str, str]:
 def vllm_rank(settings: Settings, hardware: Hardware, rank: int) -> int:
     """The ``max_lora_rank`` to start with for an adapter of a rank; 0 for a base model alone.
 
-    A card's kernels skip the room that an adapter does not fill, so the operator's limit costs nothing there. The CPU build
-    computes with all of it: at 64 in place of 16, a tuned model answers a third slower. So there it grows as needed.
+    On a card the operator's limit costs little. The CPU build computes with all the room, filled or not: at 64 in
+    place of 16 a tuned model answers a third slower. So there it grows as needed.
     """
     return lora_rank_for(settings.max_lora_rank if hardware.has_gpu else max(CPU_RANK, rank))
 

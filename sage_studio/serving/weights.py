@@ -16,7 +16,12 @@ from sage_studio.text import Text
 MAX_HEADER = 100 << 20
 PIECE = 1 << 24
 BF16_EXPONENT = np.uint16(0x7F80)
-FLOATS = {"BF16": np.dtype("<u2"), "F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
+FLOATS: dict[str, np.dtype[Any]] = {
+    "BF16": np.dtype("<u2"),
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,7 @@ def _tensor(name: str, facts: dict[str, list[int]], data: int) -> Tensor:
 
 
 def _is_finite(path: Path, tensor: Tensor) -> bool:
-    kind: np.dtype[Any] | None = FLOATS.get(tensor.dtype)
+    kind = FLOATS.get(tensor.dtype)
     if kind is None or tensor.begin == tensor.end:
         return True
     values = np.memmap(path, dtype=np.uint8, mode="r", offset=tensor.begin, shape=(tensor.end - tensor.begin,))

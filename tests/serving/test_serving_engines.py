@@ -1,0 +1,119 @@
+"""The same story with each real engine: a base model, a fresh adapter, switches, cancel, a long prompt, a crash."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from sage_studio.database import Database
+from sage_studio.errors import InvalidInput
+from sage_studio.serving.registry import VLLMRegistry
+from sage_studio.serving.types import EngineState
+from sage_studio.serving.vllm import vllm_installed
+from sage_studio.settings import load_settings
+
+pytestmark = pytest.mark.engine
+
+QUESTION = [{"role": "user", "content": "Name the capital of France."}]
+
+
+@pytest.fixture(scope="module")
+def fresh_adapter(built_in_model, tmp_path_factory) -> Path:
+    """A LoRA adapter with random weights: the model answers otherwise than its base."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    folder = tmp_path_factory.mktemp("adapter") / "fresh"
+    torch.manual_seed(3)
+    base = AutoModelForCausalLM.from_pretrained(built_in_model, dtype=torch.bfloat16)
+    config = LoraConfig(r=8, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+    get_peft_model(base, config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module", params=["transformers", "vllm"])
+def served(request, built_in_model, fresh_adapter, tmp_path_factory):
+    """A registry with a real engine, its base model current."""
+    if request.param == "vllm" and not vllm_installed():
+        pytest.skip("vLLM is not installed in this environment")
+    settings = load_settings(home=tmp_path_factory.mktemp(request.param), engine=request.param)
+    registry = VLLMRegistry()
+    registry.configure(settings, Database(settings.database_path))
+    registry.register_model("base", str(built_in_model), {"kind": "base"})
+    registry.register_model("fresh", str(fresh_adapter), {"base": str(built_in_model), "base_name": "base"})
+    registry.switch_model("base")
+    yield registry
+    registry.close()
+    assert registry.status().state is EngineState.DOWN
+
+
+def answer(registry, **options):
+    chunks = list(registry.stream(QUESTION, **{"temperature": 0, "max_tokens": 24, **options}))
+    return "".join(chunk.text for chunk in chunks), chunks[-1]
+
+
+def until(condition, seconds=30.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.05)
+
+
+def test_switching_to_a_fresh_adapter_and_back(served):
+    said, end = answer(served)
+    assert "Paris" in said
+    assert (end.model, end.done) == ("base", True)
+    assert end.completion_tokens > 0
+    assert end.prompt_tokens > 0
+    assert end.first_token_seconds > 0
+    pid = served._house.life.recorded().record.pid
+
+    started = time.perf_counter()
+    served.switch_model("fresh")
+    assert time.perf_counter() - started < 10, "an adapter is loaded hot"
+    tuned, end = answer(served)
+    assert end.model == "fresh"
+    assert tuned != said
+
+    served.switch_model("base")
+    assert answer(served)[0] == said
+    assert answer(served, model="fresh")[0] == tuned
+    assert served._house.life.recorded().record.pid == pid
+
+
+def test_a_stream_that_is_closed_ends_in_the_engine(served):
+    stream = served.stream([{"role": "user", "content": "Tell a very long story."}], temperature=0, max_tokens=1500)
+    next(stream)
+    assert served.metrics()["vllm:num_requests_running"] == 1
+    stream.close()
+    until(lambda: served.metrics()["vllm:num_requests_running"] == 0)
+
+
+def test_an_answer_stops_where_it_is_told_to(served):
+    said, end = answer(served, stop=[" Paris"])
+    assert "Paris" not in said
+    assert end.finish_reason == "stop"
+    assert answer(served, max_tokens=2)[1].finish_reason == "length"
+
+
+def test_a_prompt_that_is_too_long_names_the_limit(served):
+    with pytest.raises(InvalidInput, match="2048 tokens"):
+        served.generate("word " * 3000)
+    assert "Paris" in answer(served)[0], "the engine goes on"
+
+
+def test_after_a_kill_the_next_question_is_answered_with_the_adapter_loaded_again(served):
+    served.switch_model("fresh")
+    tuned, _ = answer(served)
+    record = served._house.life.recorded().record
+    children = psutil.Process(record.pid).children(recursive=True)
+    os.kill(record.pid, signal.SIGKILL)
+    until(lambda: served.status().state is EngineState.FAILED)
+    again, end = answer(served)
+    assert (again, end.model) == (tuned, "fresh")
+    assert served.status().state is EngineState.READY
+    assert not any(child.is_running() for child in children), "nothing of the killed engine is left"
