@@ -22,6 +22,8 @@ from sage_studio.text import Text
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 300.0
 QUICK_SECONDS = 2.0
+IDLE_SECONDS = 3.0
+"""Shorter than the 5 s after which the servers close an idle connection, so that none is used while it is closed."""
 LIMIT = re.compile(r"(?:context length (?:is )?\(?|maximum of )(\d+)")
 METRIC = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
 
@@ -44,7 +46,7 @@ class EngineClient:
     def __init__(self, url: str, key: str) -> None:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         timeout = httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=20)
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=IDLE_SECONDS)
         self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout, limits=limits, trust_env=False)
         self._server = url.removesuffix("/v1")
 

@@ -54,6 +54,8 @@ class EngineLife:
             return None
         with self._opening:
             if self._opened is None or self._opened.record.id != record.id:
+                if self._opened is not None:
+                    self._opened.client.close()
                 self._opened = open_engine(record, self.log)
             self._opened.record = record
             return self._opened
@@ -98,6 +100,14 @@ class EngineLife:
             raise EngineUnavailable(Text("The engine was stopped while it started.", "引擎在启动过程中被停止。"))
         self._await(engine)
         return engine
+
+    def fits(self, engine: Engine) -> bool:
+        """Whether an engine on record is of the kind, and at the address, that the settings now name."""
+        try:
+            kind = self._choose().kind
+        except EngineUnavailable:
+            return False
+        return engine.record.kind == kind and (kind != "openai" or engine.record.url == self._settings.engine_url)
 
     def stop(self) -> None:
         """End the engine on record, and whatever a dead one left behind."""
@@ -172,4 +182,6 @@ class EngineLife:
 
 
 def _holds(engine: Engine, base: Base) -> bool:
-    return engine.record.base.location == base.location and engine.record.base.rank >= base.rank
+    record = engine.record
+    same = record.base.location == base.location and record.base.rank >= base.rank
+    return same or record.kind == "openai"  # what someone else's server holds shows when it is asked

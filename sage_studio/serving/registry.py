@@ -89,8 +89,8 @@ class VLLMRegistry:
         house = self._house
         with house.turn.taken():
             engine = house.life.recorded()
-            if engine is not None and not engine.alive():
-                house.life.stop()  # what a killed engine left behind on the card
+            if engine is not None and not (engine.alive() and house.life.fits(engine)):
+                house.life.stop()  # ends also what a killed engine left behind on the card
                 engine = None
             house.state.set_keeper(os.getpid())
             if engine is not None:
@@ -300,7 +300,9 @@ class VLLMRegistry:
         settings = house.settings
         choice = house.choose()
         probe = external_record(choice.kind, Base("", ""), settings.engine_url, settings.engine_api_key)
-        names = ExternalEngine(probe).client.models(quick=True)
+        client = ExternalEngine(probe).client
+        names = client.models(quick=True)
+        client.close()
         for name in names:
             self.register_model(name, name, {"kind": "external"})
         if names:
