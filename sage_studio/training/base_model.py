@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from sage_studio.errors import InvalidModel
@@ -18,6 +19,8 @@ from sage_studio.training.progress import Job, Reason
 from sage_studio.training.recipe import Recipe
 
 ALL_LINEAR = "all-linear"
+UNUSABLE = (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError)
+"""What transformers raises for a folder or a hub id that is no model it can load."""
 EAGER_LENGTH = 1024
 """On a CPU plain attention is the faster one up to about here; its memory grows with the square of the length."""
 
@@ -26,7 +29,7 @@ def load_tokenizer(job: Job) -> Any:
     """The model's tokenizer. Raises `InvalidModel`."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(job.model_location, trust_remote_code=job.trust_remote_code)
-    except (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError) as error:
+    except UNUSABLE as error:
         raise _unusable(job, error) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -51,12 +54,8 @@ def load_model(job: Job, recipe: Recipe, dtype: Any) -> Any:
         model = AutoModelForCausalLM.from_pretrained(
             job.model_location, trust_remote_code=job.trust_remote_code, **options
         )
-    except (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+    except (*UNUSABLE, RuntimeError, SafetensorError) as error:
         raise _unusable(job, error) from error
-    except Exception as error:
-        if type(error).__module__.startswith("safetensors"):  # its error is a plain Exception
-            raise _unusable(job, error) from error
-        raise
     model.config.use_cache = False
     return model
 
@@ -108,10 +107,10 @@ def _quantization(recipe: Recipe, dtype: Any) -> Any:
     )
 
 
-def _unusable(job: Job, error: BaseException) -> Exception:
+def _unusable(job: Job, error: Exception) -> Exception:
     reason, _, __ = explain(error)
     if reason in (Reason.MEMORY, Reason.DISK):
-        return error if isinstance(error, Exception) else RuntimeError(str(error))
+        return error
     said = str(error).strip().partition("\n")[0][:300]
     hint = NOTHING if Path(job.model_location).is_absolute() else HUB
     return InvalidModel(

@@ -75,8 +75,9 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers ships no 
         tally.tokens_per_second = (state.num_input_tokens_seen - self._first_tokens) / max(seconds, 1e-9)
 
     def _seconds_left(self, state: TrainerState, now: float) -> float:
-        done = max(state.global_step - self._first_step, 1)
-        return (now - self._began) / done * float(state.max_steps - state.global_step)
+        done: int = max(state.global_step - self._first_step, 1)
+        left: int = state.max_steps - state.global_step
+        return (now - self._began) / done * left
 
     def _say(self, state: TrainerState, logs: dict[str, float], speed: float, left: float) -> None:
         used, total = memory_gb()

@@ -1,7 +1,7 @@
 """How a training child is stopped: SIGTERM is a request, honoured at the next safe moment.
 
-Knows the signal and whether it may interrupt what is being done. Imports nothing but the standard library, so that a stop
-is heard from the first instant on. Knows nothing of checkpoints.
+Knows the signal and whether it may interrupt what is being done. Imports nothing but the standard library, so that a
+stop is heard from the first instant on. Knows nothing of checkpoints.
 """
 
 import signal

@@ -21,7 +21,6 @@ from sage_studio.training.reporting import Reporter
 from sage_studio.training.run import Run
 from sage_studio.training.stopping import Stopped
 
-
 SAME = {
     "num_train_epochs",
     "per_device_train_batch_size",
