@@ -5,7 +5,6 @@ and the rules about them; knows nothing of tasks, widgets or routes.
 """
 
 import atexit
-import functools
 import logging
 import os
 import threading
@@ -15,35 +14,19 @@ from typing import Any
 
 from sage_studio.database import Database
 from sage_studio.errors import Conflict, InvalidInput
-from sage_studio.serving.adapters import AdapterShelf
-from sage_studio.serving.answers import Answers, not_registered
+from sage_studio.serving.answers import not_registered
 from sage_studio.serving.choice import EngineChoice, choose_engine
 from sage_studio.serving.describe import base_of, describe_model
 from sage_studio.serving.engine import ExternalEngine, external_record
-from sage_studio.serving.life import EngineLife
+from sage_studio.serving.house import House
 from sage_studio.serving.sampling import check_sampling
-from sage_studio.serving.state import Base, ServingState
+from sage_studio.serving.state import Base
 from sage_studio.serving.status import describe_engine
-from sage_studio.serving.switching import Switcher, Turn
 from sage_studio.serving.types import ChatChunk, ChatMessage, EngineStatus, RegisteredModel
 from sage_studio.settings import Settings, load_settings
 from sage_studio.text import Text
 
 logger = logging.getLogger("sage_studio")
-
-
-class _House:
-    """What a configured registry works with."""
-
-    def __init__(self, settings: Settings, database: Database, choose: Callable[[], EngineChoice]) -> None:
-        self.settings = settings
-        self.choose = functools.cache(choose)
-        self.state = ServingState(database)
-        self.life = EngineLife(settings, self.state, self.choose)
-        self.shelf = AdapterShelf(self.state, self.life.folder / "adapters", settings.outputs_dir, self.choose)
-        self.switcher = Switcher(self.state, self.life, self.shelf)
-        self.turn = Turn(self.life.folder / "switch.lock", 2 * settings.engine_start_seconds + 60)
-        self.answers = Answers(self.state, self.life, self.shelf, self.switcher, self.turn)
 
 
 class VLLMRegistry:
@@ -59,7 +42,7 @@ class VLLMRegistry:
     """
 
     def __init__(self) -> None:
-        self._configured: _House | None = None
+        self._configured: House | None = None
         self._configuring = threading.RLock()
         self._switching_to = ""
 
@@ -78,7 +61,7 @@ class VLLMRegistry:
         with self._configuring:
             if self._configured is None:
                 atexit.register(self.close)
-            self._configured = _House(settings, database, choose or (lambda: choose_engine(settings)))
+            self._configured = House(settings, database, choose or (lambda: choose_engine(settings)))
             self._switching_to = ""
 
     def adopt(self) -> None:
@@ -244,7 +227,7 @@ class VLLMRegistry:
     # Below: how
 
     @property
-    def _house(self) -> _House:
+    def _house(self) -> House:
         with self._configuring:
             if self._configured is None:
                 settings = load_settings()
@@ -307,4 +290,5 @@ class VLLMRegistry:
             self.register_model(name, name, {"kind": "external"})
         if names:
             house.life.start(Base(names[0], names[0]))
-            house.state.set_current(names[0])
+            if house.state.current() not in names:
+                house.state.set_current(names[0])

@@ -102,15 +102,7 @@ class ServingState:
                 "INSERT INTO models (name, kind, path, base, created_at, config, size_bytes) VALUES (?,?,?,?,?,?,?)"
                 " ON CONFLICT (name) DO UPDATE SET kind=excluded.kind, path=excluded.path, base=excluded.base,"
                 " config=excluded.config, size_bytes=excluded.size_bytes",
-                (
-                    model.name,
-                    model.kind,
-                    model.path,
-                    model.base,
-                    model.created_at,
-                    json.dumps(model.config),
-                    model.size_bytes,
-                ),
+                (model.name, model.kind, model.path, model.base, model.created_at, *_more(model)),
             )
 
     def delete_model(self, name: str) -> None:
@@ -215,7 +207,7 @@ class ServingState:
         return Failure(base, Text(en, zh), Path(log) if log else None)
 
     def clear_failure(self) -> None:
-        """Forget why the last engine ended."""
+        """Forget it."""
         self._set_value("failure", None)
 
     def expected_seconds(self, kind: str, base: str) -> float | None:
@@ -283,6 +275,10 @@ class ServingState:
             size_bytes=row["size_bytes"],
             last_used_at=row["last_used_at"],
         )
+
+
+def _more(model: RegisteredModel) -> tuple[str, int]:
+    return json.dumps(model.config), model.size_bytes
 
 
 def _engine(row: sqlite3.Row) -> EngineRecord:

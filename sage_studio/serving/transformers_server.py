@@ -203,6 +203,25 @@ def build_app(holder: Holder, key: str) -> FastAPI:
     async def models() -> dict[str, Any]:
         return {"object": "list", "data": [{"id": name, "object": "model"} for name in holder.names()]}
 
+    _add_adapter_routes(app, holder)
+
+    @app.post("/v1/chat/completions")
+    async def chat(request: ChatRequest) -> Response:
+        answer = _begin(holder, figures, request)
+        if request.stream:
+            return StreamingResponse(_events(answer), media_type="text/event-stream")
+        text = "".join([piece async for piece in answer.pieces()])
+        choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": answer.finish_reason}
+        return JSONResponse({"id": answer.id, "model": request.model, "choices": [choice], "usage": answer.usage})
+
+    @app.exception_handler(HTTPException)
+    async def refused(_: Request, error: HTTPException) -> Response:
+        return _error(error.status_code, str(error.detail))
+
+    return app
+
+
+def _add_adapter_routes(app: FastAPI, holder: Holder) -> None:
     @app.post("/v1/load_lora_adapter")
     def load(request: AdapterRequest) -> Response:
         if request.lora_name in holder.names():
@@ -220,21 +239,6 @@ def build_app(holder: Holder, key: str) -> FastAPI:
         except KeyError:
             return _error(404, f"There is no adapter {request.lora_name!r}.")
         return PlainTextResponse(f"unloaded {request.lora_name}")
-
-    @app.post("/v1/chat/completions")
-    async def chat(request: ChatRequest) -> Response:
-        answer = _begin(holder, figures, request)
-        if request.stream:
-            return StreamingResponse(_events(answer), media_type="text/event-stream")
-        text = "".join([piece async for piece in answer.pieces()])
-        choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": answer.finish_reason}
-        return JSONResponse({"id": answer.id, "model": request.model, "choices": [choice], "usage": answer.usage})
-
-    @app.exception_handler(HTTPException)
-    async def refused(_: Request, error: HTTPException) -> Response:
-        return _error(error.status_code, str(error.detail))
-
-    return app
 
 
 def main() -> None:

@@ -1,0 +1,30 @@
+"""The parts of serving wired together for one home.
+
+Knows which part needs which. Knows no rule of its own.
+"""
+
+import functools
+from collections.abc import Callable
+
+from sage_studio.database import Database
+from sage_studio.serving.adapters import AdapterShelf
+from sage_studio.serving.answers import Answers
+from sage_studio.serving.choice import EngineChoice
+from sage_studio.serving.life import EngineLife
+from sage_studio.serving.state import ServingState
+from sage_studio.serving.switching import Switcher, Turn
+from sage_studio.settings import Settings
+
+
+class House:
+    """Everything that a configured registry works with."""
+
+    def __init__(self, settings: Settings, database: Database, choose: Callable[[], EngineChoice]) -> None:
+        self.settings = settings
+        self.choose = functools.cache(choose)
+        self.state = ServingState(database)
+        self.life = EngineLife(settings, self.state, self.choose)
+        self.shelf = AdapterShelf(self.state, self.life.folder / "adapters", settings.outputs_dir, self.choose)
+        self.switcher = Switcher(self.state, self.life, self.shelf)
+        self.turn = Turn(self.life.folder / "switch.lock", 2 * settings.engine_start_seconds + 60)
+        self.answers = Answers(self.state, self.life, self.shelf, self.switcher, self.turn)
