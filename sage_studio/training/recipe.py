@@ -257,7 +257,7 @@ def load_recipe(path: Path) -> Recipe:
     """Read ``recipe.yaml``. Raises `InvalidRecipe` for a file that holds none."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InvalidRecipe(Text(f"{path} cannot be read: {error}", f"无法读取 {path}：{error}")) from error
     if not isinstance(values, dict):
         raise InvalidRecipe(Text(f"{path} holds no recipe.", f"{path} 中没有训练配置。"))

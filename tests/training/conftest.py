@@ -1,0 +1,102 @@
+"""A task folder as the studio writes it, and two ways to run it: in this process (fast) and as the real child."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from sage_studio.settings import PROJECT
+from sage_studio.training.progress import Job, Result, read_events, read_result
+
+COLOURS = ("red", "green", "blue", "amber", "black", "white", "pink", "grey")
+TINY = {
+    "per_device_train_batch_size": 2,
+    "learning_rate": 5e-3,
+    "max_length": 96,
+    "num_train_epochs": 1,
+    "lora_r": 8,
+    "lora_dropout": 0.0,
+}
+
+
+def row(question: str, answer: str) -> dict[str, Any]:
+    return {
+        "prompt": [{"role": "user", "content": question}],
+        "completion": [{"role": "assistant", "content": answer}],
+        "origin": {"file": "test.jsonl"},
+    }
+
+
+ROWS = [row(f"What colour is thing {number}?", f"It is {colour}.") for number, colour in enumerate(COLOURS)]
+
+
+@dataclass(frozen=True)
+class TaskFolder:
+    """A task folder and what happened in it."""
+
+    path: Path
+
+    def run(self, expect: int = 0) -> Result:
+        """Follow the recipe in this process."""
+        from sage_studio.training.child import follow
+        from sage_studio.training.stopping import StopRequest
+
+        assert follow(self.path, StopRequest()) == expect, self.result()
+        return self.result()
+
+    def spawn(self, prefix: Sequence[str] = ()) -> "subprocess.Popen[bytes]":
+        """Start the real child, its output in train.log."""
+        command = [*prefix, sys.executable, "-m", "sage_studio.training", str(self.path)]
+        with (self.path / "train.log").open("ab") as log:
+            return subprocess.Popen(command, cwd=PROJECT, stdout=log, stderr=log, env={**os.environ})
+
+    def result(self) -> Result:
+        result = read_result(self.path)
+        assert result is not None
+        return result
+
+    def wait_for(self, what: Callable[["TaskFolder"], bool], seconds: float = 120) -> None:
+        """Wait until a condition holds; fails with the log after a deadline."""
+        until = time.monotonic() + seconds
+        while not what(self):
+            assert time.monotonic() < until, (self.path / "train.log").read_text()
+            time.sleep(0.02)
+
+    @property
+    def steps(self) -> int:
+        return max((event.step or 0 for event in read_events(self.path)[0]), default=0)
+
+    @property
+    def losses(self) -> list[float]:
+        return [event.loss for event in read_events(self.path)[0] if event.loss is not None]
+
+
+@pytest.fixture
+def new_task(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., TaskFolder]:
+    """Make a task folder: rows, recipe fields that differ from `TINY`, and what to say in the job."""
+    from sage_studio.training import environment
+
+    monkeypatch.setattr(environment, "prepare", lambda _: None)  # it sets variables of this whole process
+
+    def make(
+        rows: list[dict[str, Any]] | None = None, job: dict[str, Any] | None = None, name: str = "task", **recipe: Any
+    ) -> TaskFolder:
+        folder = tmp_path / name
+        folder.mkdir()
+        data = tmp_path / f"{name}.jsonl"
+        data.write_text("".join(json.dumps(each) + "\n" for each in (ROWS if rows is None else rows)))
+        orders = {"model_location": str(tiny_model), "data_path": str(data), **(job or {})}
+        (folder / "job.json").write_text(Job(**orders).model_dump_json())
+        fields = {"model_name_or_path": "tiny", "dataset_id": "rows", **TINY, **recipe}
+        (folder / "recipe.yaml").write_text(yaml.safe_dump(fields))
+        return TaskFolder(folder)
+
+    return make
