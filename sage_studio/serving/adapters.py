@@ -88,9 +88,12 @@ class AdapterShelf:
         if number is not None:
             self._forget(engine, name, number)
 
-    def clear(self) -> None:
-        """Delete all copies; no engine runs."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+    def tidy(self, engine: Engine) -> None:
+        """Delete the copies that engines before this one left behind. Expects the turn to be held."""
+        held = {str(number) for number in self._state.adapters(engine.record).values()}
+        for folder in self._folder.glob("*"):
+            if folder.name not in held:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _load(self, engine: Engine, model: RegisteredModel) -> str:
         number = self._state.new_adapter(engine.record, model.name)

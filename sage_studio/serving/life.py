@@ -86,8 +86,8 @@ class EngineLife:
         Raises:
             EngineUnavailable: naming the last words of its log.
         """
-        self.stop()
         choice = self._choose()
+        self.stop()
         logger.info("Starting the %s engine with %s", choice.kind, base.location)
         if choice.kind == "openai":
             record = external_record("openai", base, self._settings.engine_url, self._settings.engine_api_key)

@@ -75,6 +75,7 @@ class Switcher:
         except StudioError as error:
             self._go_back(before, held, error)
             raise
+        self._shelf.tidy(engine)
 
     def bring_up(self, model: RegisteredModel) -> Engine:
         """Start the engine for a chat, or after a crash; not if it was left down for a reason.
@@ -90,7 +91,6 @@ class Switcher:
                     failure.message,
                     Text("Switch to a model to start the engine again.", "请切换到某个模型以重新启动引擎。"),
                 )
-            self._shelf.clear()
             return self._life.serve(self._shelf.check(model))
         if recorded.alive():  # somebody began to start or to drain it, and is gone
             return self._life.serve(recorded.record.base)

@@ -199,6 +199,7 @@ def test_a_crashed_engine_is_started_again_once_with_its_adapters(home):
         registry.generate("and again")
     assert "Switch to a model" in caught.value.say("en")
     assert registry.switch_model("two").loaded, "a switch by hand starts it again"
+    assert len(list((home.settings.root / "serving" / "adapters").iterdir())) == 1, "old copies are cleared away"
 
 
 def test_an_engine_that_dies_in_mid_answer_says_so(home):
