@@ -88,7 +88,7 @@ def _values(text: "_Ahead", is_array: bool) -> Iterator[Any]:
             text.skip(1)
             if text.peek() == "]":
                 raise _broken(row, text.line, "a comma after the last row")
-        elif is_array and text.peek() != "]":
+        elif is_array and text.peek() not in ("]", ""):
             raise _broken(row, text.line, f"',' or ']' expected after the row, found {text.peek()!r}")
     if is_array:
         _check_end(text, row)

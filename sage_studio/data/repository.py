@@ -66,7 +66,8 @@ class DocsRepository:
     def documents(self, root: Path | None = None) -> Iterator[tuple[str, bytes]]:
         """The Markdown files as (path inside the repository, content) pairs, sorted; links are not followed."""
         root = root or self.folder
-        for path in sorted(_markdown_files(root / self._inside)):
+        inside = root / self._inside
+        for path in sorted(_markdown_files(inside if inside.is_dir() else root)):
             yield path.relative_to(root).as_posix(), path.read_bytes()
 
     def fetch(self, accept: Callable[[Path, str], None], on_progress: OnProgress = ignore_progress) -> Copy:
@@ -155,12 +156,11 @@ class DocsRepository:
     def _fill(self, new: Path, on_progress: OnProgress) -> str:
         local = _local_path(self._given)
         if local is not None and local.is_dir() and not _is_repository(local):
-            commit = self._fill_from_folder(local, new)
-        else:
-            try:
-                commit = clone(str(local or self._given), self._branch, self._inside, new, on_progress)
-            except CloneFailed as error:
-                raise self.unavailable(str(error)) from error
+            return self._fill_from_folder(local, new)
+        try:
+            commit = clone(str(local or self._given), self._branch, self._inside, new, on_progress)
+        except CloneFailed as error:
+            raise self.unavailable(str(error)) from error
         if not (new / self._inside).is_dir():
             raise self.unavailable(
                 f"it has no folder {self._inside}",
@@ -174,15 +174,14 @@ class DocsRepository:
     def _fill_from_folder(self, source: Path, new: Path) -> str:
         """Copy the Markdown of a plain folder; where it has no ``docs_folder``, it is itself that folder."""
         inside = source / self._inside
-        inside = inside if inside.is_dir() else source
         digest = hashlib.sha256()
-        for path in sorted(_markdown_files(inside)):
-            name, content = path.relative_to(inside), path.read_bytes()
+        new.mkdir()
+        for path in sorted(_markdown_files(inside if inside.is_dir() else source)):
+            name, content = path.relative_to(source), path.read_bytes()
             digest.update(f"{name.as_posix()}\0{len(content)}\0".encode() + content)
-            target = new / self._inside / name
+            target = new / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
-        (new / self._inside).mkdir(parents=True, exist_ok=True)
         return f"sha256:{digest.hexdigest()[:40]}"
 
 
