@@ -1,7 +1,7 @@
 """The SAGE documentation as a source of rows: fetched, converted and kept as Alpaca JSON.
 
-Knows the order of the steps and where the result lies. How to fetch is `repository`'s, how to read `documents`', how to
-ask `questions`'.
+Knows the order of the steps and where the result lies. Knows nothing of git (that is `repository`), of Markdown
+(`documents`) or of how a question is worded (`questions`).
 """
 
 import json
