@@ -1,6 +1,7 @@
 """The datasets that are kept: a folder and a line in the database each, and neither without the other.
 
-Knows names, versions and folders. Knows nothing of where rows come from (the source) or how they lie in a file (`rows`).
+Knows names, versions and folders. Knows nothing of where rows come from (the source) or how they lie in a file
+(`rows`).
 """
 
 import hashlib

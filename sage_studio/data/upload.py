@@ -1,7 +1,7 @@
 """A JSON or JSONL file that somebody brought, as a source of rows: streamed, whatever its size.
 
-Knows which files can be taken. Knows nothing of how JSON is read (`records`) or what the keys of a row mean (`formats`).
-Nothing in a file is ever run.
+Knows which files can be taken. Knows nothing of how JSON is read (`records`) or what the keys of a row mean
+(`formats`). Nothing in a file is ever run.
 """
 
 from collections.abc import Iterator
