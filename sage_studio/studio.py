@@ -5,7 +5,7 @@ door calls these verbs and adds nothing of its own.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from sage_studio.backend import Backend
 from sage_studio.catalog import Catalog, ModelEntry
-from sage_studio.data.dataset import Dataset, DatasetSource
+from sage_studio.data.dataset import Dataset, DatasetSource, OnProgress, ignore_progress
 from sage_studio.data.docs_processor import SAGEDocsProcessor
 from sage_studio.data.store import DatasetStore, Preview
 from sage_studio.data.upload import UploadSource
@@ -36,12 +36,8 @@ from sage_studio.training.recipe import Recipe, load_presets, parse_recipe
 
 logger = logging.getLogger("sage_studio")
 
-OnProgress = Callable[[float, Text], None]
-"""Called with the share done (0 to 1) and what is being done."""
-
-
-def _ignore(_: float, __: Text) -> None:
-    return None
+FETCHED = 0.7
+"""Share of a progress bar that fetching takes; the rest is counting and keeping the rows."""
 
 
 class Studio(Backend):
@@ -100,20 +96,24 @@ class Studio(Backend):
 
     # Datasets
 
-    def prepare_sage_docs(self, force_refresh: bool = False, on_progress: OnProgress = _ignore) -> Dataset:
+    def prepare_sage_docs(self, force_refresh: bool = False, on_progress: OnProgress = ignore_progress) -> Dataset:
         """Fetch the SAGE documentation and make it a dataset. Cached until ``force_refresh``.
 
         Raises:
             DocsUnavailable: it cannot be fetched; a cached copy, if any, is untouched and named in the hint.
         """
-        self.docs.prepare_training_data(force_refresh=force_refresh, on_progress=on_progress)
-        return self.add_dataset(self.docs, on_progress=on_progress)
+        self.docs.prepare_training_data(
+            force_refresh, on_progress=lambda share, doing: on_progress(FETCHED * share, doing)
+        )
+        return self.add_dataset(
+            self.docs, on_progress=lambda share, doing: on_progress(FETCHED + (1 - FETCHED) * share, doing)
+        )
 
-    def upload_dataset(self, path: Path, name: str = "", on_progress: OnProgress = _ignore) -> Dataset:
+    def upload_dataset(self, path: Path, name: str = "", on_progress: OnProgress = ignore_progress) -> Dataset:
         """Check a JSON or JSONL file and keep it as a dataset. Raises `InvalidDataset` naming the row."""
         return self.add_dataset(UploadSource(path, max_bytes=self.settings.max_upload_mb << 20), name, on_progress)
 
-    def add_dataset(self, source: DatasetSource, name: str = "", on_progress: OnProgress = _ignore) -> Dataset:
+    def add_dataset(self, source: DatasetSource, name: str = "", on_progress: OnProgress = ignore_progress) -> Dataset:
         """Keep the rows of any source. The same rows under the same name are the same dataset, not a new version."""
         return self.datasets.add(source, name=name, tokenizer=self._tokenizer(), on_progress=on_progress)
 

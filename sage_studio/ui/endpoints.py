@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.events import api
 from gradio.utils import get_upload_folder
 
 from sage_studio.errors import InvalidName, StudioError
@@ -23,7 +24,7 @@ def register(studio: Studio) -> None:
     """Add every named endpoint to the Blocks under construction."""
     for verb in (*_data_verbs(studio), *_task_verbs(studio), *_model_verbs(studio)):
         limit = None if verb.__name__ in ("chat", "list_tasks", "get_task", "task_logs") else 1
-        gr.api(_bilingual(verb), api_name=verb.__name__, concurrency_limit=limit)
+        api(_bilingual(verb), api_name=verb.__name__, concurrency_limit=limit)
 
 
 def _data_verbs(studio: Studio) -> list[Callable[..., Any]]:
@@ -76,8 +77,7 @@ def _task_verbs(studio: Studio) -> list[Callable[..., Any]]:
         studio.delete_task(task_id)
         return {"status": "success", "task_id": task_id}
 
-    verbs = [_with_fields(start_finetune), list_tasks, get_task, task_logs, stop_task, resume_task, delete_task]
-    return verbs
+    return [_with_fields(start_finetune), list_tasks, get_task, task_logs, stop_task, resume_task, delete_task]
 
 
 def _model_verbs(studio: Studio) -> list[Callable[..., Any]]:
@@ -129,10 +129,11 @@ def _with_fields(verb: Callable[..., Any]) -> Callable[..., Any]:
         values = dict(zip([parameter.name for parameter in parameters], args, strict=False))
         return verb(**values, **kwargs)
 
-    named.__signature__ = inspect.Signature(parameters, return_annotation=dict[str, Any])  # type: ignore[attr-defined]
-    named.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    named.__annotations__["return"] = dict[str, Any]
-    del named.__wrapped__  # type: ignore[attr-defined]  # else the types are read from the function within
+    described: Any = named
+    described.__signature__ = inspect.Signature(parameters, return_annotation=dict[str, Any])
+    described.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    described.__annotations__["return"] = dict[str, Any]
+    del described.__wrapped__  # else the types are read from the function within
     return named
 
 
