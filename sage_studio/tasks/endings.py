@@ -22,6 +22,8 @@ Ending = tuple[TaskStatus, Changes]
 
 def by_itself(result: Result) -> Ending:
     """The run wrote ``result.json``: what it says counts."""
+    if result.status == "completed":
+        return TaskStatus.COMPLETED, {}
     changes: Changes = {"reason_class": result.reason, "reason": result.message_text, "hint": result.hint_text}
     return TaskStatus(result.status), changes
 
