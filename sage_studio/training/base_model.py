@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from sage_studio.errors import InvalidModel
 from sage_studio.text import NOTHING, Text
@@ -35,6 +35,15 @@ def load_tokenizer(job: Job) -> Any:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"
     return tokenizer
+
+
+def published_type(job: Job) -> Any:
+    """The dtype that the base's weights are stored in; a model trained whole goes back to it. Raises `InvalidModel`."""
+    try:
+        config = AutoConfig.from_pretrained(job.model_location, trust_remote_code=job.trust_remote_code)
+    except UNUSABLE as error:
+        raise _unusable(job, error) from error
+    return config.dtype or torch.float32
 
 
 def load_model(job: Job, recipe: Recipe, dtype: Any) -> Any:

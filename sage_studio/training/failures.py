@@ -7,7 +7,7 @@ traceback is the caller's to log.
 import errno
 from collections.abc import Iterator
 
-from sage_studio.errors import HubUnavailable, InvalidDataset, InvalidModel, StorageFull, StudioError
+from sage_studio.errors import Conflict, HubUnavailable, InvalidDataset, InvalidModel, StorageFull, StudioError
 from sage_studio.text import Text
 from sage_studio.training.health import Unhealthy
 from sage_studio.training.progress import LOG, Reason
@@ -22,6 +22,7 @@ REASONS: tuple[tuple[type[StudioError], Reason], ...] = (
     (HubUnavailable, Reason.MODEL),
     (Unhealthy, Reason.UNHEALTHY),
     (StorageFull, Reason.DISK),
+    (Conflict, Reason.DISK),
 )
 
 

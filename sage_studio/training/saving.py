@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from sage_studio.errors import StorageFull, naming_full_disk
+from sage_studio.errors import Conflict, naming_full_disk
 from sage_studio.files import write_atomically
 from sage_studio.text import Text
 from sage_studio.training.environment import versions
@@ -20,10 +20,10 @@ ARGUMENTS = "training_args.json"
 NOT_COPIED = ("checkpoints", PROGRESS, RESULT, JOB, "*.log", ".*")
 
 
-class OutputTaken(StorageFull):
+class OutputTaken(Conflict):
     """The folder that is to get the copy holds something already."""
 
-    code, status = "output_taken", 409
+    code = "output_taken"
 
 
 def check_output(folder: str) -> None:

@@ -56,7 +56,9 @@ class TaskFolder:
         """Start the real child, its output in train.log."""
         command = [*prefix, sys.executable, "-m", "sage_studio.training", str(self.path)]
         with (self.path / "train.log").open("ab") as log:
-            return subprocess.Popen(command, cwd=PROJECT, stdout=log, stderr=log, env={**os.environ})
+            return subprocess.Popen(
+                command, cwd=PROJECT, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"}
+            )
 
     def result(self) -> Result:
         result = read_result(self.path)
@@ -82,8 +84,11 @@ class TaskFolder:
 @pytest.fixture
 def new_task(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., TaskFolder]:
     """Make a task folder: rows, recipe fields that differ from `TINY`, and what to say in the job."""
+    import torch
+
     from sage_studio.training import environment
 
+    torch.set_num_threads(1)  # for so small a model a second thread only waits, all the more on a busy machine
     monkeypatch.setattr(environment, "prepare", lambda _: None)  # it sets variables of this whole process
 
     def make(

@@ -84,7 +84,6 @@ def train(run: Run) -> None:
 
     run.progress.phase(Phase.LOADING_MODEL)
     model = base_model.load_model(run.job, recipe, dtype)
-    own_dtype = model.dtype if recipe.use_lora else _stored_type(model)
     set_seed(recipe.seed)
     if recipe.use_lora:
         model = base_model.add_adapter(model, run.job, recipe)
@@ -95,7 +94,7 @@ def train(run: Run) -> None:
     _fit(run, trainer)
 
     run.progress.phase(Phase.SAVING)
-    saving.save_model(run, trainer.model, tokenizer, own_dtype)
+    saving.save_model(run, trainer.model, tokenizer, base_model.published_type(run.job))
     saving.write_arguments(run, str(tokenizer.chat_template), _figures(encoded))
 
     run.progress.phase(Phase.CHECKING)
@@ -197,8 +196,3 @@ def _fit(run: Run, trainer: AnswerTrainer) -> None:
     run.tally.details["train_seconds"] = round(time.monotonic() - began, 3)
     if run.stop.requested and run.tally.steps < run.tally.total_steps:
         raise Stopped
-
-
-def _stored_type(model: Any) -> Any:
-    """The precision that the base was published in; a model trained whole goes back to it."""
-    return getattr(model.config, "dtype", None) or torch.float32
