@@ -67,7 +67,7 @@ def _tail(file: BinaryIO, limit: int, size: int) -> LogPage:
         start = begin
     whole, _, partial = chunk.rpartition(b"\n")
     lines = whole.split(b"\n") if b"\n" in chunk else []
-    if start > 0 and len(lines) > limit:  # the first of them begins before the block
+    if start > 0 and len(lines) > 1:  # the first of them begins before what was read
         lines = lines[1:]
     return LogPage(_texts(lines[-limit:]), size - len(partial), size, _text(partial))
 

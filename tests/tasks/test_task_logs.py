@@ -75,6 +75,14 @@ def test_a_gib_without_a_line_end_is_cut(tmp_path, log, offset):
         assert page.offset == MOST, "a reader must get past it"
 
 
+def test_a_page_that_would_be_too_large_begins_with_a_whole_line(tmp_path, log):
+    log.write_text("".join(f"{number:09}\n" for number in range(MOST // 5)))
+    lines = read_log(tmp_path, limit=10**9).lines
+    assert lines[-1] == f"{MOST // 5 - 1:09}"
+    assert MOST // 11 < len(lines) <= MOST // 10 + 1
+    assert {len(line) for line in lines} == {9}
+
+
 def test_bytes_that_are_no_text_are_replaced(tmp_path, log):
     log.write_bytes(b"a\xff\xfeb\n\xe4\xbd\xa0\xe5\n")
     assert read_log(tmp_path).lines == ("a\ufffd\ufffdb", "你\ufffd")
