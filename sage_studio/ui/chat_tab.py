@@ -51,6 +51,7 @@ class ChatTab:
         self.chat = self.words(
             gr.Chatbot,
             label=Text("Conversation", "对话"),
+            show_label=False,
             placeholder=WELCOME,
             height="52vh",
             buttons=["copy"],
@@ -198,9 +199,10 @@ def take(_: Language, message: str, turns: list[Turn]) -> tuple[str, list[Turn]]
     return "", [*turns, {"role": "user", "content": said}] if said else turns
 
 
-def rewind(_: Language, turns: list[Turn], event: gr.RetryData) -> list[Turn]:
-    """The conversation up to the message that is to be answered again."""
-    return turns[: int(event.index) + 1]
+def rewind(_: Language, turns: list[Turn]) -> list[Turn]:
+    """The conversation up to the person's last message, which is to be answered again."""
+    asked = [place for place, turn in enumerate(turns) if turn["role"] == "user"]
+    return turns[: asked[-1] + 1] if asked else turns
 
 
 def stopped(_: Language, turns: list[Turn]) -> list[Turn]:

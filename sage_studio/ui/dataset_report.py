@@ -3,6 +3,7 @@
 Knows how to show a manifest and some rows. Knows no event and no verb.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -95,13 +96,8 @@ def headline(dataset: Dataset, language: Language) -> Markup:
 def figures(stats: DatasetStats, language: Language) -> Markup:
     """The counts, and why rows were left out."""
     dropped = sum(item.count for item in stats.dropped)
-    said = (
-        Text("  ", "  ")
-        .in_(language)
-        .join(
-            f"{(NAMES[key].in_(language) if key in NAMES else key)} {count(rows)}"
-            for key, rows in stats.languages.items()
-        )
+    said = "\n".join(
+        f"{NAMES[key].in_(language) if key in NAMES else key} {count(rows)}" for key, rows in stats.languages.items()
     )
     tokens = TOKENS if stats.tokens_are_exact else ESTIMATED
     shown = tiles(
@@ -151,5 +147,6 @@ def _origin(row: Example) -> str:
 
 
 def _clamp(text: str, css: str = "") -> Markup:
+    text = re.sub(r"\n\s*\n", "\n", text)
     cut = text if len(text) <= CELL_CHARS else f"{text[:CELL_CHARS]} …"
     return Markup('<div class="clamp {}">{}</div>').format(css, cut)

@@ -129,12 +129,12 @@ class DatasetTab:
         on(self.upload.upload, self.add_file, self.upload, **shown)
         on(self.prepare.click, self.prepare_docs, **shown)
         on(self.refresh.click, self.refresh_docs, **shown)
-        on(self.list.select, pick, None, [chosen, offset], queue=False)
+        on(self.list.select, pick, None, [chosen, offset])
         on(self.delete.click, self.ask_delete, chosen, self.delete_dialog.html)
         self.delete_dialog.confirmed(self.delete_dataset, self.frame.revision, [chosen, self.frame.revision])
-        on(self.search.input, first_page, None, offset, queue=False)
-        on(self.back.click, self.page_back, offset, offset, queue=False)
-        on(self.next.click, self.page_on, offset, offset, queue=False)
+        on(self.search.input, first_page, None, offset)
+        on(self.back.click, self.page_back, offset, offset)
+        on(self.next.click, self.page_on, offset, offset)
         follow([*self.frame.ticks, chosen.change], self.show_list, [chosen], [self.list])
         follow(
             [self.frame.page.load, chosen.change, self.frame.revision.change],

@@ -1,7 +1,7 @@
 """A real dialog that names the object and the consequence before something is deleted, switched or stopped.
 
-The browser's own ``<dialog>``: Esc cancels, focus stays inside and returns where it was. What is confirmed is checked again by
-the verb that follows. Knows nothing of what is being asked.
+The browser's own ``<dialog>``: Esc cancels, focus stays inside and returns where it was. What is confirmed is checked
+again by the verb that follows. Knows nothing of what is being asked.
 """
 
 import itertools
@@ -14,6 +14,7 @@ from sage_studio.text import Language, Text
 from sage_studio.ui.events import on
 from sage_studio.ui.parts import html
 
+FOCUS = Markup(" autofocus")
 CANCEL = Text("Cancel", "取消")
 
 DIALOG_JS = """
@@ -43,9 +44,10 @@ class Dialog:
     def ask(self, language: Language, key: str, name: str) -> str:
         """The dialog, open, about the object ``key``, which a person knows as ``name``."""
         return Markup(
-            '<dialog data-key="{key}" data-asked="{asked}" aria-labelledby="{id}-title"><h2 id="{id}-title">{title}</h2>'
-            '<p class="object">{name}</p><p>{question}</p><div class="answers"><button type="button" data-answer="cancel">{cancel}</button>'
-            '<button type="button" data-answer="ok" class="{kind}" autofocus>{ok}</button></div></dialog>'
+            '<dialog data-key="{key}" data-asked="{asked}" aria-labelledby="{id}-title">'
+            '<h2 id="{id}-title">{title}</h2><p class="object">{name}</p><p>{question}</p><div class="answers">'
+            '<button type="button" data-answer="cancel"{on_cancel}>{cancel}</button>'
+            '<button type="button" data-answer="ok" class="{kind}"{on_ok}>{ok}</button></div></dialog>'
         ).format(
             key=key,
             asked=next(_asked),
@@ -56,6 +58,8 @@ class Dialog:
             cancel=CANCEL.in_(language),
             ok=self.answer.in_(language),
             kind="danger" if self.danger else "primary",
+            on_cancel=FOCUS if self.danger else "",
+            on_ok="" if self.danger else FOCUS,
         )
 
     def confirmed(self, handler: Callable[..., Any], inputs: Any = None, outputs: Any = None, **options: Any) -> Any:

@@ -1,7 +1,7 @@
 """How a handler is hung on an event: in the person's language, private to the page, its faults shown as a toast.
 
-The one place of the UI where a `StudioError` is turned into something a person sees, and where a page that polls sends only
-what changed. Knows nothing of tabs or of the domain.
+The one place of the UI where a `StudioError` is turned into something a person sees, and where a page that polls sends
+only what changed. Knows nothing of tabs or of the domain.
 """
 
 import functools
@@ -13,29 +13,28 @@ from typing import Any
 import gradio as gr
 
 from sage_studio.errors import StudioError
-from sage_studio.text import Language
+from sage_studio.text import Language, Text
 from sage_studio.ui.i18n import requested_language
 
 TOAST_SECONDS = 20
 TICK_SECONDS = 2.0
+TOAST_TITLE = Text("That did not work", "操作未完成")
 
 
-def on(
-    triggers: Any, handler: Callable[..., Any], inputs: Any = None, outputs: Any = None, **options: Any
-) -> gr.events.Dependency:
+def on(triggers: Any, handler: Callable[..., Any], inputs: Any = None, outputs: Any = None, **options: Any) -> Any:
     """Call a handler when any of the triggers fires.
 
     Args:
         triggers: an event of a component, or a list of them.
         handler: takes the `Language` first, then the inputs; may ask for ``gr.EventData`` or ``gr.Progress`` as usual.
-        options: as of Gradio's listeners.
+        options: as of Gradio's listeners. ``queue=False`` spares a round trip, but Gradio then tells nobody that a
+            ``gr.State`` among the outputs has changed.
     """
     options.setdefault("show_progress", "hidden")
     fn = spoken(handler)
     if isinstance(triggers, list):
         return gr.on(triggers, fn, inputs, outputs, api_visibility="private", **options)
-    dependency: gr.events.Dependency = triggers(fn, inputs, outputs, api_visibility="private", **options)
-    return dependency
+    return triggers(fn, inputs, outputs, api_visibility="private", **options)
 
 
 def follow(triggers: list[Any], render: Callable[..., Sequence[Any]], inputs: Any, outputs: list[Any]) -> None:
@@ -48,7 +47,7 @@ def follow(triggers: list[Any], render: Callable[..., Sequence[Any]], inputs: An
     def tick(language: Language, last: list[int], *values: Any) -> list[Any]:
         shown = render(language, *values)
         marks = [hash(repr(value)) for value in shown]
-        known = last or [None] * len(marks)
+        known: Sequence[int | None] = last or [None] * len(marks)
         return [
             marks,
             *(gr.skip() if mark == old else value for value, mark, old in zip(shown, marks, known, strict=True)),
@@ -89,7 +88,7 @@ def language_in(request: gr.Request) -> Language:
 
 def toast(error: StudioError, language: Language) -> gr.Error:
     """A fault as a person sees it: what, why, what to do."""
-    return gr.Error(error.say(language), duration=TOAST_SECONDS, print_exception=False)
+    return gr.Error(error.say(language), TOAST_SECONDS, title=TOAST_TITLE.in_(language), print_exception=False)
 
 
 def _as_gradio_reads_it(function: Callable[..., Any], handler: Callable[..., Any]) -> Callable[..., Any]:

@@ -21,6 +21,10 @@ UNITS = (
 JUST_NOW = Text("just now", "刚刚")
 AGO = Text("{} ago", "{}前")
 COPY = Text("Copy", "复制")
+COPY_ICON = Markup(
+    '<svg viewBox="0 0 16 16" fill="none" stroke="currentColor" stroke-width="1.5" aria-hidden="true">'
+    '<rect x="5.5" y="5.5" width="8" height="8" rx="1"/><path d="M10.5 3v-.5h-8v8H3"/></svg>'
+)
 
 
 def count(value: int) -> str:
@@ -56,6 +60,8 @@ def rate(value: float | None) -> str:
     """A learning rate: 5e-05 -> 5.0e-5."""
     if value is None:
         return EMPTY
+    if value == 0:
+        return "0"
     mantissa, exponent = f"{value:.1e}".split("e")
     return f"{mantissa}e{int(exponent)}"
 
@@ -64,7 +70,7 @@ def duration(seconds: float | None, language: Language) -> str:
     """The two largest units: 3725 -> 1 h 2 min."""
     if seconds is None:
         return EMPTY
-    left, parts = max(round(seconds), 0), []
+    left, parts = max(round(seconds), 0), list[str]()
     for length, unit in UNITS:
         if left >= length or (length == 1 and not parts):
             parts.append(unit.in_(language).format(left // length))
@@ -91,11 +97,12 @@ def short(identifier: str, length: int = 24) -> str:
     return f"{identifier[: length - tail - 1]}…{identifier[-tail:]}"
 
 
-def copyable(identifier: str, language: Language, shown: str = "") -> Markup:
+def copyable(identifier: str, language: Language) -> Markup:
     """An id, shortened, with a button that copies the whole of it."""
     return Markup(
-        '<code title="{0}">{1}</code><button class="copy" data-copy="{0}" aria-label="{2} {0}">⧉</button>'
-    ).format(identifier, shown or short(identifier), COPY.in_(language))
+        '<span class="id"><code title="{0}">{1}</code>'
+        '<button type="button" class="copy" data-copy="{0}" aria-label="{2} {0}">{3}</button></span>'
+    ).format(identifier, short(identifier), COPY.in_(language), COPY_ICON)
 
 
 def bar(percent: float, label: str, kind: str = "") -> Markup:

@@ -1,21 +1,28 @@
 """What every tab of the page shares: the house, the words, the tabs to jump between and what a person has chosen.
 
-The chosen task stands in the page's address too, so that a refresh or a link shows the same task. Knows nothing of any tab.
+The chosen task stands in the page's address too, so that a refresh or a link shows the same task. Knows nothing of any
+tab.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import gradio as gr
 
 from sage_studio.studio import Studio
 from sage_studio.text import Language
+from sage_studio.ui.events import on
 from sage_studio.ui.i18n import Phrasebook
+from sage_studio.ui.parts import html
 
-ADDRESS_JS = """(task) => {
-  const url = new URL(window.location);
+ADDRESS_JS = """
+watch('value', () => {
+  const url = new URL(window.location), task = props.value;
   if (task) url.searchParams.set('task', task); else url.searchParams.delete('task');
   window.history.replaceState(null, '', url);
-}"""
+});
+"""
 
 
 @dataclass(frozen=True)
@@ -45,15 +52,21 @@ class Frame:
         return [self.page.load, self.timer.tick, self.revision.change]
 
     def remember_task(self) -> None:
-        """Keep the chosen task in the address, and take it from there when the page opens."""
+        """Keep the chosen task in the page's address, and take it from there when the page opens."""
+        address = html("address", ADDRESS_JS, elem_classes="dialog-host")
         self.page.load(_task_in_address, None, self.task, api_visibility="private", show_progress="hidden")
-        self.task.change(None, self.task, None, js=ADDRESS_JS)
+        on(self.task.change, same, self.task, address, queue=False)
 
 
-def go_to(tab: str) -> object:
+def same(_: Language, value: str) -> str:
+    """The value itself."""
+    return value
+
+
+def go_to(tab: str) -> Callable[[Language], Any]:
     """A handler that opens a tab."""
 
-    def open_tab(_: Language) -> object:
+    def open_tab(_: Language) -> Any:
         return gr.update(selected=tab)
 
     return open_tab

@@ -34,12 +34,12 @@ MODELS = Text("Models", "模型")
 COLUMNS = (
     Column(Text("Name", "名称")),
     Column(Text("Kind", "类型")),
-    Column(Text("Base", "基座")),
-    Column(Text("Size", "大小"), figures=True),
-    Column(Text("Task", "任务")),
+    Column(Text("Base", "基座"), css="desktop"),
+    Column(Text("Size", "大小"), figures=True, css="desktop"),
+    Column(Text("Task", "任务"), css="desktop"),
     Column(Text("Loaded", "已加载")),
     Column(Text("Current", "当前")),
-    Column(Text("Last used", "最近使用"), figures=True),
+    Column(Text("Last used", "最近使用"), figures=True, css="desktop"),
 )
 NONE_YET = Text("No model has been loaded yet", "还没有加载过模型")
 LOAD_ONE = Text(
@@ -70,12 +70,12 @@ class ModelsTab:
 
     def _wire(self) -> None:
         frame = self.frame
-        on(self.table.select, pick, None, self.picked, queue=False)
+        on(self.table.select, pick, None, self.picked)
         follow([*frame.ticks, self.picked.change], self.show_models, [self.picked], [self.table, self.use])
         follow([*frame.ticks], self.show_engine, [], [self.engine, self.log, self.start])
         on(self.use.click, self.ask_use, self.picked, self.dialog.html, queue=False)
         self.dialog.confirmed(self.use_model, frame.revision, [self.notice, frame.revision], show_progress="minimal")
-        on(self.start.click, self.start_engine, frame.revision, frame.revision, queue=False)
+        on(self.start.click, self.start_engine, frame.revision, frame.revision)
         on(self.chat.click, go_to("chat"), None, frame.tabs, queue=False)
 
     # Handlers
@@ -129,7 +129,8 @@ def engine_panel(status: EngineStatus, language: Language) -> Markup:
             (BASE.in_(language), short(status.base, 44) or EMPTY),
             (ANSWERS.in_(language), short(status.current, 44) or EMPTY),
             (ADDRESS.in_(language), status.url or EMPTY),
-        ]
+        ],
+        css="wide",
     )
     heading = Markup("<h3>{}</h3>").format(ENGINE.in_(language))
     if not status.message:

@@ -46,6 +46,7 @@ TASKS, CHAT, MODELS = Text("Tasks", "任务"), Text("Chat", "对话"), Text("Mod
 def build_page(studio: Studio) -> gr.Blocks:
     """The page over a studio, with the named endpoints beside it."""
     words = Phrasebook()
+    page: gr.Blocks
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
         bar = StatusBar(studio)
         timer, task, dataset_id, revision = gr.Timer(TICK_SECONDS), gr.State(""), gr.State(""), gr.State(0)
@@ -63,7 +64,7 @@ def build_page(studio: Studio) -> gr.Blocks:
                 ModelsTab(frame)
         bar.wire(frame.ticks, tabs)
         frame.remember_task()
-        on(dataset.train.click, dataset.use, frame.dataset, [frame.dataset, tabs], queue=False)
+        on(dataset.train.click, dataset.use, frame.dataset, [frame.dataset, tabs])
         on(page.load, words.updates, None, words.components, queue=False)
         endpoints.register(studio)
     return page

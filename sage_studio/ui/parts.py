@@ -20,8 +20,8 @@ element.addEventListener('click', (event) => {
   if (!copy) return;
   event.stopImmediatePropagation();
   navigator.clipboard?.writeText(copy.dataset.copy);
-  copy.textContent = '✓';
-  setTimeout(() => { copy.textContent = '⧉'; }, 1200);
+  copy.classList.add('copied');
+  setTimeout(() => copy.classList.remove('copied'), 1200);
 });
 """
 """Lets a `format.copyable` id be copied."""
@@ -44,10 +44,10 @@ def html(elem_id: str, js: str | None = None, **properties: Any) -> gr.HTML:
     return gr.HTML(elem_id=elem_id, js_on_load=js, apply_default_css=False, **properties)
 
 
-def tiles(shown: Sequence[tuple[str, str]]) -> Markup:
-    """Figures beside each other, each under its name."""
+def tiles(shown: Sequence[tuple[str, str]], css: str = "") -> Markup:
+    """Figures beside each other, each under its name; ``wide`` for long ones."""
     cells = Markup().join(Markup("<div><dt>{}</dt><dd>{}</dd></div>").format(label, value) for label, value in shown)
-    return Markup('<dl class="tiles">{}</dl>').format(cells)
+    return Markup('<dl class="tiles {}">{}</dl>').format(css, cells)
 
 
 def notice(kind: str, *lines: str) -> Markup:

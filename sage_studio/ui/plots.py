@@ -1,6 +1,7 @@
 """The live plots: points in, what ``gr.LinePlot`` and ``gr.BarPlot`` draw out.
 
-The plots are given as Gradio's plain column form, so that no data frame library is loaded for them. Knows shapes of data only.
+The plots are given in Gradio's plain column form, so that no data frame library is loaded for them. Knows shapes of
+data only.
 """
 
 from collections.abc import Sequence
@@ -46,7 +47,7 @@ def line(steps: Sequence[int], values: Sequence[float | None]) -> dict[str, Any]
 
 def histogram(bins: Sequence[tuple[int, int]]) -> dict[str, Any]:
     """An update of a bar plot from ``(upper bound, rows)`` pairs, the bounds in their order."""
-    names = [f"≤{bound:,}" for bound, _ in bins]
+    names = [f"≤{bound // 1024}k" if bound % 1024 == 0 else f"≤{bound}" for bound, _ in bins]
     value = {
         "columns": [TOKENS, ROWS],
         "data": [[name, rows] for name, (_, rows) in zip(names, bins, strict=True)],

@@ -1,7 +1,7 @@
 """A task as one watches it: state, bar, figures, plots and the last lines of its log.
 
-Stands on the Train tab for the task under way and on the Tasks tab for the one picked. Everything is read from the task's
-folder at each tick, so a page that is opened later, or by someone else, shows the same at once.
+Stands on the Train tab for the task under way and on the Tasks tab for the one picked. Everything is read from the
+task's folder at each tick, so a page that is opened later, or by someone else, shows the same at once.
 """
 
 import math
@@ -13,7 +13,7 @@ from markupsafe import Markup
 from sage_studio.studio import Studio
 from sage_studio.tasks.task import Curve, Task, TaskProgress
 from sage_studio.text import Language, Text
-from sage_studio.training.progress import Event
+from sage_studio.training.progress import Event, Phase
 from sage_studio.ui.format import EMPTY, bar, copyable, duration, joined, number, rate
 from sage_studio.ui.i18n import Phrasebook
 from sage_studio.ui.labels import PHASE, TASK_COLOUR, TASK_STATUS
@@ -27,7 +27,7 @@ SPEED = Text("Speed", "速度")
 STEP = Text("Step", "步")
 ETA = Text("Left", "剩余")
 TOOK = Text("Took", "用时")
-MEMORY = Text("Peak memory", "内存")
+MEMORY = Text("Memory", "内存")
 QUEUE = Text("Number {} in the queue", "排队第 {} 位")
 NEXT = Text("What to do:", "下一步：")
 
@@ -109,7 +109,7 @@ def _doing(task: Task, progress: TaskProgress, language: Language) -> str:
     if now is None:
         return ""
     epochs = f"Epoch {epoch_of(now)} ({progress.percent:.0f}%)" if now.total_epochs else ""
-    phase = "" if task.status.is_over else PHASE[now.phase].in_(language)
+    phase = "" if task.status.is_over or now.phase is Phase.TRAINING else PHASE[now.phase].in_(language)
     return " · ".join(part for part in (epochs, phase, now.detail or "") if part)
 
 

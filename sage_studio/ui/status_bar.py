@@ -62,7 +62,8 @@ class StatusBar:
             Markup(
                 '<div class="status" lang="{}"><strong class="brand">SAGE Studio</strong>'
                 '<button type="button" data-tab="models">{}</button><button type="button" data-tab="tasks">{}</button>'
-                '<span class="memory">{}</span><button type="button" class="language" data-language="{}">{}</button></div>'
+                '<span class="memory">{}</span>'
+                '<button type="button" class="language" data-language="{}">{}</button></div>'
             ).format(
                 language,
                 backend,

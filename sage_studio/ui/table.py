@@ -1,8 +1,8 @@
 """A table as HTML: figures right-aligned, a row that can be picked by mouse or keyboard and stays picked.
 
-Gradio's own data frame loses its selection at every update and can show neither an exact time on hover nor a button that
-copies an id; ``gr.HTML`` changes only the cells that differ, so a table can renew itself under a person's hands. Knows nothing
-of what stands in the cells; a cell that is no `Markup` is escaped.
+Gradio's own data frame loses its selection at every update and can show neither an exact time on hover nor a button
+that copies an id; ``gr.HTML`` changes only the cells that differ, so a table can renew itself under a person's hands.
+Knows nothing of what stands in the cells; a cell that is no `Markup` is escaped.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,9 @@ element.addEventListener('keydown', (event) => {
   if (!here || event.target !== here) return;
   const next = {ArrowDown: here.nextElementSibling, ArrowUp: here.previousElementSibling}[event.key];
   if (next) { event.preventDefault(); next.focus(); }
-  if (event.key === 'Enter' || event.key === ' ') { event.preventDefault(); trigger('select', {key: here.dataset.key}); }
+  if (event.key !== 'Enter' && event.key !== ' ') return;
+  event.preventDefault();
+  trigger('select', {key: here.dataset.key});
 });
 """
 )

@@ -1,6 +1,7 @@
 """The Tasks tab: every task in a table that renews itself, and what can be done with the one picked.
 
-Knows which verb each button says and which state offers which button. Whether a verb may really be said is checked by the verb.
+Knows which verb each button says and which state offers which button. Whether a verb may really be said is checked by
+the verb.
 """
 
 from collections.abc import Callable
@@ -33,7 +34,7 @@ STOP_QUESTION = Text(
     "确定停止此训练吗？停止前会保存检查点，之后可以继续训练。",
 )
 DELETE_QUESTION = Text(
-    "Delete this task with its model, checkpoints and log? This cannot be undone; download the model first if you need it.",
+    "Delete this task with its model, checkpoints and log? This cannot be undone; download the model first to keep it.",
     "确定删除此任务及其模型、检查点和日志吗？此操作无法撤销；如需保留模型请先下载。",
 )
 SWITCHING = Text("Loading {} …", "正在加载 {} …")
@@ -81,7 +82,7 @@ class TasksTab:
 
     def _wire(self) -> None:
         frame, task = self.frame, self.frame.task
-        on(self.table.select, pick, None, [task, self.notice_row], queue=False)
+        on(self.table.select, pick, None, [task, self.notice_row])
         follow([*frame.ticks, task.change, self.filter.change], self.show_table, [self.filter, task], [self.table])
         follow(
             [*frame.ticks, task.change],

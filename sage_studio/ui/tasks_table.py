@@ -33,12 +33,12 @@ TASKS = Text("Tasks", "任务")
 COLUMNS = (
     Column(Text("Status", "状态")),
     Column(Text("Task", "任务")),
-    Column(Text("Model", "模型")),
-    Column(Text("Dataset", "数据集")),
+    Column(Text("Model", "模型"), css="desktop"),
+    Column(Text("Dataset", "数据集"), css="desktop"),
     Column(Text("Progress", "进度"), figures=True),
     Column(Text("Loss", "损失"), figures=True),
-    Column(Text("Started", "开始"), figures=True),
-    Column(Text("Took", "用时"), figures=True),
+    Column(Text("Started", "开始"), figures=True, css="desktop"),
+    Column(Text("Took", "用时"), figures=True, css="desktop"),
 )
 NONE_YET = Text("No task yet", "还没有任务")
 START_ONE = Text(

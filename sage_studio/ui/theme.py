@@ -1,7 +1,7 @@
 """How the studio looks: a quiet theme on Gradio's base, light and dark, and the little CSS that its own HTML needs.
 
-Knows colours, spacing and fonts. All fonts are the system's, so the page asks nobody outside for anything. Every text colour
-stands at 4.5:1 or more on its ground.
+Knows colours, spacing and fonts. All fonts are the system's, so the page asks nobody outside for anything. Every text
+colour stands at 4.5:1 or more on its ground.
 """
 
 from pathlib import Path
@@ -133,4 +133,5 @@ class Calm(gr.themes.Base):
             checkbox_label_border_width="0px",
             checkbox_label_padding="2px 0",
             layout_gap="12px",
+            chatbot_text_size="*text_md",
         )

@@ -1,13 +1,12 @@
 """The Train tab: the recipe's form on the left, the run under way on the right.
 
-Knows the order of the form's parts. The inputs come from the recipe (`form`), the run's looks from `run_view`; what a person
-gave is checked by `Studio.start_finetune` alone.
+Knows the order of the form's parts. The inputs come from the recipe (`form`), the run's looks from `run_view`; what a
+person gave is checked by `Studio.start_finetune` alone.
 """
 
 from typing import Any
 
 import gradio as gr
-from gradio.components import Component
 from markupsafe import Markup
 
 from sage_studio.catalog import ModelEntry
@@ -46,7 +45,7 @@ class TrainingTab:
 
     def __init__(self, frame: Frame) -> None:
         self.frame, self.studio, self.words = frame, frame.studio, frame.words
-        self.inputs: dict[str, Component] = {}
+        self.inputs: dict[str, Any] = {}
         self.stop_dialog = Dialog("dialog-stop-run", STOP_TITLE, STOP_QUESTION, STOP, danger=True)
         with gr.Row(elem_classes="split"):
             with gr.Column(scale=5, min_width=320):
@@ -80,7 +79,7 @@ class TrainingTab:
         )
 
     def _inputs(self, group: Any, choices: dict[str, list[Any]]) -> None:
-        with gr.Row(elem_classes="fields"):
+        with gr.Row(elem_classes=["fields", group]):
             self.inputs |= inputs_for(self.words, fields_in(SFTRecipe, group), choices)
 
     def _run(self) -> None:
@@ -115,7 +114,7 @@ class TrainingTab:
         )
         on(self.stop.click, self.ask_stop, frame.task, self.stop_dialog.html, queue=False)
         self.stop_dialog.confirmed(self.stop_run, frame.revision, frame.revision)
-        on(self.open_task.click, self.open_run, frame.task, [frame.task, frame.tabs], queue=False)
+        on(self.open_task.click, self.open_run, frame.task, [frame.task, frame.tabs])
 
     # Handlers
 

@@ -1,4 +1,4 @@
-"""A studio in memory with every state a page can meet: for tests of the page, and to look at it without a model.
+"""A studio in memory with every state that a page can meet: to test the page and to look at it without a model.
 
 Its clock moves: the running task goes on and the engine takes ``start_seconds`` to start. It checks nothing but what the
 page's error paths need.
@@ -24,15 +24,64 @@ from sage_studio.training.progress import Event, Phase, Reason, Result
 from sage_studio.training.recipe import load_presets, parse_recipe
 
 SECTIONS = [
-    ("tutorials/pipelines.md", ("Pipelines", "Sources"), "en", "A source yields records one by one. It is the first operator of every pipeline and decides how fast the rest is fed. Give it a batch size when the sink is slower than the source."),
-    ("guides/installation.md", ("安装指南", "环境要求"), "zh", "需要 Python 3.11 或更高版本。推荐使用独立的虚拟环境，并先升级 pip。\n\n在 GPU 机器上请确认驱动版本与 CUDA 运行时一致。"),
-    ("concepts/operators.md", ("Operators", "Stateful operators", "Windows"), "en", "A window groups records by time or by count.\n\n```python\n# one window every ten seconds\nstream.window(seconds=10)\n```\n\nLate records are dropped unless the window keeps a grace period."),
-    ("developers/commands.md", ("Commands", "sage-dev", "quality"), "en", "Runs the formatter, the linter and the type checker in one go and fails if any of them changed a file. Use `--check` in continuous integration."),
-    ("concepts/memory.md", ("记忆与检索", "向量检索"), "zh", "检索器先把问题编码成向量，再在索引中查找最相近的片段。片段的长度决定了召回与精确之间的取舍。"),
-    ("api-reference/llm.md", ("LLM client", "Streaming"), "en", "The client yields tokens as the server sends them. Close the generator to stop the request; the server frees its memory at once."),
-    ("guides/deployment.md", ("Deployment", "Several machines"), "en", "Start the head on one machine and let the workers join it by its address. The scheduler places operators by free memory; pin an operator to a machine with a label."),
-    ("about.md", ("关于 SAGE",), "zh", "SAGE 是一个面向大模型推理的数据流框架：用声明式的算子描述流程，由调度器决定在哪里运行。"),
-]  # fmt: skip
+    (
+        "tutorials/pipelines.md",
+        ("Pipelines", "Sources"),
+        "en",
+        "A source yields records one by one. It is the first operator of every pipeline"
+        " and decides how fast the rest is fed. Give it a batch size when the sink is s"
+        "lower than the source.",
+    ),
+    (
+        "guides/installation.md",
+        ("安装指南", "环境要求"),
+        "zh",
+        "需要 Python 3.11 或更高版本。推荐使用独立的虚拟环境，并先升级 pi"
+        "p。\n\n在 GPU 机器上请确认驱动版本与 CUDA 运行时一致。",
+    ),
+    (
+        "concepts/operators.md",
+        ("Operators", "Stateful operators", "Windows"),
+        "en",
+        "A window groups records by time or by count.\n\n```python\n# one window every ten"
+        " seconds\nstream.window(seconds=10)\n```\n\nLate records are dropped unless the wi"
+        "ndow keeps a grace period.",
+    ),
+    (
+        "developers/commands.md",
+        ("Commands", "sage-dev", "quality"),
+        "en",
+        "Runs the formatter, the linter and the type checker in one go and fails if any"
+        " of them changed a file. Use `--check` in continuous integration.",
+    ),
+    (
+        "concepts/memory.md",
+        ("记忆与检索", "向量检索"),
+        "zh",
+        "检索器先把问题编码成向量，再在索引中查找最相近的片段。片段的长度决定了召回与精确之间的取舍。",
+    ),
+    (
+        "api-reference/llm.md",
+        ("LLM client", "Streaming"),
+        "en",
+        "The client yields tokens as the server sends them. Close the generator to stop"
+        " the request; the server frees its memory at once.",
+    ),
+    (
+        "guides/deployment.md",
+        ("Deployment", "Several machines"),
+        "en",
+        "Start the head on one machine and let the workers join it by its address. The "
+        "scheduler places operators by free memory; pin an operator to a machine with a"
+        " label.",
+    ),
+    (
+        "about.md",
+        ("关于 SAGE",),
+        "zh",
+        "SAGE 是一个面向大模型推理的数据流框架：用声明式的算子描述流程，由调度器决定在哪里运行。",
+    ),
+]
 
 
 def examples(count: int) -> list[Example]:
@@ -137,9 +186,18 @@ class FakeStudio:
         step = self._step(task)
         seconds = (task.finished_at or time.time()) - (task.started_at or time.time())
         now = Event(
-            time=time.time(), phase=Phase.TRAINING, step=step, total_steps=450, epoch=step / 150, total_epochs=3, loss=_loss(step),
-            learning_rate=_rate(step), tokens_per_second=812.4, eta_seconds=(450 - step) * 2.4, memory_gb=4.1,
-        )  # fmt: skip
+            time=time.time(),
+            phase=Phase.TRAINING,
+            step=step,
+            total_steps=450,
+            epoch=step / 150,
+            total_epochs=3,
+            loss=_loss(step),
+            learning_rate=_rate(step),
+            tokens_per_second=812.4,
+            eta_seconds=(450 - step) * 2.4,
+            memory_gb=4.1,
+        )
         if task.status is TaskStatus.PREPARING:
             now = Event(time=time.time(), phase=Phase.LOADING_MODEL)
         result = Result(status="completed", train_loss=1.284, steps=450, model_kind="adapter")
@@ -235,14 +293,20 @@ class FakeStudio:
     def _dataset(self, name: str, version: int, kind: Any) -> Dataset:
         stats = DatasetStats(
             total_samples=5412 if kind == "sage_docs" else 64,
-            total_chars=4_812_330, avg_chars_per_sample=889.2, longest_chars=11_944, estimated_tokens=1_204_118, tokens_are_exact=True,
-            tokenizer="SmolLM2", token_histogram=((32, 210), (64, 612), (128, 1480), (256, 1733), (512, 980), (1024, 344), (2048, 53)),
-            languages={"zh": 902, "en": 4510}, duplicates=132,
+            total_chars=4_812_330,
+            avg_chars_per_sample=889.2,
+            longest_chars=11_944,
+            estimated_tokens=1_204_118,
+            tokens_are_exact=True,
+            tokenizer="SmolLM2",
+            token_histogram=((32, 210), (64, 612), (128, 1480), (256, 1733), (512, 980), (1024, 344), (2048, 53)),
+            languages={"zh": 902, "en": 4510},
+            duplicates=132,
             dropped=(
                 Dropped(Text("answer shorter than 20 characters", "回答不足 20 个字符"), 201, ("about.md › Links",)),
                 Dropped(Text("nothing but links", "只包含链接"), 117, ("community/README.md › 社区",)),
             ),
-        )  # fmt: skip
+        )
         commit = "307ab85f00d1" if kind == "sage_docs" else None
         source = "https://github.com/intellistream/SAGE-Pub.git" if commit else f"{name}.jsonl"
         return Dataset(
@@ -273,11 +337,19 @@ class FakeStudio:
             "num_train_epochs": 3.0,
         }
         values: dict[str, Any] = {
-            "id": task_id, "type": "sft", "name": "docs" if status is TaskStatus.COMPLETED else "", "status": status,
-            "model": "Qwen/Qwen2.5-Coder-1.5B-Instruct", "dataset_id": "sage-docs-v3", "dataset_name": "sage-docs",
-            "created_at": time.time() - age, "folder": self.settings.outputs_dir / task_id, "recipe": recipe,
-            "started_at": None if status is TaskStatus.QUEUED else time.time() - age, "reason": NOTHING,
-        }  # fmt: skip
+            "id": task_id,
+            "type": "sft",
+            "name": "docs" if status is TaskStatus.COMPLETED else "",
+            "status": status,
+            "model": "Qwen/Qwen2.5-Coder-1.5B-Instruct",
+            "dataset_id": "sage-docs-v3",
+            "dataset_name": "sage-docs",
+            "created_at": time.time() - age,
+            "folder": self.settings.outputs_dir / task_id,
+            "recipe": recipe,
+            "started_at": None if status is TaskStatus.QUEUED else time.time() - age,
+            "reason": NOTHING,
+        }
         return Task(**{**values, **fields})
 
     def _change(self, task_id: str, status: TaskStatus) -> Task:
