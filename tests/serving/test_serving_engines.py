@@ -30,7 +30,7 @@ def fresh_adapter(built_in_model, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("adapter") / "fresh"
     torch.manual_seed(3)
     base = AutoModelForCausalLM.from_pretrained(built_in_model, dtype=torch.bfloat16)
-    config = LoraConfig(r=8, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+    config = LoraConfig(r=8, lora_alpha=64, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
     get_peft_model(base, config).save_pretrained(folder)
     return folder
 
