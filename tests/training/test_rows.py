@@ -44,8 +44,8 @@ def test_a_template_that_rewrites_the_prompt_is_counted_and_masked_up_to_the_dif
     import copy
 
     changed = copy.deepcopy(tokenizer)
-    changed.chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
-        "{% if add_generation_prompt %}<think>{% endif %}"
+    turns = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
+    changed.chat_template = turns + "{% if add_generation_prompt %}<think>{% endif %}"
     encoded = encode([{"prompt": PROMPT, "completion": ANSWER}], changed, 512)
     assert encoded.diverging == 1
     learned = [token for token in encoded.labels[0] if token != IGNORED]
