@@ -1,6 +1,6 @@
 """``python -m sage_studio.training TASK_DIR``: the training child.
 
-Knows only how to begin: a stop is heard before anything else is imported.
+Knows only how to begin: a stop is heard before anything else is imported. Knows nothing of recipes or results.
 """
 
 import io
