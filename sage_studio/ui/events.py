@@ -13,12 +13,11 @@ from typing import Any
 import gradio as gr
 
 from sage_studio.errors import StudioError
-from sage_studio.text import Language, Text
+from sage_studio.text import Language
 from sage_studio.ui.i18n import requested_language
 
 TOAST_SECONDS = 20
 TICK_SECONDS = 2.0
-TOAST_TITLE = Text("That did not work", "操作未完成")
 
 
 def on(triggers: Any, handler: Callable[..., Any], inputs: Any = None, outputs: Any = None, **options: Any) -> Any:
@@ -88,7 +87,7 @@ def language_in(request: gr.Request) -> Language:
 
 def toast(error: StudioError, language: Language) -> gr.Error:
     """A fault as a person sees it: what, why, what to do."""
-    return gr.Error(error.say(language), TOAST_SECONDS, title=TOAST_TITLE.in_(language), print_exception=False)
+    return gr.Error(error.say(language), TOAST_SECONDS, print_exception=False)
 
 
 def _as_gradio_reads_it(function: Callable[..., Any], handler: Callable[..., Any]) -> Callable[..., Any]:

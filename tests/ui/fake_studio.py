@@ -1,7 +1,7 @@
-"""A studio in memory with every state that a page can meet: to test the page and to look at it without a model.
+"""A studio in memory with every state a page can meet: to test it and to look at it without a model.
 
-Its clock moves: the running task goes on and the engine takes ``start_seconds`` to start. It checks nothing but what the
-page's error paths need.
+Its clock moves: the running task goes on and the engine takes ``start_seconds`` to start. It checks nothing but what
+the page's error paths need.
 """
 
 import math

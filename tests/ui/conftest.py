@@ -1,0 +1,69 @@
+"""The page over a studio in memory, served once per test run, and a browser to look at it."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+
+CHROMIUM = next((path for path in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if path), None)
+ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--no-first-run",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def fake(tmp_path_factory: pytest.TempPathFactory):
+    """A studio in memory whose engine is ready."""
+    from fake_studio import FakeStudio
+
+    from sage_studio.settings import load_settings
+
+    studio = FakeStudio(load_settings(home=tmp_path_factory.mktemp("ui-home")), start_seconds=0.1)
+    studio.start_engine()
+    return studio
+
+
+@pytest.fixture(scope="session")
+def page(fake):
+    """The page, built and not served."""
+    from sage_studio.ui.page import build_page
+
+    return build_page(fake)
+
+
+@pytest.fixture(scope="session")
+def address(page) -> Iterator[str]:
+    """Where the page is served."""
+    from sage_studio.ui.page import page_arguments
+
+    page.queue(api_open=False)
+    _, url, _ = page.launch(
+        server_name="127.0.0.1",
+        prevent_thread_lock=True,
+        quiet=True,
+        run_history=False,
+        ssr_mode=False,
+        **page_arguments(),
+    )
+    yield url
+    page.close(verbose=False)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[object]:
+    """Chromium; without one these tests are skipped, and say so."""
+    if CHROMIUM is None:
+        pytest.skip("NO CHROMIUM FOUND: the page was not looked at in a browser. Install chromium to run these tests.")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield started
+        started.close()

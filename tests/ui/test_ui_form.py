@@ -1,0 +1,71 @@
+"""The form is the recipe: every field is an input, nothing else is, and what is typed comes out again."""
+
+import gradio as gr
+import pytest
+
+from sage_studio.errors import InvalidRecipe
+from sage_studio.training.recipe import SFTRecipe, load_presets, parse_recipe
+from sage_studio.ui.form import bounds_of, fields_in, given, inputs_for, preset_updates, step_of
+from sage_studio.ui.i18n import Phrasebook
+
+GROUPS = ("what", "common", "lora", "more")
+
+
+@pytest.fixture(scope="module")
+def inputs():
+    words = Phrasebook()
+    with gr.Blocks():
+        made = {}
+        for group in GROUPS:
+            made |= inputs_for(words, fields_in(SFTRecipe, group), {"model_name_or_path": ["a"], "dataset_id": []})
+    return made
+
+
+def test_every_field_but_the_type_is_an_input(inputs):
+    assert set(inputs) == set(SFTRecipe.model_fields) - {"type"}
+
+
+def test_an_input_fits_its_fields_type(inputs):
+    assert isinstance(inputs["use_lora"], gr.Checkbox)
+    assert isinstance(inputs["learning_rate"], gr.Number)
+    assert inputs["learning_rate"].value == 5e-5
+    assert [value for _, value in inputs["quantization"].choices] == ["none", "8bit", "4bit"]
+    assert inputs["model_name_or_path"].allow_custom_value
+    assert isinstance(inputs["lora_target_modules"], gr.Textbox)
+
+
+def test_no_input_checks_a_value_itself(inputs):
+    """Gradio's own bounds would answer in English before the recipe is asked."""
+    assert all(box.minimum is None and box.maximum is None for box in inputs.values() if isinstance(box, gr.Number))
+
+
+def test_bounds_are_shown_with_the_explanation(inputs):
+    assert bounds_of(SFTRecipe.model_fields["num_train_epochs"]) == "> 0, ≤ 1000"
+    assert "≥ 1, ≤ 512" in inputs["lora_r"].info
+
+
+def test_an_arrow_key_moves_a_learning_rate_by_a_sensible_step():
+    assert step_of(SFTRecipe.model_fields["learning_rate"]) == pytest.approx(1e-5)
+    assert step_of(SFTRecipe.model_fields["lora_r"]) == 1
+
+
+def test_the_forms_defaults_are_a_valid_recipe_once_model_and_data_are_named(inputs):
+    values = [box.value for box in inputs.values()]
+    recipe = parse_recipe(given(list(inputs), values) | {"model_name_or_path": "m", "dataset_id": "d"})
+    assert recipe == SFTRecipe(model_name_or_path="m", dataset_id="d")
+
+
+def test_an_emptied_number_is_refused_by_name(inputs):
+    values = given(list(inputs), [box.value for box in inputs.values()])
+    with pytest.raises(InvalidRecipe) as refused:
+        parse_recipe(values | {"model_name_or_path": "m", "dataset_id": "d", "lora_r": None})
+    assert refused.value.field == "lora_r"
+
+
+@pytest.mark.parametrize("preset", load_presets(), ids=lambda preset: preset.id)
+def test_a_preset_sets_its_fields_resets_the_others_and_keeps_what_is_trained(preset):
+    names = list(fields_in(SFTRecipe, "what")) + list(fields_in(SFTRecipe, "common"))
+    updates = dict(zip(names, preset_updates(SFTRecipe, names, preset.values), strict=True))
+    assert updates["dataset_id"] == gr.skip()
+    for name in fields_in(SFTRecipe, "common"):
+        assert updates[name] == preset.values.get(name, SFTRecipe.model_fields[name].default)

@@ -1,0 +1,90 @@
+"""Figures, times, tables and plots as a person sees them."""
+
+import pytest
+
+from sage_studio.text import Text
+from sage_studio.ui import format as shown
+from sage_studio.ui.plots import histogram, line
+from sage_studio.ui.table import Column, Row, table
+from sage_studio.ui.tasks_table import sparkline
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(5412, "5,412"), (12_000, "12.0 k"), (1_204_118, "1.2 M"), (7.6e9, "7.6 G")]
+)
+def test_large_counts_are_short(value, said):
+    assert shown.compact(value) == said
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(0, "–"), (812, "812 B"), (19_600_000, "19.6 MB"), (269_000_000, "269 MB")]
+)
+def test_sizes_have_units(value, said):
+    assert shown.size(value) == said
+
+
+@pytest.mark.parametrize(("value", "said"), [(None, "–"), (5e-5, "5.0e-5"), (0.0, "0"), (2e-4, "2.0e-4")])
+def test_learning_rates_are_written_as_people_write_them(value, said):
+    assert shown.rate(value) == said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "en", "zh"),
+    [
+        (None, "–", "–"),
+        (0, "0 s", "0 秒"),
+        (59.6, "1 min", "1 分"),
+        (3725, "1 h 2 min", "1 小时 2 分"),
+        (90000, "1 d 1 h", "1 天 1 小时"),
+    ],
+)
+def test_durations_have_two_units(seconds, en, zh):
+    assert (shown.duration(seconds, "en"), shown.duration(seconds, "zh")) == (en, zh)
+
+
+def test_a_time_is_relative_and_exact_on_hover():
+    said = shown.ago(1_000_000.0, "zh", now=1_000_000.0 + 7300)
+    assert "2 小时前" in said
+    assert 'title="1970-' in said
+    assert "刚刚" in shown.ago(1_000_000.0, "zh", now=1_000_001.0)
+    assert shown.ago(None, "en") == "–"
+
+
+def test_long_ids_are_shortened_in_the_middle_and_copied_whole():
+    name = "sage-finetuned-1763760000-and-more"
+    assert len(shown.short(name)) == 24
+    assert f'data-copy="{name}"' in shown.copyable(name, "en")
+
+
+def test_a_bar_never_leaves_its_frame():
+    assert "width:100.0%" in shown.bar(130, "x")
+    assert "width:0.0%" in shown.bar(-3, "x")
+
+
+def test_a_table_aligns_figures_marks_the_picked_row_and_escapes():
+    columns = [Column(Text("Name", "名称")), Column(Text("Rows", "行数"), figures=True)]
+    html = table(
+        columns, [Row(("<script>", "5"), key='a"b'), Row(("y", "6"), key="c")], "zh", Text("T", "表"), picked="c"
+    )
+    assert "<script>" not in html
+    assert "&lt;script&gt;" in html
+    assert 'data-key="a&#34;b"' in html
+    assert html.count('aria-selected="true"') == 1
+    assert '<td class="num">5</td>' in html
+    assert "行数" in html
+
+
+def test_a_row_without_a_key_cannot_be_picked():
+    assert "data-key" not in table([Column(Text("A", "甲"))], [Row(("x",))], "en", Text("T", "表"))
+
+
+def test_plots_leave_out_steps_without_a_value():
+    assert line((1, 2, 3), (0.5, None, 0.4))["data"] == [[1, 0.5], [3, 0.4]]
+    assert line((), ()) is None
+    assert histogram(((512, 3), (1024, 4)))["value"]["data"] == [["≤512", 3], ["≤1k", 4]]
+
+
+def test_a_sparkline_falls_with_its_values():
+    assert sparkline((3.0, 2.0, 1.0)) == "█▅▁" or sparkline((3.0, 2.0, 1.0)) == "█▄▁"
+    assert sparkline((1.0,)) == ""
+    assert sparkline((2.0, 2.0)) == "▁▁"

@@ -1,0 +1,151 @@
+"""The page as it is built: its parts have the ids that its docstring promises, and only named endpoints are public."""
+
+import re
+
+import gradio as gr
+import pytest
+from fake_studio import FakeStudio
+
+from sage_studio.errors import NotFound
+from sage_studio.serving.types import ChatChunk
+from sage_studio.tasks.task import TaskStatus
+from sage_studio.training.recipe import SFTRecipe
+from sage_studio.ui import page as module
+from sage_studio.ui.chat_tab import conversation, reply, rewind, stopped, unanswered
+from sage_studio.ui.dialogs import Dialog
+from sage_studio.ui.run_view import head
+from sage_studio.ui.status_bar import StatusBar
+from sage_studio.ui.tasks_tab import BACKEND, BACKEND_QUESTION, BACKEND_TITLE, offered
+from sage_studio.ui.tasks_table import download_link, tasks_table
+
+
+def ids(page: gr.Blocks) -> set[str]:
+    return {block.elem_id for block in page.blocks.values() if getattr(block, "elem_id", None)}
+
+
+def test_every_promised_id_is_there(page):
+    promised = re.findall(
+        r"\b[a-z]+(?:-[a-z]+)+\b", (module.__doc__ or "").split("have a stable")[-1].split("A table")[0]
+    )
+    names = {name for name in promised if not name.startswith(("data-",))} | {
+        "tabs",
+        "dataset",
+        "train",
+        "tasks",
+        "chat",
+        "models",
+    }
+    assert names - ids(page) - {"elem-id"} == set()
+
+
+def test_every_field_of_the_recipe_has_its_input(page):
+    assert {f"field-{name}" for name in SFTRecipe.model_fields if name != "type"} <= ids(page)
+
+
+def test_the_pages_own_events_are_private(page):
+    public = {fn.api_name for fn in page.fns.values() if fn.api_visibility == "public"}
+    assert {"start_finetune", "chat", "use_as_backend"} <= public
+    assert all(not str(name).startswith("ui_") for name in public)
+
+
+def test_tabs_hold_nothing_but_tabs(page):
+    """Gradio numbers the children of Tabs; anything else among them shifts the labels."""
+    tabs = next(block for block in page.blocks.values() if isinstance(block, gr.Tabs))
+    assert [child.id for child in tabs.children] == ["dataset", "train", "tasks", "chat", "models"]
+
+
+def test_handlers_that_change_a_state_are_queued(page):
+    """Gradio reports a changed state only through the queue; without it the views would not follow."""
+    listened = {
+        target for fn in page.fns.values() for target, event in fn.targets if event == "change" and target is not None
+    }
+    for fn in page.fns.values():
+        changed = [out for out in fn.outputs if isinstance(out, gr.State) and out._id in listened]
+        assert fn.queue or not changed, fn.fn.__name__
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_an_empty_studio_says_what_to_do_first(language):
+    assert 'class="empty"' in tasks_table(FakeStudio(empty=True), "all", "", language)
+
+
+@pytest.mark.parametrize(("chosen", "rows"), [("all", 6), ("running", 3), ("done", 1), ("failed", 2)])
+def test_the_filter_lets_its_kind_through(fake, chosen, rows):
+    assert tasks_table(fake, chosen, "", "zh").count("data-key=") == rows
+
+
+def test_a_state_offers_what_can_be_done_with_it():
+    fake = FakeStudio()
+    can = {task.status: [update["visible"] for update in offered(task)] for task in fake.list_tasks()}
+    assert can[TaskStatus.COMPLETED] == [True, False, False]
+    assert can[TaskStatus.FAILED] == [False, True, False]
+    assert can[TaskStatus.TRAINING] == [False, False, True]
+    links = {task.status: str(download_link(task, "zh")) for task in fake.list_tasks()}
+    assert "api/finetune/tasks/finetune-1763760000/download" in links[TaskStatus.COMPLETED]
+    assert links[TaskStatus.TRAINING] == ""
+
+
+def test_a_failed_task_says_why_and_what_to_do():
+    fake = FakeStudio()
+    task = next(task for task in fake.list_tasks() if task.status is TaskStatus.FAILED)
+    said = head(task, fake.task_progress(task.id), "zh")
+    assert task.reason.zh in said
+    assert task.hint.zh in said
+    assert "下一步" in said
+
+
+def test_progress_is_said_as_epochs_and_percent():
+    fake = FakeStudio()
+    task = next(task for task in fake.list_tasks() if task.status is TaskStatus.TRAINING)
+    assert re.search(r"Epoch 2/3 \(6\d%\)", head(task, fake.task_progress(task.id), "en"))
+
+
+def test_the_status_bar_follows_the_engine():
+    fake = FakeStudio(start_seconds=60)
+    with gr.Blocks():
+        bar = StatusBar(fake)
+    assert "未启动" in bar.render("zh")[0]
+    fake.start_engine()
+    assert re.search(r"启动中 \d+ % \(\d+ 秒 / 约 1 分\)", bar.render("zh")[0])
+    fake.engine_started -= 61
+    assert "就绪 18 tok/s" in bar.render("zh")[0]
+    assert re.search(r"训练中.*2/3 轮.* % .*剩 \d+ 分", re.sub(r"<[^>]+>", "", bar.render("zh")[0]))
+    fake.engine_fails = True
+    assert "出错" in bar.render("zh")[0]
+
+
+def test_a_dialog_names_the_object_and_escapes_it():
+    with gr.Blocks():
+        dialog = Dialog("d", BACKEND_TITLE, BACKEND_QUESTION, BACKEND)
+    html = dialog.ask("zh", "finetune-1", "<b>x</b>")
+    assert "确定要将此微调模型设置为 Studio 的对话后端吗？当前对话将使用此模型。" in html
+    assert "&lt;b&gt;x" in html
+    assert dialog.ask("zh", "finetune-1", "x") != dialog.ask("zh", "finetune-1", "x"), (
+        "the same question must open again"
+    )
+
+
+def test_a_conversation_holds_words_and_no_figures():
+    asked = {"role": "user", "content": "why?"}
+    done = reply("because", ChatChunk("", "m", done=True, tokens_per_second=18.2, first_token_seconds=0.3), "en")
+    assert "18.2 tok/s" in done["content"][1]["text"]
+    assert conversation([asked, done], " be brief ") == [
+        {"role": "system", "content": "be brief"},
+        {"role": "user", "content": "why?"},
+        {"role": "assistant", "content": "because"},
+    ]
+
+
+def test_a_lost_answer_keeps_the_message_and_is_not_sent_to_the_model():
+    asked = {"role": "user", "content": "why?"}
+    lost = unanswered("zh", [asked, {"role": "assistant", "content": "…", "metadata": {"id": "pending"}}])
+    assert len(lost) == 2
+    assert "没有得到回答" in lost[1]["content"]
+    assert conversation(lost, "") == [{"role": "user", "content": "why?"}]
+    assert rewind("zh", lost) == [asked]
+    assert stopped("zh", lost) == [asked]
+
+
+def test_the_fake_refuses_what_is_not_there(fake):
+    with pytest.raises(NotFound):
+        fake.get_task("finetune-0")

@@ -1,0 +1,108 @@
+"""Every text of the page stands in both languages, and a request is answered in the one it asks for."""
+
+import ast
+
+import gradio as gr
+import pytest
+
+from sage_studio.settings import PROJECT
+from sage_studio.text import LANGUAGES, Text
+from sage_studio.ui.i18n import COOKIE, Phrasebook, requested_language
+
+SAME_IN_BOTH = {"Alpha", "Dropout", "LoRA", "中文"}
+
+
+def texts() -> list[tuple[str, str, str]]:
+    """File, English and Chinese of each ``Text("…", "…")`` of the UI."""
+    found = []
+    for path in sorted((PROJECT / "sage_studio" / "ui").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Text":
+                said = [argument.value for argument in node.args if isinstance(argument, ast.Constant)]
+                found += [(path.name, *said)] if len(said) == 2 else []
+    return found
+
+
+def test_the_page_has_words():
+    assert len(texts()) > 150
+
+
+def is_chinese(text: str) -> bool:
+    return any("一" <= letter <= "鿿" for letter in text)
+
+
+def test_every_text_has_both_languages_and_names_the_same_things():
+    wrong = [
+        (file, en, zh)
+        for file, en, zh in texts()
+        if not en.strip()
+        or not zh.strip()
+        or en.count("{") != zh.count("{")
+        or not (is_chinese(zh) or en in SAME_IN_BOTH)
+    ]
+    assert wrong == []
+
+
+def test_no_english_text_holds_chinese():
+    assert [en for _, en, _ in texts() if is_chinese(en) and en not in SAME_IN_BOTH] == []
+
+
+@pytest.mark.parametrize(
+    ("cookie", "accepted", "language"),
+    [
+        (None, "zh-CN,zh;q=0.9,en;q=0.8", "zh"),
+        (None, "zh", "zh"),
+        (None, "en-US,en", "en"),
+        (None, "de-DE,zh", "en"),
+        (None, None, "en"),
+        ("en", "zh-CN", "en"),
+        ("zh", "en-US", "zh"),
+        ("xx", "zh-CN", "zh"),
+    ],
+)
+def test_the_explicit_choice_wins_over_the_browser(cookie, accepted, language):
+    cookies = {COOKIE: cookie} if cookie else {}
+    assert requested_language(cookies, {"accept-language": accepted} if accepted else {}) == language
+
+
+def test_labels_choices_and_placeholders_are_said_in_one_language():
+    words = Phrasebook()
+    with gr.Blocks():
+        words(gr.Radio, label=Text("Show", "显示"), choices=[(Text("All", "全部"), "all")], value="all")
+        words(gr.Textbox, label=Text("Message", "消息"), placeholder=Text("Type", "输入"))
+        words(gr.Textbox, label="untranslated")
+    assert len(words.components) == 2
+    zh = words.updates("zh")
+    assert zh[0]["label"] == "显示"
+    assert zh[0]["choices"] == [("全部", "all")]
+    assert zh[1]["placeholder"] == "输入"
+    assert "value" not in zh[0]
+
+
+def test_every_label_of_the_page_is_said_at_load(page):
+    """A label that is not in the phrasebook would stay English."""
+    load = next(fn for fn in page.fns.values() if fn.fn is not None and fn.fn.__name__ == "ui_updates")
+    said = {component._id for component in load.outputs}
+    unsaid = [
+        block.elem_id
+        for block in page.blocks.values()
+        if getattr(block, "elem_id", None) and getattr(block, "label", None) and block._id not in said
+    ]
+    assert unsaid == []
+
+
+def test_the_words_that_the_user_documented_stand_to_the_letter():
+    said = {zh for _, _, zh in texts()}
+    assert {
+        "📁 上传本地数据集 (支持 JSON/JSONL (Alpaca 格式))",
+        "📚 使用 SAGE 官方文档 (自动从 GitHub 下载并准备训练数据)",
+        "开始微调",
+        "设为后端",
+        "使用此模型",
+        "下载",
+        "✅ 已完成",
+        "✅ 已切换到微调模型: {}",
+        "请在对话面板测试",
+        "确定要将此微调模型设置为 Studio 的对话后端吗？当前对话将使用此模型。",
+    } <= said
+    assert LANGUAGES == ("en", "zh")
