@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 
 import pytest
 import yaml
@@ -10,38 +11,18 @@ from sage_studio.settings import PREFIX, PROJECT, Settings
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 CHINESE = (PROJECT / "README.zh.md").read_text(encoding="utf-8")
-SHOWN = ("app.py", "sage_studio/", "configs/", "benchmarks/", "scripts/")
 
 
-def tracked():
-    done = subprocess.run(["git", "ls-files"], cwd=PROJECT, capture_output=True, text=True, check=False)
-    if done.returncode:
+def test_the_tree_is_the_tree():
+    """Every file, with the first sentence it says of itself; `python scripts/tree.py --write` renews it."""
+    if not (PROJECT / ".git").exists():
         pytest.skip("not a git checkout")
-    return {name for name in done.stdout.split() if name.startswith(SHOWN)}
-
-
-def test_the_tree_names_every_file_and_no_other():
-    block = README.split("## The tree")[1].split("```")[1]
-    folders: list[str] = []
-    named = set()
-    for line in block.splitlines():
-        found = re.match(r"( *)(\S+)", line)
-        if not found:
-            continue
-        depth, name = len(found[1]) // 2, found[2]
-        folders = folders[:depth]
-        if name.endswith("/"):
-            folders.append(name)
-        else:
-            named.add("".join(folders) + name)
-    assert named == tracked()
-
-
-def test_every_file_of_the_tree_says_what_it_is():
-    block = README.split("## The tree")[1].split("```")[1]
-    for line in block.splitlines():
-        if line.strip() and not line.split()[0].endswith("/"):
-            assert len(line.split()) >= 3, f"no comment: {line}"
+    printed = subprocess.run(
+        [sys.executable, "scripts/tree.py"], cwd=PROJECT, capture_output=True, text=True, check=True
+    ).stdout
+    assert README.split("## The tree\n\n```\n")[1].split("```\n")[0] == printed
+    for line in printed.splitlines():
+        assert line.endswith("/") or len(line.split()) >= 3, f"a file that says nothing of itself: {line}"
 
 
 @pytest.mark.parametrize("text", [README, CHINESE], ids=["en", "zh"])

@@ -70,6 +70,8 @@ def test_a_person_walks_from_the_documentation_to_the_chat(browser, studio):
     expect(page.locator("#status-bar")).to_contain_text(served, timeout=30_000)
 
     page.locator("#task-chat").click()
+    page.locator("#chat-settings").get_by_role("button").first.click()
+    page.locator("#chat-max-tokens input[type=number]").fill("24")
     page.locator("#chat-message textarea").fill("什么是 SAGE？")
     page.locator("#chat-send").click()
     expect(page.locator("#chat-messages")).to_contain_text("tok/s", timeout=120_000)

@@ -1,0 +1,61 @@
+"""Print the tree of the README: every file with the first sentence it says of itself.
+
+With ``--write`` the tree in README.md is replaced.
+"""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+SHOWN = ("app.py", "benchmarks", "configs", "sage_studio", "scripts")
+BLOCK = re.compile(r"(## The tree\n\n```\n).*?(```)", re.S)
+WIDTH = 34
+LONGEST = 90
+
+
+def main() -> None:
+    """Print the tree, or write it."""
+    if "--write" in sys.argv:
+        readme = PROJECT / "README.md"
+        text = readme.read_text(encoding="utf-8")
+        readme.write_text(BLOCK.sub(lambda found: found[1] + tree() + found[2], text), encoding="utf-8")
+    else:
+        print(tree(), end="")
+
+
+def tree() -> str:
+    """One line a folder or file, indented by depth."""
+    done = subprocess.run(["git", "ls-files", *SHOWN], cwd=PROJECT, capture_output=True, text=True, check=True)
+    lines: list[str] = []
+    seen: set[Path] = set()
+    for path in sorted(
+        map(Path, done.stdout.split()), key=lambda path: [(part.count("."), part) for part in path.parts]
+    ):
+        for folder in reversed(path.parents[:-1]):
+            if folder not in seen:
+                seen.add(folder)
+                lines.append("  " * (len(folder.parts) - 1) + f"{folder.name}/")
+        name = "  " * (len(path.parts) - 1) + path.name
+        lines.append(f"{name:<{WIDTH}} {said(PROJECT / path)}")
+    return "\n".join(lines) + "\n"
+
+
+def said(path: Path) -> str:
+    """The first sentence of a file: of its docstring, or of its leading comment."""
+    text = path.read_text(encoding="utf-8")
+    if path.name == "overrides.txt":
+        return "The one version that scripts/lock.py overrides"
+    if path.suffix == ".py":
+        text = ast.get_docstring(ast.parse(text)) or ""
+    elif path.suffix == ".yaml" and not text.startswith("#"):
+        text = (re.search(r'title: \{en: "(.*?)"', text) or [""] * 2)[1]
+    first = re.split(r"(?<=[.?])\s|\n\n|\*/|\n#(?! )", text.strip().lstrip("#/* "))[0]
+    first = re.sub(r"\s*\n[#*\s]*", " ", first).rstrip(".: ")
+    return first if len(first) <= LONGEST else re.split(r"[:;,] ", first)[0]
+
+
+if __name__ == "__main__":
+    main()
