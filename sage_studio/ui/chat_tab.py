@@ -1,7 +1,7 @@
 """The Chat tab: talk to the current model or to any other that is registered.
 
-Knows how a conversation is kept and shown: the browser's list of messages is the conversation. Who answers and how the
-engine is started is the studio's affair; while it starts, the banner says how far it is.
+Knows which verb each button says. Knows nothing of how a conversation is kept (`conversation`) nor of who answers and
+how the engine is started: that is the studio's affair; while it starts, the banner says how far it is.
 """
 
 from collections.abc import Iterator
@@ -10,8 +10,9 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
-from sage_studio.serving.types import ChatChunk, ChatMessage, EngineState, EngineStatus
+from sage_studio.serving.types import EngineState, EngineStatus
 from sage_studio.text import Language, Text
+from sage_studio.ui.conversation import Turn, cleared, conversation, pending, reply, rewind, stopped, take, unanswered
 from sage_studio.ui.events import follow, on
 from sage_studio.ui.format import bar, short
 from sage_studio.ui.frame import Frame
@@ -27,18 +28,10 @@ DOWN = Text(
     "推理引擎未启动。发送第一条消息时会自动启动，首次启动需要一些时间。",
 )
 WAITING = Text("It answers as soon as the engine is ready.", "引擎就绪后即可回答，消息不会丢失。")
-ANSWERED = Text("first token {:.1f} s", "首字 {:.1f} 秒")
 WELCOME = Text(
     "### Talk to your model\nAsk something about what it was trained on, then switch to the base model and ask again.",
     "### 和你的模型对话\n先问一个与训练数据有关的问题，再切回基座模型问同样的问题，比较两者的回答。",
 )
-UNANSWERED = Text(
-    "⚠️ No answer. Your message is kept; press ⟳ to try again.", "⚠️ 没有得到回答。你的消息已保留，点击 ⟳ 重试。"
-)
-PENDING, LOST = "pending", "lost"
-"""Ids of turns that hold no words of a model: the one that is awaited, and the one that never came."""
-
-Turn = dict[str, Any]
 
 
 class ChatTab:
@@ -82,6 +75,10 @@ class ChatTab:
                 scale=0,
                 min_width=160,
             )
+        self._settings()
+
+    def _settings(self) -> None:
+        words = self.words
         with words(gr.Accordion, label=Text("Settings", "对话设置"), open=False, elem_id="chat-settings"):
             self.system = words(
                 gr.Textbox,
@@ -163,7 +160,7 @@ class ChatTab:
         self, language: Language, turns: list[Turn], model: str, system: str, temperature: float, max_tokens: int
     ) -> Iterator[list[Turn]]:
         """Stream the answer to the last turn, under it which model gave it and how fast."""
-        yield [*turns, {"role": "assistant", "content": "…", "metadata": {"id": PENDING}}]
+        yield [*turns, pending()]
         chunks = self.studio.chat(
             conversation(turns, system),
             None if model == CURRENT else model,
@@ -193,59 +190,6 @@ class ChatTab:
         return (gr.update(choices=[(first, CURRENT), *named]),)
 
 
-def take(_: Language, message: str, turns: list[Turn]) -> tuple[str, list[Turn]]:
-    """Put the person's message into the conversation."""
-    said = message.strip()
-    return "", [*turns, {"role": "user", "content": said}] if said else turns
-
-
-def rewind(_: Language, turns: list[Turn]) -> list[Turn]:
-    """The conversation up to the person's last message, which is to be answered again."""
-    asked = [place for place, turn in enumerate(turns) if turn["role"] == "user"]
-    return turns[: asked[-1] + 1] if asked else turns
-
-
-def stopped(_: Language, turns: list[Turn]) -> list[Turn]:
-    """What was said so far stays."""
-    return [turn for turn in turns if not _is_wordless(turn)]
-
-
-def unanswered(language: Language, turns: list[Turn]) -> list[Turn]:
-    """The person's message stays, with what to do; the toast said why."""
-    said = {"role": "assistant", "content": UNANSWERED.in_(language), "metadata": {"id": LOST}}
-    return [*(turn for turn in turns if not _is_wordless(turn)), said]
-
-
-def cleared(_: Language) -> list[Turn]:
-    """An empty conversation."""
-    return []
-
-
-def conversation(turns: list[Turn], system: str) -> list[ChatMessage]:
-    """The turns in the order and shape that an engine takes, without the figures under the answers."""
-    first: list[ChatMessage] = [{"role": "system", "content": system.strip()}] if system.strip() else []
-    return first + [{"role": turn["role"], "content": words_of(turn)} for turn in turns if not _is_wordless(turn)]
-
-
-def words_of(turn: Turn) -> str:
-    """What was said in a turn: the first part of an answer is its words, the second its figures."""
-    content = turn["content"]
-    return content if isinstance(content, str) else str(content[0]["text"])
-
-
-def reply(text: str, chunk: ChatChunk, language: Language) -> Turn:
-    """An answer, with which model gave it and how fast once that is known."""
-    if not chunk.done:
-        return {"role": "assistant", "content": text or "…"}
-    figures = [chunk.model]
-    if chunk.tokens_per_second is not None:
-        figures.append(f"{chunk.tokens_per_second:.1f} tok/s")
-    if chunk.first_token_seconds is not None:
-        figures.append(ANSWERED.in_(language).format(chunk.first_token_seconds))
-    line = Markup('<small class="answered-by">{}</small>').format(" · ".join(figures))
-    return {"role": "assistant", "content": [{"type": "text", "text": text}, {"type": "text", "text": str(line)}]}
-
-
 def banner(status: EngineStatus, language: Language) -> Markup:
     """The engine's state while it cannot answer; empty once it can."""
     if status.state is EngineState.READY:
@@ -255,7 +199,3 @@ def banner(status: EngineStatus, language: Language) -> Markup:
     shown = bar(start_percent(status), ENGINE.in_(language), "running") if starting else Markup()
     more = {EngineState.DOWN: DOWN, EngineState.FAILED: status.message}.get(status.state, WAITING)
     return notice(ENGINE_COLOUR[status.state], said, shown, more.in_(language))
-
-
-def _is_wordless(turn: Turn) -> bool:
-    return (turn.get("metadata") or {}).get("id") in (PENDING, LOST)

@@ -1,6 +1,7 @@
 """The Dataset tab: bring rows in, see what became of them, lead on to training.
 
-Knows which verb each button says. What a dataset looks like is `dataset_report`'s.
+Knows which verb each button says. Knows nothing of what a dataset looks like: that is
+`dataset_report`'s.
 """
 
 from pathlib import Path

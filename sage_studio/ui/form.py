@@ -51,7 +51,7 @@ def input_for(words: Phrasebook, name: str, info: FieldInfo, choices: Sequence[A
     }
     kind = plain_type(info.annotation)
     if choices is not None:
-        common["value"] = common["value"] or None
+        common["value"] = common["value"] or next(iter(choices), None)
         return words(gr.Dropdown, choices=list(choices), allow_custom_value=True, filterable=True, **common)
     if typing.get_origin(kind) is Literal:
         return words(gr.Dropdown, choices=list(typing.get_args(kind)), **common)

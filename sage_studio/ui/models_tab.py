@@ -1,6 +1,6 @@
 """The Models tab: every model that can answer, which one does, and the engine behind them.
 
-Knows which verb each button says. How a model is loaded is the registry's affair.
+Knows which verb each button says. Knows nothing of how a model is loaded: that is the registry's.
 """
 
 from collections.abc import Sequence

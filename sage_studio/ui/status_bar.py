@@ -1,6 +1,7 @@
 """The line on top of every tab: who answers, what the engine does, what is being trained, how full the memory is.
 
-Knows how to say the state of the house in one line. Each part leads to its tab.
+Knows how to say the state of the house in one line. Each part leads to its tab. Knows nothing of what stands
+there.
 """
 
 import functools

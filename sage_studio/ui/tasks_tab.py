@@ -1,7 +1,7 @@
 """The Tasks tab: every task in a table that renews itself, and what can be done with the one picked.
 
-Knows which verb each button says and which state offers which button. Whether a verb may really be said is checked by
-the verb.
+Knows which verb each button says and which state offers which button. Knows nothing of whether a verb may really be
+said: the verb checks that.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """The Train tab: the recipe's form on the left, the run under way on the right.
 
-Knows the order of the form's parts. The inputs come from the recipe (`form`), the run's looks from `run_view`; what a
-person gave is checked by `Studio.start_finetune` alone.
+Knows the order of the form's parts. Knows nothing of the fields, which come from the recipe (`form`), nor of how a
+run looks (`run_view`); what a person gave is checked by `Studio.start_finetune` alone.
 """
 
 from typing import Any
@@ -96,8 +96,13 @@ class TrainingTab:
         fields = [self.inputs[name] for name in names]
         model, dataset = self.inputs["model_name_or_path"], self.inputs["dataset_id"]
         on(self.preset.change, self.use_preset, self.preset, fields, queue=False)
-        on(frame.page.load, self.first_choices, None, [model, dataset], queue=False)
-        on([frame.revision.change, frame.dataset.change], self.renew_datasets, frame.dataset, dataset, queue=False)
+        on(
+            [frame.page.load, frame.revision.change, frame.dataset.change],
+            self.renew_datasets,
+            frame.dataset,
+            dataset,
+            queue=False,
+        )
         follow([frame.page.load, model.change], self.show_model, [model], [self.model_note])
         on(
             self.start.click,
@@ -122,12 +127,6 @@ class TrainingTab:
         """Fill in the form."""
         values = next(preset.values for preset in self.studio.presets if preset.id == preset_id)
         return preset_updates(SFTRecipe, list(self.inputs), values)
-
-    def first_choices(self, language: Language) -> tuple[Any, Any]:
-        """The default model and the newest dataset."""
-        choices = self._datasets(language)
-        newest = choices[0][1] if choices else None
-        return gr.update(value=self.studio.default_model()), gr.update(choices=choices, value=newest)
 
     def renew_datasets(self, language: Language, chosen: str) -> Any:
         """The datasets there are now, the chosen one picked."""

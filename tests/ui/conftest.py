@@ -1,5 +1,6 @@
 """The page over a studio in memory, served once per test run, and a browser to look at it."""
 
+import asyncio
 import os
 import shutil
 import sys
@@ -11,11 +12,31 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
+_opened: list[asyncio.AbstractEventLoop] = []
+_new_event_loop = asyncio.new_event_loop
+
+
+def _remembered_loop() -> asyncio.AbstractEventLoop:
+    """Gradio opens an event loop for every page that is built and never closes it; here somebody does."""
+    _opened.append(_new_event_loop())
+    return _opened[-1]
+
+
+asyncio.new_event_loop = _remembered_loop
+
 CHROMIUM = next((path for path in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if path), None)
 ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--no-first-run",
 ]  # fmt: skip
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _loops_are_closed() -> Iterator[None]:
+    yield
+    for loop in _opened:
+        if not loop.is_running():
+            loop.close()
 
 
 @pytest.fixture(scope="session")

@@ -52,6 +52,7 @@ def test_an_arrow_key_moves_a_learning_rate_by_a_sensible_step():
 def test_the_forms_defaults_are_a_valid_recipe_once_model_and_data_are_named(inputs):
     values = [box.value for box in inputs.values()]
     recipe = parse_recipe(given(list(inputs), values) | {"model_name_or_path": "m", "dataset_id": "d"})
+    assert inputs["model_name_or_path"].value == "a"
     assert recipe == SFTRecipe(model_name_or_path="m", dataset_id="d")
 
 

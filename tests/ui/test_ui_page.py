@@ -11,7 +11,7 @@ from sage_studio.serving.types import ChatChunk
 from sage_studio.tasks.task import TaskStatus
 from sage_studio.training.recipe import SFTRecipe
 from sage_studio.ui import page as module
-from sage_studio.ui.chat_tab import conversation, reply, rewind, stopped, unanswered
+from sage_studio.ui.conversation import conversation, reply, rewind, stopped, unanswered
 from sage_studio.ui.dialogs import Dialog
 from sage_studio.ui.run_view import head
 from sage_studio.ui.status_bar import StatusBar
