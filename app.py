@@ -57,9 +57,9 @@ def serve(settings: Settings) -> int:
 def launch(studio: "Studio", login: tuple[str, str] | None) -> Callable[[], None]:
     """Serve the page and the routes. Returns what closes them again, the share tunnel included."""
     from gradio.tunneling import CURRENT_TUNNELS
-    from sage_studio.ui.page import build_page, page_arguments
 
     from sage_studio.api.app import app_arguments
+    from sage_studio.ui.page import build_page, page_arguments
 
     settings = studio.settings
     page = build_page(studio)

@@ -1,0 +1,73 @@
+"""Take the README's screenshots of a running studio, whatever is in it: every tab, both languages, wide and narrow.
+
+    python scripts/screenshots.py http://127.0.0.1:7860 [folder]
+
+Picks the newest dataset, run and completed task, and asks one question in the chat. Needs Chromium and Playwright.
+"""
+
+import shutil
+import sys
+from pathlib import Path
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+PROJECT = Path(__file__).resolve().parent.parent
+SIZES = {"": {"width": 1440, "height": 900}, "-narrow": {"width": 390, "height": 844}}
+LOCALES = {"en": "en-US", "zh": "zh-CN"}
+QUESTION = {"en": "What is SAGE?", "zh": "SAGE 是什么？"}
+TABS = ("dataset", "train", "tasks", "models", "chat")
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+ANSWER_MS = 180_000
+
+
+def main() -> None:
+    """Take them all."""
+    url = sys.argv[1]
+    folder = Path(sys.argv[2]) if len(sys.argv) > 2 else PROJECT / "docs" / "screenshots"
+    folder.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=ARGUMENTS)
+        for language in LOCALES:
+            for suffix in SIZES:
+                shoot(browser, url, language, suffix, folder)
+        browser.close()
+
+
+def shoot(browser: Browser, url: str, language: str, suffix: str, folder: Path) -> None:
+    """Every tab in one language at one size."""
+    page = browser.new_context(locale=LOCALES[language], viewport=SIZES[suffix], device_scale_factor=1).new_page()
+    page.goto(url)
+    for tab in TABS:
+        open_tab(page, tab)
+        fill(page, tab, language)
+        page.screenshot(path=folder / f"{tab}-{language}{suffix}.png")
+        overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        print(f"{tab}-{language}{suffix}: {overflow} px sideways")
+    page.context.close()
+
+
+def open_tab(page: Page, tab: str) -> None:
+    """Show a tab and wait until it stands still."""
+    page.locator(f"#{tab}-button").first.click()
+    page.wait_for_load_state("networkidle")
+    page.wait_for_timeout(2500)
+
+
+def fill(page: Page, tab: str, language: str) -> None:
+    """Pick or say something, so that the tab shows what it is for."""
+    rows = {"dataset": "#dataset-list tr[data-key]", "tasks": "#tasks-table tr[data-key]:has-text('✅')"}
+    if tab in rows and page.locator(rows[tab]).count():
+        page.locator(rows[tab]).first.click()
+        page.wait_for_timeout(3000)
+        page.evaluate("window.scrollTo(0, 0)")
+    if tab == "chat":
+        page.locator("#chat-settings").get_by_role("button").first.click()
+        page.locator("#chat-max-tokens input[type=number]").fill("96")
+        page.locator("#chat-settings").get_by_role("button").first.click()
+        page.locator("#chat-message textarea").fill(QUESTION[language])
+        page.locator("#chat-send").click()
+        page.locator("#chat-messages").get_by_text("tok/s").first.wait_for(timeout=ANSWER_MS)
+
+
+if __name__ == "__main__":
+    main()
