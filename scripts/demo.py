@@ -26,7 +26,7 @@ RECIPE = {
     "model_name_or_path": "SmolLM2-135M-Instruct",
     "name": "demo",
     "max_samples": 24,
-    "num_train_epochs": 6,
+    "num_train_epochs": 4,
     "per_device_train_batch_size": 4,
     "learning_rate": 5e-4,
     "max_length": 256,
