@@ -37,7 +37,7 @@ COLUMNS = (
     Column(Text("Base", "基座"), css="desktop"),
     Column(Text("Size", "大小"), figures=True, css="desktop"),
     Column(Text("Task", "任务"), css="desktop"),
-    Column(Text("Loaded", "已加载")),
+    Column(Text("Loaded", "已加载"), css="desktop"),
     Column(Text("Current", "当前")),
     Column(Text("Last used", "最近使用"), figures=True, css="desktop"),
 )

@@ -36,7 +36,7 @@ COLUMNS = (
     Column(Text("Model", "模型"), css="desktop"),
     Column(Text("Dataset", "数据集"), css="desktop"),
     Column(Text("Progress", "进度"), figures=True),
-    Column(Text("Loss", "损失"), figures=True),
+    Column(Text("Loss", "损失"), figures=True, css="desktop"),
     Column(Text("Started", "开始"), figures=True, css="desktop"),
     Column(Text("Took", "用时"), figures=True, css="desktop"),
 )

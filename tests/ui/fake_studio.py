@@ -159,7 +159,7 @@ class FakeStudio:
     # Models and tasks
 
     def model_choices(self) -> list[ModelEntry]:
-        return self.catalog.entries
+        return sorted(self.catalog.entries, key=lambda entry: entry.id != self.default_model())
 
     def default_model(self) -> str:
         return self.catalog.default(has_gpu=False)
