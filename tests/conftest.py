@@ -1,8 +1,12 @@
 """Parts that many tests share: a home of their own, the built-in model, a tiny model, the SAGE documentation."""
 
+import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,13 +15,20 @@ from sage_studio.database import Database
 from sage_studio.settings import PREFIX, PROJECT, Settings, load_settings
 
 SHARED = PROJECT.parent / "shared"
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 @pytest.fixture(autouse=True)
 def _no_foreign_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """The person's own SAGE_STUDIO_ variables must not reach a test."""
-    import os
-
     for name in [name for name in os.environ if name.startswith(PREFIX)]:
         monkeypatch.delenv(name)
 
@@ -48,8 +59,6 @@ def built_in_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_model(built_in_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A two-layer model of SmolLM2's architecture with its tokenizer and random weights: trains in a second."""
-    import shutil
-
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -78,8 +87,6 @@ def docs_repository(tmp_path_factory: pytest.TempPathFactory) -> str:
     bundle = SHARED / "sage-docs.bundle"
     if bundle.exists():
         return str(bundle)
-    import shutil
-
     import git
 
     folder = tmp_path_factory.mktemp("docs-repository")
@@ -90,3 +97,16 @@ def docs_repository(tmp_path_factory: pytest.TempPathFactory) -> str:
         config.set_value("user", "name", "test").set_value("user", "email", "test@localhost")
     repository.index.commit("docs")
     return str(folder)
+
+
+@pytest.fixture(scope="module")  # Playwright keeps an event loop running in this thread while it lives
+def browser() -> Iterator[Any]:
+    """Chromium; without one these tests are skipped, and say so."""
+    if CHROMIUM is None:
+        pytest.skip("NO CHROMIUM: the page was not looked at in a browser (apt-get install chromium)")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS)
+        yield chromium
+        chromium.close()

@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 
 from sage_studio.text import Text
 
-Group = Literal["what", "common", "lora", "more"]
+Group = Literal["what", "common", "lora", "more", "files"]
 
 
 def knob(default: Any, group: Group, label: Text, help: Text, **rules: Any) -> Any:

@@ -44,13 +44,13 @@ class SFTRecipe(BaseModel):
     )
     train_data_path: str = knob(
         "",
-        "what",
+        "files",
         Text("Data file", "数据文件"),
         Text("A JSON or JSONL file on this machine, in place of a dataset.", "本机的 JSON/JSONL 文件，可代替数据集。"),
     )
     output_dir: str = knob(
         "",
-        "what",
+        "files",
         Text("Copy to", "另存到"),
         Text("Folder that gets a copy of the finished model; empty: none.", "训练完成后另存模型的文件夹，可留空。"),
     )

@@ -105,7 +105,7 @@ def preset_updates(recipe: type[BaseModel], names: Sequence[str], values: Mappin
     """Updates that set each named field to a preset's value or back to its default; what is trained stays."""
     return [
         gr.skip()
-        if field_group(recipe.model_fields[name]) == "what"
+        if field_group(recipe.model_fields[name]) in ("what", "files")
         else values.get(name, recipe.model_fields[name].default)
         for name in names
     ]

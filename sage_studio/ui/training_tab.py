@@ -74,6 +74,7 @@ class TrainingTab:
             self._inputs("lora", {})
         with words(gr.Accordion, label=Text("More", "更多设置"), open=False, elem_id="train-more"), gr.Group():
             self._inputs("more", {})
+            self._inputs("files", {})
         self.start = words(
             gr.Button, value=Text("Start fine-tuning", "开始微调"), variant="primary", elem_id="train-start"
         )

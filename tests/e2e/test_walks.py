@@ -149,10 +149,10 @@ def test_killing_the_web_process_does_not_stop_the_training(new_home):
     """The trainer lives on; the next studio shows it running, and then completed."""
     home = new_home("killed")
     first = RunningStudio(home).start()
-    rows = [{"instruction": f"What is {n} plus {n}?", "output": f"It is {2 * n}."} for n in range(32)]
+    rows = [{"instruction": f"What is {n} plus {n}?", "output": f"It is {2 * n}."} for n in range(24)]
     dataset = first.post("/api/datasets", files={"file": ("sums.json", json.dumps(rows))})
     config = {"model_name_or_path": "SmolLM2-135M-Instruct", "dataset_id": dataset["id"], "max_length": 64}
-    first.post("/api/finetune/start", json={"config": {**config, "num_train_epochs": 2}})
+    first.post("/api/finetune/start", json={"config": {**config, "num_train_epochs": 1}})
     task = wait_until(lambda: _training(first), 180)
     first.kill()
     again = RunningStudio(home).start()

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,12 +22,6 @@ def _remembered_loop() -> asyncio.AbstractEventLoop:
 
 
 asyncio.new_event_loop = _remembered_loop
-
-CHROMIUM = next((path for path in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if path), None)
-ARGUMENTS = [
-    "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--no-first-run",
-]  # fmt: skip
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -75,16 +68,3 @@ def address(page) -> Iterator[str]:
     )
     yield url
     page.close(verbose=False)
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[object]:
-    """Chromium; without one these tests are skipped, and say so."""
-    if CHROMIUM is None:
-        pytest.skip("NO CHROMIUM FOUND: the page was not looked at in a browser. Install chromium to run these tests.")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield started
-        started.close()

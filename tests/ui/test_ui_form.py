@@ -1,14 +1,17 @@
 """The form is the recipe: every field is an input, nothing else is, and what is typed comes out again."""
 
+from typing import get_args
+
 import gradio as gr
 import pytest
 
 from sage_studio.errors import InvalidRecipe
+from sage_studio.training.field import Group
 from sage_studio.training.recipe import SFTRecipe, load_presets, parse_recipe
 from sage_studio.ui.form import bounds_of, fields_in, given, inputs_for, preset_updates, step_of
 from sage_studio.ui.i18n import Phrasebook
 
-GROUPS = ("what", "common", "lora", "more")
+GROUPS = get_args(Group)
 
 
 @pytest.fixture(scope="module")
