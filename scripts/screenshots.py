@@ -49,7 +49,6 @@ def shoot(browser: Browser, url: str, language: str, suffix: str, folder: Path) 
 def open_tab(page: Page, tab: str) -> None:
     """Show a tab and wait until it stands still."""
     page.locator(f"#{tab}-button").first.click()
-    page.wait_for_load_state("networkidle")
     page.wait_for_timeout(2500)
 
 
@@ -62,11 +61,11 @@ def fill(page: Page, tab: str, language: str) -> None:
         page.evaluate("window.scrollTo(0, 0)")
     if tab == "chat":
         page.locator("#chat-settings").get_by_role("button").first.click()
-        page.locator("#chat-max-tokens input[type=number]").fill("96")
+        page.locator("#chat-max-tokens input[type=number]").fill("40")
         page.locator("#chat-settings").get_by_role("button").first.click()
         page.locator("#chat-message textarea").fill(QUESTION[language])
         page.locator("#chat-send").click()
-        page.locator("#chat-messages").get_by_text("tok/s").first.wait_for(timeout=ANSWER_MS)
+        page.locator("#chat-messages .answered-by", has_text="tok/s").first.wait_for(timeout=ANSWER_MS)
 
 
 if __name__ == "__main__":

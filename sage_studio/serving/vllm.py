@@ -61,6 +61,7 @@ def vllm_environment(cards: Plan, cores: int, base: Base) -> dict[str, str]:
         env["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
         env["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         env["OMP_NUM_THREADS"] = str(cores)
+        env["OMP_WAIT_POLICY"] = "PASSIVE"  # as in tasks/launcher.py: spinning threads starve whoever shares the cores
     return env
 
 

@@ -107,11 +107,15 @@ class ProcessLauncher:
 
 
 def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """The studio's environment without the studio's own secrets; the model hub's token stays."""
+    """The studio's environment without the studio's own secrets; the model hub's token stays.
+
+    Threads wait asleep, not spinning: where a training, an engine and a page share few cores, two spinning threads keep
+    each other from the core that the work needs, and everything takes many times as long.
+    """
     kept = {
         name: value for name, value in environment.items() if name not in SECRETS and not name.endswith(SECRET_ENDINGS)
     }
-    return {**kept, "PYTHONUNBUFFERED": "1"}
+    return {**kept, "PYTHONUNBUFFERED": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def find_child(pid: int | None, started: float | None, folder: Path) -> ChildProcess | None:
