@@ -10,7 +10,7 @@ from typing import Any
 
 from sage_studio.catalog import check_model_folder
 from sage_studio.errors import InvalidModel, InvalidName
-from sage_studio.serving.state import EngineKind
+from sage_studio.serving.records import EngineKind
 from sage_studio.serving.weights import Tensor, check_finite, read_tensors
 from sage_studio.text import NOTHING, Text
 

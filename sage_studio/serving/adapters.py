@@ -16,8 +16,9 @@ from sage_studio.serving.choice import EngineChoice
 from sage_studio.serving.client import EngineGone
 from sage_studio.serving.describe import engine_base
 from sage_studio.serving.engine import Engine
+from sage_studio.serving.records import Base, EngineRecord
 from sage_studio.serving.sampling import Sampling
-from sage_studio.serving.state import Base, EngineRecord, ServingState
+from sage_studio.serving.state import ServingState
 from sage_studio.serving.types import ChatMessage, RegisteredModel
 from sage_studio.text import Text
 

@@ -11,7 +11,7 @@ from sage_studio.errors import EngineUnavailable, InvalidSetting
 from sage_studio.hardware import detect_hardware
 from sage_studio.serving.engine import Launch, MakeLaunch, fallback_command
 from sage_studio.serving.gpu import lora_rank_for, plan
-from sage_studio.serving.state import Base, EngineKind
+from sage_studio.serving.records import Base, EngineKind
 from sage_studio.serving.vllm import model_shape, vllm_installed, vllm_launch, vllm_rank
 from sage_studio.settings import PROJECT, Settings
 from sage_studio.text import Text

@@ -11,7 +11,7 @@ from typing import Any, cast, get_args
 
 from sage_studio.errors import InvalidModel, InvalidName
 from sage_studio.serving.adapter_check import CONFIG, check_path, size_on_disk
-from sage_studio.serving.state import Base
+from sage_studio.serving.records import Base
 from sage_studio.serving.types import ModelKind, RegisteredModel
 from sage_studio.text import Text
 

@@ -15,7 +15,7 @@ from typing import Protocol
 from sage_studio.errors import EngineUnavailable
 from sage_studio.serving.client import EngineClient
 from sage_studio.serving.process import POLL_SECONDS, ProcessId, free_port, is_alive, last_words, spawn, stop
-from sage_studio.serving.state import Base, EngineKind, EngineRecord
+from sage_studio.serving.records import Base, EngineKind, EngineRecord
 from sage_studio.text import Text
 
 KEY_VARIABLE = "VLLM_API_KEY"

@@ -23,7 +23,8 @@ from sage_studio.serving.engine import (
     open_engine,
     spawn_engine,
 )
-from sage_studio.serving.state import Base, EngineRecord, Failure, ServingState
+from sage_studio.serving.records import Base, EngineRecord, Failure
+from sage_studio.serving.state import ServingState
 from sage_studio.settings import Settings
 from sage_studio.text import Text
 

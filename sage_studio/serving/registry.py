@@ -19,8 +19,8 @@ from sage_studio.serving.choice import EngineChoice, choose_engine
 from sage_studio.serving.describe import base_of, describe_model
 from sage_studio.serving.engine import ExternalEngine, external_record
 from sage_studio.serving.house import House
+from sage_studio.serving.records import Base
 from sage_studio.serving.sampling import check_sampling
-from sage_studio.serving.state import Base
 from sage_studio.serving.status import describe_engine
 from sage_studio.serving.types import ChatChunk, ChatMessage, EngineStatus, RegisteredModel
 from sage_studio.settings import Settings, load_settings

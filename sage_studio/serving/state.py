@@ -6,11 +6,11 @@ One truth for every process of the machine. Knows rows; knows no process, no HTT
 import json
 import sqlite3
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from sage_studio.database import Database
+from sage_studio.serving.records import EngineRecord, Failure, Phase, read_engine
 from sage_studio.serving.types import ModelKind, RegisteredModel
 from sage_studio.text import Text
 
@@ -29,60 +29,6 @@ CREATE TABLE IF NOT EXISTS engine_starts (
   kind TEXT NOT NULL, base TEXT NOT NULL, seconds REAL NOT NULL, PRIMARY KEY (kind, base));
 CREATE TABLE IF NOT EXISTS serving (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
-
-Phase = Literal["starting", "ready", "draining"]
-EngineKind = Literal["vllm", "transformers", "openai"]
-
-
-@dataclass(frozen=True, slots=True)
-class Base:
-    """What an engine is started with.
-
-    Attributes:
-        location: folder or hub id.
-        name: the name under which the engine serves it.
-        trust_remote_code: decided by the catalogue or the operator when the model was resolved.
-        rank: the largest LoRA rank that it has room for.
-    """
-
-    location: str
-    name: str
-    trust_remote_code: bool = False
-    rank: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class EngineRecord:
-    """An engine as it was recorded. Times are Unix seconds.
-
-    Attributes:
-        url: its OpenAI address, ending in ``/v1``.
-        pid, create_time: identify its process (a pid alone may be reused); None for someone else's server.
-        owner_pid: the process that stops it when it ends.
-        restarts: how often it was started again after a crash.
-    """
-
-    id: int
-    kind: EngineKind
-    base: Base
-    url: str
-    key: str
-    pid: int | None
-    create_time: float | None
-    owner_pid: int | None
-    phase: Phase
-    started_at: float
-    ready_at: float | None
-    restarts: int
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why there is no engine."""
-
-    base: str
-    message: Text
-    log_path: Path | None
 
 
 class ServingState:
@@ -160,7 +106,7 @@ class ServingState:
     def engine(self) -> EngineRecord | None:
         """The recorded engine, alive or not."""
         rows = self._database.rows("SELECT * FROM engines")
-        return _engine(rows[0]) if rows else None
+        return read_engine(rows[0]) if rows else None
 
     def set_phase(self, engine: EngineRecord, phase: Phase) -> None:
         """Note what an engine is doing. The first ``ready`` records how long its start took."""
@@ -279,20 +225,3 @@ class ServingState:
 
 def _more(model: RegisteredModel) -> tuple[str, int]:
     return json.dumps(model.config), model.size_bytes
-
-
-def _engine(row: sqlite3.Row) -> EngineRecord:
-    return EngineRecord(
-        id=row["id"],
-        kind=cast("EngineKind", row["kind"]),
-        base=Base(row["base"], row["base_name"], bool(row["trust_remote_code"]), row["rank"]),
-        url=row["url"],
-        key=row["key"],
-        pid=row["pid"],
-        create_time=row["create_time"],
-        owner_pid=row["owner_pid"],
-        phase=cast("Phase", row["phase"]),
-        started_at=row["started_at"],
-        ready_at=row["ready_at"],
-        restarts=row["restarts"],
-    )

@@ -15,7 +15,8 @@ from sage_studio.errors import Conflict, EngineUnavailable, NotFound, StudioErro
 from sage_studio.serving.adapters import AdapterShelf
 from sage_studio.serving.engine import Engine
 from sage_studio.serving.life import EngineLife
-from sage_studio.serving.state import Base, ServingState
+from sage_studio.serving.records import Base
+from sage_studio.serving.state import ServingState
 from sage_studio.serving.types import RegisteredModel
 from sage_studio.text import Text
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from sage_studio.hardware import Hardware
 from sage_studio.serving.engine import Launch
 from sage_studio.serving.gpu import UNKNOWN, Plan, Shape, cpu_adapters, lora_rank_for, plan
-from sage_studio.serving.state import Base
+from sage_studio.serving.records import Base
 from sage_studio.settings import Settings
 
 CPU_RANK = 16

@@ -13,8 +13,8 @@ from sage_studio.serving import choice
 from sage_studio.serving.choice import choose_engine
 from sage_studio.serving.gpu import Shape, cpu_adapters, lora_rank_for, plan, usable_cards
 from sage_studio.serving.process import last_words
+from sage_studio.serving.records import Base
 from sage_studio.serving.registry import VLLMRegistry
-from sage_studio.serving.state import Base
 from sage_studio.serving.vllm import model_shape, vllm_command, vllm_environment, vllm_rank
 from sage_studio.settings import load_settings
 
