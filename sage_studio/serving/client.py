@@ -22,6 +22,8 @@ from sage_studio.text import Text
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 300.0
 QUICK_SECONDS = 2.0
+HEALTH_SECONDS = 10.0
+SLEEP_SECONDS = 120.0
 IDLE_SECONDS = 3.0
 """Shorter than the 5 s after which the servers close an idle connection, so that none is used while it is closed."""
 LIMIT = re.compile(r"(?:context length (?:is )?\(?|maximum of )(\d+)")
@@ -82,6 +84,21 @@ class EngineClient:
         with _naming_faults():
             self._http.post("/unload_lora_adapter", json={"lora_name": name})
 
+    def healthy(self) -> bool:
+        """Whether it answers at all within `HEALTH_SECONDS`."""
+        try:
+            return not self._http.get(f"{self._server}/health", timeout=HEALTH_SECONDS).is_error
+        except (httpx.HTTPError, RuntimeError):  # RuntimeError: the client was closed by a switch
+            return False
+
+    def sleep(self) -> None:
+        """Have vLLM give the card's memory back and keep its weights in main memory. Raises `EngineUnavailable`."""
+        self._order("/sleep?level=1")
+
+    def wake_up(self) -> None:
+        """End `sleep`. Raises `EngineUnavailable`."""
+        self._order("/wake_up")
+
     def metrics(self) -> dict[str, float]:
         """The engine's figures, summed over labels; empty where it tells none."""
         try:
@@ -132,6 +149,12 @@ class EngineClient:
     def close(self) -> None:
         """Close all connections."""
         self._http.close()
+
+    def _order(self, path: str) -> None:
+        with _naming_faults():
+            answer = self._http.post(f"{self._server}{path}", timeout=SLEEP_SECONDS)
+        if answer.is_error:
+            raise _refused(answer) if answer.status_code >= 500 else _not_known(path, answer)
 
 
 class _Answer:
@@ -233,6 +256,12 @@ def _refused(response: httpx.Response) -> EngineUnavailable | InvalidInput:
             Text("Shorten it, or start a new conversation.", "请缩短内容，或开始新的对话。"),
         )
     return InvalidInput(Text(f"The engine refuses this: {words}", f"引擎拒绝了请求：{words}"))
+
+
+def _not_known(path: str, answer: httpx.Response) -> EngineUnavailable:
+    return EngineUnavailable(
+        Text(f"The engine does not know {path}: {answer.status_code}.", f"引擎不支持 {path}：{answer.status_code}。")
+    )
 
 
 def _words(response: httpx.Response) -> str:

@@ -103,6 +103,11 @@ class LocalEngine:
         self.client.close()
         stop(self.process, STOP_SECONDS)
 
+    def kill(self) -> None:
+        """End it without asking: a hung process does not listen."""
+        self.client.close()
+        stop(self.process, 0.0)
+
     def wait_ready(self, seconds: float) -> None:
         """Wait until it answers.
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from serving_files import FAKE, write_adapter
+from serving_files import FAKE, ROOMY, write_adapter
 
 from sage_studio.database import Database
 from sage_studio.serving.choice import EngineChoice
@@ -24,6 +24,8 @@ class Home:
         self.journal = folder / "journal.jsonl"
         self.fail = ""
         self.max_rank = 64
+        self.adapters = 16
+        self.hardware = ROOMY
 
     def choice(self) -> EngineChoice:
         def make(base, port):
@@ -31,11 +33,11 @@ class Home:
             command += ["--port", str(port), "--journal", str(self.journal), "--fail", self.fail]
             return Launch(command, {})
 
-        return EngineChoice("vllm", make, self.max_rank, lambda rank: max(16, rank))
+        return EngineChoice("vllm", make, self.max_rank, lambda rank: max(16, rank), lambda _: self.adapters)
 
     def registry(self) -> VLLMRegistry:
         registry = VLLMRegistry()
-        registry.configure(self.settings, Database(self.settings.database_path), self.choice)
+        registry.configure(self.settings, Database(self.settings.database_path), self.choice, lambda: self.hardware)
         return registry
 
     def seen(self, what: str) -> list:
@@ -62,5 +64,5 @@ def home(tmp_path: Path):
     yield home
     if home.settings.database_path.exists():
         registry = home.registry()
-        if (engine := registry._house.life.recorded()) is not None:
-            engine.stop()
+        registry._house.life.stop()
+        registry._house.life.stop_others()
