@@ -58,7 +58,7 @@ class EngineClient:
             answer = self._http.get("/models", timeout=QUICK_SECONDS if quick else ANSWER_SECONDS)
             answer.raise_for_status()
             return [str(model["id"]) for model in answer.json()["data"]]
-        except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        except (httpx.HTTPError, RuntimeError, ValueError, KeyError, TypeError):  # RuntimeError: closed by a switch
             if quick:
                 return []
             raise
@@ -88,7 +88,7 @@ class EngineClient:
         """Whether it answers at all within `HEALTH_SECONDS`."""
         try:
             return not self._http.get(f"{self._server}/health", timeout=HEALTH_SECONDS).is_error
-        except (httpx.HTTPError, RuntimeError):  # RuntimeError: the client was closed by a switch
+        except (httpx.HTTPError, RuntimeError):
             return False
 
     def sleep(self) -> None:
@@ -104,7 +104,7 @@ class EngineClient:
         try:
             answer = self._http.get(f"{self._server}/metrics", timeout=QUICK_SECONDS)
             text = answer.raise_for_status().text
-        except httpx.HTTPError:
+        except (httpx.HTTPError, RuntimeError):
             return {}
         figures: dict[str, float] = {}
         for name, value in METRIC.findall(text):

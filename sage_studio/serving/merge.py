@@ -51,7 +51,6 @@ def merge(adapter: Path, base: str, dest: Path, progress: Path, trust_remote_cod
         model.resize_token_embeddings(rows, mean_resizing=False)
     _say(progress, "merging", 0.4)
     merged: Any = PeftModel.from_pretrained(model, adapter).merge_and_unload(safe_merge=True)
-    untie(merged)
     _say(progress, "saving", 0.7)
     merged.to(published).save_pretrained(dest)
     tokenizer.save_pretrained(dest)
@@ -64,15 +63,6 @@ def embedding_rows(adapter: Path) -> int | None:
         names = [name for name in file.keys() if "lora_" not in name]  # noqa: SIM118  # it is no dict
         whole = [name for name in names if "embed_tokens" in name or "lm_head" in name]
         return int(file.get_slice(whole[0]).get_shape()[0]) if whole else None
-
-
-def untie(model: Any) -> None:
-    """Where input and output embeddings have become two, say so: else saving drops one of them."""
-    first, last = model.get_input_embeddings(), model.get_output_embeddings()
-    if last is None or not model.config.tie_word_embeddings or torch.equal(first.weight, last.weight):
-        return
-    model.config.tie_word_embeddings = False
-    model.all_tied_weights_keys = {}
 
 
 def _exact_type(base: str, published: Any) -> Any:
