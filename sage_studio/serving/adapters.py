@@ -26,7 +26,7 @@ from sage_studio.text import Text
 
 logger = logging.getLogger("sage_studio")
 
-TRIAL: tuple[ChatMessage, ...] = ({"role": "user", "content": "Hi"},)
+TRIAL = "Hi"
 FILES = (CONFIG, WEIGHTS)
 FEW_ADAPTERS = 2
 """So many are always kept, whatever the memory."""
@@ -167,12 +167,17 @@ class AdapterShelf:
             self._forget(engine, name, held[name])
 
     def _try(self, engine: Engine, model: RegisteredModel, internal: str) -> None:
-        chunks = list(engine.client.chat(internal, TRIAL, Sampling(max_tokens=1, temperature=0)))
-        if chunks[-1].model != internal or not chunks[-1].completion_tokens:
+        if engine.record.kind == "vllm":  # it has the cheaper route, and a switch waits for this under full load
+            said_by, tokens = engine.client.complete(internal, TRIAL)
+        else:
+            messages: list[ChatMessage] = [{"role": "user", "content": TRIAL}]
+            last = list(engine.client.chat(internal, messages, Sampling(max_tokens=1, temperature=0)))[-1]
+            said_by, tokens = last.model, last.completion_tokens
+        if said_by != internal or not tokens:
             raise EngineUnavailable(
                 Text(
-                    f"The engine does not answer as {model.name}, but as {chunks[-1].model}.",
-                    f"引擎没有以 {model.name} 回答，而是以 {chunks[-1].model} 回答。",
+                    f"The engine does not answer as {model.name}, but as {said_by}.",
+                    f"引擎没有以 {model.name} 回答，而是以 {said_by} 回答。",
                 ),
                 Text("Switch again, or restart the studio.", "请再次切换，或重启工作室。"),
             )

@@ -146,6 +146,24 @@ class EngineClient:
             raise _gone(answered=True)
         yield answer.last()
 
+    def complete(self, model: str, prompt: str) -> tuple[str, int]:
+        """One token after a bare prompt, without a chat template: the cheapest answer there is.
+
+        Returns:
+            the model that the server names, and how many tokens it made.
+
+        Raises:
+            EngineUnavailable, InvalidInput: it refuses.
+            EngineGone: no connection, or it broke.
+        """
+        body = {"model": model, "prompt": prompt, "max_tokens": 1, "temperature": 0}
+        with _naming_faults():
+            answer = self._http.post("/completions", json=body)
+            if answer.is_error:
+                raise _refused(answer)
+            content = answer.json()
+        return str(content.get("model", "")), int((content.get("usage") or {}).get("completion_tokens", 0))
+
     def close(self) -> None:
         """Close all connections."""
         self._http.close()

@@ -67,7 +67,14 @@ class Handler(BaseHTTPRequestHandler):
             note(unload=body["lora_name"])
             adapters.pop(body["lora_name"], None)
             return self.reply(200, "ok")
+        if self.path == "/v1/completions":
+            return self.complete(body)
         return self.chat(body)
+
+    def complete(self, body):
+        if body["model"] not in (given.served_model_name, *adapters) or "mute" in body["model"]:
+            return self.reply(404, {"error": {"message": f"no model {body['model']}"}})
+        return self.reply(200, {"model": body["model"], "usage": {"completion_tokens": 1}})
 
     def chat(self, body):
         global running

@@ -1,5 +1,5 @@
-"""The same story with each real engine: a base model, a fresh adapter, switches, cancel, a long prompt, another process,
-a restarted studio, a crash, a failed change of the engine, and an adapter that must be merged.
+"""The same story with each real engine: a base model, a fresh adapter, switches, cancel, a long prompt, another
+process, a restarted studio, a crash, a failed change of the engine, and an adapter that must be merged.
 """
 
 import json
