@@ -56,7 +56,7 @@ class Backend:
 
     def start_engine(self) -> None:
         """Start the engine in the background, with the current or the default model, unless it runs already."""
-        if self.registry.status().state in (EngineState.READY, EngineState.STARTING, EngineState.SWITCHING):
+        if self.registry.status().state not in (EngineState.DOWN, EngineState.FAILED):
             return
         threading.Thread(target=self._start_engine, name="start-engine", daemon=True).start()
 

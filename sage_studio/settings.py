@@ -58,6 +58,10 @@ class Settings(BaseSettings):
     vllm_python: str = Field("", description="Python of another environment that holds vLLM.")
     gpu_memory_utilization: float = Field(0.8, gt=0, le=1, description="Share of a card that vLLM may take.")
     max_loras: int = Field(4, ge=1, le=64, description="Adapters that answer side by side in one engine.")
+    sleep_mode: bool = Field(True, description="On a card, vLLM sleeps while a training runs instead of stopping.")
+    chat_while_training: Literal["refuse", "wait"] = Field(
+        "refuse", description="What a chat does while a training has the card: a polite error, or wait for its end."
+    )
     max_lora_rank: int = Field(64, ge=1, le=512, description="Largest LoRA rank the engine accepts.")
     keep_engine: bool = Field(False, description="Leave the engine running when the studio stops.")
     restore_backend: bool = Field(False, description="After a restart, make the last model current again.")

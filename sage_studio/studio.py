@@ -5,6 +5,7 @@ door calls these verbs and adds nothing of its own.
 """
 
 import logging
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from sage_studio.data.docs_processor import SAGEDocsProcessor
 from sage_studio.data.store import DatasetStore, Preview
 from sage_studio.data.upload import UploadSource
 from sage_studio.database import Database
-from sage_studio.errors import Conflict, NotFound
+from sage_studio.errors import Conflict, NotFound, StudioError
 from sage_studio.files import safe_name
 from sage_studio.hardware import Hardware, detect_hardware
 from sage_studio.serving import vllm_registry
@@ -60,9 +61,15 @@ class Studio(Backend):
         self.datasets = DatasetStore(self.database, settings.datasets_dir)
         self.docs = SAGEDocsProcessor(settings)
         self.tasks = TaskStore(self.database, settings.outputs_dir)
-        self.supervisor = TaskSupervisor(self.tasks, ProcessLauncher(), settings)
         self.registry = vllm_registry
         self.registry.configure(settings, self.database)
+        self.supervisor = TaskSupervisor(
+            self.tasks,
+            ProcessLauncher(),
+            settings,
+            before_start=self.registry.before_training,
+            after_end=self._after_training,
+        )
         self.presets = load_presets()
 
     # Life
@@ -87,6 +94,7 @@ class Studio(Backend):
         self.settings.uploads_dir.mkdir(parents=True, exist_ok=True)
         self.registry.adopt()
         self.supervisor.start()
+        self._after_training()  # the last one may have ended while no studio ran
 
     def close(self) -> None:
         """Stop supervising; trainings go on by themselves. The engine stops unless ``keep_engine``."""
@@ -244,6 +252,18 @@ class Studio(Backend):
             },
         )
         return self.switch_model(task.served_name)
+
+    def _after_training(self) -> None:
+        """Give the engine its card back once no training runs or waits. Never waits for it."""
+        if not self.tasks.running() and not self.tasks.queue():
+            threading.Thread(target=self._bring_engine_back, name="engine-back", daemon=True).start()
+
+    def _bring_engine_back(self) -> None:
+        try:
+            self.registry.after_training()
+        except StudioError as error:
+            logger.error("The engine did not come back: %s", error)
+        self.database.close()
 
     def _completed(self, task_id: str) -> Task:
         task = self.get_task(task_id)

@@ -10,14 +10,17 @@ from typing import Any
 
 from sage_studio.catalog import check_model_folder
 from sage_studio.errors import InvalidModel, InvalidName
-from sage_studio.serving.state import EngineKind
+from sage_studio.serving.records import EngineKind
 from sage_studio.serving.weights import Tensor, check_finite, read_tensors
 from sage_studio.text import NOTHING, Text
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 PLAIN_INITS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
-"""Inits that leave the base as it is. The others (PiSSA, OLoRA, CorDA, LoftQ) change it when an adapter is loaded."""
+"""Inits that leave the base as it is."""
+EXACT_INITS = ("pissa", "olora")
+"""Inits that take something out of the base, by arithmetic that gives the same each time: a merge can repeat it. The
+others (PiSSA by approximation, CorDA, LoftQ) depend on chance or on data, and what was taken out is not on record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +29,11 @@ class AdapterFacts:
 
     Attributes:
         rank: the largest over its modules.
+        merge: for what the engine cannot serve it as an adapter, so that it must be merged into its base; "" if it can.
     """
 
     rank: int
+    merge: str = ""
 
 
 def check_path(path: str, outputs: Path) -> Path:
@@ -62,17 +67,18 @@ def check_adapter(folder: Path, base: str, engine: EngineKind, max_rank: int) ->
 
     Raises:
         InvalidModel: the folder is gone or half-written, holds NaN, belongs to another base, or is of a sort that the
-            engine cannot serve; the message names what, the hint the remedy.
+            engine cannot serve, even merged; the message names what, the hint the remedy.
     """
     config = _read_config(folder)
     _check_base(config, base)
-    _check_sort(config)
+    _check_sort(config, engine)
     rank = max([_rank(config.get("r")), *(_rank(value) for value in (config.get("rank_pattern") or {}).values())])
     tensors = read_tensors(folder / WEIGHTS)
-    if engine == "vllm":
-        _check_for_vllm(config, rank, max_rank, tensors)
     check_finite(folder / WEIGHTS, tensors)
-    return AdapterFacts(rank)
+    found = _beyond_adapters(config, base, tensors)
+    if engine == "vllm":
+        found += _beyond_vllm(config, rank, max_rank, tensors)
+    return AdapterFacts(rank, ", ".join(found))
 
 
 def check_full_model(folder: Path) -> None:
@@ -119,49 +125,69 @@ def _check_base(config: dict[str, Any], base: str) -> None:
         )
 
 
-def _check_sort(config: dict[str, Any]) -> None:
+def _check_sort(config: dict[str, Any], engine: EngineKind) -> None:
     kind = config.get("peft_type")
     if kind != "LORA":
         raise _unsupported(f"peft_type={kind}", Text("Train with LoRA.", "请使用 LoRA 训练。"))
     init = config.get("init_lora_weights", True)
-    if isinstance(init, str) and init.lower() not in PLAIN_INITS:
+    if isinstance(init, str) and init.lower() not in (*PLAIN_INITS, *EXACT_INITS):
         raise _unsupported(
             f"init_lora_weights={init!r}",
             Text(
-                "Such an adapter changes its base. Save it with path_initial_model_for_weight_conversion, or train "
-                "with the default init.",
-                "这类适配器会改动基座。请用 path_initial_model_for_weight_conversion 保存，或以默认初始化训练。",
+                "It took parts out of its base that cannot be found again. Save it with "
+                "path_initial_model_for_weight_conversion, or train with the default init.",
+                "它从基座中取走的部分无法还原。请用 path_initial_model_for_weight_conversion 保存，"
+                "或以默认初始化训练。",
             ),
         )
+    found = [said for name, said in UNMERGEABLE.items() if config.get(name)]
+    if found and engine == "vllm":
+        raise _unsupported(", ".join(found), FALLBACK)
 
 
-def _check_for_vllm(config: dict[str, Any], rank: int, max_rank: int, tensors: tuple[Tensor, ...]) -> None:
-    found = [
+UNMERGEABLE = {
+    "alora_invocation_tokens": "aLoRA",
+    "layer_replication": "layer_replication",
+    "use_bdlora": "BD-LoRA",
+    "use_qalora": "QALoRA",
+}
+"""What changes more than weights, so that merging would answer otherwise than the adapter."""
+
+
+def _beyond_adapters(config: dict[str, Any], base: str, tensors: tuple[Tensor, ...]) -> list[str]:
+    """What changes the base itself, so that no engine can hold it beside other adapters."""
+    init = config.get("init_lora_weights", True)
+    found = [f"init_lora_weights={init!r}"] if isinstance(init, str) and init.lower() in EXACT_INITS else []
+    words = _vocabulary(base)
+    rows = next((tensor.shape[0] for tensor in tensors if _is_whole_layer(tensor.name) and tensor.shape), words)
+    if words is not None and rows != words:
+        found.append(f"a vocabulary of {rows} in place of {words}")
+    return found
+
+
+def _beyond_vllm(config: dict[str, Any], rank: int, max_rank: int, tensors: tuple[Tensor, ...]) -> list[str]:
+    return [
         said
         for present, said in (
-            (config.get("use_dora"), "DoRA (use_dora)"),
+            (config.get("use_dora"), "DoRA"),
             (config.get("modules_to_save"), f"modules_to_save={config.get('modules_to_save')}"),
             (config.get("bias", "none") != "none", f"bias={config.get('bias')!r}"),
             (config.get("lora_bias"), "lora_bias"),
             (config.get("trainable_token_indices"), "trainable_token_indices"),
-            (config.get("alora_invocation_tokens"), "aLoRA"),
-            (config.get("layer_replication"), "layer_replication"),
-            (config.get("use_bdlora"), "BD-LoRA"),
-            (config.get("use_qalora"), "QALoRA"),
-            (any(_is_whole_layer(tensor.name) for tensor in tensors), "resized or retrained embeddings"),
+            (any(_is_whole_layer(tensor.name) for tensor in tensors), "retrained embeddings"),
+            (rank > max_rank, f"rank {rank} (limit {max_rank})"),
         )
         if present
     ]
-    if found:
-        raise _unsupported(", ".join(found), FALLBACK)
-    if rank > max_rank:
-        raise _unsupported(
-            f"LoRA rank {rank} (limit {max_rank})",
-            Text(
-                f"Set SAGE_STUDIO_MAX_LORA_RANK={rank} or SAGE_STUDIO_ENGINE=transformers and start the studio again.",
-                f"请设置 SAGE_STUDIO_MAX_LORA_RANK={rank} 或 SAGE_STUDIO_ENGINE=transformers，然后重启工作室。",
-            ),
-        )
+
+
+def _vocabulary(base: str) -> int | None:
+    """How many tokens a base on this machine knows; None where that cannot be read."""
+    try:
+        words = json.loads((Path(base) / "config.json").read_text(encoding="utf-8")).get("vocab_size")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return words if isinstance(words, int) else None
 
 
 FALLBACK = Text(

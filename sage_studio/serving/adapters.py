@@ -14,49 +14,94 @@ from sage_studio.errors import Conflict, EngineUnavailable, InvalidModel, naming
 from sage_studio.serving.adapter_check import CONFIG, WEIGHTS, check_adapter, check_full_model, check_path
 from sage_studio.serving.choice import EngineChoice
 from sage_studio.serving.client import EngineGone
-from sage_studio.serving.describe import engine_base
+from sage_studio.serving.describe import engine_base, is_whole
 from sage_studio.serving.engine import Engine
+from sage_studio.serving.merging import Merger
+from sage_studio.serving.records import Base, EngineRecord
 from sage_studio.serving.sampling import Sampling
-from sage_studio.serving.state import Base, EngineRecord, ServingState
+from sage_studio.serving.state import ServingState
+from sage_studio.serving.template import needs_own_template
 from sage_studio.serving.types import ChatMessage, RegisteredModel
 from sage_studio.text import Text
 
 logger = logging.getLogger("sage_studio")
 
-TRIAL: tuple[ChatMessage, ...] = ({"role": "user", "content": "Hi"},)
+TRIAL = "Hi"
 FILES = (CONFIG, WEIGHTS)
+FEW_ADAPTERS = 2
+"""So many are always kept, whatever the memory."""
 
 
 class AdapterShelf:
     """Adapters by public name -> the engine's name for each, ``name@number``."""
 
-    def __init__(self, state: ServingState, folder: Path, outputs: Path, choose: Callable[[], EngineChoice]) -> None:
+    def __init__(
+        self,
+        state: ServingState,
+        folder: Path,
+        outputs: Path,
+        choose: Callable[[], EngineChoice],
+        merger: Merger,
+    ) -> None:
         self._state = state
         self._folder = folder
         self._outputs = outputs
         self._choose = choose
+        self._merger = merger
 
-    def check(self, model: RegisteredModel) -> Base:
-        """Check a model's files, and say what an engine must be started with so that it can serve it.
+    def check(self, model: RegisteredModel) -> tuple[RegisteredModel, Base]:
+        """Check a model's files; an adapter that the engine cannot hold is merged into its base, once.
+
+        Returns:
+            the model as it is to be served, and what an engine must be started with for that.
 
         Raises:
             InvalidModel, InvalidName: what is wrong with them, and the remedy.
+            StorageFull, EngineUnavailable: it could not be merged.
         """
         choice = self._choose()
         rank = 0
         if model.kind == "adapter":
             folder = check_path(model.path, self._outputs)
-            rank = check_adapter(folder, model.base, choice.kind, choice.max_rank).rank
+            facts = check_adapter(folder, model.base, choice.kind, choice.max_rank)
+            own = needs_own_template(folder, model.base)
+            why = ", ".join(filter(None, (facts.merge, "a chat template of its own" if own else "")))
+            merged = str(self._merger.merged(model, why)) if why else None
+            rank = 0 if why else facts.rank
+            model = self._served_as(model, merged)
         elif model.kind == "full":
             check_full_model(check_path(model.path, self._outputs))
-        return replace(engine_base(model), rank=choice.rank_for(rank))
+            needs_own_template(Path(model.path), model.path)
+        return model, replace(engine_base(model), rank=choice.rank_for(rank))
+
+    def check_beside(self, engine: Engine, model: RegisteredModel) -> None:
+        """Check a model that is to be loaded into the engine as it runs; nothing is merged for that.
+
+        Raises:
+            InvalidModel, InvalidName: its files cannot be served.
+            Conflict: the engine would have to be started for it.
+        """
+        if is_whole(model) or engine.record.base.location != model.base:
+            raise _other_base(engine.record, model)
+        choice = self._choose()
+        facts = check_adapter(check_path(model.path, self._outputs), model.base, choice.kind, choice.max_rank)
+        own = needs_own_template(Path(model.path), model.base)
+        if facts.merge or own or choice.rank_for(facts.rank) > engine.record.base.rank:
+            raise _other_base(engine.record, model)
+
+    def _served_as(self, model: RegisteredModel, merged: str | None) -> RegisteredModel:
+        """Note where the merged model lies, or that there is none."""
+        if model.config.get("merged") != merged:
+            model = replace(model, config={**model.config, "merged": merged})
+            self._state.save_model(model)
+        return model
 
     def internal_name(self, engine: Engine, model: RegisteredModel) -> str | None:
         """The engine's own name for a model; None if it does not hold it."""
         if engine.record.kind == "openai":
             return model.name
-        if model.kind != "adapter":
-            return engine.record.base.name if engine.record.base.location == model.path else None
+        if is_whole(model):
+            return engine.record.base.name if engine.record.base.location == engine_base(model).location else None
         number = self._state.adapters(engine.record).get(model.name)
         return _internal(model.name, number) if number is not None else None
 
@@ -74,7 +119,7 @@ class AdapterShelf:
         if held is not None and not self._changed(engine, model):
             self._try(engine, model, held)
             return held
-        if model.kind != "adapter" or engine.record.base.location != model.base:
+        if is_whole(model) or engine.record.base.location != model.base:
             raise _other_base(engine.record, model)
         older = self._state.adapters(engine.record).get(model.name)
         fresh = self._load(engine, model)
@@ -88,9 +133,9 @@ class AdapterShelf:
         if number is not None:
             self._forget(engine, name, number)
 
-    def tidy(self, engine: Engine) -> None:
+    def tidy(self) -> None:
         """Delete the copies that engines before this one left behind. Expects the turn to be held."""
-        held = {str(number) for number in self._state.adapters(engine.record).values()}
+        held = {str(number) for number in self._state.all_adapters()}
         for folder in self._folder.glob("*"):
             if folder.name not in held:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -106,15 +151,33 @@ class AdapterShelf:
             self._drop(engine, internal, number)
             raise
         self._state.set_adapter(number, folder)
+        self._make_room(engine, model.name)
         return internal
 
+    def _make_room(self, engine: Engine, newest: str) -> None:
+        """Unload what was not used for the longest time, while the engine holds more than it has room for."""
+        held = self._state.adapters(engine.record)
+        if len(held) <= FEW_ADAPTERS:
+            return
+        most = max(FEW_ADAPTERS, self._choose().adapters(engine.record.base))
+        used = {model.name: model.last_used_at or 0.0 for model in self._state.models()}
+        idle = sorted(set(held) - {newest, self._state.current()}, key=lambda name: used.get(name, 0.0))
+        for name in idle[: max(0, len(held) - most)]:
+            logger.info("Unloading %s: %d adapters are loaded, the longest unused one goes", name, len(held))
+            self._forget(engine, name, held[name])
+
     def _try(self, engine: Engine, model: RegisteredModel, internal: str) -> None:
-        chunks = list(engine.client.chat(internal, TRIAL, Sampling(max_tokens=1, temperature=0)))
-        if chunks[-1].model != internal or not chunks[-1].completion_tokens:
+        if engine.record.kind == "vllm":  # it has the cheaper route, and a switch waits for this under full load
+            said_by, tokens = engine.client.complete(internal, TRIAL)
+        else:
+            messages: list[ChatMessage] = [{"role": "user", "content": TRIAL}]
+            last = list(engine.client.chat(internal, messages, Sampling(max_tokens=1, temperature=0)))[-1]
+            said_by, tokens = last.model, last.completion_tokens
+        if said_by != internal or not tokens:
             raise EngineUnavailable(
                 Text(
-                    f"The engine does not answer as {model.name}, but as {chunks[-1].model}.",
-                    f"引擎没有以 {model.name} 回答，而是以 {chunks[-1].model} 回答。",
+                    f"The engine does not answer as {model.name}, but as {said_by}.",
+                    f"引擎没有以 {model.name} 回答，而是以 {said_by} 回答。",
                 ),
                 Text("Switch again, or restart the studio.", "请再次切换，或重启工作室。"),
             )
@@ -133,7 +196,7 @@ class AdapterShelf:
     def _changed(self, engine: Engine, model: RegisteredModel) -> bool:
         """Whether an adapter's files are no longer those that the engine loaded."""
         number = self._state.adapters(engine.record).get(model.name)
-        if model.kind != "adapter" or number is None:
+        if is_whole(model) or number is None:
             return False
         return any(_stamp(Path(model.path) / name) != _stamp(self._folder / str(number) / name) for name in FILES)
 
@@ -167,8 +230,8 @@ def _internal(name: str, number: int) -> str:
 def _other_base(record: EngineRecord, model: RegisteredModel) -> Conflict:
     return Conflict(
         Text(
-            f"{model.name} stands on {model.base}, but the engine runs {record.base.location}.",
-            f"{model.name} 的基座是 {model.base}，而引擎正在运行 {record.base.location}。",
+            f"{model.name} stands on {model.base} and must be brought in; the engine runs {record.base.location}.",
+            f"{model.name} 的基座是 {model.base}，需要先加载；引擎正在运行 {record.base.location}。",
         ),
         Text("Switch to it first; the engine is then changed.", "请先切换到该模型，引擎会随之更换。"),
     )

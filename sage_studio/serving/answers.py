@@ -5,14 +5,15 @@ Knows how a model's name becomes an engine and a name in there. Knows nothing of
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from sage_studio.errors import NotFound
+from sage_studio.errors import Conflict, NotFound
 from sage_studio.serving.adapters import AdapterShelf
 from sage_studio.serving.client import EngineGone
 from sage_studio.serving.engine import Engine
 from sage_studio.serving.life import EngineLife
 from sage_studio.serving.sampling import Sampling
+from sage_studio.serving.sharing import Sharing
 from sage_studio.serving.state import ServingState
 from sage_studio.serving.switching import Switcher, Turn
 from sage_studio.serving.types import ChatChunk, ChatMessage, RegisteredModel
@@ -20,6 +21,15 @@ from sage_studio.text import Text
 
 DYING_SECONDS = 2.0
 TOUCH_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Who answers: an engine, a model's name in there, and its name for everybody else."""
+
+    engine: Engine
+    internal: str
+    name: str
 
 
 class Answers:
@@ -30,53 +40,72 @@ class Answers:
     """
 
     def __init__(
-        self, state: ServingState, life: EngineLife, shelf: AdapterShelf, switcher: Switcher, turn: Turn
+        self,
+        state: ServingState,
+        life: EngineLife,
+        shelf: AdapterShelf,
+        switcher: Switcher,
+        turn: Turn,
+        sharing: Sharing,
     ) -> None:
         self._state = state
         self._life = life
         self._shelf = shelf
         self._switcher = switcher
         self._turn = turn
+        self._sharing = sharing
         self._touched: dict[str, float] = {}
         self.speed: float | None = None
 
-    def stream(self, name: str, messages: Sequence[ChatMessage], sampling: Sampling) -> Iterator[ChatChunk]:
-        """Bring up the engine and the model if they are not there, then answer. See `VLLMRegistry.stream`."""
+    def stream(self, name: str | None, messages: Sequence[ChatMessage], sampling: Sampling) -> Iterator[ChatChunk]:
+        """Bring up the engine and the model if they are not there, then answer. See `VLLMRegistry.stream`.
+
+        Args:
+            name: a registered model; None for the one that is current when the engine is free to answer.
+        """
         return self._answer(self._route(name), name, messages, sampling)
 
-    def _route(self, name: str) -> tuple[Engine, str]:
+    def _route(self, asked: str | None) -> Route:
         """The engine that answers for a model, and the model's name in there."""
+        name = self._name(asked)
         engine = self._life.running()
         internal = self._shelf.internal_name(engine, self._model(name)) if engine is not None else None
         if engine is not None and internal is not None:
-            return engine, internal
+            return Route(engine, internal, name)
+        self._sharing.admit()
         with self._turn.taken():
-            model = self._model(name)
-            engine = self._life.running() or self._switcher.bring_up(model)
-            if self._shelf.internal_name(engine, model) is None:
-                self._shelf.check(model)
-            return engine, self._shelf.put_up(engine, model)
+            return self._prepared(self._name(asked))
+
+    def _prepared(self, name: str) -> Route:
+        """Have the engine hold a model. Only the current one may change which base it runs."""
+        engine = self._life.running() or self._switcher.bring_up(self._model(name))
+        model = self._model(name)
+        if self._shelf.internal_name(engine, model) is None:
+            if name == self._state.current():
+                model, base = self._shelf.check(model)
+                self._switcher.bring_in(model, base)
+                engine = self._life.running() or engine
+            else:
+                self._shelf.check_beside(engine, model)
+        return Route(engine, self._shelf.put_up(engine, model), name)
 
     def _answer(
-        self, route: tuple[Engine, str], name: str, messages: Sequence[ChatMessage], sampling: Sampling
+        self, route: Route, asked: str | None, messages: Sequence[ChatMessage], sampling: Sampling
     ) -> Iterator[ChatChunk]:
-        self._touch(name)
+        self._touch(route.name)
         try:
-            yield from self._chunks(route, name, messages, sampling)
+            yield from self._chunks(route, messages, sampling)
         except EngineGone as error:
-            if error.answered or not self._replaced(route[0]):
+            if error.answered or not self._replaced(route.engine):
                 raise
-            yield from self._chunks(self._route(name), name, messages, sampling)
+            yield from self._chunks(self._route(asked), messages, sampling)
 
-    def _chunks(
-        self, route: tuple[Engine, str], name: str, messages: Sequence[ChatMessage], sampling: Sampling
-    ) -> Iterator[ChatChunk]:
-        engine, internal = route
-        for chunk in engine.client.chat(internal, messages, sampling):
+    def _chunks(self, route: Route, messages: Sequence[ChatMessage], sampling: Sampling) -> Iterator[ChatChunk]:
+        for chunk in route.engine.client.chat(route.internal, messages, sampling):
             if chunk.done and chunk.tokens_per_second is not None:
                 self.speed = chunk.tokens_per_second
             # Only the name that was asked for has a public form: any other is shown as the server said it.
-            yield replace(chunk, model=name) if chunk.model == internal else chunk
+            yield replace(chunk, model=route.name) if chunk.model == route.internal else chunk
 
     def _replaced(self, engine: Engine) -> bool:
         """Whether the engine that broke off is dead or no longer the one in use; a dying one is waited for."""
@@ -93,6 +122,15 @@ class Answers:
         if now - self._touched.get(name, -TOUCH_SECONDS) >= TOUCH_SECONDS:
             self._touched[name] = now
             self._state.touch(name)
+
+    def _name(self, asked: str | None) -> str:
+        name = asked or self._state.current()
+        if name is None:
+            raise Conflict(
+                Text("No model is current.", "尚未选择当前模型。"),
+                Text("Call switch_model first, or name a model.", "请先切换到某个模型，或指定模型。"),
+            )
+        return name
 
     def _model(self, name: str) -> RegisteredModel:
         found = self._state.model(name)

@@ -11,8 +11,9 @@ from sage_studio.errors import EngineUnavailable, InvalidSetting
 from sage_studio.hardware import detect_hardware
 from sage_studio.serving.engine import Launch, MakeLaunch, fallback_command
 from sage_studio.serving.gpu import lora_rank_for, plan
-from sage_studio.serving.state import Base, EngineKind
-from sage_studio.serving.vllm import model_shape, vllm_installed, vllm_launch, vllm_rank
+from sage_studio.serving.records import Base, EngineKind
+from sage_studio.serving.room import USUAL_ADAPTERS
+from sage_studio.serving.vllm import model_shape, vllm_adapters, vllm_installed, vllm_launch, vllm_rank
 from sage_studio.settings import PROJECT, Settings
 from sage_studio.text import Text
 
@@ -27,12 +28,14 @@ class EngineChoice:
         make: how to start one; for ``openai`` it is never called.
         max_rank: the largest LoRA rank it can be started with.
         rank_for: the rank it is started with for an adapter of a rank; 0 for a base model alone.
+        adapters: how many adapters stay loaded beside a base; the longest unused one goes when there are more.
     """
 
     kind: EngineKind
     make: MakeLaunch
     max_rank: int
     rank_for: Callable[[int], int]
+    adapters: Callable[[Base], int] = lambda _: USUAL_ADAPTERS
 
 
 def choose_engine(settings: Settings) -> EngineChoice:
@@ -68,6 +71,8 @@ def choose_engine(settings: Settings) -> EngineChoice:
         lambda base, port: vllm_launch(settings, detect_hardware(), python, base, port),
         lora_rank_for(settings.max_lora_rank),
         lambda rank: vllm_rank(settings, detect_hardware(), rank),
+        # As many as the engine was started with, or fewer: what is free has shrunk by then.
+        lambda base: vllm_adapters(settings, detect_hardware(), base),
     )
 
 

@@ -22,6 +22,8 @@ from sage_studio.text import Text
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 300.0
 QUICK_SECONDS = 2.0
+HEALTH_SECONDS = 10.0
+SLEEP_SECONDS = 120.0
 IDLE_SECONDS = 3.0
 """Shorter than the 5 s after which the servers close an idle connection, so that none is used while it is closed."""
 LIMIT = re.compile(r"(?:context length (?:is )?\(?|maximum of )(\d+)")
@@ -56,7 +58,7 @@ class EngineClient:
             answer = self._http.get("/models", timeout=QUICK_SECONDS if quick else ANSWER_SECONDS)
             answer.raise_for_status()
             return [str(model["id"]) for model in answer.json()["data"]]
-        except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        except (httpx.HTTPError, RuntimeError, ValueError, KeyError, TypeError):  # RuntimeError: closed by a switch
             if quick:
                 return []
             raise
@@ -82,12 +84,27 @@ class EngineClient:
         with _naming_faults():
             self._http.post("/unload_lora_adapter", json={"lora_name": name})
 
+    def healthy(self) -> bool:
+        """Whether it answers at all within `HEALTH_SECONDS`."""
+        try:
+            return not self._http.get(f"{self._server}/health", timeout=HEALTH_SECONDS).is_error
+        except (httpx.HTTPError, RuntimeError):
+            return False
+
+    def sleep(self) -> None:
+        """Have vLLM give the card's memory back and keep its weights in main memory. Raises `EngineUnavailable`."""
+        self._order("/sleep?level=1")
+
+    def wake_up(self) -> None:
+        """End `sleep`. Raises `EngineUnavailable`."""
+        self._order("/wake_up")
+
     def metrics(self) -> dict[str, float]:
         """The engine's figures, summed over labels; empty where it tells none."""
         try:
             answer = self._http.get(f"{self._server}/metrics", timeout=QUICK_SECONDS)
             text = answer.raise_for_status().text
-        except httpx.HTTPError:
+        except (httpx.HTTPError, RuntimeError):
             return {}
         figures: dict[str, float] = {}
         for name, value in METRIC.findall(text):
@@ -129,9 +146,33 @@ class EngineClient:
             raise _gone(answered=True)
         yield answer.last()
 
+    def complete(self, model: str, prompt: str) -> tuple[str, int]:
+        """One token after a bare prompt, without a chat template: the cheapest answer there is.
+
+        Returns:
+            the model that the server names, and how many tokens it made.
+
+        Raises:
+            EngineUnavailable, InvalidInput: it refuses.
+            EngineGone: no connection, or it broke.
+        """
+        body = {"model": model, "prompt": prompt, "max_tokens": 1, "temperature": 0}
+        with _naming_faults():
+            answer = self._http.post("/completions", json=body)
+            if answer.is_error:
+                raise _refused(answer)
+            content = answer.json()
+        return str(content.get("model", "")), int((content.get("usage") or {}).get("completion_tokens", 0))
+
     def close(self) -> None:
         """Close all connections."""
         self._http.close()
+
+    def _order(self, path: str) -> None:
+        with _naming_faults():
+            answer = self._http.post(f"{self._server}{path}", timeout=SLEEP_SECONDS)
+        if answer.is_error:
+            raise _refused(answer) if answer.status_code >= 500 else _not_known(path, answer)
 
 
 class _Answer:
@@ -233,6 +274,12 @@ def _refused(response: httpx.Response) -> EngineUnavailable | InvalidInput:
             Text("Shorten it, or start a new conversation.", "请缩短内容，或开始新的对话。"),
         )
     return InvalidInput(Text(f"The engine refuses this: {words}", f"引擎拒绝了请求：{words}"))
+
+
+def _not_known(path: str, answer: httpx.Response) -> EngineUnavailable:
+    return EngineUnavailable(
+        Text(f"The engine does not know {path}: {answer.status_code}.", f"引擎不支持 {path}：{answer.status_code}。")
+    )
 
 
 def _words(response: httpx.Response) -> str:

@@ -5,13 +5,13 @@ Knows the keys of ``register_model``'s config and the rules for names. Knows no 
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any, cast, get_args
 
-from sage_studio.errors import InvalidModel, InvalidName
+from sage_studio.errors import Conflict, InvalidModel, InvalidName
 from sage_studio.serving.adapter_check import CONFIG, check_path, size_on_disk
-from sage_studio.serving.state import Base
+from sage_studio.serving.records import Base
 from sage_studio.serving.types import ModelKind, RegisteredModel
 from sage_studio.text import Text
 
@@ -51,9 +51,14 @@ def describe_model(name: str, path: str, config: Mapping[str, Any], outputs: Pat
 def engine_base(model: RegisteredModel) -> Base:
     """What an engine must be started with so that it can serve the model."""
     trusted = bool(model.config.get("trust_remote_code", False))
-    if model.kind == "adapter":
+    if not is_whole(model):
         return Base(model.base, str(model.config["base_name"]), trusted)
-    return Base(model.path, model.name, trusted)
+    return Base(str(model.config.get("merged") or model.path), model.name, trusted)
+
+
+def is_whole(model: RegisteredModel) -> bool:
+    """Whether an engine is started for the model itself; an adapter is not, unless it was merged into its base."""
+    return model.kind != "adapter" or bool(model.config.get("merged"))
 
 
 def base_of(model: RegisteredModel) -> RegisteredModel:
@@ -71,6 +76,21 @@ def base_of(model: RegisteredModel) -> RegisteredModel:
         },
         size_bytes=size_on_disk(Path(model.base)),
     )
+
+
+def check_unused(model: RegisteredModel, models: Sequence[RegisteredModel], running: bool) -> None:
+    """Raise `Conflict` if a model answers the chat now (``running``: there is an engine), or another stands on it."""
+    if model.current and running:
+        raise Conflict(
+            Text(f"{model.name} answers the chat now.", f"{model.name} 正在作为对话后端。"),
+            Text("Switch to another model first.", "请先切换到其他模型。"),
+        )
+    others = [m.name for m in models if m.base == model.path and m.name != model.name]
+    if model.kind == "base" and others:
+        raise Conflict(
+            Text(f"{', '.join(others)} stand on {model.name}.", f"{', '.join(others)} 以 {model.name} 为基座。"),
+            Text("Remove them first.", "请先移除它们。"),
+        )
 
 
 def base_name(location: str) -> str:

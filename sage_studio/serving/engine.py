@@ -14,8 +14,17 @@ from typing import Protocol
 
 from sage_studio.errors import EngineUnavailable
 from sage_studio.serving.client import EngineClient
-from sage_studio.serving.process import POLL_SECONDS, ProcessId, free_port, is_alive, last_words, spawn, stop
-from sage_studio.serving.state import Base, EngineKind, EngineRecord
+from sage_studio.serving.process import (
+    POLL_SECONDS,
+    ProcessId,
+    free_port,
+    is_alive,
+    last_words,
+    spawn,
+    stop,
+    wait_until_dead,
+)
+from sage_studio.serving.records import Base, EngineKind, EngineRecord
 from sage_studio.text import Text
 
 KEY_VARIABLE = "VLLM_API_KEY"
@@ -102,6 +111,12 @@ class LocalEngine:
         """End it, and whatever a dead one left behind."""
         self.client.close()
         stop(self.process, STOP_SECONDS)
+
+    def kill(self) -> None:
+        """End it without asking: a hung process does not listen."""
+        self.client.close()
+        stop(self.process, 0.0)
+        wait_until_dead(self.process, STOP_SECONDS)
 
     def wait_ready(self, seconds: float) -> None:
         """Wait until it answers.

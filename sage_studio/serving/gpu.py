@@ -40,11 +40,15 @@ class Shape:
     Attributes:
         context: longest sequence in tokens that the model was made for.
         heads, kv_heads: attention heads, and those of keys and values.
+        hidden, inner, layers: width, width inside the feed-forward part, and how many layers.
     """
 
     context: int | None = None
     heads: int | None = None
     kv_heads: int | None = None
+    hidden: int | None = None
+    inner: int | None = None
+    layers: int | None = None
 
 
 UNKNOWN = Shape()
@@ -91,8 +95,3 @@ def usable_cards(count: int, shape: Shape = UNKNOWN) -> int:
 def lora_rank_for(rank: int) -> int:
     """The smallest rank vLLM can be started with that holds ``rank``; its largest if there is none."""
     return next((allowed for allowed in LORA_RANKS if allowed >= rank), LORA_RANKS[-1])
-
-
-def cpu_adapters(max_loras: int) -> int:
-    """How many adapters vLLM keeps in main memory (``max_cpu_loras``), ready to change places with those in use."""
-    return max(16, 4 * max_loras)

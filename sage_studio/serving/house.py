@@ -7,24 +7,39 @@ import functools
 from collections.abc import Callable
 
 from sage_studio.database import Database
+from sage_studio.hardware import Hardware
 from sage_studio.serving.adapters import AdapterShelf
 from sage_studio.serving.answers import Answers
 from sage_studio.serving.choice import EngineChoice
 from sage_studio.serving.life import EngineLife
+from sage_studio.serving.merging import Merger
+from sage_studio.serving.sharing import Sharing
 from sage_studio.serving.state import ServingState
 from sage_studio.serving.switching import Switcher, Turn
+from sage_studio.serving.watch import Watch
 from sage_studio.settings import Settings
 
 
 class House:
     """Everything that a configured registry works with."""
 
-    def __init__(self, settings: Settings, database: Database, choose: Callable[[], EngineChoice]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        choose: Callable[[], EngineChoice],
+        look: Callable[[], Hardware],
+    ) -> None:
         self.settings = settings
         self.choose = functools.cache(choose)
         self.state = ServingState(database)
-        self.life = EngineLife(settings, self.state, self.choose)
-        self.shelf = AdapterShelf(self.state, self.life.folder / "adapters", settings.outputs_dir, self.choose)
+        self.life = EngineLife(settings, self.state, self.choose, look)
+        self.merger = Merger(self.life.folder, settings.outputs_dir, 2 * settings.engine_start_seconds)
+        self.shelf = AdapterShelf(
+            self.state, self.life.folder / "adapters", settings.outputs_dir, self.choose, self.merger
+        )
         self.switcher = Switcher(self.state, self.life, self.shelf)
-        self.turn = Turn(self.life.folder / "switch.lock", 2 * settings.engine_start_seconds + 60)
-        self.answers = Answers(self.state, self.life, self.shelf, self.switcher, self.turn)
+        self.turn = Turn(self.life.folder / "switch.lock", 4 * settings.engine_start_seconds + 60)
+        self.sharing = Sharing(settings, self.state, self.life, self.shelf, self.turn, look)
+        self.answers = Answers(self.state, self.life, self.shelf, self.switcher, self.turn, self.sharing)
+        self.watch = Watch(self.state, self.life, self.switcher, self.turn)

@@ -1,7 +1,8 @@
 """The one engine of this machine: found, started, drained, revived once after a crash, stopped.
 
-Knows the engine's record and its process. Knows nothing of which model is current. What changes the engine expects the
-turn to be held (`sage_studio.serving.switching.Turn`).
+Knows the engine's record and its process, and that for a while a second one may stand beside it. Knows nothing of which
+model is current. What changes the engine expects the turn to be held (`sage_studio.serving.switching.Turn`).
+While ``closing`` is set, no engine starts.
 """
 
 import logging
@@ -10,10 +11,13 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import psutil
 
 from sage_studio.errors import EngineUnavailable
+from sage_studio.hardware import Hardware
+from sage_studio.serving.adapter_check import size_on_disk
 from sage_studio.serving.choice import EngineChoice
 from sage_studio.serving.engine import (
     Engine,
@@ -23,13 +27,22 @@ from sage_studio.serving.engine import (
     open_engine,
     spawn_engine,
 )
-from sage_studio.serving.state import Base, EngineRecord, Failure, ServingState
+from sage_studio.serving.gpu import plan
+from sage_studio.serving.records import Base, EngineRecord, Failure
+from sage_studio.serving.room import Need, engine_need, fits_beside, has_card_room
+from sage_studio.serving.state import ServingState
+from sage_studio.serving.vllm import model_shape
 from sage_studio.settings import Settings
 from sage_studio.text import Text
 
 logger = logging.getLogger("sage_studio")
 
 DRAIN_SECONDS = 30.0
+RETIRE_SECONDS = 300.0
+"""How long an engine that is no longer in use may go on with its last answers."""
+FREE_SECONDS = 30.0
+"""How long a card may take to give back what a stopped engine held."""
+POLL_SECONDS = 0.1
 STABLE_SECONDS = 600.0
 """An engine that ran so long after a restart has earned another one."""
 RUNNING = ("vllm:num_requests_running", "vllm:num_requests_waiting")
@@ -38,24 +51,32 @@ RUNNING = ("vllm:num_requests_running", "vllm:num_requests_waiting")
 class EngineLife:
     """Whatever engine ``studio.db`` names, from whichever process it was started."""
 
-    def __init__(self, settings: Settings, state: ServingState, choose: Callable[[], EngineChoice]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        state: ServingState,
+        choose: Callable[[], EngineChoice],
+        look: Callable[[], Hardware],
+    ) -> None:
         self._settings = settings
         self._state = state
         self._choose = choose
+        self._look = look
         self._opened: Engine | None = None
+        self._past: list[Engine] = []
         self._opening = threading.Lock()
+        self.closing = threading.Event()
         self.log = settings.root / "engine.log"
         self.folder = settings.root / "serving"
 
     def recorded(self) -> Engine | None:
-        """The engine on record, alive or not."""
+        """The engine in use as it is on record, alive or not."""
         record = self._state.engine()
         if record is None:
             return None
         with self._opening:
             if self._opened is None or self._opened.record.id != record.id:
-                if self._opened is not None:
-                    self._opened.client.close()
+                self._lay_aside()
                 self._opened = open_engine(record, self.log)
             self._opened.record = record
             return self._opened
@@ -65,6 +86,10 @@ class EngineLife:
         engine = self.recorded()
         return engine if engine is not None and engine.record.phase == "ready" and engine.alive() else None
 
+    def incoming(self) -> EngineRecord | None:
+        """The engine that starts beside the one in use, if any."""
+        return next((record for record in self._state.others() if record.phase == "incoming"), None)
+
     def serve(self, base: Base) -> Engine:
         """An engine that serves ``base``: the one that runs, or a new one in its place.
 
@@ -72,34 +97,75 @@ class EngineLife:
             EngineUnavailable: it did not start; nothing runs then.
         """
         engine = self.recorded()
-        if engine is not None and engine.alive() and _holds(engine, base):
+        if engine is not None and engine.alive() and holds(engine, base):
             if engine.record.phase != "ready":  # its starter, or whoever was draining it, is gone
                 self._await(engine)
             return engine
         if engine is not None:
-            self._drain(engine)
+            self.drain(engine)
         return self.start(base)
 
     def start(self, base: Base, restarts: int = 0) -> Engine:
-        """Start an engine in place of any other.
+        """Start an engine in place of any other, once the memory is free.
 
         Raises:
             EngineUnavailable: naming the last words of its log.
         """
         choice = self._choose()
-        self.stop()
-        logger.info("Starting the %s engine with %s", choice.kind, base.location)
+        stopped = self.stop()
         if choice.kind == "openai":
             record = external_record("openai", base, self._settings.engine_url, self._settings.engine_api_key)
             self._state.add_engine(record)
         else:
-            record = spawn_engine(choice.kind, base, choice.make, self.folder, self.log)
-            self._record(replace(record, restarts=restarts, owner_pid=self._owner()))
+            if stopped:
+                self._wait_for_card(self._need(base))
+            self._spawn(base, restarts, self.log)
         engine = self.recorded()
         if engine is None:
             raise EngineUnavailable(Text("The engine was stopped while it started.", "引擎在启动过程中被停止。"))
         self._await(engine)
         return engine
+
+    def room_beside(self, base: Base) -> bool:
+        """Whether there is memory for an engine with ``base`` beside the one that runs."""
+        if self._choose().kind == "openai" or self._state.others():
+            return False
+        return fits_beside(self._need(base), self._look())
+
+    def start_beside(self, base: Base) -> LocalEngine:
+        """Start an engine while the one in use goes on. It takes no chats before `take_over`.
+
+        Raises:
+            EngineUnavailable: it did not start; the one in use is untouched.
+        """
+        record = self._spawn(base, 0, self.log.with_name("engine-next.log"), beside=True)
+        engine = LocalEngine(record, self.log.with_name("engine-next.log"))
+        try:
+            engine.wait_ready(self._settings.engine_start_seconds)
+        except EngineUnavailable:
+            self._state.remove_engine(record)
+            raise
+        return engine
+
+    def take_over(self, engine: LocalEngine) -> None:
+        """Put an engine that was started beside in use. The one before it finishes its answers, then stops."""
+        before = self.recorded()
+        self._state.take_over(engine.record)
+        for older, newer in ((self.log, self.log.with_name("engine.log.1")), (engine.log, self.log)):
+            if older.exists():
+                older.replace(newer)
+        engine.log = self.log
+        with self._opening:
+            self._lay_aside()
+            self._opened = engine
+        logger.info("The %s engine at %s takes over", engine.record.kind, engine.record.url)
+        if before is not None:
+            threading.Thread(target=self._retire, args=(before,), name="retire-engine", daemon=True).start()
+
+    def discard(self, engine: Engine) -> None:
+        """Stop an engine that never came into use, or no longer is."""
+        engine.stop()
+        self._state.remove_engine(engine.record)
 
     def fits(self, engine: Engine) -> bool:
         """Whether an engine on record is of the kind, and at the address, that the settings now name."""
@@ -109,12 +175,18 @@ class EngineLife:
             return False
         return engine.record.kind == kind and (kind != "openai" or engine.record.url == self._settings.engine_url)
 
-    def stop(self) -> None:
-        """End the engine on record, and whatever a dead one left behind."""
+    def stop(self) -> bool:
+        """End the engine on record, and whatever a dead one left behind; whether there was one."""
         engine = self.recorded()
         if engine is not None:
-            engine.stop()
-            self._state.remove_engine(engine.record)
+            self.discard(engine)
+        return engine is not None
+
+    def stop_others(self, owner: int | None = None) -> None:
+        """End engines (of an owner) that came in beside the one in use, or have not finished to retire."""
+        for record in self._state.others():
+            if owner in (None, record.owner_pid):
+                self.discard(LocalEngine(record, self.log))
 
     def revive(self) -> Engine:
         """Start a crashed engine again, once; a second crash soon after leaves it down.
@@ -145,12 +217,48 @@ class EngineLife:
             )
         return died(engine.record, self.log)
 
-    def _record(self, record: EngineRecord) -> None:
+    def drain(self, engine: Engine) -> None:
+        """Let answers under way finish; new ones wait for the engine that comes."""
+        self._state.set_phase(engine.record, "draining")
+        _wait_for_answers(engine, DRAIN_SECONDS)
+
+    def _lay_aside(self) -> None:
+        """Answers under way may still come through the connections of the engine before: they close with it."""
+        if self._opened is not None:
+            self._past.append(self._opened)
+        for engine in [past for past in self._past if past.record.pid is None or not past.alive()]:
+            self._past.remove(engine)
+            engine.client.close()
+
+    def _spawn(self, base: Base, restarts: int, log: Path, beside: bool = False) -> EngineRecord:
+        choice = self._choose()
+        logger.info("Starting the %s engine with %s", choice.kind, base.location)
+        record = spawn_engine(choice.kind, base, choice.make, self.folder, log)
+        record = replace(record, restarts=restarts, owner_pid=self._owner())
         try:
-            self._state.add_engine(record)
+            record = self._state.add_engine(replace(record, phase="incoming") if beside else record)
         except BaseException:
-            LocalEngine(record, self.log).stop()  # what is not on record would never be found again
+            LocalEngine(record, log).stop()  # what is not on record would never be found again
             raise
+        if self.closing.is_set():  # `close` looked before this one was on record
+            self.discard(LocalEngine(record, log))
+            raise EngineUnavailable(Text("The studio is closing.", "工作室正在关闭。"))
+        return record
+
+    def _need(self, base: Base) -> Need:
+        cards = plan(self._look(), self._settings.gpu_memory_utilization, model_shape(base.location))
+        return engine_need(self._choose().kind, size_on_disk(Path(base.location)), cards)
+
+    def _wait_for_card(self, need: Need) -> None:
+        """A card gives memory back some time after its process ended. If it never does, the engine says so."""
+        deadline = time.monotonic() + FREE_SECONDS
+        while not has_card_room(need, self._look()) and time.monotonic() < deadline:
+            time.sleep(POLL_SECONDS)
+
+    def _retire(self, engine: Engine) -> None:
+        _wait_for_answers(engine, RETIRE_SECONDS)
+        self.discard(engine)
+        self._state.close()
 
     def _owner(self) -> int:
         """Who stops the engine: the studio of this home while it runs, even if a script starts the engine."""
@@ -170,18 +278,18 @@ class EngineLife:
         self._state.set_owner(engine.record, self._owner())
         logger.info("The %s engine is ready at %s", engine.record.kind, engine.record.url)
 
-    def _drain(self, engine: Engine) -> None:
-        """Let answers under way finish; new ones wait for the engine that comes."""
-        self._state.set_phase(engine.record, "draining")
-        deadline = time.monotonic() + DRAIN_SECONDS
-        while engine.alive() and time.monotonic() < deadline:
-            figures = engine.metrics()
-            if not sum(figures.get(name, 0.0) for name in RUNNING):
-                return
-            time.sleep(0.1)
 
-
-def _holds(engine: Engine, base: Base) -> bool:
+def holds(engine: Engine, base: Base) -> bool:
+    """Whether an engine was started with this base, and room for adapters of this rank."""
     record = engine.record
     same = record.base.location == base.location and record.base.rank >= base.rank
     return same or record.kind == "openai"  # what someone else's server holds shows when it is asked
+
+
+def _wait_for_answers(engine: Engine, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while engine.alive() and time.monotonic() < deadline:
+        figures = engine.metrics()
+        if not sum(figures.get(name, 0.0) for name in RUNNING):
+            return
+        time.sleep(POLL_SECONDS)

@@ -6,21 +6,20 @@ and the rules about them; knows nothing of tasks, widgets or routes.
 
 import atexit
 import logging
-import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from sage_studio.database import Database
-from sage_studio.errors import Conflict, InvalidInput
+from sage_studio.errors import InvalidInput
+from sage_studio.hardware import Hardware, detect_hardware
 from sage_studio.serving.answers import not_registered
 from sage_studio.serving.choice import EngineChoice, choose_engine
-from sage_studio.serving.describe import base_of, describe_model
-from sage_studio.serving.engine import ExternalEngine, external_record
+from sage_studio.serving.describe import base_of, check_unused, describe_model
 from sage_studio.serving.house import House
+from sage_studio.serving.keeping import adopt, base_name, close
 from sage_studio.serving.sampling import check_sampling
-from sage_studio.serving.state import Base
 from sage_studio.serving.status import describe_engine
 from sage_studio.serving.types import ChatChunk, ChatMessage, EngineStatus, RegisteredModel
 from sage_studio.settings import Settings, load_settings
@@ -49,7 +48,11 @@ class VLLMRegistry:
     # Life
 
     def configure(
-        self, settings: Settings, database: Database, choose: Callable[[], EngineChoice] | None = None
+        self,
+        settings: Settings,
+        database: Database,
+        choose: Callable[[], EngineChoice] | None = None,
+        look: Callable[[], Hardware] = detect_hardware,
     ) -> None:
         """Say which home to work in. Without it the first use takes `load_settings`.
 
@@ -57,11 +60,12 @@ class VLLMRegistry:
             settings: the studio's.
             database: ``studio.db``.
             choose: which engine to use and how to start it; None: what `choose_engine` finds.
+            look: what the machine has now.
         """
         with self._configuring:
             if self._configured is None:
                 atexit.register(self.close)
-            self._configured = House(settings, database, choose or (lambda: choose_engine(settings)))
+            self._configured = House(settings, database, choose or (lambda: choose_engine(settings)), look)
             self._switching_to = ""
 
     def adopt(self) -> None:
@@ -69,34 +73,24 @@ class VLLMRegistry:
 
         With ``restore_backend`` the model that was current stays so.
         """
-        house = self._house
-        with house.turn.taken():
-            engine = house.life.recorded()
-            if engine is not None and not (engine.alive() and house.life.fits(engine)):
-                house.life.stop()  # ends also what a killed engine left behind on the card
-                engine = None
-            house.state.set_keeper(os.getpid())
-            if engine is not None:
-                house.state.set_owner(engine.record, os.getpid())
-                logger.info("Adopted the %s engine at %s", engine.record.kind, engine.record.url)
-            house.state.clear_failure()
-            if not house.settings.restore_backend:
-                house.state.set_current(self.base_name())
-            if house.settings.engine == "openai":
-                self._discover()
+        adopt(self._house)
 
     def close(self) -> None:
         """Stop the engine if this process started or adopted it, unless ``keep_engine``."""
-        house = self._configured
-        if house is None or not house.settings.database_path.exists():
-            return
-        if house.state.keeper() == os.getpid():
-            house.state.set_keeper(None)
-        if house.settings.keep_engine:
-            return
-        engine = house.life.recorded()
-        if engine is not None and engine.record.owner_pid == os.getpid():
-            house.life.stop()
+        if self._configured is not None and self._configured.settings.database_path.exists():
+            close(self._configured)
+
+    def before_training(self) -> None:
+        """A training is about to start: free the card, if the engine holds it. Without a card nothing happens.
+
+        Raises:
+            Conflict: the model is being switched; ask again when that is over.
+        """
+        self._house.sharing.before_training()
+
+    def after_training(self) -> None:
+        """The last training is over: the engine is back with the model that was current, if it had to yield."""
+        self._house.sharing.after_training()
 
     # Models
 
@@ -133,7 +127,7 @@ class VLLMRegistry:
         with house.turn.taken():
             model = self._require(model_name)
             engine = house.life.running()
-            self._check_unused(model, running=engine is not None)
+            check_unused(model, house.state.models(), running=engine is not None)
             if engine is not None:
                 house.shelf.take_down(engine, model_name)
             if model.current:
@@ -153,12 +147,13 @@ class VLLMRegistry:
         """
         house = self._house
         self._require(model_name)
+        house.sharing.refuse()
         with house.turn.taken():
             model = self._require(model_name)
             self._switching_to = model_name
             try:
                 logger.info("Loading model from %s", model.path)
-                house.switcher.bring_in(model, house.shelf.check(model))
+                house.switcher.bring_in(*house.shelf.check(model))
                 house.state.set_current(model_name)
             finally:
                 self._switching_to = ""
@@ -178,11 +173,7 @@ class VLLMRegistry:
 
     def base_name(self) -> str | None:
         """The name of the base model that the current one, or else the running engine, stands on."""
-        current = self.current_model
-        if current is not None:
-            return str(current.config["base_name"]) if current.kind != "external" else current.name
-        engine = self._house.life.recorded()
-        return engine.record.base.name if engine is not None else None
+        return base_name(self._house)
 
     # Answers
 
@@ -212,12 +203,13 @@ class VLLMRegistry:
         checked = check_sampling(sampling)
         if not messages or not all(message.get("content", "").strip() for message in messages[-1:]):
             raise InvalidInput(Text("The message is empty.", "消息为空。"), Text("Type something.", "请输入内容。"))
-        return self._house.answers.stream(self._named(model), messages, checked)
+        return self._house.answers.stream(model or None, messages, checked)
 
     def status(self) -> EngineStatus:
         """What the engine is doing. Cheap enough to ask every second."""
         house = self._house
-        return describe_engine(house.life, house.state, house.choose, self._switching_to, house.answers.speed)
+        doing = house.merger.message
+        return describe_engine(house.life, house.state, house.choose, self._switching_to, doing, house.answers.speed)
 
     def metrics(self) -> dict[str, float]:
         """The engine's own figures now, by vLLM's names; empty while none runs."""
@@ -235,15 +227,6 @@ class VLLMRegistry:
             if self._configured is None:
                 raise RuntimeError("configure() did not configure")
             return self._configured
-
-    def _named(self, model: str | None) -> str:
-        name = model or self._house.state.current()
-        if name is None:
-            raise Conflict(
-                Text("No model is current.", "尚未选择当前模型。"),
-                Text("Call switch_model first, or name a model.", "请先切换到某个模型，或指定模型。"),
-            )
-        return self._require(name).name
 
     def _require(self, name: str) -> RegisteredModel:
         found = self._house.state.model(name)
@@ -263,32 +246,3 @@ class VLLMRegistry:
             )
             for model in models
         ]
-
-    def _check_unused(self, model: RegisteredModel, running: bool) -> None:
-        if model.current and running:
-            raise Conflict(
-                Text(f"{model.name} answers the chat now.", f"{model.name} 正在作为对话后端。"),
-                Text("Switch to another model first.", "请先切换到其他模型。"),
-            )
-        others = [m.name for m in self._house.state.models() if m.base == model.path and m.name != model.name]
-        if model.kind == "base" and others:
-            raise Conflict(
-                Text(f"{', '.join(others)} stand on {model.name}.", f"{', '.join(others)} 以 {model.name} 为基座。"),
-                Text("Remove them first.", "请先移除它们。"),
-            )
-
-    def _discover(self) -> None:
-        """Register what someone else's server serves; the first is current. No answer is no error yet."""
-        house = self._house
-        settings = house.settings
-        choice = house.choose()
-        probe = external_record(choice.kind, Base("", ""), settings.engine_url, settings.engine_api_key)
-        client = ExternalEngine(probe).client
-        names = client.models(quick=True)
-        client.close()
-        for name in names:
-            self.register_model(name, name, {"kind": "external"})
-        if names:
-            house.life.start(Base(names[0], names[0]))
-            if house.state.current() not in names:
-                house.state.set_current(names[0])

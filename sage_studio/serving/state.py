@@ -6,11 +6,12 @@ One truth for every process of the machine. Knows rows; knows no process, no HTT
 import json
 import sqlite3
 import time
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from sage_studio.database import Database
+from sage_studio.serving.records import EngineRecord, Failure, Phase, read_engine
 from sage_studio.serving.types import ModelKind, RegisteredModel
 from sage_studio.text import Text
 
@@ -30,59 +31,7 @@ CREATE TABLE IF NOT EXISTS engine_starts (
 CREATE TABLE IF NOT EXISTS serving (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 
-Phase = Literal["starting", "ready", "draining"]
-EngineKind = Literal["vllm", "transformers", "openai"]
-
-
-@dataclass(frozen=True, slots=True)
-class Base:
-    """What an engine is started with.
-
-    Attributes:
-        location: folder or hub id.
-        name: the name under which the engine serves it.
-        trust_remote_code: decided by the catalogue or the operator when the model was resolved.
-        rank: the largest LoRA rank that it has room for.
-    """
-
-    location: str
-    name: str
-    trust_remote_code: bool = False
-    rank: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class EngineRecord:
-    """An engine as it was recorded. Times are Unix seconds.
-
-    Attributes:
-        url: its OpenAI address, ending in ``/v1``.
-        pid, create_time: identify its process (a pid alone may be reused); None for someone else's server.
-        owner_pid: the process that stops it when it ends.
-        restarts: how often it was started again after a crash.
-    """
-
-    id: int
-    kind: EngineKind
-    base: Base
-    url: str
-    key: str
-    pid: int | None
-    create_time: float | None
-    owner_pid: int | None
-    phase: Phase
-    started_at: float
-    ready_at: float | None
-    restarts: int
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Why there is no engine."""
-
-    base: str
-    message: Text
-    log_path: Path | None
+IN_USE = "phase NOT IN ('incoming', 'retiring')"
 
 
 class ServingState:
@@ -127,12 +76,15 @@ class ServingState:
     # The engine
 
     def add_engine(self, record: EngineRecord) -> EngineRecord:
-        """Record an engine in place of any other; its id is chosen here. What the old one held is forgotten."""
+        """Record an engine; its id is chosen here. Unless it is ``incoming``, it takes the place of any other, and what
+        that one held is forgotten.
+        """
         with self._database.transaction() as sql:
-            sql.execute("DELETE FROM engines")
-            sql.execute("DELETE FROM engine_adapters")
-            sql.execute("DELETE FROM serving WHERE key='failure'")
-            sql.execute(
+            if record.phase != "incoming":
+                sql.execute(f"DELETE FROM engines WHERE {IN_USE}")
+                sql.execute("DELETE FROM engine_adapters WHERE engine NOT IN (SELECT id FROM engines)")
+                sql.execute("DELETE FROM serving WHERE key='failure'")
+            number = sql.execute(
                 "INSERT INTO engines (kind, base, base_name, trust_remote_code, rank, url, key, pid, create_time,"
                 " owner_pid, phase, started_at, ready_at, restarts) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
                 (
@@ -151,28 +103,29 @@ class ServingState:
                     record.ready_at,
                     record.restarts,
                 ),
-            )
-        found = self.engine()
-        if found is None:
-            raise LookupError("the engine's row was deleted while it was written")
-        return found
+            ).lastrowid
+        return replace(record, id=int(number or 0))
 
     def engine(self) -> EngineRecord | None:
-        """The recorded engine, alive or not."""
-        rows = self._database.rows("SELECT * FROM engines")
-        return _engine(rows[0]) if rows else None
+        """The engine in use as it was recorded, alive or not."""
+        rows = self._database.rows(f"SELECT * FROM engines WHERE {IN_USE}")
+        return read_engine(rows[0]) if rows else None
+
+    def others(self) -> list[EngineRecord]:
+        """Engines that come in beside the one in use, or finish their last answers."""
+        return [read_engine(row) for row in self._database.rows(f"SELECT * FROM engines WHERE NOT {IN_USE}")]
+
+    def take_over(self, engine: EngineRecord) -> None:
+        """Put an incoming engine in use; the one before it retires."""
+        with self._database.transaction() as sql:
+            sql.execute(f"UPDATE engines SET phase='retiring' WHERE {IN_USE}")
+            sql.execute("DELETE FROM serving WHERE key='failure'")
+            _set_phase(sql, engine, "ready")
 
     def set_phase(self, engine: EngineRecord, phase: Phase) -> None:
         """Note what an engine is doing. The first ``ready`` records how long its start took."""
-        now = time.time()
         with self._database.transaction() as sql:
-            sql.execute("UPDATE engines SET phase=? WHERE id=?", (phase, engine.id))
-            if phase == "ready" and engine.ready_at is None:
-                sql.execute("UPDATE engines SET ready_at=? WHERE id=?", (now, engine.id))
-                sql.execute(
-                    "INSERT OR REPLACE INTO engine_starts VALUES (?,?,?)",
-                    (engine.kind, engine.base.location, now - engine.started_at),
-                )
+            _set_phase(sql, engine, phase)
 
     def set_owner(self, engine: EngineRecord, pid: int) -> None:
         """Note which process stops the engine when it ends."""
@@ -235,12 +188,30 @@ class ServingState:
         with self._database.transaction() as sql:
             sql.execute("DELETE FROM engine_adapters WHERE id=?", (number,))
 
+    def all_adapters(self) -> set[int]:
+        """The numbers that any engine holds."""
+        return {int(row["id"]) for row in self._database.rows("SELECT id FROM engine_adapters")}
+
     def adapters(self, engine: EngineRecord) -> dict[str, int]:
         """Model name -> number under which the engine holds it now (the newest, where it was loaded again)."""
         rows = self._database.rows(
             "SELECT model, id FROM engine_adapters WHERE engine=? AND path != '' ORDER BY id", (engine.id,)
         )
         return {str(row["model"]): int(row["id"]) for row in rows}
+
+    # A training that has the card
+
+    def paused(self) -> str | None:
+        """How the engine yields to a training now (see `sage_studio.serving.room.Yielding`); None if it does not."""
+        return self._value("paused")
+
+    def set_paused(self, how: str | None) -> None:
+        """Note that the engine yields, or is back."""
+        self._set_value("paused", how)
+
+    def close(self) -> None:
+        """Close this thread's connection."""
+        self._database.close()
 
     # The current model
 
@@ -281,18 +252,12 @@ def _more(model: RegisteredModel) -> tuple[str, int]:
     return json.dumps(model.config), model.size_bytes
 
 
-def _engine(row: sqlite3.Row) -> EngineRecord:
-    return EngineRecord(
-        id=row["id"],
-        kind=cast("EngineKind", row["kind"]),
-        base=Base(row["base"], row["base_name"], bool(row["trust_remote_code"]), row["rank"]),
-        url=row["url"],
-        key=row["key"],
-        pid=row["pid"],
-        create_time=row["create_time"],
-        owner_pid=row["owner_pid"],
-        phase=cast("Phase", row["phase"]),
-        started_at=row["started_at"],
-        ready_at=row["ready_at"],
-        restarts=row["restarts"],
-    )
+def _set_phase(sql: sqlite3.Connection, engine: EngineRecord, phase: Phase) -> None:
+    now = time.time()
+    sql.execute("UPDATE engines SET phase=? WHERE id=?", (phase, engine.id))
+    if phase == "ready" and engine.ready_at is None:
+        sql.execute("UPDATE engines SET ready_at=? WHERE id=?", (now, engine.id))
+        sql.execute(
+            "INSERT OR REPLACE INTO engine_starts VALUES (?,?,?)",
+            (engine.kind, engine.base.location, now - engine.started_at),
+        )

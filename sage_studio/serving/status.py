@@ -10,6 +10,7 @@ from sage_studio.errors import StudioError
 from sage_studio.serving.choice import EngineChoice
 from sage_studio.serving.engine import Engine
 from sage_studio.serving.life import EngineLife
+from sage_studio.serving.sharing import PAUSED
 from sage_studio.serving.state import ServingState
 from sage_studio.serving.types import EngineState, EngineStatus
 from sage_studio.text import NOTHING, Text
@@ -20,16 +21,22 @@ def describe_engine(
     state: ServingState,
     choose: Callable[[], EngineChoice],
     switching_to: str,
+    doing: Text,
     tokens_per_second: float | None,
 ) -> EngineStatus:
     """What the engine is doing.
 
     Args:
         switching_to: the model that this process switches to; empty if it does not.
+        doing: what that switch is doing, if it takes long.
         tokens_per_second: of the last answer.
     """
     engine = life.recorded()
     current = state.current() or ""
+    if state.paused() is not None:
+        return EngineStatus(EngineState.ASLEEP, _kind(choose), current=current, message=PAUSED, log_path=life.log)
+    if engine is None and doing:
+        return EngineStatus(EngineState.SWITCHING, _kind(choose), current=current, message=doing, log_path=life.log)
     if engine is None:
         failure = state.failure()
         if failure is not None:
@@ -39,17 +46,19 @@ def describe_engine(
         return EngineStatus(EngineState.DOWN, _kind(choose), current=current, log_path=life.log)
     record = engine.record
     phase, message = _phase(engine, life, switching_to)
-    starting = phase is EngineState.STARTING
+    incoming = life.incoming()
+    began = incoming or record
+    starting = phase is EngineState.STARTING or (incoming is not None and phase is EngineState.SWITCHING)
     return EngineStatus(
         state=phase,
         engine=record.kind,
         base=record.base.name,
         current=current,
         url=record.url,
-        seconds=max(0.0, time.time() - record.started_at) if starting else 0.0,
-        expected_seconds=state.expected_seconds(record.kind, record.base.location),
+        seconds=max(0.0, time.time() - began.started_at) if starting else 0.0,
+        expected_seconds=state.expected_seconds(began.kind, began.base.location),
         tokens_per_second=tokens_per_second,
-        message=message,
+        message=message or doing,
         log_path=life.log if record.pid is not None else None,
     )
 

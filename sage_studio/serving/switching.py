@@ -14,8 +14,9 @@ from filelock import FileLock, Timeout
 from sage_studio.errors import Conflict, EngineUnavailable, NotFound, StudioError, naming_full_disk
 from sage_studio.serving.adapters import AdapterShelf
 from sage_studio.serving.engine import Engine
-from sage_studio.serving.life import EngineLife
-from sage_studio.serving.state import Base, ServingState
+from sage_studio.serving.life import EngineLife, holds
+from sage_studio.serving.records import Base
+from sage_studio.serving.state import ServingState
 from sage_studio.serving.types import RegisteredModel
 from sage_studio.text import Text
 
@@ -31,14 +32,19 @@ class Turn:
         self._thread = threading.Lock()
 
     @contextmanager
-    def taken(self) -> Iterator[None]:
-        """Wait for the turn and keep it. Raises `Conflict` if another change does not end."""
-        if not self._thread.acquire(timeout=self._seconds):
+    def taken(self, seconds: float | None = None) -> Iterator[None]:
+        """Wait for the turn (``seconds``, else as long as a change may take) and keep it.
+
+        Raises:
+            Conflict: another change does not end in time.
+        """
+        seconds = self._seconds if seconds is None else seconds
+        if not self._thread.acquire(timeout=seconds):
             raise _busy()
         try:
             with naming_full_disk(self._path):
                 self._path.parent.mkdir(parents=True, exist_ok=True)
-                lock = FileLock(self._path, timeout=self._seconds)
+                lock = FileLock(self._path, timeout=seconds)
                 lock.acquire()
             try:
                 yield
@@ -65,17 +71,13 @@ class Switcher:
             InvalidModel, EngineUnavailable: it cannot be served; the engine and adapters from before are back.
         """
         before = self._life.running()
-        held = self._held(before)
-        try:
-            self._keep(self._life.serve(base), held)
-            engine = self._life.running()
-            if engine is None:
-                raise EngineUnavailable(Text("The engine ended at once.", "引擎启动后立即退出。"))
-            self._shelf.put_up(engine, model)
-        except StudioError as error:
-            self._go_back(before, held, error)
-            raise
-        self._shelf.tidy(engine)
+        if before is not None and holds(before, base):
+            self._shelf.put_up(before, model)
+        elif before is not None and self._life.room_beside(base):
+            self._change_beside(model, base, self._held(before))
+        else:
+            self._change_in_place(model, base, before)
+        self._shelf.tidy()
 
     def bring_up(self, model: RegisteredModel) -> Engine:
         """Start the engine for a chat, or after a crash; not if it was left down for a reason.
@@ -91,31 +93,19 @@ class Switcher:
                     failure.message,
                     Text("Switch to a model to start the engine again.", "请切换到某个模型以重新启动引擎。"),
                 )
-            return self._life.serve(self._shelf.check(model))
+            return self._life.serve(self._shelf.check(model)[1])
         if recorded.alive():  # somebody began to start or to drain it, and is gone
             return self._life.serve(recorded.record.base)
-        held = self._held(recorded)
+        return self.revive(recorded)
+
+    def revive(self, crashed: Engine) -> Engine:
+        """Start a crashed engine again, once, with the adapters that it held. Raises `EngineUnavailable`."""
+        held = self._held(crashed)
         engine = self._life.revive()
-        self._reload(engine, held)
+        self.reload(engine, held)
         return engine
 
-    def _held(self, engine: Engine | None) -> list[str]:
-        return sorted(self._state.adapters(engine.record)) if engine is not None else []
-
-    def _keep(self, engine: Engine, held: Sequence[str]) -> None:
-        """After a restart on the same base (for a larger rank), load again what was loaded before."""
-        known = [self._state.model(name) for name in held]
-        same = [model.name for model in known if model is not None and model.base == engine.record.base.location]
-        self._reload(engine, [name for name in same if name not in self._state.adapters(engine.record)])
-
-    def _go_back(self, before: Engine | None, held: Sequence[str], error: StudioError) -> None:
-        """Start the engine from before again, if it had to go. Raises `EngineUnavailable` if even that fails."""
-        if before is None or self._life.running() is before:
-            return
-        logger.warning("%s Starting %s again.", error.message.en, before.record.base.name)
-        self._reload(self._life.start(before.record.base), held)
-
-    def _reload(self, engine: Engine, names: Sequence[str]) -> None:
+    def reload(self, engine: Engine, names: Sequence[str]) -> None:
         """Load adapters after a start; one that cannot be loaded any more is left out, with a line in the log."""
         for name in names:
             model = self._state.model(name)
@@ -124,6 +114,54 @@ class Switcher:
                     self._shelf.put_up(engine, model)
             except (StudioError, NotFound) as error:
                 logger.warning("%s could not be loaded again: %s", name, error)
+
+    def _change_beside(self, model: RegisteredModel, base: Base, held: Sequence[str]) -> None:
+        """Start the new engine while the old one answers; it takes over once it holds the model."""
+        engine = self._life.start_beside(base)
+        try:
+            self._keep(engine, held)
+            self._shelf.put_up(engine, model)
+        except BaseException:
+            self._life.discard(engine)
+            raise
+        self._life.take_over(engine)
+
+    def _change_in_place(self, model: RegisteredModel, base: Base, before: Engine | None) -> None:
+        """Stop the old engine first: there is no memory for two."""
+        held = self._held(before)
+        try:
+            engine = self._life.serve(base)
+            self._keep(engine, held)
+            self._shelf.put_up(engine, model)
+        except StudioError as error:
+            self._go_back(before, held, error)
+            raise
+
+    def _held(self, engine: Engine | None) -> list[str]:
+        return sorted(self._state.adapters(engine.record)) if engine is not None else []
+
+    def _keep(self, engine: Engine, held: Sequence[str]) -> None:
+        """After a restart on the same base (for a larger rank), load again what was loaded before."""
+        known = [self._state.model(name) for name in held]
+        same = [model.name for model in known if model is not None and model.base == engine.record.base.location]
+        self.reload(engine, [name for name in same if name not in self._state.adapters(engine.record)])
+
+    def _go_back(self, before: Engine | None, held: Sequence[str], error: StudioError) -> None:
+        """Start the engine from before again, if it had to go. Raises `EngineUnavailable` if even that fails."""
+        if before is None or self._life.running() is before:
+            return
+        logger.warning("%s Starting %s again.", error.message.en, before.record.base.name)
+        try:
+            self.reload(self._life.start(before.record.base), held)
+        except StudioError as second:
+            name = before.record.base.name
+            raise EngineUnavailable(
+                Text(
+                    f"{error.message.en} And {name}, which answered before, did not start again: {second.message.en}",
+                    f"{error.message.zh} 之前的 {name} 也未能重新启动：{second.message.zh}",
+                ),
+                second.hint,
+            ) from error
 
 
 def _busy() -> Conflict:

@@ -55,6 +55,7 @@ class EngineState(StrEnum):
     READY = "ready"
     SWITCHING = "switching"
     FAILED = "failed"
+    ASLEEP = "asleep"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ class EngineStatus:
         seconds: how long it has been starting.
         expected_seconds: how long the last start with this base took; None if there was none.
         tokens_per_second: of the last answer.
-        message: why it failed.
+        message: why it failed, why it sleeps, or what a switch is doing.
     """
 
     state: EngineState

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from sage_studio.hardware import Hardware
 from sage_studio.serving.engine import Launch
-from sage_studio.serving.gpu import UNKNOWN, Plan, Shape, cpu_adapters, lora_rank_for, plan
-from sage_studio.serving.state import Base
+from sage_studio.serving.gpu import UNKNOWN, Plan, Shape, lora_rank_for, plan
+from sage_studio.serving.records import Base
+from sage_studio.serving.room import adapters_kept
 from sage_studio.settings import Settings
 
 CPU_RANK = 16
@@ -25,18 +26,32 @@ def vllm_installed() -> bool:
 def vllm_launch(settings: Settings, hardware: Hardware, python: str, base: Base, port: int) -> Launch:
     """Everything needed to start vLLM for a base model, but for its key."""
     cards = plan(hardware, settings.gpu_memory_utilization, model_shape(base.location))
-    return Launch(vllm_command(settings, cards, python, base, port), vllm_environment(cards, hardware.cores, base))
+    kept = vllm_adapters(settings, hardware, base)
+    return Launch(
+        vllm_command(settings, cards, python, base, port, kept),
+        vllm_environment(cards, hardware.cores, base, settings.sleep_mode),
+    )
 
 
-def vllm_command(settings: Settings, cards: Plan, python: str, base: Base, port: int) -> list[str]:
-    """vLLM's command line. The key is not on it: every user of the machine can read command lines."""
+def vllm_adapters(settings: Settings, hardware: Hardware, base: Base) -> int:
+    """How many adapters stay loaded in an engine with this base."""
+    return adapters_kept(hardware, settings.max_loras, base.rank, model_shape(base.location))
+
+
+def vllm_command(settings: Settings, cards: Plan, python: str, base: Base, port: int, kept: int) -> list[str]:
+    """vLLM's command line. The key is not on it: every user of the machine can read command lines.
+
+    Args:
+        kept: adapters that stay loaded.
+    """
     command = [python, "-m", MODULE, "--model", base.location, "--served-model-name", base.name]
     command += ["--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(cards.context)]
     command += ["--enable-lora", "--max-loras", str(settings.max_loras)]
-    command += ["--max-cpu-loras", str(cpu_adapters(settings.max_loras))]
+    command += ["--max-cpu-loras", str(kept)]
     command += ["--max-lora-rank", str(base.rank)]
     if cards.memory_share is not None:
         command += ["--gpu-memory-utilization", str(cards.memory_share)]
+        command += ["--enable-sleep-mode"] if settings.sleep_mode else []
     else:
         command += ["--enforce-eager"]  # with LoRA the CPU build compiles nothing anyway, but spends seconds on trying
     if cards.cards > 1:
@@ -46,16 +61,19 @@ def vllm_command(settings: Settings, cards: Plan, python: str, base: Base, port:
     return [*command, "--trust-remote-code"] if base.trust_remote_code else command
 
 
-def vllm_environment(cards: Plan, cores: int, base: Base) -> dict[str, str]:
+def vllm_environment(cards: Plan, cores: int, base: Base, sleeps: bool = False) -> dict[str, str]:
     """Environment variables that vLLM reads.
 
     On a CPU vLLM by itself keeps one core free and adds a process between the scheduler and the one worker: on two
     cores that costs half of the speed and 8 s of the start. Both are turned off, and the threads are left to the
-    system, so that a training beside it is not pinned to the same core.
+    system, so that a training beside it is not pinned to the same core. On a card, ``sleeps`` opens the routes for
+    sleep; they ask for no key, which is right on loopback only.
     """
     env = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_COLOR": "0"}
     if Path(base.location).is_absolute():
         env["HF_HUB_OFFLINE"] = "1"
+    if cards.cards and sleeps:
+        env["VLLM_SERVER_DEV_MODE"] = "1"
     if not cards.cards:
         env["VLLM_CPU_KVCACHE_SPACE"] = str(cards.cache_gb)
         env["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
@@ -87,6 +105,9 @@ def model_shape(location: str) -> Shape:
         context=_whole(config.get("max_position_embeddings")),
         heads=_whole(config.get("num_attention_heads")),
         kv_heads=_whole(config.get("num_key_value_heads")),
+        hidden=_whole(config.get("hidden_size")),
+        inner=_whole(config.get("intermediate_size")),
+        layers=_whole(config.get("num_hidden_layers")),
     )
 
 

@@ -15,7 +15,8 @@ from sage_studio.errors import NotFound
 from sage_studio.tasks.task import Task
 from sage_studio.text import Text
 
-CHECKPOINTS = "checkpoints"
+LEFT_OUT = ("checkpoints", "merged")
+"""What can be had again: states of the optimizer, and the adapter merged into its base."""
 PIECE = 1 << 20
 LEVEL = 1
 """Weights hardly shrink: a higher level costs time and saves nothing."""
@@ -29,7 +30,7 @@ def archive_name(task: Task) -> str:
 
 
 def stream_archive(task: Task) -> Iterator[bytes]:
-    """The task's folder, without optimizer checkpoints, under one top folder named like the task.
+    """The task's folder, without optimizer checkpoints and merged copies, under one top folder named like the task.
 
     Returns:
         Pieces of about 1 MiB at most; closing the iterator closes what it has open.
@@ -86,7 +87,7 @@ def _content(file: BinaryIO, size: int, path: Path) -> Iterator[bytes]:
 def _files(folder: Path) -> Iterator[Path]:
     """The regular files to take, in order. A link is not followed: it may lead out of the folder."""
     for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not (parent == str(folder) and name == CHECKPOINTS))
+        folders[:] = sorted(name for name in folders if not (parent == str(folder) and name in LEFT_OUT))
         for name in sorted(names):
             path = Path(parent, name)
             if not name.startswith(".") and stat.S_ISREG(path.lstat().st_mode):

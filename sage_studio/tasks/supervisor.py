@@ -39,9 +39,18 @@ class TaskSupervisor:
         store: the tasks.
         launcher: starts the children.
         settings: ``max_running`` and ``stop_grace_seconds`` count here.
+        before_start: called before a child starts (after a `Conflict`, again in the next round); after_end: after one.
     """
 
-    def __init__(self, store: TaskStore, launcher: Launcher, settings: Settings) -> None:
+    def __init__(
+        self,
+        store: TaskStore,
+        launcher: Launcher,
+        settings: Settings,
+        before_start: Callable[[], None] = lambda: None,
+        after_end: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._before_start, self._after_end = before_start, after_end
         self._store = store
         self._launcher = launcher
         self._settings = settings
@@ -188,6 +197,7 @@ class TaskSupervisor:
                 self._end(self._store.get(task.id), endings.not_started(task.folder, error))
 
     def _launch(self, task: Task) -> None:
+        self._before_start()
         task = self._store.transition(task.id, {TaskStatus.QUEUED}, TaskStatus.PREPARING, started_at=time.time())
         child = self._launcher.launch(task.folder)
         self._children[task.id] = child
@@ -234,6 +244,7 @@ class TaskSupervisor:
         if not task.folder.is_dir():
             self._reports.forget(task.folder)
         logger.info("Task %s: %s%s", ended.status, task.id, f" ({ended.reason.en})" if ended.reason else "")
+        self._after_end()
         return ended
 
     # Children

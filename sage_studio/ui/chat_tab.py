@@ -197,5 +197,5 @@ def banner(status: EngineStatus, language: Language) -> Markup:
     said = strong(f"{ENGINE.in_(language)} {engine_state(status, language)}")
     starting = status.state in (EngineState.STARTING, EngineState.SWITCHING)
     shown = bar(start_percent(status), ENGINE.in_(language), "running") if starting else Markup()
-    more = {EngineState.DOWN: DOWN, EngineState.FAILED: status.message}.get(status.state, WAITING)
+    more = status.message or (DOWN if status.state is EngineState.DOWN else WAITING)
     return notice(ENGINE_COLOUR[status.state], said, shown, more.in_(language))

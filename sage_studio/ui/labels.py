@@ -43,6 +43,7 @@ ENGINE_STATE: dict[EngineState, Text] = {
     EngineState.READY: Text("ready", "就绪"),
     EngineState.SWITCHING: Text("switching", "切换中"),
     EngineState.FAILED: Text("error", "出错"),
+    EngineState.ASLEEP: Text("paused by a training", "因训练暂停"),
 }
 
 ENGINE_COLOUR: dict[EngineState, str] = {
@@ -51,6 +52,7 @@ ENGINE_COLOUR: dict[EngineState, str] = {
     EngineState.READY: "done",
     EngineState.SWITCHING: "waiting",
     EngineState.FAILED: "failed",
+    EngineState.ASLEEP: "waiting",
 }
 
 MODEL_KIND: dict[ModelKind, Text] = {

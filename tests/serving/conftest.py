@@ -4,8 +4,9 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
-from serving_files import FAKE, write_adapter
+from serving_files import FAKE, ROOMY, write_adapter, write_safetensors
 
 from sage_studio.database import Database
 from sage_studio.serving.choice import EngineChoice
@@ -24,6 +25,8 @@ class Home:
         self.journal = folder / "journal.jsonl"
         self.fail = ""
         self.max_rank = 64
+        self.adapters = 16
+        self.hardware = ROOMY
 
     def choice(self) -> EngineChoice:
         def make(base, port):
@@ -31,16 +34,27 @@ class Home:
             command += ["--port", str(port), "--journal", str(self.journal), "--fail", self.fail]
             return Launch(command, {})
 
-        return EngineChoice("vllm", make, self.max_rank, lambda rank: max(16, rank))
+        return EngineChoice("vllm", make, self.max_rank, lambda rank: max(16, rank), lambda _: self.adapters)
 
     def registry(self) -> VLLMRegistry:
         registry = VLLMRegistry()
-        registry.configure(self.settings, Database(self.settings.database_path), self.choice)
+        registry.configure(self.settings, Database(self.settings.database_path), self.choice, lambda: self.hardware)
         return registry
 
-    def seen(self, what: str) -> list:
+    def events(self) -> list[dict]:
         lines = self.journal.read_text().splitlines() if self.journal.exists() else []
-        return [event[what] for event in map(json.loads, lines) if what in event]
+        return [json.loads(line) for line in lines]
+
+    def seen(self, what: str) -> list:
+        return [event[what] for event in self.events() if what in event]
+
+    def full(self, name: str) -> Path:
+        folder = self.settings.outputs_dir / name
+        folder.mkdir()
+        for file in ("config.json", "tokenizer.json"):
+            (folder / file).write_text("{}")
+        write_safetensors(folder / "model.safetensors", {"w": np.ones(3, np.float32)})
+        return folder
 
     def base(self, name: str = "small") -> Path:
         folder = self.folder / "bases" / name
@@ -62,5 +76,5 @@ def home(tmp_path: Path):
     yield home
     if home.settings.database_path.exists():
         registry = home.registry()
-        if (engine := registry._house.life.recorded()) is not None:
-            engine.stop()
+        registry._house.life.stop()
+        registry._house.life.stop_others()

@@ -1,7 +1,8 @@
 """A real HTTP server in a process of its own that speaks the engines' protocol, ready in some tens of milliseconds.
 
 It answers ``MODEL: WORD WORD …``, one word at a time, so that a test sees who answered. Words in the message steer it:
-``slow`` pauses between words, ``die`` ends the process in mid-answer, ``long`` is refused as too long.
+``slow`` pauses between words, ``die`` ends the process in mid-answer, ``long`` is refused as too long. A base named
+``sluggish`` takes its time to start, one named ``sleepless`` does not know how to sleep.
 """
 
 import argparse
@@ -44,11 +45,16 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         if self.path == "/metrics":
             return self.reply(200, f'vllm:num_requests_running{{engine="0"}} {running}\n')
+        if self.path == "/health":
+            return self.reply(200, "")
         if self.headers.get("Authorization") != f"Bearer {key}":
             return self.reply(401, {"error": {"message": "no"}})
         return self.reply(200, {"data": [{"id": name} for name in (given.served_model_name, *adapters)]})
 
     def do_POST(self):
+        if self.path in ("/sleep?level=1", "/wake_up"):
+            note(order=self.path)
+            return self.reply(404 if "sleepless" in given.model else 200, "")
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if self.path == "/v1/load_lora_adapter":
             name, path = body["lora_name"], body["lora_path"]
@@ -61,7 +67,14 @@ class Handler(BaseHTTPRequestHandler):
             note(unload=body["lora_name"])
             adapters.pop(body["lora_name"], None)
             return self.reply(200, "ok")
+        if self.path == "/v1/completions":
+            return self.complete(body)
         return self.chat(body)
+
+    def complete(self, body):
+        if body["model"] not in (given.served_model_name, *adapters) or "mute" in body["model"]:
+            return self.reply(404, {"error": {"message": f"no model {body['model']}"}})
+        return self.reply(200, {"model": body["model"], "usage": {"completion_tokens": 1}})
 
     def chat(self, body):
         global running
@@ -100,4 +113,7 @@ class Handler(BaseHTTPRequestHandler):
 if given.fail and given.fail in given.model:
     sys.exit("torch.OutOfMemoryError: CUDA out of memory.")
 note(start=given.model)
+if "sluggish" in given.model:
+    time.sleep(60)
+ThreadingHTTPServer.request_queue_size = 64
 ThreadingHTTPServer(("127.0.0.1", given.port), Handler).serve_forever()

@@ -1,7 +1,13 @@
-"""The same story with each real engine: a base model, a fresh adapter, switches, cancel, a long prompt, a crash."""
+"""The same story with each real engine: a base model, a fresh adapter, switches, cancel, a long prompt, another
+process, a restarted studio, a crash, a failed change of the engine, and an adapter that must be merged.
+"""
 
+import json
 import os
+import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -9,7 +15,7 @@ import psutil
 import pytest
 
 from sage_studio.database import Database
-from sage_studio.errors import InvalidInput
+from sage_studio.errors import EngineUnavailable, InvalidInput, InvalidModel
 from sage_studio.serving.registry import VLLMRegistry
 from sage_studio.serving.types import EngineState
 from sage_studio.serving.vllm import vllm_installed
@@ -32,6 +38,27 @@ def fresh_adapter(built_in_model, tmp_path_factory) -> Path:
     base = AutoModelForCausalLM.from_pretrained(built_in_model, dtype=torch.bfloat16)
     config = LoraConfig(r=8, lora_alpha=64, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
     get_peft_model(base, config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dora_adapter(built_in_model, tmp_path_factory) -> Path:
+    """DoRA, which vLLM cannot hold, begun with OLoRA, which no engine can: it changes the base."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    folder = tmp_path_factory.mktemp("dora") / "dora"
+    torch.manual_seed(3)
+    base = AutoModelForCausalLM.from_pretrained(built_in_model, dtype=torch.float32)
+    config = LoraConfig(
+        r=8, target_modules=["q_proj", "v_proj"], use_dora=True, init_lora_weights="olora", task_type="CAUSAL_LM"
+    )
+    tuned = get_peft_model(base, config)
+    for name, weight in tuned.named_parameters():
+        if "lora_B" in name:
+            weight.data += 0.1 * torch.randn_like(weight)
+    tuned.save_pretrained(folder)
     return folder
 
 
@@ -106,6 +133,51 @@ def test_a_prompt_that_is_too_long_names_the_limit(served):
     assert "Paris" in answer(served)[0], "the engine goes on"
 
 
+def test_another_process_gets_answers_from_the_model_switched_here(served):
+    served.switch_model("fresh")
+    tuned, _ = answer(served)
+    code = (
+        "from sage_studio.serving import vllm_registry as registry\n"
+        f"print(repr((registry.current_model.name, registry.generate({QUESTION!r}, temperature=0, max_tokens=24))))"
+    )
+    settings = served._house.settings
+    env = {**os.environ, "SAGE_STUDIO_HOME": str(settings.home), "SAGE_STUDIO_ENGINE": settings.engine}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == repr(("fresh", tuned))
+    assert served.status().state is EngineState.READY, "the other process leaves the engine alone"
+
+
+def test_a_restarted_studio_adopts_the_engine_and_what_it_holds(served):
+    settings = served._house.settings
+    restarted = VLLMRegistry()
+    restarted.configure(settings, Database(settings.database_path))
+    restarted.adopt()
+    restarted._house.watch.stop()
+    before, now = served._house.life.recorded().record, restarted._house.life.recorded().record
+    assert (now.pid, now.url) == (before.pid, before.url)
+    assert restarted.current_model.name == "base", "as after every restart"
+    assert "Paris" in answer(restarted)[0]
+    assert answer(restarted, model="fresh")[1].model == "fresh"
+
+
+def test_an_adapter_that_does_not_fit_the_base_leaves_the_old_model_answering(served, fresh_adapter, tmp_path):
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "bent"
+    shutil.copytree(fresh_adapter, folder)
+    tensors = load_file(folder / "adapter_model.safetensors")
+    bent = {name: torch.cat([value, value], dim=-1) if "lora_A" in name else value for name, value in tensors.items()}
+    save_file(bent, folder / "adapter_model.safetensors")
+    served.register_model("bent", str(folder), {"base": served.models()[0].path, "base_name": "base"})
+    served.switch_model("fresh")
+    tuned, _ = answer(served)
+    with pytest.raises((InvalidModel, EngineUnavailable)):
+        served.switch_model("bent")
+    assert served.current_model.name == "fresh"
+    assert answer(served)[0] == tuned
+
+
 def test_after_a_kill_the_next_question_is_answered_with_the_adapter_loaded_again(served):
     served.switch_model("fresh")
     tuned, _ = answer(served)
@@ -117,3 +189,31 @@ def test_after_a_kill_the_next_question_is_answered_with_the_adapter_loaded_agai
     assert (again, end.model) == (tuned, "fresh")
     assert served.status().state is EngineState.READY
     assert not any(child.is_running() for child in children), "nothing of the killed engine is left"
+
+
+def test_a_change_of_the_engine_that_fails_never_disturbs_the_chat(served, built_in_model, tmp_path):
+    folder = tmp_path / "broken"
+    shutil.copytree(built_in_model, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "hidden_size": 100}))
+    served.register_model("broken", str(folder), {"kind": "full", "base": str(built_in_model), "base_name": "base"})
+    served.switch_model("fresh")
+    pid = served._house.life.recorded().record.pid
+    with pytest.raises(EngineUnavailable, match="ended by itself"):
+        served.switch_model("broken")
+    assert served._house.life.recorded().record.pid == pid
+    assert answer(served)[1].model == "fresh"
+
+
+def test_an_adapter_that_no_engine_holds_is_merged_and_takes_over(served, built_in_model, dora_adapter):
+    base, _ = answer(served, model="base")
+    old = served._house.life.recorded().record.pid
+    served.register_model("dora", str(dora_adapter), {"base": str(built_in_model), "base_name": "base"})
+    served.switch_model("dora")
+    said, end = answer(served)
+    assert end.model == "dora"
+    assert said != base
+    merged = Path(served.current_model.config["merged"])
+    assert merged.is_relative_to(served._house.settings.root)
+    assert served.current_model.loaded
+    until(lambda: not psutil.pid_exists(old))

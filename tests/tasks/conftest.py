@@ -51,9 +51,9 @@ def supervise(
     monkeypatch.setattr("sage_studio.tasks.supervisor.ROUND_SECONDS", 0.02)
     made: list[TaskSupervisor] = []
 
-    def supervise(**changes: object) -> TaskSupervisor:
+    def supervise(*hooks: Callable[[], None], **changes: object) -> TaskSupervisor:
         own = settings.model_copy(update=changes)
-        supervisor = TaskSupervisor(store, ProcessLauncher(FAKE), own)
+        supervisor = TaskSupervisor(store, ProcessLauncher(FAKE), own, *hooks)
         made.append(supervisor)
         supervisor.start()
         return supervisor

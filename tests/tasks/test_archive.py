@@ -22,6 +22,8 @@ def task(create):
         (task.folder / name).write_text(f"this is {name}")
     (task.folder / "checkpoints" / "checkpoint-1").mkdir(parents=True)
     (task.folder / "checkpoints" / "checkpoint-1" / "optimizer.pt").write_bytes(b"o" * 1000)
+    (task.folder / "merged").mkdir()
+    (task.folder / "merged" / "model.safetensors").write_bytes(b"the base with the adapter in it")
     return task
 
 

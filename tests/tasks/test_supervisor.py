@@ -19,6 +19,7 @@ from sage_studio.errors import Conflict, NotFound
 from sage_studio.tasks.launcher import ChildProcess, ProcessLauncher
 from sage_studio.tasks.supervisor import TaskSupervisor
 from sage_studio.tasks.task import TaskStatus
+from sage_studio.text import Text
 from sage_studio.training.progress import Reason, read_job
 
 QUEUED, PREPARING, TRAINING = TaskStatus.QUEUED, TaskStatus.PREPARING, TaskStatus.TRAINING
@@ -512,3 +513,18 @@ def test_percent_is_within_bounds(store, settings, create, step, total, percent)
     event = {"time": 1.0, "phase": "training", "step": step, "total_steps": total}
     (task.folder / "progress.jsonl").write_text(json.dumps(event) + "\n")
     assert TaskSupervisor(store, ProcessLauncher(), settings).progress(task).percent == percent
+
+
+def test_somebody_makes_room_before_a_child_starts_and_is_told_when_it_ended(store, supervise, create):
+    order: list[str] = []
+
+    def before_start() -> None:
+        order.append("before")
+        if len(order) < 3:
+            raise Conflict(Text("not yet", "稍候"))
+
+    task = create()
+    supervise(before_start, lambda: order.append("after"))
+    wait_until(lambda: "after" in order)
+    assert order == ["before", "before", "before", "after"], "refused, it waits in the queue"
+    assert store.get(task.id).status is TaskStatus.COMPLETED
