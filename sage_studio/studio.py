@@ -21,6 +21,7 @@ from sage_studio.database import Database
 from sage_studio.errors import Conflict, NotFound
 from sage_studio.files import safe_name
 from sage_studio.hardware import Hardware, detect_hardware
+from sage_studio.performance.sampler import Sampler
 from sage_studio.serving import vllm_registry
 from sage_studio.serving.types import RegisteredModel
 from sage_studio.settings import PREFIX, Settings
@@ -33,6 +34,7 @@ from sage_studio.tasks.task import Curve, Task, TaskProgress, TaskStatus
 from sage_studio.text import Text
 from sage_studio.training.progress import Event, Job, numbered_events
 from sage_studio.training.recipe import Recipe, load_presets, parse_recipe
+from sage_studio.votes import VoteBook
 
 logger = logging.getLogger("sage_studio")
 
@@ -63,6 +65,8 @@ class Studio(Backend):
         self.supervisor = TaskSupervisor(self.tasks, ProcessLauncher(), settings)
         self.registry = vllm_registry
         self.registry.configure(settings, self.database)
+        self.vote_book = VoteBook(self.database)
+        self.sampler = Sampler(self._metrics_address, lambda: detect_hardware().cards)
         self.presets = load_presets()
 
     # Life
@@ -87,9 +91,11 @@ class Studio(Backend):
         self.settings.uploads_dir.mkdir(parents=True, exist_ok=True)
         self.registry.adopt()
         self.supervisor.start()
+        self.sampler.start()
 
     def close(self) -> None:
         """Stop supervising; trainings go on by themselves. The engine stops unless ``keep_engine``."""
+        self.sampler.close()
         self.supervisor.close()
         self.registry.close()
         self._lock.release()
