@@ -26,8 +26,10 @@ WAIT = Text(
     "They are measured while the engine is ready: speed, load, latency, cache and card.",
     "引擎就绪后开始测量：速度、负载、延迟、缓存与显卡。",
 )
-SPEED, REQUESTS = Text("Tokens per second", "每秒 token 数"), Text("Requests", "请求数")
-FIRST, LATENCY = Text("Time to first token (s)", "首字时间（秒）"), Text("Latency (s)", "延迟（秒）")
+SPEED = Text("Tokens per second", "每秒 token 数")
+REQUESTS = Text("Requests: green running, orange waiting", "请求数：绿 运行中，橙 等待中")
+FIRST = Text("Time to first token (s)", "首字时间（秒）")
+LATENCY = Text("Latency (s): green p50, orange p95", "延迟（秒）：绿 p50，橙 p95")
 CACHE, MEMORY = Text("KV cache", "KV 缓存"), Text("GPU memory (GB)", "显存 (GB)")
 LOAD = Text("GPU load", "GPU 利用率")
 RUNNING, WAITING = Text("running", "运行中"), Text("waiting", "等待中")
@@ -77,7 +79,9 @@ class PerformanceView:
         self.plots: list[gr.LinePlot] = []
         with gr.Row(elem_classes="plot-grid", elem_id="metrics-plots", visible=False) as self.box:
             for plot in PLOTS:
-                self.plots.append(time_plot(words, plot.label, plot.elem_id, plot.y_format, len(plot.lines) > 1))
+                self.plots.append(
+                    time_plot(words, plot.label, plot.elem_id, plot.y_format, [said for _, said in plot.lines])
+                )
 
     @property
     def outputs(self) -> list[gr.components.Component]:

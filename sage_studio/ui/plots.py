@@ -14,6 +14,8 @@ from sage_studio.ui.i18n import Phrasebook
 
 STEP, VALUE, TOKENS, ROWS = "step", "value", "tokens", "rows"
 TIME, LINE = "time", "line"
+FIRST_COLOUR, SECOND_COLOUR = "#2f7d6a", "#d97706"
+"""Stand out on white and on black."""
 
 
 def line_plot(words: Phrasebook, label: Text, elem_id: str, y_format: str) -> gr.LinePlot:
@@ -46,18 +48,20 @@ def line(steps: Sequence[int], values: Sequence[float | None]) -> dict[str, Any]
     }
 
 
-def time_plot(words: Phrasebook, label: Text, elem_id: str, y_format: str, several: bool) -> gr.LinePlot:
-    """An empty plot over the time of day; one of several lines has a legend."""
+def time_plot(words: Phrasebook, label: Text, elem_id: str, y_format: str, lines: Sequence[Text]) -> gr.LinePlot:
+    """An empty plot over the time of day with one or two lines, green and orange; the label says which is which."""
+    colours = zip(lines, (FIRST_COLOUR, SECOND_COLOUR), strict=False)
     return words(
         gr.LinePlot,
         label=label,
         x=TIME,
         y=VALUE,
-        color=LINE if several else None,
+        color=LINE,
+        color_map={name: colour for said, colour in colours for name in said},
+        colors_in_legend=[],  # Gradio's own legend stands half outside of a plot as low as this
         x_title=" ",
         y_title=" ",
-        color_title=" ",
-        height=215 if several else 170,
+        height=170,
         min_width=220,
         x_axis_format="%H:%M",
         y_axis_format=y_format,
