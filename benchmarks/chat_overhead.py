@@ -24,6 +24,8 @@ from typing import Any
 
 import httpx
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 from sage_studio.catalog import BUILT_IN
 from sage_studio.database import Database
 from sage_studio.serving.state import ServingState
