@@ -67,7 +67,7 @@ def time_plot(words: Phrasebook, label: Text, elem_id: str, y_format: str, lines
         y_axis_format=y_format,
         y_lim=[0, None],
         elem_id=elem_id,
-        buttons=["fullscreen"],
+        buttons=[],
     )
 
 
