@@ -5,24 +5,36 @@ datasets or tasks.
 """
 
 import os
+import shutil
 import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from sage_studio.catalog import Catalog, ModelRef
+from sage_studio.comparison import Piece, check_models, compare
+from sage_studio.errors import Conflict, InvalidInput, NotFound
 from sage_studio.hardware import Hardware
+from sage_studio.performance.figures import Sample
+from sage_studio.performance.sampler import Address, Sampler
 from sage_studio.serving.registry import VLLMRegistry
+from sage_studio.serving.sampling import check_sampling
 from sage_studio.serving.types import ChatChunk, ChatMessage, EngineState, EngineStatus, RegisteredModel
-from sage_studio.settings import PREFIX
+from sage_studio.settings import PREFIX, Settings
+from sage_studio.text import Text
 from sage_studio.unpacking import ensure_unpacked
+from sage_studio.votes import Standing, Vote, VoteBook, tally
 
 
 class Backend:
     """The part of the house that answers the chat."""
 
+    settings: Settings
     hardware: Hardware
     catalog: Catalog
     registry: VLLMRegistry
+    vote_book: VoteBook
+    sampler: Sampler
 
     def default_model(self) -> str:
         """The model offered first on this machine."""
@@ -50,9 +62,39 @@ class Backend:
         """Every model that can answer: bases, tuned models and external ones."""
         return self.registry.models()
 
-    def forget_model(self, name: str) -> None:
-        """Take a model off the list; its files stay. Raises `Conflict` for the current one."""
+    def unload_model(self, name: str) -> RegisteredModel:
+        """Take a tuned model out of the engine; it stays on the list and is loaded again when it is next asked.
+
+        Raises:
+            NotFound: it is not registered.
+            Conflict: it answers the chat now, or it is what the engine was started with.
+            InvalidModel: its files are gone, so that it could not be loaded again; it is forgotten.
+        """
+        model = self._model(name)
+        if model.current or (model.loaded and model.kind != "adapter"):
+            raise Conflict(
+                Text(f"{name} is in use by the engine.", f"{name} 正被引擎使用。"),
+                Text("Switch to another model first.", "请先切换到其他模型。"),
+            )
         self.registry.unregister_model(name)
+        return self.registry.register_model(name, model.path, model.config)
+
+    def forget_model(self, name: str) -> None:
+        """Take a model off the list. Its files stay, unless they are a copy that the studio merged for serving it.
+
+        Raises:
+            NotFound: it is not registered.
+            Conflict: it is the current one, or others stand on it.
+        """
+        model = self._model(name)
+        if model.current:
+            raise Conflict(
+                Text(f"{name} is the current model.", f"{name} 是当前模型。"),
+                Text("Switch to another model first.", "请先切换到其他模型。"),
+            )
+        self.registry.unregister_model(name)
+        if _is_merged_copy(model, self.settings.outputs_dir):
+            shutil.rmtree(model.path)
 
     def start_engine(self) -> None:
         """Start the engine in the background, with the current or the default model, unless it runs already."""
@@ -79,6 +121,57 @@ class Backend:
             self.switch_model(self.default_model())
         return self.registry.stream(messages, model=model, **sampling)
 
+    def compare(self, messages: Sequence[ChatMessage], models: Sequence[str], **sampling: Any) -> Iterator[Piece]:
+        """Ask two to four models the same, and stream their answers side by side; closing the iterator ends them.
+
+        One that cannot answer says why in its own reply (``Piece.reply.error``); the others go on.
+
+        Args:
+            messages: the conversation, the last turn the user's.
+            models: registered models, each once.
+            sampling: as of `chat`.
+
+        Raises:
+            InvalidInput: too few or too many models, one twice, an empty message, or a wrong option.
+        """
+        check_models(models)
+        check_sampling(sampling)
+        if not messages or not messages[-1]["content"].strip():
+            raise InvalidInput(Text("The message is empty.", "消息为空。"), Text("Type something.", "请输入内容。"))
+        return compare(lambda name: self.registry.stream(messages, model=name, **sampling), models)
+
+    def record_vote(self, message: str, models: Sequence[str], winner: str) -> Vote:
+        """Keep which of the compared models answered best; an empty ``winner`` says that none did."""
+        return self.vote_book.record(message, models, winner)
+
+    def votes(self) -> list[Vote]:
+        """Every vote, newest first."""
+        return self.vote_book.all()
+
+    def standings(self) -> list[Standing]:
+        """How the models stand by the votes, best first."""
+        return tally(self.votes())
+
+    def metrics(self) -> list[Sample]:
+        """How the engine did in the last ten minutes, oldest first."""
+        return self.sampler.samples()
+
+    def _metrics_address(self) -> Address | None:
+        status = self.registry.status()
+        if status.state is not EngineState.READY or not status.url:
+            return None
+        key = self.settings.engine_api_key if status.engine == "openai" else ""
+        return Address(f"{status.url.removesuffix('/v1')}/metrics", key)
+
+    def _model(self, name: str) -> RegisteredModel:
+        for model in self.registry.models():
+            if model.name == name:
+                return model
+        raise NotFound(
+            Text(f"No model is registered as {name!r}.", f"没有注册名为 {name!r} 的模型。"),
+            Text("See the list on the Models tab.", "请查看“模型”页的列表。"),
+        )
+
     def _start_engine(self) -> None:
         current = self.registry.current_model
         self.switch_model(current.name if current is not None else self.default_model())
@@ -90,3 +183,9 @@ class Backend:
             ref.location,
             {"kind": "base", "base": ref.location, "base_name": ref.name, "trust_remote_code": ref.trust_remote_code},
         )
+
+
+def _is_merged_copy(model: RegisteredModel, outputs: Path) -> bool:
+    """Whether the studio made its files for serving alone: ``outputs/<task>/merged``."""
+    path = Path(model.path)
+    return model.kind == "full" and path.name == "merged" and path.parent.parent == outputs and path.is_dir()

@@ -22,6 +22,7 @@ from sage_studio.database import Database
 from sage_studio.errors import Conflict, NotFound, StudioError
 from sage_studio.files import safe_name
 from sage_studio.hardware import Hardware, detect_hardware
+from sage_studio.performance.sampler import Sampler
 from sage_studio.serving import vllm_registry
 from sage_studio.serving.types import RegisteredModel
 from sage_studio.settings import PREFIX, Settings
@@ -34,6 +35,7 @@ from sage_studio.tasks.task import Curve, Task, TaskProgress, TaskStatus
 from sage_studio.text import Text
 from sage_studio.training.progress import Event, Job, numbered_events
 from sage_studio.training.recipe import Recipe, load_presets, parse_recipe
+from sage_studio.votes import VoteBook
 
 logger = logging.getLogger("sage_studio")
 
@@ -70,6 +72,8 @@ class Studio(Backend):
             before_start=self.registry.before_training,
             after_end=self._after_training,
         )
+        self.vote_book = VoteBook(self.database)
+        self.sampler = Sampler(self._metrics_address, lambda: detect_hardware().cards)
         self.presets = load_presets()
 
     # Life
@@ -95,9 +99,11 @@ class Studio(Backend):
         self.registry.adopt()
         self.supervisor.start()
         self._after_training()  # the last one may have ended while no studio ran
+        self.sampler.start()
 
     def close(self) -> None:
         """Stop supervising; trainings go on by themselves. The engine stops unless ``keep_engine``."""
+        self.sampler.close()
         self.supervisor.close()
         self.registry.close()
         self._lock.release()

@@ -2,7 +2,8 @@
 
     python scripts/screenshots.py http://127.0.0.1:7860 [folder]
 
-Picks the newest dataset, run and completed task, and asks one question in the chat. Needs Chromium and Playwright.
+Picks the newest dataset, run and completed task, asks one question in the chat, and the same of all models (up to four)
+in a comparison. Needs Chromium and Playwright.
 """
 
 import shutil
@@ -15,7 +16,8 @@ PROJECT = Path(__file__).resolve().parent.parent
 SIZES = {"": {"width": 1440, "height": 900}, "-narrow": {"width": 390, "height": 844}}
 LOCALES = {"en": "en-US", "zh": "zh-CN"}
 QUESTION = {"en": "What is SAGE?", "zh": "SAGE 是什么？"}
-TABS = ("dataset", "train", "tasks", "models", "chat")
+TABS = ("dataset", "train", "tasks", "models", "chat", "compare")
+MOST = 4
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 ANSWER_MS = 180_000
 
@@ -48,7 +50,7 @@ def shoot(browser: Browser, url: str, language: str, suffix: str, folder: Path) 
 
 def open_tab(page: Page, tab: str) -> None:
     """Show a tab and wait until it stands still."""
-    page.locator(f"#{tab}-button").first.click()
+    page.locator(f"#{'chat' if tab == 'compare' else tab}-button").first.click()
     page.wait_for_timeout(2500)
 
 
@@ -66,6 +68,26 @@ def fill(page: Page, tab: str, language: str) -> None:
         page.locator("#chat-message textarea").fill(QUESTION[language])
         page.locator("#chat-send").click()
         page.locator("#chat-messages .answered-by", has_text="tok/s").first.wait_for(timeout=ANSWER_MS)
+    if tab == "compare":
+        compare(page, language)
+
+
+def compare(page: Page, language: str) -> None:
+    """Ask every model, up to as many as may be compared."""
+    page.locator("#chat-compare input").check()
+    page.wait_for_timeout(1500)
+    while page.locator("#compare-models .token").count() < MOST:
+        page.locator("#compare-models input").click()
+        left = page.get_by_role("option", selected=False)
+        if not left.count():
+            break
+        left.first.click()
+    page.keyboard.press("Escape")
+    page.locator("#compare-message textarea").fill(QUESTION[language])
+    page.locator("#compare-send").click()
+    page.locator(".reply").first.wait_for()
+    page.wait_for_function("!document.querySelector('.reply[aria-busy=true]')", timeout=ANSWER_MS)
+    page.wait_for_timeout(500)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ from fastapi import FastAPI
 from sage_studio.api.app import app_arguments
 from sage_studio.studio import Studio
 
+LOGIN = ("ada", "secret")
+
 
 class App(FastAPI):
     """With what gradio's app has and the guard reads: the login cookies' names and tokens."""

@@ -13,12 +13,13 @@ PACKAGE = PROJECT / "sage_studio"
 FILES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "sentence_transformers", "vllm", "gguf"}
 
-BOTTOM = {"text", "errors", "files", "settings", "database", "hardware", "catalog"}
+BOTTOM = {"text", "errors", "files", "settings", "database", "hardware", "catalog", "votes"}
 LAYERS: list[set[str]] = [
     BOTTOM,
     {"data"},
     {"training", "unpacking"},
-    {"tasks", "serving", "evaluation"},
+    {"tasks", "serving", "evaluation", "performance"},
+    {"comparison"},
     {"studio", "backend", "views"},
     {"ui", "api", "cli"},
 ]

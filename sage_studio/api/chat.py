@@ -1,16 +1,21 @@
-"""The chat route: one answer, whole or streamed. Knows nothing of engines."""
+"""The chat routes: one answer, or several models' answers side by side, whole or streamed. Knows nothing of engines."""
 
 import json
 from collections.abc import Iterator
 from itertools import chain
 from typing import Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from sage_studio.api.guard import language
+from sage_studio.comparison import Piece
 from sage_studio.serving.types import ChatChunk, ChatMessage
 from sage_studio.studio import Studio
+from sage_studio.text import Language
+from sage_studio.views import ReplyView
+from sage_studio.votes import Standing, Vote
 
 
 class Turn(BaseModel):
@@ -22,17 +27,60 @@ class Turn(BaseModel):
     content: str
 
 
-class ChatRequest(BaseModel):
+class Question(BaseModel):
     """A message and what was said before it."""
 
     model_config = ConfigDict(extra="forbid")
 
     message: str = Field(min_length=1)
     history: list[Turn] = Field([], description="Earlier turns, oldest first")
-    model: str | None = Field(None, description="A registered model; the current one when left out")
     stream: bool = False
     temperature: float = 0.7
     max_tokens: int = 512
+
+    def messages(self) -> list[ChatMessage]:
+        """The whole conversation."""
+        turns = [*self.history, Turn(role="user", content=self.message)]
+        return [ChatMessage(role=turn.role, content=turn.content) for turn in turns]
+
+    def sampling(self) -> dict[str, float]:
+        """How the answer is drawn."""
+        return {"temperature": self.temperature, "max_tokens": self.max_tokens}
+
+
+class ChatRequest(Question):
+    """A question to one model."""
+
+    model: str | None = Field(None, description="A registered model; the current one when left out")
+
+
+class CompareRequest(Question):
+    """A question to several models."""
+
+    models: list[str] = Field(description="Two to four registered models", examples=[["base", "tuned"]])
+
+
+class CompareResponse(BaseModel):
+    """One answer for each model, in the order in which they were named."""
+
+    answers: list[ReplyView]
+
+
+class VoteRequest(BaseModel):
+    """Which of the compared models answered best."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    message: str
+    models: list[str]
+    winner: str = Field("", description="One of the models; empty when none was better")
+
+
+class VotesResponse(BaseModel):
+    """How the models stand, best first, and every vote, newest first."""
+
+    standings: list[Standing]
+    votes: list[Vote]
 
 
 class ChatResponse(BaseModel):
@@ -45,22 +93,45 @@ class ChatResponse(BaseModel):
 
 
 def routes(studio: Studio) -> APIRouter:
-    """The route ``/api/chat``."""
+    """The routes ``/api/chat`` and ``/api/compare``."""
     router = APIRouter(prefix="/api", tags=["chat"])
+    _add_comparing(router, studio)
 
     @router.post("/chat", response_model=ChatResponse)
     def chat(body: ChatRequest) -> ChatResponse | StreamingResponse:
         """Ask the current model. With ``stream``, the answer comes as server-sent events ``{text, model, done}``."""
-        turns = [*body.history, Turn(role="user", content=body.message)]
-        messages = [ChatMessage(role=turn.role, content=turn.content) for turn in turns]
-        sampling = {"temperature": body.temperature, "max_tokens": body.max_tokens}
-        chunks = studio.chat(messages, model=body.model, **sampling)
+        chunks = studio.chat(body.messages(), model=body.model, **body.sampling())
         if not body.stream:
             return whole(chunks)
         first = next(chunks)  # a fault before the first word is answered with its own status
         return StreamingResponse(_events(first, chunks), media_type="text/event-stream")
 
     return router
+
+
+def _add_comparing(router: APIRouter, studio: Studio) -> None:
+    @router.post("/compare", response_model=CompareResponse)
+    def compare(request: Request, body: CompareRequest) -> CompareResponse | StreamingResponse:
+        """Ask two to four models the same. One that cannot answer says why in its ``error``; the others go on.
+
+        With ``stream``, server-sent events ``{column, text, …the answer's figures}`` come as the models speak.
+        """
+        pieces = studio.compare(body.messages(), body.models, **body.sampling())
+        spoken = language(request)
+        if body.stream:
+            return StreamingResponse(_columns(pieces, spoken), media_type="text/event-stream")
+        replies = {piece.column: piece.reply for piece in pieces}
+        return CompareResponse(answers=[ReplyView.of(replies[column], spoken) for column in sorted(replies)])
+
+    @router.post("/compare/votes", status_code=201)
+    def vote(body: VoteRequest) -> Vote:
+        """Keep which of the compared models answered best."""
+        return studio.record_vote(body.message, body.models, body.winner)
+
+    @router.get("/compare/votes")
+    def votes() -> VotesResponse:
+        """Every vote, and how the models stand."""
+        return VotesResponse(standings=studio.standings(), votes=studio.votes())
 
 
 def whole(chunks: Iterator[ChatChunk]) -> ChatResponse:
@@ -79,3 +150,9 @@ def _events(first: ChatChunk, rest: Iterator[ChatChunk]) -> Iterator[str]:
     for chunk in chain((first,), rest):
         data = {"text": chunk.text, "model": chunk.model, "done": chunk.done}
         yield f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
+
+
+def _columns(pieces: Iterator[Piece], spoken: Language) -> Iterator[str]:
+    for piece in pieces:
+        view = ReplyView.of(piece.reply, spoken).model_dump(exclude={"response"})
+        yield f"data: {json.dumps({'column': piece.column, 'text': piece.text, **view}, ensure_ascii=False)}\n\n"

@@ -1,6 +1,6 @@
 """Who may use the REST routes, and how an error of the house becomes an HTTP answer.
 
-Knows cookies, Basic credentials and the Origin header. Knows nothing of what the routes do.
+Knows cookies, Basic and Bearer credentials and the Origin header. Knows nothing of what the routes do.
 """
 
 import base64
@@ -23,8 +23,9 @@ REALM = {"WWW-Authenticate": 'Basic realm="SAGE Studio"'}
 class Guard:
     """A dependency of every own route.
 
-    Gradio's ``auth`` guards only Gradio's routes, so this checks its login cookie, or HTTP Basic with the same user and
-    password for scripts. It also refuses changes asked for by another site's page.
+    Gradio's ``auth`` guards only Gradio's routes, so this checks its login cookie, or for scripts the same user and
+    password: by HTTP Basic, or as the Bearer key ``user:password``, which is all that OpenAI's clients can send. It
+    also refuses changes asked for by another site's page.
     """
 
     def __init__(self, credentials: tuple[str, str] | None) -> None:
@@ -42,19 +43,17 @@ class Guard:
         raise HTTPException(401, detail=_detail("not_logged_in", LOGIN, LOGIN_HINT, language(request)), headers=REALM)
 
     def _knows(self, request: Request) -> bool:
-        scheme, _, encoded = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "basic" or self._credentials is None:
-            return False
-        try:
-            given = base64.b64decode(encoded, validate=True)
-        except (binascii.Error, ValueError):
+        scheme, _, sent = request.headers.get("authorization", "").partition(" ")
+        given = _read(scheme.lower(), sent)
+        if given is None or self._credentials is None:
             return False
         return secrets.compare_digest(given, ":".join(self._credentials).encode())
 
 
 LOGIN = Text("Login is required.", "需要登录。")
 LOGIN_HINT = Text(
-    "Log in on the page, or send user and password with HTTP Basic.", "请在页面登录，或以 HTTP Basic 发送用户名和密码。"
+    "Log in on the page, or send user and password with HTTP Basic, or user:password as the Bearer key.",
+    "请在页面登录，或以 HTTP Basic 发送用户名和密码，或以“用户名:密码”作为 Bearer 密钥。",
 )
 
 
@@ -66,6 +65,8 @@ def language(request: Request) -> Language:
 def studio_error(request: Request, error: Exception) -> Response:
     """`StudioError` -> ``{"detail": {"code", "message", "hint"}}`` with its status."""
     assert isinstance(error, StudioError)
+    if _speaks_openai(request):
+        return JSONResponse(openai_error(error, language(request)), status_code=error.status)
     detail = _detail(error.code, error.message, error.hint, language(request))
     return JSONResponse({"detail": detail}, status_code=error.status)
 
@@ -78,11 +79,34 @@ def validation_error(request: Request, error: Exception) -> Response:
     shown = f"{where} = {first.get('input')!r}: {first['msg']}"
     message = Text(f"The request does not fit. {shown}.", f"请求格式不正确：{shown}。")
     hint = Text("See /docs for what this route takes.", "该接口的参数见 /docs。")
+    if _speaks_openai(request):
+        return JSONResponse(openai_error(InvalidInput(message, hint), language(request)), status_code=422)
     return JSONResponse({"detail": _detail(InvalidInput.code, message, hint, language(request))}, status_code=422)
+
+
+def openai_error(error: StudioError, spoken: Language) -> dict[str, dict[str, str | None]]:
+    """An error in the shape that OpenAI's clients read."""
+    return {"error": {"message": error.say(spoken), "type": error.code, "param": None, "code": error.code}}
 
 
 def _detail(code: str, message: Text, hint: Text, spoken: Language) -> dict[str, str]:
     return {"code": code, "message": message.in_(spoken), "hint": hint.in_(spoken)}
+
+
+def _read(scheme: str, sent: str) -> bytes | None:
+    """``user:password`` as it was sent; None where it cannot be read."""
+    if scheme == "bearer":
+        return sent.encode()
+    if scheme != "basic":
+        return None
+    try:
+        return base64.b64decode(sent, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+
+
+def _speaks_openai(request: Request) -> bool:
+    return request.url.path.startswith("/v1/")
 
 
 def _is_cross_site(request: Request) -> bool:

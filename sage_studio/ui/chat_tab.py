@@ -1,17 +1,19 @@
-"""The Chat tab: talk to the current model or to any other that is registered.
+"""The Chat tab: talk to the current model or to any other that is registered, or to several at once.
 
-Knows which verb each button says. Knows nothing of how a conversation is kept (`conversation`) nor of who answers and
-how the engine is started: that is the studio's affair; while it starts, the banner says how far it is.
+Knows which verb each button says. Knows nothing of how a conversation is kept (`conversation`), of how models are
+compared (`compare_panel`) nor of who answers and how the engine is started: that is the studio's affair; while it
+starts, the banner says how far it is.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import gradio as gr
 from markupsafe import Markup
 
-from sage_studio.serving.types import EngineState, EngineStatus
+from sage_studio.serving.types import EngineState, EngineStatus, RegisteredModel
 from sage_studio.text import Language, Text
+from sage_studio.ui.compare_panel import ComparePanel
 from sage_studio.ui.conversation import Turn, cleared, conversation, pending, reply, rewind, stopped, take, unanswered
 from sage_studio.ui.events import follow, on
 from sage_studio.ui.format import bar, short
@@ -39,21 +41,13 @@ class ChatTab:
 
     def __init__(self, frame: Frame) -> None:
         self.frame, self.studio, self.words = frame, frame.studio, frame.words
+        self.compare = ComparePanel(frame)
         self._choose()
         self.banner = html("chat-banner")
-        self.chat = self.words(
-            gr.Chatbot,
-            label=Text("Conversation", "对话"),
-            show_label=False,
-            placeholder=WELCOME,
-            height="52vh",
-            buttons=["copy"],
-            feedback_options=None,
-            elem_id="chat-messages",
-            layout="panel",
-            latex_delimiters=[],
-        )
-        self._compose()
+        with gr.Column(elem_id="chat-box") as self.box:
+            self._conversation()
+            self._compose()
+        self.compare.build([self.system, self.temperature, self.max_tokens])
         self._wire()
 
     def _choose(self) -> None:
@@ -74,6 +68,17 @@ class ChatTab:
                 elem_id="chat-base",
                 scale=0,
                 min_width=160,
+            )
+            self.compare.choose()
+            self.several = words(
+                gr.Checkbox,
+                label=Text("Compare", "对比"),
+                value=False,
+                container=False,
+                scale=0,
+                min_width=90,
+                elem_id="chat-compare",
+                elem_classes="switch",
             )
         self._settings()
 
@@ -112,6 +117,20 @@ class ChatTab:
                     elem_id="chat-max-tokens",
                     min_width=200,
                 )
+
+    def _conversation(self) -> None:
+        self.chat = self.words(
+            gr.Chatbot,
+            label=Text("Conversation", "对话"),
+            show_label=False,
+            placeholder=WELCOME,
+            height="52vh",
+            buttons=["copy"],
+            feedback_options=None,
+            elem_id="chat-messages",
+            layout="panel",
+            latex_delimiters=[],
+        )
 
     def _compose(self) -> None:
         words = self.words
@@ -152,7 +171,10 @@ class ChatTab:
         on(self.clear.click, cleared, None, self.chat, cancels=[answered, retried], queue=False)
         on(self.base.click, self.back_to_base, frame.revision, [self.model, frame.revision], concurrency_limit=None)
         follow([*frame.ticks], self.show_engine, [], [self.banner])
-        follow([*frame.ticks], self.show_models, [], [self.model])
+        follow([*frame.ticks], self.show_models, [], [self.model, self.compare.models])
+        compare = self.compare
+        faces = [self.model, self.base, self.box, compare.models, compare.blind, compare.box]
+        on(self.several.input, self.turn, [self.several, compare.models], faces, queue=False)
 
     # Handlers
 
@@ -172,6 +194,14 @@ class ChatTab:
             text += chunk.text
             yield [*turns, reply(text, chunk, language)]
 
+    def turn(self, _: Language, several: bool, chosen: list[str]) -> list[Any]:
+        """Show the conversation, or several models side by side; nobody chosen yet means the current and the newest."""
+        models = sorted(self.studio.list_models(), key=lambda model: (not model.current, -model.created_at))
+        names = [model.name for model in models]
+        picked = gr.update(visible=several, value=[name for name in chosen if name in names] or names[:2])
+        single = gr.update(visible=not several)
+        return [single, single, single, picked, gr.update(visible=several), gr.update(visible=several)]
+
     def back_to_base(self, _: Language, revision: int) -> tuple[str, int]:
         """Let the base model answer from now on."""
         self.studio.use_base_model()
@@ -181,13 +211,18 @@ class ChatTab:
         """How far the engine is, unless it is ready."""
         return (banner(self.studio.engine_status(), language),)
 
-    def show_models(self, language: Language) -> tuple[Any]:
-        """The models there are to talk to; the choice stays."""
+    def show_models(self, language: Language) -> tuple[Any, Any]:
+        """The models there are to talk to, and to compare; the choices stay."""
         models = self.studio.list_models()
         current = next((model.name for model in models if model.current), "")
         first = CURRENT_MODEL.in_(language) + (f" · {short(current, 40)}" if current else "")
-        named = [(f"{short(model.name, 40)} · {MODEL_KIND[model.kind].in_(language)}", model.name) for model in models]
-        return (gr.update(choices=[(first, CURRENT), *named]),)
+        choices = named(models, language)
+        return gr.update(choices=[(first, CURRENT), *choices]), gr.update(choices=choices)
+
+
+def named(models: Sequence[RegisteredModel], language: Language) -> list[tuple[str, str]]:
+    """Choices of models, each with its kind."""
+    return [(f"{short(model.name, 40)} · {MODEL_KIND[model.kind].in_(language)}", model.name) for model in models]
 
 
 def banner(status: EngineStatus, language: Language) -> Markup:

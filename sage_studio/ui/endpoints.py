@@ -13,17 +13,21 @@ import gradio as gr
 from gradio.events import api
 from gradio.utils import get_upload_folder
 
+from sage_studio.comparison import Reply
 from sage_studio.errors import InvalidName, StudioError
 from sage_studio.studio import Studio
 from sage_studio.text import Text
 from sage_studio.training.recipe import SFTRecipe
-from sage_studio.views import BackendView, DatasetView, ModelView, RowView, TaskView
+from sage_studio.views import BackendView, DatasetView, ModelView, ReplyView, RowView, TaskView
+
+UNLIMITED = ("chat", "compare", "list_tasks", "get_task", "task_logs")
+"""May run as often at the same time as they are asked for."""
 
 
 def register(studio: Studio) -> None:
     """Add every named endpoint to the Blocks under construction."""
     for verb in (*_data_verbs(studio), *_task_verbs(studio), *_model_verbs(studio)):
-        limit = None if verb.__name__ in ("chat", "list_tasks", "get_task", "task_logs") else 1
+        limit = None if verb.__name__ in UNLIMITED else 1
         api(_bilingual(verb), api_name=verb.__name__, concurrency_limit=limit)
 
 
@@ -107,7 +111,21 @@ def _model_verbs(studio: Studio) -> list[Callable[..., Any]]:
             text += chunk.text
             yield {"response": text, "model": chunk.model, "tokens_per_second": chunk.tokens_per_second}
 
-    return [use_as_backend, list_models, switch_model, chat]
+    def compare(
+        message: str,
+        models: list[str],
+        history: list[dict[str, str]] | None = None,
+        temperature: float = 0.7,
+        max_tokens: int = 512,
+    ) -> Iterator[list[dict[str, Any]]]:
+        """Ask two to four models the same; the answers grow side by side, the last ones carry the figures."""
+        messages = [*(history or []), {"role": "user", "content": message}]
+        replies = [ReplyView.of(Reply(name)) for name in models]
+        for piece in studio.compare(messages, models, temperature=temperature, max_tokens=int(max_tokens)):  # type: ignore[arg-type]
+            replies[piece.column] = ReplyView.of(piece.reply)
+            yield [reply.model_dump() for reply in replies]
+
+    return [use_as_backend, list_models, switch_model, chat, compare]
 
 
 def _with_fields(verb: Callable[..., Any]) -> Callable[..., Any]:

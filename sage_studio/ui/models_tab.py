@@ -1,4 +1,4 @@
-"""The Models tab: every model that can answer, which one does, and the engine behind them.
+"""The Models tab: every model that can answer, which one does, the engine behind them and how well it does.
 
 Knows which verb each button says. Knows nothing of how a model is loaded: that is the registry's.
 """
@@ -19,6 +19,7 @@ from sage_studio.ui.format import EMPTY, ago, copyable, short, size
 from sage_studio.ui.frame import Frame, go_to
 from sage_studio.ui.labels import ENGINE_COLOUR, ENGINE_STATE, MODEL_KIND
 from sage_studio.ui.parts import LOG_JS, empty, html, log, notice, strong, tiles
+from sage_studio.ui.performance_view import PerformanceView
 from sage_studio.ui.status_bar import engine_state
 from sage_studio.ui.table import PICK_JS, Column, Row, picked_key, table
 
@@ -28,6 +29,16 @@ USE_QUESTION = Text(
     "The chat uses this model from the next message on; answers under way finish on the model they began with.",
     "下一条消息起由此模型回答；正在生成的回答会由原来的模型完成。",
 )
+UNLOADED = Text(
+    "{} is out of the engine's memory; it is loaded again when it is next asked.",
+    "{} 已从引擎卸载，下次使用时会重新加载。",
+)
+DELETE, DELETE_TITLE = Text("Delete", "删除"), Text("Delete the model", "删除模型")
+DELETE_QUESTION = Text(
+    "It is taken off the list. A tuned model's files stay with its task; only a copy merged for serving is deleted.",
+    "模型将从列表中移除。微调模型的文件保留在其任务中；仅删除为部署而合并的副本。",
+)
+DELETED = Text("{} was taken off the list.", "已从列表移除 {}。")
 SWITCHED = Text("✅ Switched to: {}", "✅ 已切换到: {}")
 TRY_IT = Text("Try it in the chat.", "请在对话面板测试")
 MODELS = Text("Models", "模型")
@@ -57,24 +68,39 @@ class ModelsTab:
     def __init__(self, frame: Frame) -> None:
         self.frame, self.studio, self.words = frame, frame.studio, frame.words
         self.dialog = Dialog("dialog-use-model", USE_TITLE, USE_QUESTION, USE)
+        self.delete_dialog = Dialog("dialog-delete-model", DELETE_TITLE, DELETE_QUESTION, DELETE, danger=True)
         self.picked = gr.State("")
         self.table = html("models-table", PICK_JS)
         with gr.Row(elem_classes="actions"):
             self.use = self.words(gr.Button, value=USE, variant="primary", elem_id="model-use", interactive=False)
+            self.unload = self.words(gr.Button, value=Text("Unload", "卸载"), elem_id="model-unload", interactive=False)
             self.start = self.words(gr.Button, value=Text("Start the engine", "启动引擎"), elem_id="engine-start")
             self.chat = self.words(gr.Button, value=Text("Go to the chat →", "去对话测试 →"), elem_id="models-chat")
+            self.delete = self.words(
+                gr.Button, value=DELETE, elem_id="model-delete", elem_classes="quiet-button", interactive=False
+            )
         self.notice = html("models-notice")
+        self.performance = PerformanceView(self.studio, self.words)
         self.engine = html("engine-state")
         self.log = html("engine-log", LOG_JS)
         self._wire()
 
     def _wire(self) -> None:
-        frame = self.frame
+        frame, said = self.frame, [self.notice, self.frame.revision]
         on(self.table.select, pick, None, self.picked)
-        follow([*frame.ticks, self.picked.change], self.show_models, [self.picked], [self.table, self.use])
+        follow(
+            [*frame.ticks, self.picked.change],
+            self.show_models,
+            [self.picked],
+            [self.table, self.use, self.unload, self.delete],
+        )
         follow([*frame.ticks], self.show_engine, [], [self.engine, self.log, self.start])
+        follow([*frame.ticks], self.performance.render, [], self.performance.outputs)
         on(self.use.click, self.ask_use, self.picked, self.dialog.html, queue=False)
-        self.dialog.confirmed(self.use_model, frame.revision, [self.notice, frame.revision], show_progress="minimal")
+        self.dialog.confirmed(self.use_model, frame.revision, said, show_progress="minimal")
+        on(self.unload.click, self.unload_model, [frame.revision, self.picked], said)
+        on(self.delete.click, self.ask_delete, self.picked, self.delete_dialog.html, queue=False)
+        self.delete_dialog.confirmed(self.delete_model, frame.revision, said)
         on(self.start.click, self.start_engine, frame.revision, frame.revision)
         on(self.chat.click, go_to("chat"), None, frame.tabs, queue=False)
 
@@ -89,16 +115,30 @@ class ModelsTab:
         model = self.studio.switch_model(picked_key(event))
         return switched(model, language), revision + 1
 
+    def unload_model(self, language: Language, revision: int, name: str) -> tuple[Markup, int]:
+        """Make room in the engine."""
+        self.studio.unload_model(name)
+        return notice("done", UNLOADED.in_(language).format(name)), revision + 1
+
+    def ask_delete(self, language: Language, name: str) -> str:
+        """Open the dialog."""
+        return self.delete_dialog.ask(language, name, name)
+
+    def delete_model(self, language: Language, revision: int, event: gr.EventData) -> tuple[Markup, int]:
+        """Take it off the list, after a yes."""
+        name = picked_key(event)
+        self.studio.forget_model(name)
+        return notice("done", DELETED.in_(language).format(name)), revision + 1
+
     def start_engine(self, _: Language, revision: int) -> int:
         """Start it in the background; its state is followed like everything else."""
         self.studio.start_engine()
         return revision + 1
 
-    def show_models(self, language: Language, picked: str) -> tuple[Any, Any]:
-        """Every model, and whether one is picked."""
+    def show_models(self, language: Language, picked: str) -> tuple[Any, ...]:
+        """Every model, and what can be done with the picked one."""
         models = self.studio.list_models()
-        known = any(model.name == picked for model in models)
-        return models_table(models, picked, language), gr.update(interactive=known)
+        return (models_table(models, picked, language), *offered([one for one in models if one.name == picked]))
 
     def show_engine(self, language: Language) -> tuple[Any, ...]:
         """The engine, the end of its log, and whether it can be started."""
@@ -111,6 +151,16 @@ class ModelsTab:
 def pick(_: Language, event: gr.EventData) -> str:
     """Pick another model."""
     return picked_key(event)
+
+
+def offered(picked: Sequence[RegisteredModel]) -> list[Any]:
+    """Whether the picked model, if there is one, can be used, unloaded and deleted."""
+    can = [
+        bool(picked),
+        any(model.loaded and not model.current and model.kind == "adapter" for model in picked),
+        any(not model.current for model in picked),
+    ]
+    return [gr.update(interactive=possible) for possible in can]
 
 
 def models_table(models: Sequence[RegisteredModel], picked: str, language: Language) -> Markup:

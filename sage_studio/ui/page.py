@@ -13,11 +13,15 @@ Every part that a test or a script needs has a stable ``elem_id``:
     tasks-filter tasks-table task-detail task-backend task-resume task-stop task-download task-delete
     backend-notice task-chat task-head task-loss task-rate task-log task-settings
     chat-model chat-base chat-banner chat-messages chat-message chat-send chat-stop chat-clear chat-settings
-    chat-system chat-temperature chat-max-tokens
-    models-table model-use models-chat models-notice engine-start engine-state engine-log
-    dialog-delete-dataset dialog-stop-run dialog-backend dialog-stop dialog-delete dialog-use-model
+    chat-system chat-temperature chat-max-tokens chat-compare chat-box
+    compare-models compare-blind compare-box compare-columns compare-message compare-send compare-stop compare-tally
+    models-table model-use model-unload model-delete models-chat models-notice engine-start engine-state engine-log
+    metrics-figures metrics-plots metrics-speed metrics-requests metrics-first-token metrics-latency metrics-cache
+    metrics-gpu-memory metrics-gpu-load
+    dialog-delete-dataset dialog-stop-run dialog-backend dialog-stop dialog-delete dialog-use-model dialog-delete-model
 
-A table's row is ``tr[data-key=<id>]``; a dialog's answers are ``[data-answer=ok|cancel]``.
+A table's row is ``tr[data-key=<id>]``, a vote ``[data-vote=<column>|-1]``; a dialog's answers are
+``[data-answer=ok|cancel]``.
 """
 
 from typing import Any

@@ -1,13 +1,23 @@
 """A studio behind its REST routes."""
 
+import sys
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import uvicorn
 from fastapi.testclient import TestClient
-from rest_app import app_of
+from rest_app import LOGIN, app_of
+from waiting import wait_until
 
+from sage_studio.serving.choice import EngineChoice
+from sage_studio.serving.engine import Launch
 from sage_studio.settings import Settings
 from sage_studio.studio import Studio
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "serving"))
+from serving_files import FAKE, write_adapter
 
 
 @pytest.fixture
@@ -22,3 +32,48 @@ def studio(settings: Settings) -> Iterator[Studio]:
 def client(studio: Studio) -> Iterator[TestClient]:
     with TestClient(app_of(studio), base_url="http://127.0.0.1") as client:
         yield client
+
+
+@pytest.fixture
+def answering(studio: Studio, tmp_path: Path) -> Studio:
+    """The studio with a fake engine: ``small`` is its base and current, ``tuned`` and ``other`` are adapters on it."""
+    base = tmp_path / "bases" / "small"
+    base.mkdir(parents=True)
+    (base / "config.json").write_text("{}")
+
+    def make(model, port):
+        command = [sys.executable, "-S", str(FAKE), "--model", model.location, "--served-model-name", model.name]
+        return Launch([*command, "--port", str(port), "--journal", str(tmp_path / "journal.jsonl")], {})
+
+    studio.registry.configure(
+        studio.settings, studio.database, lambda: EngineChoice("vllm", make, 64, lambda rank: max(16, rank))
+    )
+    studio.registry.adopt()
+    studio.registry.register_model("small", str(base), {"kind": "base"})
+    for name in ("tuned", "other"):
+        folder = studio.settings.outputs_dir / name
+        folder.mkdir(parents=True)
+        write_adapter(folder, str(base))
+        studio.registry.register_model(name, str(folder))
+    studio.switch_model("small")
+    return studio
+
+
+@pytest.fixture
+def asking(answering: Studio) -> Iterator[TestClient]:
+    with TestClient(app_of(answering), base_url="http://127.0.0.1") as client:
+        yield client
+
+
+@pytest.fixture
+def address(answering: Studio) -> Iterator[str]:
+    """The studio behind a real server, with a login."""
+    config = uvicorn.Config(app_of(answering, LOGIN), host="127.0.0.1", port=0, log_level="warning")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    wait_until(lambda: server.started)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    yield f"http://127.0.0.1:{port}"
+    server.should_exit = True
+    thread.join(20)

@@ -2,14 +2,18 @@
 
 import pytest
 from fastapi.testclient import TestClient
-from rest_app import app_of
+from rest_app import LOGIN, app_of
 
-LOGIN = ("ada", "secret")
 ROUTES = [
     ("GET", "/api/health"),
     ("GET", "/api/finetune/tasks"),
     ("GET", "/api/datasets"),
     ("GET", "/api/models"),
+    ("GET", "/api/metrics"),
+    ("GET", "/api/compare/votes"),
+    ("GET", "/v1/models"),
+    ("POST", "/v1/chat/completions"),
+    ("POST", "/api/compare"),
     ("GET", "/docs"),
     ("GET", "/openapi.json"),
     ("POST", "/api/chat"),
@@ -48,13 +52,16 @@ def test_a_wrong_login_stays_outside(guarded, login):
     assert guarded.get("/api/health", auth=login).status_code == 401
 
 
-@pytest.mark.parametrize("header", ["Basic", "Basic !!!", "Bearer x", "Basic YWRh"])
+@pytest.mark.parametrize(
+    "header", ["Basic", "Basic !!!", "Bearer x", "Basic YWRh", "Bearer", "Bearer ada:wrong", "Digest ada:secret"]
+)
 def test_a_broken_login_stays_outside(guarded, header):
     assert guarded.get("/api/health", headers={"Authorization": header}).status_code == 401
 
 
 def test_the_right_login_comes_in(guarded):
     assert guarded.get("/api/health", auth=LOGIN).status_code == 200
+    assert guarded.get("/v1/models", headers={"Authorization": "Bearer ada:secret"}).status_code == 200
 
 
 def test_the_cookie_of_the_login_page_comes_in(studio):

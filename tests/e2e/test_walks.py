@@ -145,6 +145,26 @@ def test_streaming_and_unknown_models_by_rest(studio):
     assert "nobody" in refused.json()["detail"]["message"]
 
 
+def test_base_and_tuned_models_are_compared_and_the_engine_is_measured(studio):
+    """All that the walks above have registered, in the real engine: each under its own name, and the figures of it."""
+    names = [model["name"] for model in studio.get("/api/models")["models"]][:4]
+    body = {"message": "What is SAGE?", "models": names, "max_tokens": 16, "temperature": 0}
+    answers = studio.post("/api/compare", json=body)["answers"]
+    assert [answer["error"] for answer in answers] == [None] * len(names)
+    assert [answer["model"] for answer in answers] == names
+    assert len({answer["response"] for answer in answers}) > 1, "a tuned model answers otherwise than its base"
+    assert all(answer["tokens_per_second"] > 0 for answer in answers)
+    if studio.get("/api/metrics")["engine"]["engine"] != "vllm":
+        pytest.skip("only vLLM tells all of its figures")
+    newest = wait_until(lambda: measured(studio.get("/api/metrics")["newest"]), 60)
+    assert 0 < newest["first_token_seconds"] < newest["latency_p50"] <= newest["latency_p95"] < 300
+    assert 0 <= newest["kv_cache"] <= 1
+
+
+def measured(newest):
+    return newest if newest and newest["latency_p95"] else None
+
+
 def test_killing_the_web_process_does_not_stop_the_training(new_home):
     """The trainer lives on; the next studio shows it running, and then completed."""
     home = new_home("killed")

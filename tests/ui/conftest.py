@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,9 +58,13 @@ def address(page) -> Iterator[str]:
     """Where the page is served."""
     from sage_studio.ui.page import page_arguments
 
+    with socket.socket() as free:  # gradio looks for one too, but leaves a socket behind for each that is taken
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     page.queue(api_open=False)
     _, url, _ = page.launch(
         server_name="127.0.0.1",
+        server_port=port,
         prevent_thread_lock=True,
         quiet=True,
         run_history=False,

@@ -7,14 +7,17 @@ the page's error paths need.
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sage_studio.catalog import Catalog, ModelEntry
+from sage_studio.comparison import Piece, check_models, compare
 from sage_studio.data.dataset import Dataset, DatasetStats, Dropped
 from sage_studio.data.example import Example, Message, Origin
 from sage_studio.data.store import Preview
-from sage_studio.errors import DocsUnavailable, EngineUnavailable, InvalidDataset, NotFound
+from sage_studio.errors import Conflict, DocsUnavailable, EngineUnavailable, InvalidDataset, NotFound
+from sage_studio.performance.figures import Sample
 from sage_studio.serving.types import ChatChunk, ChatMessage, EngineState, EngineStatus, RegisteredModel
 from sage_studio.settings import Settings, load_settings
 from sage_studio.tasks.logs import LogPage
@@ -22,6 +25,7 @@ from sage_studio.tasks.task import Curve, Task, TaskProgress, TaskStatus
 from sage_studio.text import NOTHING, Text
 from sage_studio.training.progress import Event, Phase, Reason, Result
 from sage_studio.training.recipe import load_presets, parse_recipe
+from sage_studio.votes import Standing, Vote, tally
 
 SECTIONS = [
     (
@@ -96,6 +100,21 @@ def examples(count: int) -> list[Example]:
     return rows
 
 
+ANSWERS = [
+    (
+        "A **window** groups records by time or by count:\n\n```python\nstream.window(seconds=10)\n```\n\nRecords that"
+        " come late are dropped unless the window keeps a grace period.",
+        60.0,
+    ),
+    (
+        "In SAGE, a window is a *stateful operator*. It can be\n\n- tumbling: one after the other\n- sliding: they"
+        " overlap\n- session: closed by a pause\n\nIts state is kept by key.",
+        45.0,
+    ),
+    ("A window is an opening in a wall that lets in light and air. <script>alert(1)</script>", 80.0),
+]
+
+
 class FakeStudio:
     """Offers the verbs that the page says; see `sage_studio.studio.Studio`."""
 
@@ -114,6 +133,7 @@ class FakeStudio:
         self.tasks = [] if empty else self._tasks()
         self.models: list[RegisteredModel] = []
         self.engine_started: float | None = None
+        self.kept_votes: list[Vote] = []
 
     # Datasets
 
@@ -255,6 +275,23 @@ class FakeStudio:
         self.engine_started = time.time()
         self._answer_with(self.default_model(), "base", self.default_model(), {})
 
+    def unload_model(self, name: str) -> RegisteredModel:
+        known = self._named(name)
+        self.models[self.models.index(known)] = unloaded = replace(known, loaded=False)
+        return unloaded
+
+    def forget_model(self, name: str) -> None:
+        if self._named(name).current:
+            raise Conflict(Text(f"{name} is the current model.", f"{name} 是当前模型。"))
+        self.models.remove(self._named(name))
+
+    def metrics(self) -> list[Sample]:
+        """Ten minutes of an engine at work on a card; none before it has started."""
+        if self.engine_started is None:
+            return []
+        now = time.time()
+        return [_figures(now - age) for age in range(598, -1, -2)]
+
     def engine_status(self) -> EngineStatus:
         if self.engine_fails:
             failed = Text("vLLM ended with exit status 1: out of memory.", "vLLM 退出（状态 1）：内存不足。")
@@ -284,7 +321,37 @@ class FakeStudio:
             yield ChatChunk(text=word + " ", model=name)
         yield ChatChunk("", name, done=True, completion_tokens=20, tokens_per_second=18.2, first_token_seconds=0.3)
 
+    def compare(self, messages: Sequence[ChatMessage], models: Sequence[str], **sampling: Any) -> Iterator[Piece]:
+        check_models(models)
+
+        def ask(name: str) -> Iterator[ChatChunk]:
+            if name.startswith("broken"):
+                raise EngineUnavailable(
+                    Text(f"The engine cannot load {name}.", f"引擎无法加载 {name}。"),
+                    Text("Train again.", "请重新训练。"),
+                )
+            said, speed = ANSWERS[sum(map(ord, name)) % len(ANSWERS)]
+            for word in said.split(" "):
+                time.sleep(1 / speed)
+                yield ChatChunk(word + " ", name)
+            yield ChatChunk("", name, True, "stop", 31, len(said.split(" ")), speed, 6 / speed)
+
+        return compare(ask, models)
+
+    def record_vote(self, message: str, models: Sequence[str], winner: str) -> Vote:
+        self.kept_votes.insert(0, Vote(message, tuple(models), winner, time.time()))
+        return self.kept_votes[0]
+
+    def standings(self) -> list[Standing]:
+        return tally(self.kept_votes)
+
     # What it is made of
+
+    def _named(self, name: str) -> RegisteredModel:
+        for model in self.models:
+            if model.name == name:
+                return model
+        raise NotFound(Text(f"No model is registered as {name!r}.", f"没有注册名为 {name!r} 的模型。"))
 
     def _keep(self, dataset: Dataset) -> Dataset:
         self.datasets.insert(0, dataset)
@@ -387,6 +454,23 @@ class FakeStudio:
         )
         self.models = [*others, model]
         return model
+
+
+def _figures(at: float) -> Sample:
+    load = 0.5 + 0.5 * math.sin(at / 47) * math.sin(at / 19)
+    return Sample(
+        time=at,
+        tokens_per_second=6 + 96 * load,
+        requests_running=round(7 * load),
+        requests_waiting=max(0, round(9 * load) - 6),
+        first_token_seconds=0.09 + 0.3 * load,
+        latency_p50=1.4 + load,
+        latency_p95=2.1 + 3.4 * load,
+        kv_cache=0.04 + 0.31 * load,
+        gpu_memory_gb=9.6 + 0.2 * load,
+        gpu_total_gb=12.0,
+        gpu_percent=35 + 60 * load,
+    )
 
 
 def _loss(step: int) -> float:

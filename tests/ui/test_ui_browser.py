@@ -1,5 +1,7 @@
 """The page in a real browser, over a studio in memory: every tab, both languages, both sizes; dialogs and toasts."""
 
+from dataclasses import replace
+
 import pytest
 
 pytestmark = pytest.mark.browser
@@ -119,3 +121,89 @@ def test_set_as_backend_and_talk(opened):
     tab.fill("#chat-message textarea", "什么是窗口？")
     tab.click("#chat-send")
     tab.wait_for_selector(".answered-by >> text=sage-finetuned-1763760000 · 18.2 tok/s")
+
+
+def test_compare_shows_the_answers_side_by_side_and_a_blind_vote_reveals_who_is_who(opened, fake):
+    for task in (DONE, "finetune-1763750000"):
+        fake.use_as_backend(task)
+    tab = opened()
+    tab.click("#chat-button")
+    tab.check("#chat-compare input")
+    tab.wait_for_selector("#compare-columns >> text=对比回答")
+    assert not tab.is_visible("#chat-message")
+    tab.fill("#compare-message textarea", "什么是窗口？")
+    tab.click("#compare-send")
+    tab.wait_for_selector(".reply header >> text=sage-finetuned-1763760000")
+    tab.wait_for_selector(".reply[aria-busy=false] >> nth=1")
+    assert tab.locator(".reply").count() == 2
+    assert tab.locator(".reply >> text=tok/s").count() == 2
+    assert tab.input_value("#compare-message textarea") == ""
+    assert tab.locator("[data-vote]").count() == 0, "only a blind comparison is voted on"
+    first, second = (tab.locator(".reply").nth(place).bounding_box() for place in (0, 1))
+    assert abs(first["y"] - second["y"]) < 2 < first["width"] < second["x"]
+
+    tab.check("#compare-blind input")
+    tab.fill("#compare-message textarea", "Wer bist du?")
+    tab.click("#compare-send")
+    tab.wait_for_selector("[data-vote='-1']")
+    assert "sage-finetuned" not in tab.inner_text(".replies")
+    assert [tab.inner_text(f".reply >> nth={place} >> .letter") for place in (0, 1)] == ["A", "B"]
+    tab.click("[data-vote='1']")
+    tab.wait_for_selector(".reply.won >> text=你的选择")
+    winner = tab.get_attribute(".reply.won header code", "title")
+    assert (fake.kept_votes[0].message, fake.kept_votes[0].winner) == ("Wer bist du?", winner)
+    assert sorted(fake.kept_votes[0].models) == ["sage-finetuned-1763750000", "sage-finetuned-1763760000"]
+    tab.wait_for_selector(f"#compare-tally >> text={winner}")
+    assert tab.locator("[data-vote]").count() == 0
+    tab.uncheck("#chat-compare input")
+    tab.wait_for_selector("#chat-message", state="visible")
+    assert tab.faults == []
+
+
+def test_one_models_fault_stands_in_its_column_on_a_phone_below_the_other(opened, fake):
+    fake.models.insert(0, replace(fake.list_models()[0], name="broken-1", current=False))
+    tab = opened("en", "phone")
+    tab.click("#chat-button")
+    tab.check("#chat-compare input")
+    tab.click("#compare-models input")
+    tab.get_by_role("option").filter(has_text="broken-1").click()
+    tab.keyboard.press("Escape")
+    tab.fill("#compare-message textarea", "What is a window?")
+    tab.click("#compare-send")
+    tab.wait_for_selector(".reply >> text=The engine cannot load broken-1. >> visible=true")
+    tab.wait_for_function("document.querySelectorAll('.reply[aria-busy=false]').length === 3")
+    boxes = [tab.locator(".reply").nth(place).bounding_box() for place in range(3)]
+    assert boxes[0]["y"] < boxes[1]["y"] < boxes[2]["y"]
+    assert tab.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    assert tab.locator(".answer script").count() == 0
+    fake.models.pop(0)
+
+
+def test_a_model_is_unloaded_and_deleted_after_a_question_but_not_the_current_one(opened, fake):
+    fake.use_as_backend("finetune-1763750000")
+    fake.use_as_backend(DONE)
+    tab = opened()
+    tab.click("#models-button")
+    row = "#models-table tr[data-key='sage-finetuned-{}'] td:nth-child(2)"
+    tab.click(row.format("1763760000"))
+    tab.wait_for_selector("#model-use:enabled")
+    assert tab.is_disabled("#model-delete")
+    assert tab.is_disabled("#model-unload")
+    tab.click(row.format("1763750000"))
+    tab.click("#model-unload:enabled")
+    tab.wait_for_selector("#models-notice >> text=已从引擎卸载")
+    tab.click("#model-delete")
+    tab.wait_for_selector("#dialog-delete-model dialog[open]")
+    assert "sage-finetuned-1763750000" in tab.inner_text("#dialog-delete-model .object")
+    tab.click("#dialog-delete-model [data-answer=ok]")
+    tab.wait_for_selector("#models-table tr[data-key='sage-finetuned-1763750000']", state="detached")
+    assert not any(model.name == "sage-finetuned-1763750000" for model in fake.list_models())
+
+
+def test_the_engines_performance_is_plotted(opened):
+    tab = opened()
+    tab.click("#models-button")
+    tab.wait_for_selector("#metrics-figures >> text=tok/s")
+    for plot in ("speed", "requests", "first-token", "latency", "cache", "gpu-memory", "gpu-load"):
+        tab.wait_for_selector(f"#metrics-{plot} canvas, #metrics-{plot} svg.marks", state="visible")
+    assert tab.faults == []

@@ -1,0 +1,168 @@
+"""The OpenAI protocol: what speaks it can use the studio's current model as it would use any server of models.
+
+Knows the shapes of that protocol, and which of its fields change no answer. Knows nothing of engines; which options
+there are and their bounds is for the registry to say.
+"""
+
+import json
+import time
+import uuid
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any, Literal
+
+from fastapi import APIRouter, Request
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from sage_studio.api.guard import language, openai_error
+from sage_studio.errors import InvalidInput, StudioError
+from sage_studio.serving.types import ChatChunk, ChatMessage
+from sage_studio.studio import Studio
+from sage_studio.text import Language, Text
+
+SILENT = {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "verbosity"}
+"""Fields that change no answer here, whatever they hold."""
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "n": (1,),
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+    "logprobs": (False,),
+    "logit_bias": ({},),
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+    "parallel_tool_calls": (True, False),
+    "response_format": ({"type": "text"},),
+}
+"""Fields that ask for nothing special when they hold one of these."""
+
+
+class Part(BaseModel):
+    """A piece of a message; only text is understood."""
+
+    type: Literal["text"]
+    text: str
+
+
+class Message(BaseModel):
+    """A turn."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[Part]
+
+    def plain(self) -> ChatMessage:
+        """As the registry takes it."""
+        content = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        return ChatMessage(role="system" if self.role == "developer" else self.role, content=content)
+
+
+class StreamOptions(BaseModel):
+    """What a stream tells besides the words."""
+
+    include_usage: bool = False
+
+
+class Completion(BaseModel):
+    """A request for an answer. Fields that are not declared here are options of the registry, or refused by name."""
+
+    model_config = ConfigDict(extra="allow")
+
+    messages: list[Message] = Field(min_length=1)
+    model: str | None = Field(None, description="A registered model; with any other name the current model answers")
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    max_completion_tokens: int | None = None
+
+    def sampling(self) -> dict[str, Any]:
+        """What the registry is to check. `max_completion_tokens` is the newer name of `max_tokens`."""
+        asked = {name: value for name, value in (self.model_extra or {}).items() if not _changes_nothing(name, value)}
+        if self.max_completion_tokens is not None:
+            asked["max_tokens"] = self.max_completion_tokens
+        return asked
+
+
+def routes(studio: Studio) -> APIRouter:
+    """The routes under ``/v1``."""
+    router = APIRouter(prefix="/v1", tags=["openai"])
+
+    @router.get("/models")
+    def models() -> dict[str, Any]:
+        """Every registered model, the current one first."""
+        registered = sorted(studio.list_models(), key=lambda model: not model.current)
+        shown = [
+            {
+                "id": model.name,
+                "object": "model",
+                "created": int(model.created_at),
+                "owned_by": "sage-studio",
+                "root": model.path,
+                "parent": model.config.get("base_name") if model.kind == "adapter" else None,
+            }
+            for model in registered
+        ]
+        return {"object": "list", "data": shown}
+
+    @router.post("/chat/completions", response_model=None)
+    def complete(request: Request, body: Completion) -> dict[str, Any] | StreamingResponse:
+        """Answer as the OpenAI protocol has it: from the model named if it is registered, else from the current one."""
+        known = any(model.name == body.model for model in studio.list_models())
+        messages = [message.plain() for message in body.messages]
+        if not messages[-1]["content"].strip():
+            raise InvalidInput(Text("The last message is empty.", "最后一条消息为空。"))
+        chunks = studio.chat(messages, model=body.model if known else None, **body.sampling())
+        if not body.stream:
+            return _whole(chunks)
+        first = next(chunks)  # a fault before the first word is answered with its own status
+        usage = body.stream_options is not None and body.stream_options.include_usage
+        events = _events(first, chunks, usage, language(request))
+        return StreamingResponse(events, media_type="text/event-stream")
+
+    return router
+
+
+def _changes_nothing(name: str, value: Any) -> bool:
+    return value is None or name in SILENT or value in NEUTRAL.get(name, ())
+
+
+def _whole(chunks: Iterator[ChatChunk]) -> dict[str, Any]:
+    pieces = list(chunks)
+    last = pieces[-1]
+    message = {"role": "assistant", "content": "".join(piece.text for piece in pieces)}
+    choice = {"index": 0, "message": message, "finish_reason": last.finish_reason or "stop", "logprobs": None}
+    return {**_head(last.model, "chat.completion"), "choices": [choice], "usage": _usage(last)}
+
+
+def _events(first: ChatChunk, rest: Iterator[ChatChunk], with_usage: bool, spoken: Language) -> Iterator[str]:
+    head = _head(first.model, "chat.completion.chunk")
+    yield _event({**head, "choices": [_choice({"role": "assistant", "content": ""})]})
+    try:
+        for chunk in chain((first,), rest):
+            if not chunk.done:
+                yield _event({**head, "choices": [_choice({"content": chunk.text})]})
+                continue
+            yield _event({**head, "model": chunk.model, "choices": [_choice({}, chunk.finish_reason or "stop")]})
+            if with_usage:
+                yield _event({**head, "choices": [], "usage": _usage(chunk)})
+    except StudioError as error:  # the status is sent already
+        yield _event(openai_error(error, spoken))
+    yield "data: [DONE]\n\n"
+
+
+def _head(model: str, kind: str) -> dict[str, Any]:
+    return {"id": f"chatcmpl-{uuid.uuid4().hex}", "object": kind, "created": int(time.time()), "model": model}
+
+
+def _choice(delta: dict[str, str], reason: str | None = None) -> dict[str, Any]:
+    return {"index": 0, "delta": delta, "finish_reason": reason, "logprobs": None}
+
+
+def _usage(last: ChatChunk) -> dict[str, int]:
+    return {
+        "prompt_tokens": last.prompt_tokens,
+        "completion_tokens": last.completion_tokens,
+        "total_tokens": last.prompt_tokens + last.completion_tokens,
+    }
+
+
+def _event(content: dict[str, Any]) -> str:
+    return f"data: {json.dumps(content, ensure_ascii=False)}\n\n"

@@ -1,0 +1,134 @@
+"""The same message to several models at once, their answers streaming side by side.
+
+Knows how many may be compared, and that one model's fault is its own affair. Knows nothing of engines, pages or votes.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+from sage_studio.errors import InvalidInput, StudioError
+from sage_studio.serving.types import ChatChunk
+from sage_studio.text import Text
+
+FEWEST, MOST = 2, 4
+
+Ask = Callable[[str], Iterator[ChatChunk]]
+"""A model's name -> its answer, piece by piece."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What one model has said so far.
+
+    Attributes:
+        asked: the model that was asked.
+        model: the identity that the server returned; empty before its first word.
+        seconds: from asking to the newest piece.
+        error: why it says no more; None while all is well.
+    """
+
+    asked: str
+    model: str = ""
+    text: str = ""
+    done: bool = False
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    tokens_per_second: float | None = None
+    first_token_seconds: float | None = None
+    seconds: float = 0.0
+    error: StudioError | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will come."""
+        return self.done or self.error is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A step forward in one column: the new characters, and the reply as it stands with them."""
+
+    column: int
+    text: str
+    reply: Reply
+
+
+def check_models(models: Sequence[str]) -> None:
+    """Raise `InvalidInput` unless two to four different models are named."""
+    if not FEWEST <= len(models) <= MOST:
+        raise InvalidInput(
+            Text(f"{len(models)} models cannot be compared.", f"无法对比 {len(models)} 个模型。"),
+            Text(f"Name {FEWEST} to {MOST}.", f"请选择 {FEWEST} 到 {MOST} 个模型。"),
+        )
+    twice = [name for place, name in enumerate(models) if name in models[:place]]
+    if twice:
+        raise InvalidInput(
+            Text(f"{twice[0]} is named twice.", f"{twice[0]} 重复出现。"),
+            Text("Name each model once.", "每个模型只选一次。"),
+        )
+
+
+def compare(ask: Ask, models: Sequence[str]) -> Iterator[Piece]:
+    """Ask all models at once. Closing the iterator ends every answer at its next piece.
+
+    Args:
+        ask: called once for each model, each call in a thread of its own.
+        models: see `check_models`.
+
+    Yields:
+        pieces of any column as they come; the last one of a column has a reply that ``is_over``.
+    """
+    pieces: queue.SimpleQueue[Piece | None] = queue.SimpleQueue()
+    over = threading.Event()
+    threads = ThreadPoolExecutor(len(models), thread_name_prefix="compare")
+    asked = [threads.submit(_answer, ask, name, column, pieces, over) for column, name in enumerate(models)]
+    try:
+        yield from _until_all_end(pieces, asked)
+    finally:
+        over.set()
+        threads.shutdown(wait=False)  # a slow engine must not hold up whoever closes this
+
+
+def _until_all_end(pieces: "queue.SimpleQueue[Piece | None]", asked: "Sequence[Future[None]]") -> Iterator[Piece]:
+    ended = 0
+    while ended < len(asked):
+        piece = pieces.get()
+        if piece is None:
+            ended += 1
+        else:
+            yield piece
+    for future in asked:
+        future.result()
+
+
+def _answer(ask: Ask, name: str, column: int, pieces: "queue.SimpleQueue[Piece | None]", over: threading.Event) -> None:
+    begun = time.monotonic()
+    reply = Reply(name)
+    try:
+        for chunk in ask(name):
+            if over.is_set():
+                break
+            reply = _grown(reply, chunk, time.monotonic() - begun)
+            pieces.put(Piece(column, chunk.text, reply))
+    except StudioError as error:
+        pieces.put(Piece(column, "", replace(reply, error=error, seconds=time.monotonic() - begun)))
+    finally:
+        pieces.put(None)
+
+
+def _grown(reply: Reply, chunk: ChatChunk, seconds: float) -> Reply:
+    return replace(
+        reply,
+        model=chunk.model,
+        text=reply.text + chunk.text,
+        done=chunk.done,
+        prompt_tokens=chunk.prompt_tokens,
+        completion_tokens=chunk.completion_tokens,
+        tokens_per_second=chunk.tokens_per_second,
+        first_token_seconds=chunk.first_token_seconds,
+        seconds=seconds,
+    )
