@@ -35,6 +35,8 @@ def vllm_launch(settings: Settings, hardware: Hardware, python: str, base: Base,
 
 def vllm_adapters(settings: Settings, hardware: Hardware, base: Base) -> int:
     """How many adapters stay loaded in an engine with this base."""
+    if not hardware.has_gpu:
+        return 2 * settings.max_loras
     return adapters_kept(hardware, settings.max_loras, base.rank, model_shape(base.location))
 
 
@@ -46,8 +48,11 @@ def vllm_command(settings: Settings, cards: Plan, python: str, base: Base, port:
     """
     command = [python, "-m", MODULE, "--model", base.location, "--served-model-name", base.name]
     command += ["--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(cards.context)]
-    command += ["--enable-lora", "--max-loras", str(settings.max_loras)]
-    command += ["--max-cpu-loras", str(kept)]
+    # The CPU build adds the last slot's adapter to tokens that asked for none (an index of -1), so there the last slot
+    # must stay empty: slots are taken from the first on, and one more than `kept` is in use while adapters change.
+    slots = settings.max_loras if cards.memory_share is not None else kept + 2
+    command += ["--enable-lora", "--max-loras", str(slots)]
+    command += ["--max-cpu-loras", str(max(kept, slots))]
     command += ["--max-lora-rank", str(base.rank)]
     if cards.memory_share is not None:
         command += ["--gpu-memory-utilization", str(cards.memory_share)]

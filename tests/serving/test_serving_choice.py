@@ -62,7 +62,7 @@ def test_the_documented_options_by_hardware(nvidia_smi, context, share, cards):
 def test_the_whole_command_line_on_a_cpu():
     assert " ".join(command("")) == (
         "python -m vllm.entrypoints.openai.api_server --model /models/small --served-model-name small"
-        " --host 127.0.0.1 --port 8001 --max-model-len 2048 --enable-lora --max-loras 4 --max-cpu-loras 16"
+        " --host 127.0.0.1 --port 8001 --max-model-len 2048 --enable-lora --max-loras 18 --max-cpu-loras 18"
         " --max-lora-rank 64 --enforce-eager --max-num-seqs 16"
     )
     assert "--trust-remote-code" in command("", trust_remote_code=True)
