@@ -44,9 +44,8 @@ def test_a_person_walks_from_the_documentation_to_the_chat(browser, studio):
     page.locator("#dataset-train").click()
 
     page.locator("#train-more").get_by_role("button").first.click()
-    page.locator("#field-max_samples input").first.fill("8")
-    page.locator("#field-num_train_epochs input").first.fill("1")
-    page.locator("#field-max_length input").first.fill("128")
+    fields = {"max_samples": "8", "num_train_epochs": "1", "max_length": "128"}
+    wait_until(lambda: all([filled(page, name, value) for name, value in fields.items()]), 30)
     page.locator("#train-start").click()
     expect(page.locator("#run-head")).to_contain_text("Epoch", timeout=TRAINING_SECONDS * 1000)
     page.reload()
@@ -83,6 +82,17 @@ def test_a_person_walks_from_the_documentation_to_the_chat(browser, studio):
     log = (studio.home / "studio.log").read_text(encoding="utf-8")
     for line in (f"Registered model: {served}", f"Switched to model: {served}", "Loading model from "):
         assert line in log
+
+
+def filled(page, name, value):
+    """Whether a field holds the value; a form that is still being laid out may drop what was typed, so type it again."""
+    box = page.locator(f"#field-{name} input").first
+    if box.input_value() == value:
+        return True
+    box.fill(value)
+    box.press("Tab")
+    page.wait_for_timeout(500)
+    return False
 
 
 def test_the_readmes_client_example_runs(studio, tmp_path):
