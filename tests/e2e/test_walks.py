@@ -45,7 +45,7 @@ def test_a_person_walks_from_the_documentation_to_the_chat(browser, studio):
 
     page.locator("#train-more").get_by_role("button").first.click()
     fields = {"max_samples": "8", "num_train_epochs": "1", "max_length": "128"}
-    wait_until(lambda: all([filled(page, name, value) for name, value in fields.items()]), 30)
+    wait_until(lambda: all(filled(page, name, value) for name, value in fields.items()), 30)
     page.locator("#train-start").click()
     expect(page.locator("#run-head")).to_contain_text("Epoch", timeout=TRAINING_SECONDS * 1000)
     page.reload()
@@ -85,7 +85,7 @@ def test_a_person_walks_from_the_documentation_to_the_chat(browser, studio):
 
 
 def filled(page, name, value):
-    """Whether a field holds the value; a form that is still being laid out may drop what was typed, so type it again."""
+    """Whether a field holds the value; a form still being laid out may drop what was typed, so type it again."""
     box = page.locator(f"#field-{name} input").first
     if box.input_value() == value:
         return True
