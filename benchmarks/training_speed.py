@@ -14,7 +14,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from sage_studio.training.progress import Job, read_events
-from sage_studio.training.recipe import SFTRecipe, dump_recipe
+from sage_studio.training.recipe import dump_recipe
+from sage_studio.training.recipes import SFTRecipe
 
 BARE = """
 import sys, time

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from sage_studio.comparison import Reply
 from sage_studio.data.dataset import Dataset
-from sage_studio.data.example import Example
+from sage_studio.data.example import DataRow
 from sage_studio.performance.figures import FIGURES, Sample
 from sage_studio.serving.types import EngineStatus, RegisteredModel
 from sage_studio.tasks.task import Task, TaskProgress
@@ -81,13 +81,9 @@ class RowView(BaseModel):
     origin: dict[str, Any]
 
     @classmethod
-    def of(cls, example: Example) -> "RowView":
+    def of(cls, row: DataRow) -> "RowView":
         """The view of a row."""
-        return cls(
-            instruction="\n\n".join(message.content for message in example.prompt),
-            output=example.completion,
-            origin=example.to_json()["origin"],
-        )
+        return cls(instruction=row.asked, output=row.answer, origin=row.origin.to_json())
 
 
 class TaskView(BaseModel):

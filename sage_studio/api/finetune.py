@@ -14,6 +14,7 @@ from sage_studio.api.guard import language
 from sage_studio.studio import Studio
 from sage_studio.tasks.archive import archive_name
 from sage_studio.training.recipe import Preset
+from sage_studio.training.recipes import RECIPES
 from sage_studio.views import BackendView, DatasetStatsView, DatasetView, TaskView
 
 POLL_SECONDS = 0.5
@@ -42,7 +43,7 @@ class StartRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    type: str = Field("sft", description="Training method: sft")
+    type: str = Field("sft", description=f"Training method: {', '.join(RECIPES)}")
     config: dict[str, Any] = Field(
         examples=[{"model_name_or_path": "SmolLM2-135M-Instruct", "dataset_id": "sage-docs-v1", "num_train_epochs": 1}]
     )

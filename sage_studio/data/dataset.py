@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from sage_studio.data.example import Example
+from sage_studio.data.example import DataRow, RowKind
 from sage_studio.text import Text
 
 OnProgress = Callable[[float, Text], None]
@@ -83,6 +83,7 @@ class Dataset:
         sha256: of ``data.jsonl``.
         size_bytes: of ``data.jsonl``.
         created_at: Unix seconds.
+        row_kind: what can be learned from its rows, which are all of one kind.
     """
 
     id: str
@@ -95,6 +96,7 @@ class Dataset:
     created_at: float
     stats: DatasetStats
     commit: str | None = None
+    row_kind: RowKind = "conversation"
 
 
 class DatasetSource(Protocol):
@@ -125,6 +127,6 @@ class DatasetSource(Protocol):
         """What was left out so far; complete once `examples` is exhausted."""
         ...
 
-    def examples(self) -> Iterator[Example]:
+    def examples(self) -> Iterator[DataRow]:
         """The rows, in order. Raises `InvalidDataset` naming the row."""
         ...

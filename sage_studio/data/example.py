@@ -1,13 +1,14 @@
-"""One row to train on, the same whatever file or document it came from.
+"""One row to train on, the same whatever file or document it came from: four kinds, by what can be learned from it.
 
 Knows the shape of a row and of its origin. Knows no file format, no tokenizer and no trainer.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self, TypeAlias
 
 Role = Literal["system", "user", "assistant"]
+RowKind = Literal["conversation", "preference", "retrieval", "passage"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,16 @@ class Origin:
     heading: tuple[str, ...] = ()
     commit: str | None = None
 
+    def to_json(self) -> dict[str, Any]:
+        """What is known of it."""
+        values = {"file": self.file, "row": self.row, "heading": list(self.heading), "commit": self.commit}
+        return {key: value for key, value in values.items() if value}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of `to_json`."""
+        return cls(**{**values, "heading": tuple(values.get("heading", ()))})
+
 
 @dataclass(frozen=True, slots=True)
 class Example:
@@ -38,27 +49,164 @@ class Example:
         origin: where the row came from.
     """
 
+    kind: ClassVar[RowKind] = "conversation"
+
     prompt: tuple[Message, ...]
     completion: str
     origin: Origin
 
+    @property
+    def asked(self) -> str:
+        """What is asked, for people to read."""
+        return _read_out(self.prompt)
+
+    @property
+    def answer(self) -> str:
+        """What is to be learned, for people to read."""
+        return self.completion
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All texts of the row, in order."""
+        return (*(message.content for message in self.prompt), self.completion)
+
     def to_json(self) -> dict[str, Any]:
         """The row as it stands in ``data.jsonl``: conversational prompt and completion, and the origin."""
-        origin = self.origin
-        values = {"file": origin.file, "row": origin.row, "heading": list(origin.heading), "commit": origin.commit}
         return {
-            "prompt": [{"role": message.role, "content": message.content} for message in self.prompt],
-            "completion": [{"role": "assistant", "content": self.completion}],
-            "origin": {key: value for key, value in values.items() if value},
+            "prompt": _turns(self.prompt),
+            "completion": _said(self.completion),
+            "origin": self.origin.to_json(),
         }
 
-    @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> Self:
-        """The inverse of `to_json`."""
-        origin = dict(row["origin"])
-        origin["heading"] = tuple(origin.get("heading", ()))
-        return cls(
-            prompt=tuple(Message(**message) for message in row["prompt"]),
-            completion=row["completion"][0]["content"],
-            origin=Origin(**origin),
-        )
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """A prompt with a better and a worse answer."""
+
+    kind: ClassVar[RowKind] = "preference"
+
+    prompt: tuple[Message, ...]
+    chosen: str
+    rejected: str
+    origin: Origin
+
+    @property
+    def asked(self) -> str:
+        """What is asked, for people to read."""
+        return _read_out(self.prompt)
+
+    @property
+    def answer(self) -> str:
+        """What is to be learned, for people to read."""
+        return f"✓ {self.chosen}\n\n✗ {self.rejected}"
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All texts of the row, in order."""
+        return (*(message.content for message in self.prompt), self.chosen, self.rejected)
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as it stands in ``data.jsonl``: conversational prompt, chosen and rejected, and the origin."""
+        return {
+            "prompt": _turns(self.prompt),
+            "chosen": _said(self.chosen),
+            "rejected": _said(self.rejected),
+            "origin": self.origin.to_json(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieval:
+    """A query, the passages that answer it (at least one) and passages that do not (maybe none)."""
+
+    kind: ClassVar[RowKind] = "retrieval"
+
+    query: str
+    pos: tuple[str, ...]
+    neg: tuple[str, ...]
+    origin: Origin
+
+    @property
+    def asked(self) -> str:
+        """What is asked, for people to read."""
+        return self.query
+
+    @property
+    def answer(self) -> str:
+        """What is to be learned, for people to read."""
+        return "\n\n".join((*(f"✓ {text}" for text in self.pos), *(f"✗ {text}" for text in self.neg)))
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All texts of the row, in order."""
+        return (self.query, *self.pos, *self.neg)
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as it stands in ``data.jsonl``."""
+        return {
+            "query": self.query,
+            "pos": list(self.pos),
+            "neg": list(self.neg),
+            "origin": self.origin.to_json(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A piece of knowledge without a question."""
+
+    kind: ClassVar[RowKind] = "passage"
+
+    text: str
+    origin: Origin
+
+    @property
+    def asked(self) -> str:
+        """What it is about, for people to read: its heading path."""
+        return " › ".join(self.origin.heading)
+
+    @property
+    def answer(self) -> str:
+        """What is to be learned, for people to read."""
+        return self.text
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All texts of the row, in order."""
+        return (self.text,)
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as it stands in ``data.jsonl``."""
+        return {"text": self.text, "origin": self.origin.to_json()}
+
+
+DataRow: TypeAlias = Example | Preference | Retrieval | Passage
+
+
+def row_from_json(row: Mapping[str, Any]) -> DataRow:
+    """A line of ``data.jsonl`` as the row it was written from."""
+    origin = Origin.from_json(row["origin"])
+    if "completion" in row:
+        return Example(_messages(row["prompt"]), row["completion"][0]["content"], origin)
+    if "chosen" in row:
+        chosen, rejected = row["chosen"][0]["content"], row["rejected"][0]["content"]
+        return Preference(_messages(row["prompt"]), chosen, rejected, origin)
+    if "query" in row:
+        return Retrieval(row["query"], tuple(row["pos"]), tuple(row["neg"]), origin)
+    return Passage(row["text"], origin)
+
+
+def _read_out(prompt: tuple[Message, ...]) -> str:
+    return "\n\n".join(message.content for message in prompt)
+
+
+def _turns(messages: tuple[Message, ...]) -> list[dict[str, str]]:
+    return [{"role": message.role, "content": message.content} for message in messages]
+
+
+def _said(text: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": text}]
+
+
+def _messages(turns: list[dict[str, Any]]) -> tuple[Message, ...]:
+    return tuple(Message(**turn) for turn in turns)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sage_studio.data.dataset import DatasetStats, Dropped
-from sage_studio.data.example import Example
+from sage_studio.data.example import DataRow
 from sage_studio.data.script import estimate_tokens, language_of_text, letters_in, prose_of
 
 if TYPE_CHECKING:
@@ -48,14 +48,14 @@ class Report:
         self._languages: Counter[str] = Counter()
         self._rows = self._chars = self._longest = self._duplicates = 0
 
-    def add(self, example: Example) -> None:
+    def add(self, row: DataRow) -> None:
         """Count one row. Characters and tokens are of all its turns, without the chat template."""
-        texts = [message.content for message in example.prompt] + [example.completion]
+        texts = row.texts
         chars = sum(map(len, texts))
         self._rows += 1
         self._chars += chars
         self._longest = max(self._longest, chars)
-        self._languages[_language(example)] += 1
+        self._languages[_language(row)] += 1
         digest = hashlib.blake2b("\0".join(texts).encode(), digest_size=8).digest()
         if digest in self._hashes:
             self._duplicates += 1
@@ -101,10 +101,10 @@ def histogram(lengths: Counter[int]) -> tuple[tuple[int, int], ...]:
     )
 
 
-def _language(example: Example) -> str:
+def _language(row: DataRow) -> str:
     """Of the answer's prose; an answer that is nothing but code has the language of its question."""
-    prose = prose_of(example.completion)[:READ_FOR_LANGUAGE]
-    return language_of_text(prose if letters_in(prose[:200]) >= FEW_LETTERS else example.prompt[-1].content)
+    prose = prose_of(row.texts[-1])[:READ_FOR_LANGUAGE]
+    return language_of_text(prose if letters_in(prose[:200]) >= FEW_LETTERS else row.asked)
 
 
 def _quantile(lengths: Counter[int], share: float) -> int:

@@ -11,7 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from sage_studio.data.example import Example
+from sage_studio.data.example import DataRow, RowKind, row_from_json
+from sage_studio.errors import InvalidDataset
+from sage_studio.text import Text
 
 DATA = "data.jsonl"
 INDEX = "index.u64"
@@ -27,12 +29,20 @@ class RowWriter:
         self._hash = hashlib.sha256()
         self._offsets = array("Q")
         self.rows = self.bytes = 0
+        self.kind: RowKind = "conversation"
 
-    def write(self, example: Example) -> None:
-        """Append one row."""
+    def write(self, row: DataRow) -> None:
+        """Append one row, of the kind of those before it."""
+        if self.rows == 0:
+            self.kind = row.kind
+        elif row.kind != self.kind:
+            raise InvalidDataset(
+                Text(f"A {row.kind} row among {self.kind} rows.", f"{self.kind} 数据中混入了 {row.kind} 数据。"),
+                Text("Put them into two datasets.", "请分成两个数据集。"),
+            )
         if self.rows % STRIDE == 0:
             self._offsets.append(self.bytes)
-        line = (json.dumps(example.to_json(), ensure_ascii=False) + "\n").encode()
+        line = (json.dumps(row.to_json(), ensure_ascii=False) + "\n").encode()
         self._file.write(line)
         self._hash.update(line)
         self.rows += 1
@@ -59,7 +69,7 @@ def open_for_writing(path: Path) -> BinaryIO:
     return path.open("wb")
 
 
-def read_rows(folder: Path, offset: int, limit: int) -> Iterator[Example]:
+def read_rows(folder: Path, offset: int, limit: int) -> Iterator[DataRow]:
     """Rows from ``offset`` on, at most ``limit``; what lies before is skipped by the index."""
     index = _index(folder)
     if not index or offset >= len(index) * STRIDE:
@@ -70,25 +80,24 @@ def read_rows(folder: Path, offset: int, limit: int) -> Iterator[Example]:
             if number >= offset + limit:
                 return
             if number >= offset:
-                yield Example.from_json(json.loads(line))
+                yield row_from_json(json.loads(line))
 
 
-def search_rows(folder: Path, words: str) -> Iterator[Example]:
+def search_rows(folder: Path, words: str) -> Iterator[DataRow]:
     """Rows that hold ``words``, in any case, in a turn, in the answer, in the heading path or in the file's name."""
     wanted = words.casefold()
     in_json = json.dumps(words, ensure_ascii=False)[1:-1].casefold()
     with (folder / DATA).open(encoding="utf-8", newline="\n") as file:
         for line in file:
             if in_json in line.casefold():
-                example = Example.from_json(json.loads(line))
-                if any(wanted in text.casefold() for text in _searched(example)):
-                    yield example
+                row = row_from_json(json.loads(line))
+                if any(wanted in text.casefold() for text in _searched(row)):
+                    yield row
 
 
-def _searched(example: Example) -> Iterator[str]:
-    yield example.completion
-    yield from (message.content for message in example.prompt)
-    yield " › ".join((example.origin.file, *example.origin.heading))
+def _searched(row: DataRow) -> Iterator[str]:
+    yield from row.texts
+    yield " › ".join((row.origin.file, *row.origin.heading))
 
 
 def _index(folder: Path) -> "array[int]":

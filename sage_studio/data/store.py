@@ -18,7 +18,7 @@ from time import time
 from pydantic import TypeAdapter
 
 from sage_studio.data.dataset import Dataset, DatasetSource, DatasetStats, OnProgress, ignore_progress
-from sage_studio.data.example import Example
+from sage_studio.data.example import DataRow
 from sage_studio.data.report import Report
 from sage_studio.data.rows import DATA, RowWriter, read_rows, search_rows
 from sage_studio.database import Database
@@ -47,7 +47,7 @@ Datasets = list[Dataset]
 class Preview:
     """Some rows of a dataset; ``total`` rows match in all, the first shown is number ``offset`` of them, from 0."""
 
-    rows: tuple[Example, ...]
+    rows: tuple[DataRow, ...]
     total: int
     offset: int
 
@@ -180,6 +180,7 @@ class DatasetStore:
                 created_at=time(),
                 stats=stats,
                 commit=source.commit,
+                row_kind=writer.kind,
             )
             manifest = AS_JSON.dump_json(dataset, indent=1).decode()
             write_atomically(new / MANIFEST, manifest)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from sage_studio.data.dataset import Dropped
-from sage_studio.data.example import Example
+from sage_studio.data.example import DataRow
 from sage_studio.data.formats import RecordReader
 from sage_studio.data.records import empty_file, records_of
 from sage_studio.errors import InvalidDataset
@@ -42,7 +42,7 @@ class UploadSource:
         """What was left out so far; complete once `examples` is exhausted."""
         return self._reader.dropped
 
-    def examples(self) -> Iterator[Example]:
+    def examples(self) -> Iterator[DataRow]:
         """The usable rows, in order, in one pass over the file.
 
         Raises:

@@ -16,7 +16,7 @@ from sage_studio.errors import InvalidModel
 from sage_studio.text import NOTHING, Text
 from sage_studio.training.failures import explain
 from sage_studio.training.progress import Job, Reason
-from sage_studio.training.recipe import Recipe
+from sage_studio.training.recipes.generative import GenerativeRecipe
 
 ALL_LINEAR = "all-linear"
 UNUSABLE = (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError)
@@ -46,7 +46,7 @@ def published_type(job: Job) -> Any:
     return config.dtype or torch.float32
 
 
-def load_model(job: Job, recipe: Recipe, dtype: Any) -> Any:
+def load_model(job: Job, recipe: GenerativeRecipe, dtype: Any) -> Any:
     """The base model as it is to be trained: quantized, in ``dtype`` under an adapter, or in fp32 to be trained whole.
 
     Raises:
@@ -69,7 +69,7 @@ def load_model(job: Job, recipe: Recipe, dtype: Any) -> Any:
     return model
 
 
-def add_adapter(model: Any, job: Job, recipe: Recipe) -> Any:
+def add_adapter(model: Any, job: Job, recipe: GenerativeRecipe) -> Any:
     """Put a LoRA adapter on the model. Raises `InvalidModel` for target modules that it does not have."""
     targets = target_modules(model, recipe.lora_target_modules)
     if recipe.quantization != "none":
@@ -108,7 +108,7 @@ def target_modules(model: Any, wanted: str) -> str | list[str]:
     return names
 
 
-def _quantization(recipe: Recipe, dtype: Any) -> Any:
+def _quantization(recipe: GenerativeRecipe, dtype: Any) -> Any:
     if recipe.quantization == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(

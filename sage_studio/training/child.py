@@ -31,7 +31,7 @@ DONE = Text("The model is trained and answers.", "模型已训练完成，可以
 def follow(folder: Path, stop: StopRequest) -> int:
     """Run the task in a folder to its end and write ``result.json``. Returns the exit code: 0 unless it failed."""
     began = time.monotonic()
-    run: Run | None = None
+    run: Run[Any] | None = None
     try:
         stop.interrupt()
         run = _read_orders(folder, stop)
@@ -52,7 +52,7 @@ def follow(folder: Path, stop: StopRequest) -> int:
     return 1 if result.status == "failed" else 0
 
 
-def _read_orders(folder: Path, stop: StopRequest) -> Run:
+def _read_orders(folder: Path, stop: StopRequest) -> Run[Any]:
     return Run(
         folder=folder,
         recipe=load_recipe(folder / RECIPE),
@@ -62,7 +62,7 @@ def _read_orders(folder: Path, stop: StopRequest) -> Run:
     )
 
 
-def _stopped(run: Run | None, folder: Path, began: float) -> Result:
+def _stopped(run: Run[Any] | None, folder: Path, began: float) -> Result:
     figures = _figures(run, began)
     newest = checkpoints.newest_checkpoint(folder / "checkpoints")
     if not figures.get("steps") and newest is not None:
@@ -76,7 +76,7 @@ def _stopped(run: Run | None, folder: Path, began: float) -> Result:
     )
 
 
-def _failed(error: Exception, run: Run | None, began: float) -> Result:
+def _failed(error: Exception, run: Run[Any] | None, began: float) -> Result:
     with contextlib.suppress(OSError):
         if not is_expected(error) or not isinstance(error, StudioError):
             traceback.print_exc(file=sys.stdout)
@@ -86,7 +86,7 @@ def _failed(error: Exception, run: Run | None, began: float) -> Result:
     return result_for(message, hint, reason=reason, **_figures(run, began))
 
 
-def _figures(run: Run | None, began: float) -> dict[str, Any]:
+def _figures(run: Run[Any] | None, began: float) -> dict[str, Any]:
     if run is None:
         return {"seconds": time.monotonic() - began}
     tally = run.tally

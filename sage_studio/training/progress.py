@@ -52,7 +52,7 @@ class Job(BaseModel):
 
     Attributes:
         model_location: local folder or hub id.
-        data_path: ``data.jsonl`` in the studio's own row shape (`sage_studio.data.example.Example.to_json`).
+        data_path: ``data.jsonl`` in the studio's own row shape (`to_json` of `sage_studio.data.example`).
         resume: continue from the newest checkpoint in the folder.
     """
 

@@ -1,236 +1,20 @@
-"""What to train, as one declaration per hyperparameter.
+"""Reading and writing recipes: from a form, a REST body or a YAML file, and the ready ones of ``configs/recipes``.
 
-A field's default, bounds, labels and explanation stand once, here; the form, the REST schema, the YAML keys, the
-``gradio_client`` parameters and the documentation are all derived from it. Knows nothing of how training is done, nor
-of widgets; imports no torch.
+Knows how a wrong recipe is refused. Knows nothing of the fields, which stand in `sage_studio.training.recipes`.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sage_studio.errors import InvalidRecipe
 from sage_studio.settings import CONFIGS
 from sage_studio.text import Text
 from sage_studio.training.complaint import explain
-from sage_studio.training.field import knob
-
-
-class SFTRecipe(BaseModel):
-    """Supervised fine-tuning: answers are learned, prompts are only read."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
-
-    type: Literal["sft"] = "sft"
-    name: str = knob(
-        "",
-        "what",
-        Text("Name", "名称"),
-        Text("What you call this run; may stay empty.", "本次训练的名称，可留空。"),
-        max_length=80,
-    )
-    model_name_or_path: str = knob(
-        ...,
-        "what",
-        Text("Model", "模型"),
-        Text("Catalogue or hub id, or the full path of a model folder.", "目录或模型站点 id，或模型文件夹的完整路径。"),
-        min_length=1,
-    )
-    dataset_id: str = knob(
-        "", "what", Text("Dataset", "数据集"), Text("A dataset of the studio.", "工作室中的数据集。")
-    )
-    train_data_path: str = knob(
-        "",
-        "files",
-        Text("Data file", "数据文件"),
-        Text("A JSON or JSONL file on this machine, in place of a dataset.", "本机的 JSON/JSONL 文件，可代替数据集。"),
-    )
-    output_dir: str = knob(
-        "",
-        "files",
-        Text("Copy to", "另存到"),
-        Text("Folder that gets a copy of the finished model; empty: none.", "训练完成后另存模型的文件夹，可留空。"),
-    )
-
-    num_train_epochs: float = knob(
-        3.0,
-        "common",
-        Text("Epochs", "训练轮数"),
-        Text("How often the whole dataset is seen.", "整个数据集被训练的次数。"),
-        gt=0,
-        le=1000,
-    )
-    per_device_train_batch_size: int = knob(
-        1,
-        "common",
-        Text("Batch size", "批大小"),
-        Text("Rows per step and device; more needs more memory.", "每步每卡的行数，越大越占内存。"),
-        ge=1,
-        le=1024,
-    )
-    learning_rate: float = knob(
-        5e-5,
-        "common",
-        Text("Learning rate", "学习率"),
-        Text("Step size of the optimizer; LoRA bears 1e-4 to 2e-4.", "优化器步长；LoRA 可用 1e-4 到 2e-4。"),
-        gt=0,
-        le=1,
-    )
-    quantization: Literal["none", "8bit", "4bit"] = knob(
-        "none",
-        "common",
-        Text("Quantization", "量化"),
-        Text("Load the base in 8 or 4 bits to save memory.", "以 8 或 4 位加载基座以节省显存。"),
-    )
-    max_length: int = knob(
-        1024,
-        "common",
-        Text("Max length", "最大长度"),
-        Text("Longest row in tokens; what is longer is cut.", "每行最多的 token 数，超出部分会被截断。"),
-        ge=16,
-        le=131072,
-    )
-
-    use_lora: bool = knob(
-        True,
-        "lora",
-        Text("Use LoRA", "使用 LoRA"),
-        Text("Train a small adapter in place of the whole model.", "只训练小型适配器，不改动整个模型。"),
-    )
-    lora_r: int = knob(16, "lora", Text("Rank", "秩 r"), Text("Size of the adapter.", "适配器的大小。"), ge=1, le=512)
-    lora_alpha: int = knob(
-        32,
-        "lora",
-        Text("Alpha", "Alpha"),
-        Text("Scale of the adapter; twice the rank is usual.", "适配器的缩放，通常为秩的两倍。"),
-        ge=1,
-        le=4096,
-    )
-    lora_dropout: float = knob(
-        0.05,
-        "lora",
-        Text("Dropout", "Dropout"),
-        Text("Share of adapter inputs dropped while training.", "训练时随机丢弃的比例。"),
-        ge=0,
-        lt=1,
-    )
-    lora_target_modules: str = knob(
-        "all-linear",
-        "lora",
-        Text("Target modules", "目标模块"),
-        Text("all-linear, or module names separated by commas.", "all-linear，或以逗号分隔的模块名。"),
-        min_length=1,
-    )
-
-    gradient_accumulation_steps: int = knob(
-        1,
-        "more",
-        Text("Gradient accumulation", "梯度累积"),
-        Text("Batches summed up before each optimizer step.", "每次更新前累积的批数。"),
-        ge=1,
-        le=4096,
-    )
-    gradient_checkpointing: bool = knob(
-        False,
-        "more",
-        Text("Gradient checkpointing", "梯度检查点"),
-        Text("Less memory, about a third slower.", "节省显存，约慢三分之一。"),
-    )
-    max_steps: int = knob(
-        0,
-        "more",
-        Text("Max steps", "最多步数"),
-        Text("Stop after so many steps; 0: by epochs.", "达到步数即停止；0 表示按轮数。"),
-        ge=0,
-    )
-    max_samples: int = knob(
-        0,
-        "more",
-        Text("Max rows", "最多行数"),
-        Text("Use only the first so many rows; 0: all.", "只用前若干行；0 表示全部。"),
-        ge=0,
-    )
-    warmup_ratio: float = knob(
-        0.03,
-        "more",
-        Text("Warm-up", "预热比例"),
-        Text("Share of steps in which the rate rises.", "学习率上升阶段占总步数的比例。"),
-        ge=0,
-        lt=1,
-    )
-    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = knob(
-        "cosine",
-        "more",
-        Text("Schedule", "学习率曲线"),
-        Text("How the rate falls after the warm-up.", "预热之后学习率如何变化。"),
-    )
-    weight_decay: float = knob(
-        0.0,
-        "more",
-        Text("Weight decay", "权重衰减"),
-        Text("Pull towards zero at each step.", "每步向零收缩的强度。"),
-        ge=0,
-        le=1,
-    )
-    max_grad_norm: float = knob(
-        1.0,
-        "more",
-        Text("Gradient clipping", "梯度裁剪"),
-        Text("Longest gradient allowed.", "允许的最大梯度范数。"),
-        gt=0,
-        le=1000,
-    )
-    logging_steps: int = knob(
-        1,
-        "more",
-        Text("Log every", "记录间隔"),
-        Text("Steps between two points of the plots.", "曲线两点之间的步数。"),
-        ge=1,
-    )
-    save_steps: int = knob(
-        100,
-        "more",
-        Text("Checkpoint every", "保存间隔"),
-        Text("Steps between two checkpoints.", "两次检查点之间的步数。"),
-        ge=1,
-    )
-    save_total_limit: int = knob(
-        2,
-        "more",
-        Text("Checkpoints kept", "保留检查点"),
-        Text("Older ones are deleted.", "更早的会被删除。"),
-        ge=1,
-        le=100,
-    )
-    precision: Literal["auto", "bf16", "fp32"] = knob(
-        "auto",
-        "more",
-        Text("Precision", "精度"),
-        Text("auto: bf16 where the hardware has it.", "auto：硬件支持时用 bf16。"),
-    )
-    seed: int = knob(
-        42,
-        "more",
-        Text("Seed", "随机种子"),
-        Text("The same seed gives the same run.", "相同的种子得到相同的训练。"),
-        ge=0,
-        le=2**32 - 1,
-    )
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if bool(self.dataset_id) == bool(self.train_data_path):
-            raise ValueError("give either dataset_id or train_data_path")
-        if self.quantization != "none" and not self.use_lora:
-            raise ValueError("a quantized base can only be trained with use_lora")
-        return self
-
-
-Recipe: TypeAlias = SFTRecipe
-RECIPES: dict[str, type[Recipe]] = {"sft": SFTRecipe}
+from sage_studio.training.recipes import RECIPES, Recipe
 
 
 def parse_recipe(values: Mapping[str, Any]) -> Recipe:
@@ -240,7 +24,7 @@ def parse_recipe(values: Mapping[str, Any]) -> Recipe:
         InvalidRecipe: naming the first wrong field, its value, the rule and the remedy.
     """
     kind = values.get("type", "sft")
-    if kind not in RECIPES:
+    if not isinstance(kind, str) or kind not in RECIPES:
         known = ", ".join(RECIPES)
         raise InvalidRecipe(
             Text(f"There is no training method {kind!r}.", f"没有名为 {kind!r} 的训练方法。"),
@@ -275,7 +59,7 @@ class Preset(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     id: str
-    type: Literal["sft"]
+    type: str
     title: dict[Literal["en", "zh"], str]
     note: dict[Literal["en", "zh"], str]
     values: dict[str, Any]

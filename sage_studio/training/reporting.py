@@ -17,7 +17,7 @@ from sage_studio.training.run import Run
 class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
     """Writes an event and a line at every logging step, keeps the tally, and ends the training when asked to stop."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run[Any]) -> None:
         self._run = run
         self._began = self._last = time.monotonic()
         self._first_step = 0

@@ -49,7 +49,7 @@ class Encoded:
 
 
 def read_rows(path: Path, limit: int = 0) -> list[dict[str, Any]]:
-    """The rows of ``data.jsonl``, the first ``limit`` of them unless it is 0.
+    """The rows of ``data.jsonl``, the first ``limit`` of them unless it is 0; of a preference the chosen side.
 
     Raises:
         InvalidDataset: the file is missing or empty, or a line is no row; the text names the line.
@@ -151,10 +151,11 @@ def _render(tokenizer: Any, messages: list[dict[str, str]], number: int, *, prom
 def _row(number: int, line: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
-        for message in (*row["prompt"], *row["completion"]):
+        answer = row["chosen"] if "chosen" in row else row["completion"]
+        for message in (*row["prompt"], *answer):
             if not isinstance(message["role"], str) or not isinstance(message["content"], str):
                 raise TypeError("role and content must be text")
-        if not row["prompt"] or not row["completion"]:
+        if not row["prompt"] or not answer:
             raise ValueError("prompt and completion must not be empty")
     except (ValueError, KeyError, TypeError) as error:
         raise InvalidDataset(
@@ -162,7 +163,7 @@ def _row(number: int, line: str) -> dict[str, Any]:
             PREPARE_AGAIN,
             row=number,
         ) from error
-    return {"prompt": row["prompt"], "completion": row["completion"]}
+    return {"prompt": row["prompt"], "completion": answer}
 
 
 def _all_masked(count: int, max_length: int) -> InvalidDataset:

@@ -5,11 +5,13 @@ Knows the orders and the tally that every method keeps. Knows nothing of torch, 
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 from sage_studio.training.progress import Job, ProgressWriter
-from sage_studio.training.recipe import Recipe
+from sage_studio.training.recipes import Recipe
 from sage_studio.training.stopping import StopRequest
+
+AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
 
 
 @dataclass(slots=True)
@@ -34,11 +36,11 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Generic[AnyRecipe]):
     """One training: its orders and its ways to report and to be stopped."""
 
     folder: Path
-    recipe: Recipe
+    recipe: AnyRecipe
     job: Job
     progress: ProgressWriter
     stop: StopRequest

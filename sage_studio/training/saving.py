@@ -40,7 +40,7 @@ def check_output(folder: str) -> None:
         path.mkdir(parents=True, exist_ok=True)
 
 
-def save_model(run: Run, model: Any, tokenizer: Any, dtype: Any) -> None:
+def save_model(run: Run[Any], model: Any, tokenizer: Any, dtype: Any) -> None:
     """Write weights, tokenizer and chat template; a model trained whole is stored in ``dtype``."""
     with naming_full_disk(run.folder):
         if run.tally.model_kind == "adapter":
@@ -52,7 +52,7 @@ def save_model(run: Run, model: Any, tokenizer: Any, dtype: Any) -> None:
         tokenizer.save_pretrained(run.folder)
 
 
-def write_arguments(run: Run, template: str, figures: dict[str, Any]) -> None:
+def write_arguments(run: Run[Any], template: str, figures: dict[str, Any]) -> None:
     """Write ``training_args.json``: recipe, orders, versions and counts. It says that the model before it is whole."""
     content = {
         "recipe": run.recipe.model_dump(mode="json"),
@@ -68,7 +68,7 @@ def write_arguments(run: Run, template: str, figures: dict[str, Any]) -> None:
     write_atomically(run.folder / ARGUMENTS, json.dumps(content, ensure_ascii=False, indent=2))
 
 
-def copy_output(run: Run) -> None:
+def copy_output(run: Run[Any]) -> None:
     """Copy the model to the recipe's ``output_dir``, if it names one."""
     if not run.recipe.output_dir:
         return

@@ -11,7 +11,7 @@ import gradio as gr
 from markupsafe import Markup
 
 from sage_studio.data.dataset import Dataset, DatasetStats
-from sage_studio.data.example import Example
+from sage_studio.data.example import DataRow
 from sage_studio.data.store import Preview
 from sage_studio.text import Language, Text
 from sage_studio.ui.format import ago, compact, count, joined, size
@@ -133,15 +133,11 @@ def preview_table(page: Preview, language: Language) -> Markup:
         return Markup('<p class="quiet">{}</p>').format(NOTHING_FOUND.in_(language))
     shown = RANGE.in_(language).format(count(page.offset + 1), count(page.offset + len(page.rows)), count(page.total))
     columns = [Column(INSTRUCTION, css="w30"), Column(OUTPUT, css="w45"), Column(ORIGIN, css="w25")]
-    rows = [Row((_clamp(_asked(row)), _clamp(row.completion), _clamp(_origin(row), "quiet"))) for row in page.rows]
+    rows = [Row((_clamp(row.asked), _clamp(row.answer), _clamp(_origin(row), "quiet"))) for row in page.rows]
     return Markup('<p class="range">{}</p>').format(shown) + table(columns, rows, language, PREVIEW)
 
 
-def _asked(row: Example) -> str:
-    return "\n".join(message.content for message in row.prompt)
-
-
-def _origin(row: Example) -> str:
+def _origin(row: DataRow) -> str:
     where = f"{row.origin.file}:{row.origin.row}" if row.origin.row is not None else row.origin.file
     return " › ".join([where, *row.origin.heading])
 

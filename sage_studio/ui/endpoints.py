@@ -17,7 +17,7 @@ from sage_studio.comparison import Reply
 from sage_studio.errors import InvalidName, StudioError
 from sage_studio.studio import Studio
 from sage_studio.text import Text
-from sage_studio.training.recipe import SFTRecipe
+from sage_studio.training.recipes import RECIPES
 from sage_studio.views import BackendView, DatasetView, ModelView, ReplyView, RowView, TaskView
 
 UNLIMITED = ("chat", "compare", "list_tasks", "get_task", "task_logs")
@@ -129,13 +129,13 @@ def _model_verbs(studio: Studio) -> list[Callable[..., Any]]:
 
 
 def _with_fields(verb: Callable[..., Any]) -> Callable[..., Any]:
-    """Give ``verb(**values)`` the recipe's fields as parameters, for gradio to read."""
-    fields = SFTRecipe.model_fields
+    """Give ``verb(**values)`` the fields of all recipes as parameters, for gradio to read; None is "the default"."""
+    fields = {name: info for recipe in RECIPES.values() for name, info in recipe.model_fields.items()}
     parameters = [
         inspect.Parameter(
             name,
             inspect.Parameter.POSITIONAL_OR_KEYWORD,
-            default=inspect.Parameter.empty if info.is_required() else info.default,
+            default=inspect.Parameter.empty if info.is_required() else _common_default(name),
             annotation=info.annotation,
         )
         for name, info in fields.items()
@@ -145,7 +145,7 @@ def _with_fields(verb: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(verb)
     def named(*args: Any, **kwargs: Any) -> Any:
         values = dict(zip([parameter.name for parameter in parameters], args, strict=False))
-        return verb(**values, **kwargs)
+        return verb(**{name: value for name, value in {**values, **kwargs}.items() if value is not None})
 
     described: Any = named
     described.__signature__ = inspect.Signature(parameters, return_annotation=dict[str, Any])
@@ -153,6 +153,15 @@ def _with_fields(verb: Callable[..., Any]) -> Callable[..., Any]:
     described.__annotations__["return"] = dict[str, Any]
     del described.__wrapped__  # else the types are read from the function within
     return named
+
+
+def _common_default(name: str) -> Any:
+    """The default that all methods give a field; None where they differ, or where one has no such field."""
+    if name == "type":
+        return next(iter(RECIPES))
+    infos = [recipe.model_fields.get(name) for recipe in RECIPES.values()]
+    defaults = [None if info is None else info.default for info in infos]
+    return defaults[0] if all(default == defaults[0] for default in defaults) else None
 
 
 def _bilingual(verb: Callable[..., Any]) -> Callable[..., Any]:

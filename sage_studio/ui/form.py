@@ -7,7 +7,7 @@ person gave is checked where everyone's values are, by `parse_recipe`.
 import math
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, Union
 
 import gradio as gr
@@ -23,10 +23,14 @@ from sage_studio.ui.i18n import Phrasebook
 SIGNS = {Gt: ">", Ge: "≥", Lt: "<", Le: "≤"}
 
 
-def fields_in(recipe: type[BaseModel], group: Group) -> dict[str, FieldInfo]:
-    """The fields of one group, in the order of their declaration; ``type`` is no input."""
-    shown = {name: info for name, info in recipe.model_fields.items() if info.json_schema_extra is not None}
-    return {name: info for name, info in shown.items() if field_group(info) == group}
+def fields_in(recipes: Iterable[type[BaseModel]], group: Group) -> dict[str, FieldInfo]:
+    """The fields of one group in any of the recipes, in the order of their declaration; ``type`` is no input."""
+    fields: dict[str, FieldInfo] = {}
+    for recipe in recipes:
+        for name, info in recipe.model_fields.items():
+            if info.json_schema_extra is not None and field_group(info) == group:
+                fields.setdefault(name, info)
+    return fields
 
 
 def inputs_for(
@@ -96,17 +100,19 @@ def plain_type(annotation: Any) -> Any:
     return annotation
 
 
-def given(names: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
-    """What a person gave, by field; an emptied picker is an empty text."""
-    return {name: "" if value == [] else value for name, value in zip(names, values, strict=True)}
+def given(recipe: type[BaseModel], names: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
+    """What a person gave, by field of the recipe; an emptied picker is an empty text."""
+    both = zip(names, values, strict=True)
+    return {name: "" if value == [] else value for name, value in both if name in recipe.model_fields}
 
 
-def preset_updates(recipe: type[BaseModel], names: Sequence[str], values: Mapping[str, Any]) -> list[Any]:
-    """Updates that set each named field to a preset's value or back to its default; what is trained stays."""
+def form_updates(recipe: type[BaseModel], names: Sequence[str], values: Mapping[str, Any]) -> list[Any]:
+    """Updates that show a method's fields, each with a preset's value or its default; what is trained stays."""
+    fields = recipe.model_fields
     return [
-        gr.skip()
-        if field_group(recipe.model_fields[name]) in ("what", "files")
-        else values.get(name, recipe.model_fields[name].default)
+        gr.update(visible=name in fields)
+        if name not in fields or field_group(fields[name]) in ("what", "files")
+        else gr.update(visible=True, value=values.get(name, fields[name].default))
         for name in names
     ]
 

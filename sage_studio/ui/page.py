@@ -8,7 +8,7 @@ Every part that a test or a script needs has a stable ``elem_id``:
     tabs: dataset train tasks chat models        the tab's button is #<id>-button
     dataset-source dataset-upload docs-prepare docs-refresh dataset-progress dataset-list dataset-report
     dataset-histogram dataset-train dataset-delete dataset-search dataset-prev dataset-next dataset-preview
-    train-preset field-<recipe field> train-model-note train-lora train-more train-start
+    train-method train-preset field-<recipe field> train-model-note train-lora train-more train-start
     run-empty run-head run-loss run-rate run-log run-stop run-open
     tasks-filter tasks-table task-detail task-backend task-resume task-stop task-download task-delete
     backend-notice task-chat task-head task-loss task-rate task-log task-settings

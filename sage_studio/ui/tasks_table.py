@@ -11,7 +11,7 @@ from sage_studio.studio import Studio
 from sage_studio.tasks.task import Task, TaskStatus
 from sage_studio.text import Language, Text
 from sage_studio.training.field import field_label
-from sage_studio.training.recipe import SFTRecipe
+from sage_studio.training.recipes import RECIPES
 from sage_studio.ui.format import EMPTY, ago, bar, copyable, duration, number
 from sage_studio.ui.labels import TASK_COLOUR, TASK_STATUS
 from sage_studio.ui.parts import empty
@@ -121,7 +121,7 @@ def settings_table(task: Task, language: Language) -> Markup:
     """Every field of the task's recipe under its label."""
     rows = [
         Row((field_label(info).in_(language), Markup("<code>{}</code>").format(name), str(task.recipe[name])))
-        for name, info in SFTRecipe.model_fields.items()
+        for name, info in RECIPES[task.recipe["type"]].model_fields.items()
         if info.json_schema_extra is not None and task.recipe.get(name) not in (None, "")
     ]
     columns = (Column(SETTING), Column(Text("Field", "字段")), Column(VALUE, figures=True))

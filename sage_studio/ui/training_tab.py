@@ -13,10 +13,10 @@ from sage_studio.catalog import ModelEntry
 from sage_studio.studio import Studio
 from sage_studio.tasks.task import Task
 from sage_studio.text import Language, Text
-from sage_studio.training.recipe import SFTRecipe
+from sage_studio.training.recipes import RECIPES
 from sage_studio.ui.dialogs import Dialog
 from sage_studio.ui.events import follow, on
-from sage_studio.ui.form import fields_in, given, inputs_for, preset_updates
+from sage_studio.ui.form import fields_in, form_updates, given, inputs_for
 from sage_studio.ui.format import compact, count, joined
 from sage_studio.ui.frame import Frame, go_to
 from sage_studio.ui.parts import empty, html
@@ -24,6 +24,7 @@ from sage_studio.ui.run_view import RunView
 from sage_studio.ui.status_bar import running_task
 from sage_studio.ui.table import picked_key
 
+METHOD = "sft"
 STOP = Text("Stop", "停止")
 STOP_TITLE = Text("Stop training", "停止训练")
 STOP_QUESTION = Text(
@@ -57,11 +58,18 @@ class TrainingTab:
     def _form(self) -> None:
         words = self.words
         choices = {"model_name_or_path": [entry.id for entry in self.studio.model_choices()], "dataset_id": []}
+        self.method = words(
+            gr.Radio,
+            label=Text("Method", "方法"),
+            choices=[(recipe.title, kind) for kind, recipe in RECIPES.items()],
+            value=METHOD,
+            elem_id="train-method",
+        )
         self.preset = words(
             gr.Dropdown,
             label=Text("Preset", "预设"),
             info=Text("Fills in the form; change it as you like.", "填好下面的表单，可再修改。"),
-            choices=[(Text(**preset.title), preset.id) for preset in self.studio.presets],
+            choices=[(Text(**preset.title), preset.id) for preset in self.studio.presets if preset.type == METHOD],
             value=None,
             elem_id="train-preset",
         )
@@ -81,7 +89,7 @@ class TrainingTab:
 
     def _inputs(self, group: Any, choices: dict[str, list[Any]]) -> None:
         with gr.Row(elem_classes=["fields", group]):
-            self.inputs |= inputs_for(self.words, fields_in(SFTRecipe, group), choices)
+            self.inputs |= inputs_for(self.words, fields_in(RECIPES.values(), group), choices)
 
     def _run(self) -> None:
         words = self.words
@@ -96,11 +104,13 @@ class TrainingTab:
         frame, names = self.frame, list(self.inputs)
         fields = [self.inputs[name] for name in names]
         model, dataset = self.inputs["model_name_or_path"], self.inputs["dataset_id"]
-        on(self.preset.change, self.use_preset, self.preset, fields, queue=False)
+        on(self.preset.change, self.use_preset, [self.method, self.preset], fields, queue=False)
+        on(self.method.change, self.use_method, self.method, [self.preset, *fields], queue=False)
+        on(frame.dataset.change, self.fit_method, [frame.dataset, self.method], self.method, queue=False)
         on(
-            [frame.page.load, frame.revision.change, frame.dataset.change],
+            [frame.page.load, frame.revision.change, frame.dataset.change, self.method.change],
             self.renew_datasets,
-            frame.dataset,
+            [frame.dataset, self.method],
             dataset,
             queue=False,
         )
@@ -108,7 +118,7 @@ class TrainingTab:
         on(
             self.start.click,
             self.begin,
-            [frame.revision, *fields],
+            [frame.revision, self.method, *fields],
             [frame.task, frame.revision],
             show_progress="minimal",
         )
@@ -124,20 +134,35 @@ class TrainingTab:
 
     # Handlers
 
-    def use_preset(self, _: Language, preset_id: str) -> list[Any]:
-        """Fill in the form."""
+    def use_preset(self, _: Language, method: str, preset_id: str | None) -> list[Any]:
+        """Fill in the form; without a preset leave it."""
+        if preset_id is None:
+            return [gr.skip() for _ in self.inputs]
         values = next(preset.values for preset in self.studio.presets if preset.id == preset_id)
-        return preset_updates(SFTRecipe, list(self.inputs), values)
+        return form_updates(RECIPES[method], list(self.inputs), values)
 
-    def renew_datasets(self, language: Language, chosen: str) -> Any:
-        """The datasets there are now, the chosen one picked."""
-        choices = self._datasets(language)
+    def use_method(self, language: Language, method: str) -> list[Any]:
+        """Show the method's presets and fields, these with its defaults."""
+        presets = [(Text(**each.title).in_(language), each.id) for each in self.studio.presets if each.type == method]
+        return [gr.update(choices=presets, value=None), *form_updates(RECIPES[method], list(self.inputs), {})]
+
+    def fit_method(self, _: Language, chosen: str, method: str) -> str:
+        """The method as it is, unless it cannot learn from the dataset just chosen."""
+        kinds = [item.row_kind for item in self.studio.list_datasets() if item.id == chosen]
+        if not kinds or kinds[0] in RECIPES[method].accepts:
+            return method
+        return next((kind for kind, recipe in RECIPES.items() if kinds[0] in recipe.accepts), method)
+
+    def renew_datasets(self, language: Language, chosen: str, method: str) -> Any:
+        """The datasets that the method can learn from, the chosen one picked."""
+        choices = self._datasets(language, method)
         known = [key for _, key in choices]
         return gr.update(choices=choices, value=chosen if chosen in known else next(iter(known), None))
 
-    def begin(self, _: Language, revision: int, *values: Any) -> tuple[str, int]:
+    def begin(self, _: Language, revision: int, method: str, *values: Any) -> tuple[str, int]:
         """Start a training and look at it."""
-        return self.studio.start_finetune(given(list(self.inputs), values)).id, revision + 1
+        recipe = {"type": method, **given(RECIPES[method], list(self.inputs), values)}
+        return self.studio.start_finetune(recipe).id, revision + 1
 
     def ask_stop(self, language: Language, chosen: str) -> str:
         """Open the dialog about the run that is shown."""
@@ -171,10 +196,11 @@ class TrainingTab:
         """The chosen task, else the running one, else the newest; none when there is none."""
         return chosen_or_running(self.studio, chosen)
 
-    def _datasets(self, language: Language) -> list[tuple[str, str]]:
+    def _datasets(self, language: Language, method: str) -> list[tuple[str, str]]:
         return [
             (f"{item.name} v{item.version} · {count(item.stats.total_samples)} {ROWS.in_(language)}", item.id)
             for item in self.studio.list_datasets()
+            if item.row_kind in RECIPES[method].accepts
         ]
 
 

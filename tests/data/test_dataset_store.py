@@ -12,7 +12,7 @@ import pytest
 from sage_studio.data import report as reporting
 from sage_studio.data import rows as storing
 from sage_studio.data.dataset import Dropped
-from sage_studio.data.example import Example, Message, Origin
+from sage_studio.data.example import Example, Message, Origin, row_from_json
 from sage_studio.data.report import Report, histogram
 from sage_studio.data.store import DatasetStore, checked_name, slug_of
 from sage_studio.data.upload import UploadSource
@@ -56,7 +56,7 @@ def test_a_dataset_is_kept_with_its_manifest(store, settings, database):
     path = store.data_path("rows-v1")
     assert path == settings.datasets_dir / "rows-v1" / "data.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines()
-    assert [Example.from_json(json.loads(line)).completion for line in lines] == ["one", "二"]
+    assert [row_from_json(json.loads(line)).answer for line in lines] == ["one", "二"]
     assert json.loads(path.with_name("manifest.json").read_text(encoding="utf-8"))["sha256"] == dataset.sha256
     import hashlib
 

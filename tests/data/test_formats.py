@@ -2,7 +2,7 @@
 
 import pytest
 
-from sage_studio.data.example import Example, Message
+from sage_studio.data.example import Message, row_from_json
 from sage_studio.data.formats import RecordReader, detect_format
 from sage_studio.errors import InvalidDataset
 
@@ -62,9 +62,8 @@ USABLE = {
 }
 REFUSED = {
     "no object": (["a"], "a list, not an object"),
-    "text": ("a", "text, not an object"),
     "no keys": ({}, "no known format"),
-    "wrong keys": ({"text": "a", "label": 1}, "label, text"),
+    "wrong keys": ({"sentence": "a", "label": 1}, "label, sentence"),
     "half of a format": ({"instruction": "a"}, "(instruction)"),
     "a number as answer": ({"instruction": "a", "output": 42}, "output must be text, not a number: 42"),
     "a list as input": ({"instruction": "a", "input": [], "output": "b"}, "input must be text"),
@@ -95,7 +94,7 @@ def test_a_usable_record_becomes_an_example(name):
     assert example is not None
     assert (example.prompt, example.completion) == (prompt, "Yes.")
     assert (example.origin.file, example.origin.row) == ("rows.json", 3)
-    assert Example.from_json(example.to_json()) == example
+    assert row_from_json(example.to_json()) == example
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -125,4 +124,4 @@ def test_formats_are_told_by_all_keys_not_by_their_order():
     found = detect_format(frozenset({"output", "messages", "instruction"}))
     assert found is not None
     assert found.name == "Alpaca"
-    assert detect_format(frozenset({"text"})) is None
+    assert detect_format(frozenset({"sentence"})) is None

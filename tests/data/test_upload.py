@@ -45,7 +45,7 @@ BROKEN = {
     "jsonl, first row": (b'{"instruction": "a" "output": "b"}\n' + PLAIN, 1, "line 1 of the file"),
     "jsonl with commas": (PLAIN + b",\n" + PLAIN, 1, "line 1 of the file: Extra data"),
     "a newline in a string": (b'{"instruction": "a\nb", "output": "c"}', 1, "Invalid control character"),
-    "wrong keys": (b"[" + PLAIN + b', {"text": "a"}]', 2, "(text)"),
+    "wrong keys": (b"[" + PLAIN + b', {"sentence": "a"}]', 2, "(sentence)"),
     "no object": (b"[1, 2]", 1, "a number, not an object"),
     "endless nesting": (b"[" * 200_000, 1, "nested too deeply"),
     "endless nesting in jsonl": (b'{"a":' * 200_000, 1, "nested too deeply"),

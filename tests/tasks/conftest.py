@@ -17,7 +17,7 @@ from sage_studio.tasks.store import TaskStore
 from sage_studio.tasks.supervisor import TaskSupervisor
 from sage_studio.tasks.task import Task, TaskStatus
 from sage_studio.training.progress import Job
-from sage_studio.training.recipe import SFTRecipe
+from sage_studio.training.recipes import SFTRecipe
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_trainer.py")))
 

@@ -13,7 +13,7 @@ from sage_studio.tasks.launcher import ProcessLauncher
 from sage_studio.tasks.store import TaskStore
 from sage_studio.tasks.supervisor import TaskSupervisor
 from sage_studio.training.progress import Job
-from sage_studio.training.recipe import SFTRecipe
+from sage_studio.training.recipes import SFTRecipe
 
 settings = load_settings(home=Path(sys.argv[1]))
 store = TaskStore(Database(settings.database_path), settings.outputs_dir)

@@ -14,7 +14,7 @@ from sage_studio.tasks.logs import read_log
 from sage_studio.tasks.supervisor import TaskSupervisor
 from sage_studio.tasks.task import TaskStatus
 from sage_studio.training.progress import Job
-from sage_studio.training.recipe import SFTRecipe
+from sage_studio.training.recipes import SFTRecipe
 
 STEPS = 40
 SECONDS = 120.0

@@ -6,7 +6,8 @@ import pytest
 
 from sage_studio.errors import InvalidRecipe
 from sage_studio.settings import CONFIGS
-from sage_studio.training.recipe import SFTRecipe, dump_recipe, load_presets, load_recipe, parse_recipe
+from sage_studio.training.recipe import dump_recipe, load_presets, load_recipe, parse_recipe
+from sage_studio.training.recipes import SFTRecipe
 
 GIVEN = {"type": "sft", "model_name_or_path": "m", "dataset_id": "d"}
 

@@ -7,8 +7,9 @@ import pytest
 
 from sage_studio.errors import InvalidRecipe
 from sage_studio.training.field import Group
-from sage_studio.training.recipe import SFTRecipe, load_presets, parse_recipe
-from sage_studio.ui.form import bounds_of, fields_in, given, inputs_for, preset_updates, step_of
+from sage_studio.training.recipe import load_presets, parse_recipe
+from sage_studio.training.recipes import SFTRecipe
+from sage_studio.ui.form import bounds_of, fields_in, form_updates, given, inputs_for, step_of
 from sage_studio.ui.i18n import Phrasebook
 
 GROUPS = get_args(Group)
@@ -20,7 +21,7 @@ def inputs():
     with gr.Blocks():
         made = {}
         for group in GROUPS:
-            made |= inputs_for(words, fields_in(SFTRecipe, group), {"model_name_or_path": ["a"], "dataset_id": []})
+            made |= inputs_for(words, fields_in([SFTRecipe], group), {"model_name_or_path": ["a"], "dataset_id": []})
     return made
 
 
@@ -54,13 +55,13 @@ def test_an_arrow_key_moves_a_learning_rate_by_a_sensible_step():
 
 def test_the_forms_defaults_are_a_valid_recipe_once_model_and_data_are_named(inputs):
     values = [box.value for box in inputs.values()]
-    recipe = parse_recipe(given(list(inputs), values) | {"model_name_or_path": "m", "dataset_id": "d"})
+    recipe = parse_recipe(given(SFTRecipe, list(inputs), values) | {"model_name_or_path": "m", "dataset_id": "d"})
     assert inputs["model_name_or_path"].value == "a"
     assert recipe == SFTRecipe(model_name_or_path="m", dataset_id="d")
 
 
 def test_an_emptied_number_is_refused_by_name(inputs):
-    values = given(list(inputs), [box.value for box in inputs.values()])
+    values = given(SFTRecipe, list(inputs), [box.value for box in inputs.values()])
     with pytest.raises(InvalidRecipe) as refused:
         parse_recipe(values | {"model_name_or_path": "m", "dataset_id": "d", "lora_r": None})
     assert refused.value.field == "lora_r"
@@ -68,8 +69,8 @@ def test_an_emptied_number_is_refused_by_name(inputs):
 
 @pytest.mark.parametrize("preset", load_presets(), ids=lambda preset: preset.id)
 def test_a_preset_sets_its_fields_resets_the_others_and_keeps_what_is_trained(preset):
-    names = list(fields_in(SFTRecipe, "what")) + list(fields_in(SFTRecipe, "common"))
-    updates = dict(zip(names, preset_updates(SFTRecipe, names, preset.values), strict=True))
-    assert updates["dataset_id"] == gr.skip()
-    for name in fields_in(SFTRecipe, "common"):
-        assert updates[name] == preset.values.get(name, SFTRecipe.model_fields[name].default)
+    names = list(fields_in([SFTRecipe], "what")) + list(fields_in([SFTRecipe], "common"))
+    updates = dict(zip(names, form_updates(SFTRecipe, names, preset.values), strict=True))
+    assert "value" not in updates["dataset_id"]
+    for name in fields_in([SFTRecipe], "common"):
+        assert updates[name]["value"] == preset.values.get(name, SFTRecipe.model_fields[name].default)

@@ -9,7 +9,7 @@ from fake_studio import FakeStudio
 from sage_studio.errors import NotFound
 from sage_studio.serving.types import ChatChunk
 from sage_studio.tasks.task import TaskStatus
-from sage_studio.training.recipe import SFTRecipe
+from sage_studio.training.recipes import SFTRecipe
 from sage_studio.ui import page as module
 from sage_studio.ui.conversation import conversation, reply, rewind, stopped, unanswered
 from sage_studio.ui.dialogs import Dialog

@@ -5,7 +5,7 @@ raises `Stopped` once a checkpoint is written when asked to stop. Modules are im
 """
 
 import importlib
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from sage_studio.training.run import Run
 
@@ -15,7 +15,7 @@ METHODS = {"sft": "sage_studio.training.methods.sft"}
 class Method(Protocol):
     """How to train."""
 
-    def __call__(self, run: Run) -> None:
+    def __call__(self, run: Run[Any]) -> None:
         """Train and save. Raises `Stopped` or a `StudioError`."""
 
 

@@ -16,7 +16,7 @@ from trl import SFTConfig, SFTTrainer
 
 from sage_studio.training import base_model, checkpoints, environment, health, rows, saving
 from sage_studio.training.progress import Phase
-from sage_studio.training.recipe import SFTRecipe
+from sage_studio.training.recipes import SFTRecipe
 from sage_studio.training.reporting import Reporter
 from sage_studio.training.run import Run
 from sage_studio.training.stopping import Stopped
@@ -71,7 +71,7 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]  # trl ships no types
         return loss / (learned.sum() if num_items_in_batch is None else num_items_in_batch)
 
 
-def train(run: Run) -> None:
+def train(run: Run[SFTRecipe]) -> None:
     """Train, save, and check the model. Raises `Stopped` when asked to stop, with a checkpoint written."""
     recipe = run.recipe
     saving.check_output(recipe.output_dir)
@@ -103,7 +103,7 @@ def train(run: Run) -> None:
     saving.copy_output(run)
 
 
-def _read(run: Run, tokenizer: Any) -> rows.Encoded:
+def _read(run: Run[SFTRecipe], tokenizer: Any) -> rows.Encoded:
     rows.check_template(tokenizer)
     read = rows.read_rows(Path(run.job.data_path), run.recipe.max_samples)
     run.tally.rows = len(read)
@@ -133,7 +133,7 @@ def _figures(encoded: rows.Encoded) -> dict[str, Any]:
     }
 
 
-def _introduce(run: Run, model: Any, encoded: rows.Encoded, dtype: Any) -> None:
+def _introduce(run: Run[SFTRecipe], model: Any, encoded: rows.Encoded, dtype: Any) -> None:
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     whole = sum(parameter.numel() for parameter in model.parameters())
     print(f"model    {run.recipe.model_name_or_path} · {whole / 1e6:,.0f} M parameters, {trained / 1e6:,.1f} M trained")
@@ -143,7 +143,7 @@ def _introduce(run: Run, model: Any, encoded: rows.Encoded, dtype: Any) -> None:
     )
 
 
-def _trainer(run: Run, model: Any, tokenizer: Any, encoded: rows.Encoded, dtype: Any) -> AnswerTrainer:
+def _trainer(run: Run[SFTRecipe], model: Any, tokenizer: Any, encoded: rows.Encoded, dtype: Any) -> AnswerTrainer:
     reporter = Reporter(run)
     trainer = AnswerTrainer(
         model=model,
@@ -156,7 +156,7 @@ def _trainer(run: Run, model: Any, tokenizer: Any, encoded: rows.Encoded, dtype:
     return trainer
 
 
-def _arguments(run: Run, recipe: SFTRecipe, row_count: int, dtype: Any) -> SFTConfig:
+def _arguments(run: Run[SFTRecipe], recipe: SFTRecipe, row_count: int, dtype: Any) -> SFTConfig:
     return SFTConfig(
         output_dir=str(run.checkpoints),
         max_steps=recipe.max_steps or -1,
@@ -182,7 +182,7 @@ def steps_of(recipe: SFTRecipe, row_count: int) -> int:
     return recipe.max_steps or by_epochs
 
 
-def _fit(run: Run, trainer: AnswerTrainer) -> None:
+def _fit(run: Run[SFTRecipe], trainer: AnswerTrainer) -> None:
     newest = checkpoints.newest_checkpoint(run.checkpoints) if run.job.resume else None
     for path in checkpoints.remove_broken(run.checkpoints):
         print(f"{path.name} was cut off while it was written, and is left out")

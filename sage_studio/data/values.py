@@ -1,0 +1,105 @@
+"""Values of a record, each taken as what it must be or refused in words for a person.
+
+Knows the kinds of JSON values. Knows no format; which row a value stood in is known to the caller.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sage_studio.data.example import Message, Role
+from sage_studio.text import Text
+
+ROLES: Mapping[str, Role] = {
+    "system": "system",
+    "user": "user",
+    "human": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "model": "assistant",
+}
+Turns = list[Message]
+
+
+class BadValue(Exception):
+    """A value that is not what its key calls for."""
+
+    def __init__(self, en: str, zh: str) -> None:
+        super().__init__(en)
+        self.message = Text(en, zh)
+
+
+class NothingToLearn(Exception):
+    """A record that is well formed and holds nothing to train on: it is left out and counted."""
+
+    def __init__(self, reason: Text) -> None:
+        super().__init__(reason.en)
+        self.reason = reason
+
+
+def string(value: Any, key: str) -> str:
+    """Text; null is empty text. Raises `BadValue`."""
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise BadValue(
+            f"{key} must be text, not {kind_of(value)}: {shown(value)}", f"{key} 必须是文本，而不是：{shown(value)}"
+        )
+    return value
+
+
+def items(value: Any, key: str) -> list[Any]:
+    """A list; null is an empty one. Raises `BadValue`."""
+    if value is not None and not isinstance(value, list):
+        raise BadValue(f"{key} must be a list, not {kind_of(value)}.", f"{key} 必须是列表。")
+    return value or []
+
+
+def conversation(value: Any, key: str) -> Turns:
+    """A list of turns, ``role``/``content`` or ``from``/``value``. Raises `BadValue`."""
+    if not isinstance(value, list):
+        raise BadValue(f"{key} must be a list of turns, not {kind_of(value)}.", f"{key} 必须是对话轮次的列表。")
+    return [_turn(turn, key) for turn in value]
+
+
+def check_characters(texts: Iterable[str]) -> None:
+    """Raise `NothingToLearn` for text that cannot be written as UTF-8."""
+    try:
+        for text in texts:
+            text.encode()
+    except UnicodeEncodeError as error:
+        raise NothingToLearn(BROKEN_CHARACTERS) from error
+
+
+BROKEN_CHARACTERS = Text("half a character (a lone surrogate)", "含有残缺字符（孤立的代理项）")
+
+
+def kind_of(value: Any) -> str:
+    """What a value is, in words."""
+    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def shown(value: Any) -> str:
+    """A value as it may stand in a message."""
+    text = json.dumps(value, ensure_ascii=True, default=str)
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+def _turn(turn: Any, key: str) -> Message:
+    if not isinstance(turn, dict):
+        raise BadValue(f"a turn of {key} is {kind_of(turn)}, not an object.", f"{key} 中有一轮不是对象。")
+    speaker = turn.get("role", turn.get("from"))
+    role = ROLES.get(speaker) if isinstance(speaker, str) else None
+    if role is None or turn.get("tool_calls"):
+        raise BadValue(
+            f"{key} has a turn of role {speaker!r}; known are {', '.join(ROLES)}; tool calls cannot be trained on yet.",
+            f"{key} 中出现角色 {speaker!r}；支持的角色为 {', '.join(ROLES)}；暂不支持工具调用。",
+        )
+    return Message(role, _content(turn.get("content", turn.get("value")), key))
+
+
+def _content(value: Any, key: str) -> str:
+    if isinstance(value, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in value):
+        return "\n".join(string(part.get("text"), key) for part in value)
+    return string(value, key)

@@ -1,0 +1,11 @@
+"""The recipes: one class per training method, told apart by ``type``; a new one is entered here.
+
+Knows which there are. Knows nothing of how a recipe is read (`sage_studio.training.recipe`).
+"""
+
+from sage_studio.training.recipes.base import Recipe
+from sage_studio.training.recipes.sft import SFTRecipe
+
+__all__ = ["RECIPES", "Recipe", "SFTRecipe"]
+
+RECIPES: dict[str, type[Recipe]] = {"sft": SFTRecipe}

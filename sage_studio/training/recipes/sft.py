@@ -1,0 +1,16 @@
+"""The recipe of supervised fine-tuning. Knows its fields. Knows nothing of how it is done (`methods.sft`)."""
+
+from typing import ClassVar, Literal
+
+from sage_studio.data.example import RowKind
+from sage_studio.text import Text
+from sage_studio.training.recipes.generative import GenerativeRecipe
+
+
+class SFTRecipe(GenerativeRecipe):
+    """Supervised fine-tuning: answers are learned, prompts are only read."""
+
+    title: ClassVar[Text] = Text("SFT", "SFT 指令微调")
+    accepts: ClassVar[tuple[RowKind, ...]] = ("conversation", "preference")
+
+    type: Literal["sft"] = "sft"

@@ -1,0 +1,149 @@
+"""The trainings: the verbs of `Studio` about tasks.
+
+Knows how a recipe, a model and a dataset become a task, and what may be done with one. Knows nothing of how a child
+trains, nor of widgets or routes.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from sage_studio.catalog import Catalog, ModelRef
+from sage_studio.data.dataset import Dataset
+from sage_studio.data.store import DatasetStore
+from sage_studio.errors import Conflict, InvalidDataset, NotFound
+from sage_studio.files import safe_name
+from sage_studio.serving.registry import VLLMRegistry
+from sage_studio.tasks.archive import stream_archive
+from sage_studio.tasks.logs import LogPage, read_log
+from sage_studio.tasks.store import TaskStore
+from sage_studio.tasks.supervisor import TaskSupervisor
+from sage_studio.tasks.task import Curve, Task, TaskProgress, TaskStatus
+from sage_studio.text import Text
+from sage_studio.training.progress import Event, Job, numbered_events
+from sage_studio.training.recipe import parse_recipe
+from sage_studio.training.recipes import RECIPES, Recipe
+
+
+class Workshop:
+    """The part of the house that trains."""
+
+    catalog: Catalog
+    datasets: DatasetStore
+    tasks: TaskStore
+    supervisor: TaskSupervisor
+    registry: VLLMRegistry
+    ensure_model: Callable[[str], ModelRef]
+    upload_dataset: Callable[[Path], Dataset]
+    get_dataset: Callable[[str], Dataset]
+
+    def start_finetune(self, values: Mapping[str, Any]) -> Task:
+        """Check a recipe, model and data, then queue a training. Nothing is created unless all of it is usable.
+
+        Args:
+            values: the recipe's fields; see `sage_studio.training.recipes`.
+
+        Raises:
+            InvalidRecipe, InvalidModel, InvalidDataset, NotFound, HubUnavailable: naming what to correct.
+        """
+        recipe = parse_recipe(values)
+        self.catalog.resolve(recipe.model_name_or_path)
+        dataset = self._dataset_for(recipe)
+        check_kind(recipe, dataset)
+        model = self.ensure_model(recipe.model_name_or_path)
+        job = Job(
+            model_location=model.location,
+            trust_remote_code=model.trust_remote_code,
+            data_path=str(self.datasets.data_path(dataset.id)),
+            dataset_sha256=dataset.sha256,
+        )
+        task = self.tasks.create(recipe, job, dataset_name=dataset.name, dataset_id=dataset.id)
+        self.supervisor.wake()
+        return task
+
+    def list_tasks(self) -> list[Task]:
+        """All tasks, newest first."""
+        return self.tasks.list()
+
+    def get_task(self, task_id: str) -> Task:
+        """One task. Raises `NotFound`."""
+        return self.tasks.get(safe_name(task_id))
+
+    def task_progress(self, task_id: str) -> TaskProgress:
+        """Where a task stands now."""
+        return self.supervisor.progress(self.get_task(task_id))
+
+    def task_curve(self, task_id: str, points: int = 500) -> Curve:
+        """The points of its plots, thinned to at most ``points``."""
+        return self.supervisor.curve(self.get_task(task_id), points)
+
+    def task_logs(self, task_id: str, limit: int = 100, offset: int | None = None) -> LogPage:
+        """The last ``limit`` lines of the log, or the lines from a byte ``offset`` on."""
+        return read_log(self.get_task(task_id).folder, limit=limit, offset=offset)
+
+    def task_events(self, task_id: str, offset: int = 0) -> list[tuple[int, Event]]:
+        """Events of a task from a byte offset on, each with the offset behind it."""
+        return numbered_events(self.get_task(task_id).folder, offset)
+
+    def stop_task(self, task_id: str) -> Task:
+        """Stop a task; a running one first writes a checkpoint to continue from. Raises `Conflict` if it is over."""
+        return self.supervisor.stop(self.get_task(task_id))
+
+    def resume_task(self, task_id: str) -> Task:
+        """Queue a stopped or failed task again, from its newest checkpoint. Raises `Conflict` if it is neither."""
+        return self.supervisor.resume(self.get_task(task_id))
+
+    def delete_task(self, task_id: str) -> None:
+        """Delete a task and its folder. Raises `Conflict` while it runs or while its model is the chat backend."""
+        task = self.get_task(task_id)
+        if not task.status.is_over and task.status is not TaskStatus.QUEUED:
+            raise Conflict(
+                Text(f"{task.id} is still running.", f"{task.id} 仍在运行。"), Text("Stop it first.", "请先停止它。")
+            )
+        if any(model.name == task.served_name for model in self.registry.models()):
+            self.registry.unregister_model(task.served_name)
+        self.tasks.delete(task)
+
+    def download_task(self, task_id: str) -> Iterator[bytes]:
+        """The task's model as a tar.gz, in pieces. Raises `Conflict` unless it is completed."""
+        return stream_archive(self._completed(task_id))
+
+    def _completed(self, task_id: str) -> Task:
+        task = self.get_task(task_id)
+        if task.status is not TaskStatus.COMPLETED:
+            raise Conflict(
+                Text(f"{task.id} is {task.status}, not completed.", f"{task.id} 的状态是 {task.status}，尚未完成。"),
+                Text("Only a completed task has a model to use.", "只有已完成的任务才有可用的模型。"),
+            )
+        if not (task.folder / "training_args.json").is_file():
+            raise NotFound(
+                Text(
+                    f"The model folder of {task.id} is gone: {task.folder}.",
+                    f"{task.id} 的模型文件夹已不存在：{task.folder}。",
+                ),
+                Text("Restore the folder, or train again.", "请恢复该文件夹，或重新训练。"),
+            )
+        return task
+
+    def _dataset_for(self, recipe: Recipe) -> Dataset:
+        if recipe.dataset_id:
+            return self.get_dataset(recipe.dataset_id)
+        return self.upload_dataset(Path(recipe.train_data_path).expanduser())
+
+
+def check_kind(recipe: Recipe, dataset: Dataset) -> None:
+    """Raise `InvalidDataset` unless the method can learn from the dataset's rows."""
+    if dataset.row_kind in recipe.accepts:
+        return
+    methods = ", ".join(kind for kind, each in RECIPES.items() if dataset.row_kind in each.accepts) or "—"
+    wanted = ", ".join(recipe.accepts)
+    raise InvalidDataset(
+        Text(
+            f"{dataset.id} holds {dataset.row_kind} rows; {recipe.type} learns from {wanted} rows.",
+            f"{dataset.id} 的数据类型是 {dataset.row_kind}；{recipe.type} 需要 {wanted}。",
+        ),
+        Text(
+            f"Methods for this dataset: {methods}. Or choose another dataset.",
+            f"此数据集可用的方法：{methods}。也可选择其他数据集。",
+        ),
+    )
