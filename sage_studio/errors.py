@@ -6,6 +6,7 @@
     │   ├── InvalidName          400  an id or a file name that could leave the studio's home
     │   ├── InvalidRecipe        422  a hyperparameter; ``field`` names it
     │   ├── InvalidDataset       422  a file or a row of it; ``row`` counts from 1
+    │   │   └── UnknownColumns   422  a row with the keys of no known format
     │   └── InvalidModel         422  a model name, a folder or an adapter that cannot be used
     ├── NotFound                 404  a dataset, a task or a model that is not there
     ├── Conflict                 409  not possible in the present state
@@ -80,6 +81,12 @@ class InvalidDataset(InvalidInput):
     def __init__(self, message: Text, hint: Text = NOTHING, *, row: int | None = None) -> None:
         super().__init__(message, hint)
         self.row = row
+
+
+class UnknownColumns(InvalidDataset):
+    """A row has the keys of no known format: somebody has to say which column is which."""
+
+    code = "unknown_columns"
 
 
 class InvalidModel(InvalidInput):

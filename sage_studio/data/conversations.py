@@ -7,12 +7,25 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sage_studio.data.example import Example, Message, Origin
-from sage_studio.data.values import BadValue, NothingToLearn, Turns, check_characters, conversation, items, string
+from sage_studio.data.values import (
+    BadValue,
+    NothingToLearn,
+    Turns,
+    check_characters,
+    conversation,
+    items,
+    shown,
+    string,
+)
 from sage_studio.text import Text
 
 NO_ANSWER = Text("empty answer", "回答为空")
 NO_QUESTION = Text("empty question", "问题为空")
 NO_TURN_BEFORE = Text("no question before the answer", "回答之前没有问题")
+JUDGED_BAD = Text("marked as a bad answer", "标记为差的回答")
+JUDGEMENTS: Mapping[Any, bool] = {True: True, False: False, "true": True, "false": False, "1": True, "0": False}
+
+Reader = Callable[[Mapping[str, Any], Origin], Example]
 
 
 def read_alpaca(record: Mapping[str, Any], origin: Origin) -> Example:
@@ -20,7 +33,7 @@ def read_alpaca(record: Mapping[str, Any], origin: Origin) -> Example:
     return _example([*alpaca_prompt(record), Message("assistant", string(record["output"], "output"))], origin)
 
 
-def read_pair(ask: str, answer: str) -> Callable[[Mapping[str, Any], Origin], Example]:
+def read_pair(ask: str, answer: str) -> Reader:
     """A reader of a question under one key and its answer under another; each is text or a list of turns."""
 
     def read(record: Mapping[str, Any], origin: Origin) -> Example:
@@ -29,7 +42,7 @@ def read_pair(ask: str, answer: str) -> Callable[[Mapping[str, Any], Origin], Ex
     return read
 
 
-def read_turns(key: str) -> Callable[[Mapping[str, Any], Origin], Example]:
+def read_turns(key: str) -> Reader:
     """A reader of a whole conversation under one key, up to its last answer."""
 
     def read(record: Mapping[str, Any], origin: Origin) -> Example:
@@ -39,6 +52,24 @@ def read_turns(key: str) -> Callable[[Mapping[str, Any], Origin], Example]:
         return _example(turns, origin)
 
     return read
+
+
+def read_judged(read: Reader, key: str) -> Reader:
+    """A reader of KTO's rows, good and bad answers by true and false under ``key``: the good ones are kept."""
+
+    def read_good(record: Mapping[str, Any], origin: Origin) -> Example:
+        value = record[key]
+        plain = value.strip().lower() if isinstance(value, str) else value
+        if not isinstance(plain, bool | int | str) or plain not in JUDGEMENTS:
+            raise BadValue(
+                f"{key} must be true or false, not {shown(value)}",
+                f"{key} 必须是 true 或 false：{shown(value)}",
+            )
+        if not JUDGEMENTS[plain]:
+            raise NothingToLearn(JUDGED_BAD)
+        return read(record, origin)
+
+    return read_good
 
 
 def alpaca_prompt(record: Mapping[str, Any]) -> Turns:

@@ -70,6 +70,18 @@ class DatasetStats:
 
 
 @dataclass(frozen=True, slots=True)
+class FormatCount:
+    """How many rows of a file had a format, and the keys by which it was told."""
+
+    name: str
+    keys: tuple[str, ...]
+    rows: int
+
+
+SourceKind = Literal["upload", "sage_docs", "documents", "hub"]
+
+
+@dataclass(frozen=True, slots=True)
 class Dataset:
     """A dataset that is ready to train on.
 
@@ -84,12 +96,14 @@ class Dataset:
         size_bytes: of ``data.jsonl``.
         created_at: Unix seconds.
         row_kind: what can be learned from its rows, which are all of one kind.
+        container: what the rows were read from: ``JSON``, ``CSV``, ``PDF``, …; empty where nobody wrote it down.
+        formats: the formats found in it, the most frequent first.
     """
 
     id: str
     name: str
     version: int
-    kind: Literal["upload", "sage_docs"]
+    kind: SourceKind
     source: str
     sha256: str
     size_bytes: int
@@ -97,13 +111,15 @@ class Dataset:
     stats: DatasetStats
     commit: str | None = None
     row_kind: RowKind = "conversation"
+    container: str = ""
+    formats: tuple[FormatCount, ...] = ()
 
 
 class DatasetSource(Protocol):
     """Where rows come from. Nothing downstream knows which source it was."""
 
     @property
-    def kind(self) -> Literal["upload", "sage_docs"]:
+    def kind(self) -> SourceKind:
         """What sort of source it is."""
         ...
 
@@ -125,6 +141,16 @@ class DatasetSource(Protocol):
     @property
     def dropped(self) -> tuple[Dropped, ...]:
         """What was left out so far; complete once `examples` is exhausted."""
+        ...
+
+    @property
+    def container(self) -> str:
+        """What the rows are read from; known once `examples` has begun."""
+        ...
+
+    @property
+    def formats(self) -> tuple[FormatCount, ...]:
+        """The formats found; complete once `examples` is exhausted."""
         ...
 
     def examples(self) -> Iterator[DataRow]:

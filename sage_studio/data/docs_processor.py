@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from sage_studio.data.dataset import Dropped, OnProgress, ignore_progress
+from sage_studio.data.dataset import Dropped, FormatCount, OnProgress, ignore_progress
 from sage_studio.data.example import Example
+from sage_studio.data.files.kinds import Kind
 from sage_studio.data.questions import Questions, questions_from
 from sage_studio.data.repository import DocsRepository
 from sage_studio.data.script import estimate_tokens
@@ -34,6 +35,8 @@ class SAGEDocsProcessor:
 
     kind: Literal["sage_docs"] = "sage_docs"
     name = "sage-docs"
+    container = str(Kind.MARKDOWN)
+    formats: tuple[FormatCount, ...] = ()
 
     def __init__(self, settings: Settings) -> None:
         self._repository = DocsRepository(settings)

@@ -4,19 +4,24 @@ Knows the formats and what each needs. How one is read stands in `conversations`
 nothing of files; row numbers are given to it.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sage_studio.data import preferences
-from sage_studio.data.conversations import read_alpaca, read_pair, read_turns
-from sage_studio.data.dataset import Dropped, LeftOut
+from sage_studio.data.conversations import read_alpaca, read_judged, read_pair, read_turns
+from sage_studio.data.dataset import Dropped, FormatCount, LeftOut
 from sage_studio.data.example import DataRow, Origin, RowKind
+from sage_studio.data.faults import invalid_row
 from sage_studio.data.retrieval import read_retrieval, read_text
 from sage_studio.data.values import BadValue, NothingToLearn, kind_of, shown
-from sage_studio.errors import InvalidDataset
-from sage_studio.text import NOTHING, Text
+from sage_studio.errors import InvalidDataset, UnknownColumns
+from sage_studio.text import Text
+
+if TYPE_CHECKING:
+    from sage_studio.data.mapping import ColumnMapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,19 +33,25 @@ class Format:
         kind: of the rows it gives.
         needs: the keys that make it.
         read: a record as a row. Raises `BadValue`, or `NothingToLearn` for a record to leave out.
+        takes: further keys that are read where they are there.
     """
 
     name: str
     kind: RowKind
     needs: tuple[str, ...]
     read: Callable[[Mapping[str, Any], Origin], DataRow]
+    takes: tuple[str, ...] = ()
 
 
 class RecordReader:
     """Reads the records of one file, counting those that hold nothing to learn.
 
-    Each record's format is told by its own keys: rows of several formats may stand in one file, of several kinds not. A
-    record that is nothing but text is a passage.
+    Each record's format is told by its own keys, over the whole file: rows of several formats may stand in one file, of
+    several kinds not. A record that is nothing but text is a passage.
+
+    Args:
+        file: its name, kept in every row's origin.
+        mapping: which column is which key, where a person said so; None to go by the keys as they are.
 
     Example:
         >>> reader = RecordReader("rows.json")
@@ -48,9 +59,11 @@ class RecordReader:
         'Hi'
     """
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, mapping: "ColumnMapping | None" = None) -> None:
         self._file = file
+        self._mapping = mapping
         self._left_out = LeftOut()
+        self._counts: Counter[Format] = Counter()
         self._first: tuple[Format, int] | None = None
         self.rows = 0
 
@@ -59,22 +72,31 @@ class RecordReader:
         """What was left out so far, and why."""
         return self._left_out.dropped
 
+    @property
+    def formats(self) -> tuple[FormatCount, ...]:
+        """The formats of the records so far, the most frequent first."""
+        return tuple(FormatCount(found.name, found.needs, rows) for found, rows in self._counts.most_common())
+
     def read(self, record: Any, row: int) -> DataRow | None:
         """One record as a row, or None when it is dropped and counted.
 
         Raises:
-            InvalidDataset: it is no object, has the keys of no format, is of another kind than the rows before, or has
-                a value of the wrong kind; names ``row``.
+            UnknownColumns: it has the keys of no format.
+            InvalidDataset: it is no object, is of another kind than the rows before, or has a value of the wrong kind;
+                names ``row``.
         """
         self.rows += 1
+        if self._mapping is not None:
+            record = self._mapping.apply(record, row)
         if isinstance(record, str):
             record = {"text": record}
         if not isinstance(record, dict):
             raise _not_an_object(record, row)
-        found = detect_format(frozenset(record))
+        found = format_of(record)
         if found is None:
             raise _unknown_keys(record, row)
         self._check_kind(found, row)
+        self._counts[found] += 1
         try:
             return found.read(record, Origin(file=self._file, row=row))
         except BadValue as error:
@@ -93,31 +115,60 @@ class RecordReader:
             raise invalid_row(row, what, Text("Put them into two files.", "请分成两个文件。"))
 
 
+def format_of(record: Mapping[str, Any]) -> Format | None:
+    """The format of a record: by the keys that hold something, or else by all; tables give every row every key."""
+    found = detect_format(frozenset(record))
+    if found is not None and all(record[key] is not None for key in found.needs):
+        return found
+    return detect_format(frozenset(key for key, value in record.items() if value is not None)) or found
+
+
 @lru_cache(maxsize=1024)
 def detect_format(keys: Collection[str]) -> Format | None:
     """The format that a record with these keys has; None for none of the known ones."""
     return next((each for each in FORMATS if all(key in keys for key in each.needs)), None)
 
 
-def invalid_row(row: int, what: Text, hint: Text = NOTHING) -> InvalidDataset:
-    """The error for one row, numbered from 1."""
-    return InvalidDataset(Text(f"Row {row}: {what.en}", f"第 {row} 行：{what.zh}"), hint, row=row)
-
-
 PAIR = ("chosen", "rejected")
+ASKED = ("input", "system", "history")
+TAG = "kto_tag"
 FORMATS = (
-    Format("query/retrieval_result/chosen/rejected", "preference", ("query", *PAIR), preferences.read_retrieved),
-    Format("prompt/chosen/rejected", "preference", ("prompt", *PAIR), preferences.read_prompted),
-    Format("Alpaca ranking", "preference", ("instruction", *PAIR), preferences.read_instructed),
-    Format("ShareGPT ranking", "preference", ("conversations", *PAIR), preferences.read_conversed),
-    Format("chosen/rejected", "preference", PAIR, preferences.read_implicit),
-    Format("Alpaca", "conversation", ("instruction", "output"), read_alpaca),
-    Format("messages", "conversation", ("messages",), read_turns("messages")),
-    Format("ShareGPT", "conversation", ("conversations",), read_turns("conversations")),
-    Format("prompt/completion", "conversation", ("prompt", "completion"), read_pair("prompt", "completion")),
-    Format("question/answer", "conversation", ("question", "answer"), read_pair("question", "answer")),
-    Format("query/pos/neg", "retrieval", ("query", "pos"), read_retrieval("query", "pos", "neg")),
-    Format("anchor/positive", "retrieval", ("anchor", "positive"), read_retrieval("anchor", "positive", "negative")),
+    Format(
+        "query/retrieval_result/chosen/rejected",
+        "preference",
+        ("query", *PAIR),
+        preferences.read_retrieved,
+        ("retrieval_result", "system"),
+    ),
+    Format("prompt/chosen/rejected", "preference", ("prompt", *PAIR), preferences.read_prompted, ("system",)),
+    Format("Alpaca ranking", "preference", ("instruction", *PAIR), preferences.read_instructed, ASKED),
+    Format("ShareGPT ranking", "preference", ("conversations", *PAIR), preferences.read_conversed, ("system",)),
+    Format("chosen/rejected", "preference", PAIR, preferences.read_implicit, ("system",)),
+    Format("KTO Alpaca", "conversation", ("instruction", "output", TAG), read_judged(read_alpaca, TAG), ASKED),
+    Format("KTO messages", "conversation", ("messages", TAG), read_judged(read_turns("messages"), TAG)),
+    Format("KTO ShareGPT", "conversation", ("conversations", TAG), read_judged(read_turns("conversations"), TAG)),
+    Format("Alpaca", "conversation", ("instruction", "output"), read_alpaca, ASKED),
+    Format("messages", "conversation", ("messages",), read_turns("messages"), ("system",)),
+    Format("ShareGPT", "conversation", ("conversations",), read_turns("conversations"), ("system",)),
+    Format(
+        "KTO",
+        "conversation",
+        ("prompt", "completion", "label"),
+        read_judged(read_pair("prompt", "completion"), "label"),
+        ("system",),
+    ),
+    Format(
+        "prompt/completion", "conversation", ("prompt", "completion"), read_pair("prompt", "completion"), ("system",)
+    ),
+    Format("question/answer", "conversation", ("question", "answer"), read_pair("question", "answer"), ("system",)),
+    Format("query/pos/neg", "retrieval", ("query", "pos"), read_retrieval("query", "pos", "neg"), ("neg",)),
+    Format(
+        "anchor/positive",
+        "retrieval",
+        ("anchor", "positive"),
+        read_retrieval("anchor", "positive", "negative"),
+        ("negative",),
+    ),
     Format("text", "passage", ("text",), read_text),
 )
 KNOWN = "; ".join(f"{each.name}: {', '.join(each.needs)}" for each in FORMATS)
@@ -130,14 +181,21 @@ def _not_an_object(record: Any, row: int) -> InvalidDataset:
 
 def _unknown_keys(record: Mapping[str, Any], row: int) -> InvalidDataset:
     keys = ", ".join(sorted(map(str, record))[:20]) or "—"
-    what = Text(f"its keys ({keys}) are those of no known format.", f"字段（{keys}）不属于任何已知格式。")
-    return invalid_row(row, what, _keys_hint())
+    return UnknownColumns(
+        Text(
+            f"Row {row}: its keys ({keys}) are those of no known format.",
+            f"第 {row} 行：字段（{keys}）不属于任何已知格式。",
+        ),
+        _keys_hint(),
+        row=row,
+    )
 
 
 def _keys_hint() -> Text:
     return Text(
-        f"Every row needs the keys of one format: {KNOWN}. Rename the keys, or remove the row.",
-        f"每一行都需要某一种格式的字段：{KNOWN}。请改字段名，或删除该行。",
+        f"Every row needs the keys of one format: {KNOWN}. Say which column is which, rename the keys, or remove the "
+        "row.",
+        f"每一行都需要某一种格式的字段：{KNOWN}。请指定各列的含义、修改字段名，或删除该行。",
     )
 
 

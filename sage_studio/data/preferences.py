@@ -3,6 +3,7 @@
 Knows how each is read as a prompt with a better and a worse answer. Knows nothing of files or rows.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from sage_studio.data.values import BadValue, NothingToLearn, Turns, check_chara
 from sage_studio.text import Text
 
 SAME_ANSWER = Text("chosen and rejected are the same", "chosen 与 rejected 相同")
+SPEAKER = re.compile(r"^(Human|Assistant):", re.MULTILINE)
 CONTEXT = "{query}\n\n{retrieved}"
 
 
@@ -42,14 +44,29 @@ def read_conversed(record: Mapping[str, Any], origin: Origin) -> Preference:
 
 
 def read_implicit(record: Mapping[str, Any], origin: Origin) -> Preference:
-    """TRL's two whole conversations; their common beginning is the prompt."""
-    chosen, rejected = (conversation(record[key], key) for key in ("chosen", "rejected"))
+    """TRL's two whole conversations, lists or Anthropic's ``Human:``/``Assistant:`` text; what they share is asked."""
+    chosen, rejected = (_turns(record[key], key) for key in ("chosen", "rejected"))
     if not chosen or not rejected or chosen[:-1] != rejected[:-1]:
         raise BadValue(
             "chosen and rejected must be the same conversation but for the last answer, or a prompt must be given.",
             "chosen 与 rejected 除最后的回答外必须是同一段对话，或另外给出 prompt。",
         )
-    return _preference([*system_of(record), *chosen[:-1]], record, origin)
+    answers = {"chosen": chosen[-1].content, "rejected": rejected[-1].content}
+    return _preference([*system_of(record), *chosen[:-1]], answers, origin)
+
+
+def _turns(value: Any, key: str) -> Turns:
+    if not isinstance(value, str):
+        return conversation(value, key)
+    _, *parts = SPEAKER.split(value.strip())
+    if not parts:
+        raise BadValue(
+            f"{key} is one text without a prompt: {shown(value)}", f"{key} 只是一段文本，缺少 prompt：{shown(value)}"
+        )
+    return [
+        Message("user" if who == "Human" else "assistant", said.strip())
+        for who, said in zip(parts[::2], parts[1::2], strict=True)
+    ]
 
 
 def _preference(prompt: Turns, record: Mapping[str, Any], origin: Origin) -> Preference:

@@ -181,6 +181,8 @@ class DatasetStore:
                 stats=stats,
                 commit=source.commit,
                 row_kind=writer.kind,
+                container=source.container,
+                formats=source.formats,
             )
             manifest = AS_JSON.dump_json(dataset, indent=1).decode()
             write_atomically(new / MANIFEST, manifest)

@@ -1,57 +1,69 @@
-"""A JSON or JSONL file that somebody brought, as a source of rows: streamed, whatever its size.
+"""A data file that somebody brought, as a source of rows: streamed, whatever its size.
 
-Knows which files can be taken. Knows nothing of how JSON is read (`records`) or what the keys of a row mean
-(`formats`). Nothing in a file is ever run.
+Knows which files can be taken. Knows nothing of how they are read (`files`) or what the keys of a row mean (`formats`).
+Nothing in a file is ever run.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from sage_studio.data.dataset import Dropped
+from sage_studio.data.dataset import Dropped, FormatCount
 from sage_studio.data.example import DataRow
+from sage_studio.data.files.content import MIB, Content
+from sage_studio.data.files.json_records import empty_file
+from sage_studio.data.files.kinds import kind_of
+from sage_studio.data.files.records import records_of
 from sage_studio.data.formats import RecordReader
-from sage_studio.data.records import empty_file, records_of
+from sage_studio.data.mapping import ColumnMapping
 from sage_studio.errors import InvalidDataset
 from sage_studio.text import Text
 
-MIB = 1 << 20
-
 
 class UploadSource:
-    """The rows of one file.
+    """The rows of one JSON, JSONL, CSV or Parquet file, gzipped or not.
 
     Args:
         path: the file.
-        max_bytes: refuse a larger one.
+        max_bytes: refuse a larger one, or one that unpacks to more.
         name: the dataset's name; the file's, without suffix, unless given.
+        mapping: which column is which key; None to go by the columns' names.
     """
 
     kind: Literal["upload"] = "upload"
     commit: str | None = None
 
-    def __init__(self, path: Path, max_bytes: int, name: str = "") -> None:
-        self._path = path
-        self._max_bytes = max_bytes
-        self._reader = RecordReader(path.name)
-        self.name = name or path.stem
+    def __init__(self, path: Path, max_bytes: int, name: str = "", mapping: ColumnMapping | None = None) -> None:
+        self._content = Content(path, max_bytes)
+        self._mapping = mapping
+        self._reader = RecordReader(path.name, mapping)
+        self.name = name or path.name.removesuffix(".gz").rpartition(".")[0] or path.name
         self.source = path.name
+        self.container = ""
 
     @property
     def dropped(self) -> tuple[Dropped, ...]:
         """What was left out so far; complete once `examples` is exhausted."""
         return self._reader.dropped
 
+    @property
+    def formats(self) -> tuple[FormatCount, ...]:
+        """The formats found so far."""
+        return self._reader.formats
+
     def examples(self) -> Iterator[DataRow]:
         """The usable rows, in order, in one pass over the file.
 
         Raises:
+            UnknownColumns: a row has the keys of no format.
             InvalidDataset: the file or a row of it cannot be used; a fault in a row names the row, counted from 1.
         """
-        check_file(self._path, self._max_bytes)
-        self._reader = RecordReader(self._path.name)
+        check_file(self._content.path, self._content.max_bytes)
+        kind = kind_of(self._content)
+        self.container = f"{kind}.gz" if self._content.is_packed else str(kind)
+        self._reader = RecordReader(self.source, self._mapping)
         usable = 0
-        for row, record in enumerate(records_of(self._path), 1):
+        for row, record in enumerate(records_of(self._content, kind), 1):
             example = self._reader.read(record, row)
             if example is not None:
                 usable += 1
@@ -67,8 +79,8 @@ class UploadSource:
         )
         return InvalidDataset(
             Text(
-                f"{self._path.name} has 0 usable rows of {rows}{f' ({why.en})' if why else ''}.",
-                f"{self._path.name} 共 {rows} 行，可用 0 行{f'（{why.zh}）' if why else ''}。",
+                f"{self.source} has 0 usable rows of {rows}{f' ({why.en})' if why else ''}.",
+                f"{self.source} 共 {rows} 行，可用 0 行{f'（{why.zh}）' if why else ''}。",
             ),
             Text("Fill in the questions and answers.", "请补全问题和回答。"),
         )
@@ -79,7 +91,7 @@ def check_file(path: Path, max_bytes: int) -> None:
     if path.is_dir():
         raise InvalidDataset(
             Text(f"{path} is a folder.", f"{path} 是文件夹。"),
-            Text("Give one JSON or JSONL file.", "请选择一个 JSON 或 JSONL 文件。"),
+            Text("Give one file.", "请选择一个文件。"),
         )
     if not path.is_file():
         raise InvalidDataset(
@@ -97,4 +109,4 @@ def check_file(path: Path, max_bytes: int) -> None:
             ),
         )
     if size == 0:
-        raise empty_file(path)
+        raise empty_file(path.name)

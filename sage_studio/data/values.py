@@ -16,6 +16,8 @@ ROLES: Mapping[str, Role] = {
     "human": "user",
     "assistant": "assistant",
     "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bot": "assistant",
     "model": "assistant",
 }
 Turns = list[Message]
@@ -71,7 +73,10 @@ def check_characters(texts: Iterable[str]) -> None:
         raise NothingToLearn(BROKEN_CHARACTERS) from error
 
 
-BROKEN_CHARACTERS = Text("half a character (a lone surrogate)", "含有残缺字符（孤立的代理项）")
+BROKEN_CHARACTERS = Text(
+    "half a character (a lone surrogate), or bytes that are not UTF-8",
+    "含有残缺字符（孤立的代理项），或不是 UTF-8 的字节",
+)
 
 
 def kind_of(value: Any) -> str:

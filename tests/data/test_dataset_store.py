@@ -11,7 +11,7 @@ import pytest
 
 from sage_studio.data import report as reporting
 from sage_studio.data import rows as storing
-from sage_studio.data.dataset import Dropped
+from sage_studio.data.dataset import Dropped, FormatCount
 from sage_studio.data.example import Example, Message, Origin, row_from_json
 from sage_studio.data.report import Report, histogram
 from sage_studio.data.store import DatasetStore, checked_name, slug_of
@@ -27,6 +27,8 @@ class Rows:
     kind = "upload"
     source = "rows.json"
     commit = None
+    container = "JSON"
+    formats = (FormatCount("question/answer", ("question", "answer"), 2),)
     dropped = (Dropped(Text("empty answer", "回答为空"), 2, ("3", "9")),)
 
     def __init__(self, *answers: str, name: str = "rows") -> None:

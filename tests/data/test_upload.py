@@ -53,10 +53,10 @@ BROKEN = {
     "an endless number in jsonl": (b'{"a": ' + b"9" * 5000 + b"}\n", 1, "too many digits"),
     "pickle": (b"\x80\x04\x95\x10\x00\x00", None, "a pickle file"),
     "zip": (b"PK\x03\x04aaaa", None, "a zip file"),
-    "gzip": (b"\x1f\x8b\x08aaaa", None, "a gzip file"),
+    "gzip": (b"\x1f\x8b\x08aaaa", None, "its gzip data break off"),
     "null bytes": (b'[{"a": "\x00"}]', None, "a binary file"),
-    "damaged utf-8": (DAMAGED, None, f"byte {DAMAGED.index(0xFF)} (line 2)"),
-    "half of utf-16": (json.dumps([ROW]).encode("utf-16") + b"\x00", None, "no known encoding"),
+    "damaged utf-8": (DAMAGED, None, "bytes that are not UTF-8: 1"),
+    "half of utf-16": (json.dumps([ROW]).encode("utf-16") + b"\x00", 1, "bytes that are not utf-16-le"),
     "no usable row": (b'[{"instruction": "a", "output": ""}]', None, "0 usable rows of 1 (empty answer: 1)"),
     "no row": (b"[]", None, "0 usable rows of 0"),
 }

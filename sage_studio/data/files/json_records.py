@@ -1,17 +1,20 @@
 """The records of a JSON array, of JSONL, or of JSON objects one after another: one at a time, whatever the file's size.
 
-Knows JSON and where in the file a fault is. Knows nothing of what a record means. The standard parser reads each record
-whole: it is in C, names the column of a fault and refuses endless nesting, which streaming parsers pay for in memory.
+Knows JSON and where in the file a fault is. Knows nothing of what a record means. Each record is read whole by a parser
+in C: orjson for the lines it takes, the standard one for all others, as that names the column of a fault.
 """
 
+import codecs
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
-from sage_studio.data.encoding import encoding_of
-from sage_studio.data.formats import invalid_row
+import orjson
+
+from sage_studio.data.faults import invalid_row
+from sage_studio.data.files.content import Content
+from sage_studio.data.files.encoding import encoding_of, text_of
 from sage_studio.errors import InvalidDataset
 from sage_studio.text import Text
 
@@ -22,31 +25,28 @@ LONGEST_TOKEN = 16
 """Characters of a number, a literal or an escape that the end of the text read so far may have cut."""
 
 
-def records_of(path: Path) -> Iterator[Any]:
-    """The records, in order; the content decides how it is read, not the name.
-
-    Raises:
-        InvalidDataset: broken JSON, naming row and line; a file that is not text, or that is blank.
-    """
-    with path.open(encoding=encoding_of(path)) as file:
+def json_records(content: Content) -> Iterator[Any]:
+    """The records, in order. Raises `InvalidDataset` for broken JSON, naming row and line."""
+    encoding = encoding_of(content)
+    with text_of(content, encoding) as file:
         while (first := file.readline(READ)) and first.isspace():
             pass
+        first = first.strip().removeprefix("\ufeff")
         if not first:
-            raise empty_file(path)
-        file.seek(0)
-        first = first.strip()
+            raise empty_file(content.name)
         if first[0] not in "[{":
             raise _broken(1, 1, f"the file begins with {first[:20]!r}, not with [ or {{")
         if first[0] == "{" and _is_one_row(first):
-            yield from _lines(file)
+            yield from _lines_of(content, encoding)
         else:
+            file.seek(0)
             yield from _values(_Ahead(file), is_array=first[0] == "[")
 
 
-def empty_file(path: Path) -> InvalidDataset:
+def empty_file(name: str) -> InvalidDataset:
     """The error for a file without content."""
     return InvalidDataset(
-        Text(f"{path.name} is empty.", f"{path.name} 是空文件。"),
+        Text(f"{name} is empty.", f"{name} 是空文件。"),
         Text("Give a JSON array of rows, or JSONL with one row a line.", "请提供 JSON 数组，或每行一条的 JSONL。"),
     )
 
@@ -60,21 +60,41 @@ def _is_one_row(line: str) -> bool:
     return True
 
 
-def _lines(file: TextIO) -> Iterator[Any]:
+def _lines_of(content: Content, encoding: str) -> Iterator[Any]:
+    """JSONL; UTF-8 goes to the parser as it lies on the disk."""
+    if not encoding.startswith("utf-8"):
+        with text_of(content, encoding) as text:
+            yield from _lines(text)
+        return
+    with content.open() as file:
+        file.read(len(codecs.BOM_UTF8) if encoding == "utf-8-sig" else 0)
+        yield from _lines(file)
+
+
+def _lines(file: TextIO | BinaryIO) -> Iterator[Any]:
     row = number = 0
     while line := file.readline(MAX_RECORD):
         number += 1
-        if line.isspace():
-            continue
-        row += 1
-        if len(line) == MAX_RECORD:
-            raise _broken(row, number, _too_long())
         try:
-            yield json.loads(line)
-        except json.JSONDecodeError as error:
-            raise _broken(row, number, f"{error.msg}, column {error.colno}") from error
-        except (RecursionError, ValueError) as error:
-            raise _broken(row, number, _limit(error)) from error
+            yield orjson.loads(line)
+            row += 1
+        except orjson.JSONDecodeError:
+            if line.isspace():
+                continue
+            row += 1
+            yield _slowly(line, row, number)
+
+
+def _slowly(line: str | bytes, row: int, number: int) -> Any:
+    """A line that orjson does not take: what else is JSON to Python, or the fault in words."""
+    if len(line) >= MAX_RECORD:
+        raise _broken(row, number, _too_long())
+    try:
+        return json.loads(line if isinstance(line, str) else line.decode("utf-8", errors="surrogateescape"))
+    except json.JSONDecodeError as error:
+        raise _broken(row, number, f"{error.msg}, column {error.colno}") from error
+    except (RecursionError, ValueError) as error:
+        raise _broken(row, number, _limit(error)) from error
 
 
 def _values(text: "_Ahead", is_array: bool) -> Iterator[Any]:

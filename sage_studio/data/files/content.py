@@ -1,0 +1,124 @@
+"""The bytes of a file, unpacked where it is gzipped, and never more of them than is allowed.
+
+Knows gzip and the limits. Knows nothing of what the bytes mean.
+"""
+
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+from sage_studio.errors import InvalidDataset
+from sage_studio.text import Text
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+GZIP = b"\x1f\x8b"
+MIB = 1 << 20
+CHUNK = 1 << 20
+RATIO = 200
+"""Text is packed to a third or a tenth; what unpacks to more than this many times its size was made to do harm."""
+UNSUSPECTED = 32 * MIB
+"""Anything may unpack to this much."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """A file's bytes; can be opened again and again.
+
+    Attributes:
+        path: the file.
+        max_bytes: most that is read of it, once unpacked.
+    """
+
+    path: Path
+    max_bytes: int
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return self.path.name
+
+    @cached_property
+    def is_packed(self) -> bool:
+        """Whether it is gzipped."""
+        with self.path.open("rb") as file:
+            return file.read(len(GZIP)) == GZIP
+
+    @property
+    def suffix(self) -> str:
+        """The name's last part in small letters, that of the file inside where it is packed; may be empty."""
+        path = self.path
+        return Path(path.stem if path.suffix.lower() == ".gz" else path.name).suffix.lower()
+
+    def open(self) -> BinaryIO:
+        """The bytes. Reading raises `InvalidDataset` where the packing is damaged or unpacks to too much."""
+        if not self.is_packed:
+            return self.path.open("rb", CHUNK)
+        return io.BufferedReader(_Unpacked(self), CHUNK)
+
+    def head(self, size: int) -> bytes:
+        """The first bytes."""
+        with self.open() as file:
+            return file.read(size)
+
+    def chunks(self) -> Iterator[bytes]:
+        """All bytes, in pieces."""
+        with self.open() as file:
+            while chunk := file.read(CHUNK):
+                yield chunk
+
+
+def unpacks_to_too_much(name: str, limit: int) -> InvalidDataset:
+    """The error for content that is larger than allowed once it is unpacked."""
+    return InvalidDataset(
+        Text(f"{name} unpacks to more than {limit // MIB} MiB.", f"{name} 解压后超过 {limit // MIB} MiB。"),
+        Text(
+            f"A file may hold SAGE_STUDIO_MAX_UPLOAD_MB once unpacked, and at most {RATIO} times its packed size.",
+            f"文件解压后不得超过 SAGE_STUDIO_MAX_UPLOAD_MB，且不得超过压缩大小的 {RATIO} 倍。",
+        ),
+    )
+
+
+class _Unpacked(io.RawIOBase):
+    """A gzipped file's content, counted."""
+
+    def __init__(self, content: Content) -> None:
+        super().__init__()
+        self._name = content.name
+        self._limit = min(content.max_bytes, max(UNSUSPECTED, RATIO * content.path.stat().st_size))
+        self._file = gzip.GzipFile(content.path, "rb")
+        self._read = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        try:
+            count = self._file.readinto(cast(bytearray, buffer))
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise _damaged(self._name, self._read) from error
+        self._read += count
+        if self._read > self._limit:
+            raise unpacks_to_too_much(self._name, self._limit)
+        return count
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
+
+
+def _damaged(name: str, read: int) -> InvalidDataset:
+    return InvalidDataset(
+        Text(
+            f"{name} is damaged: its gzip data break off or go wrong after {read:,} bytes of content.",
+            f"{name} 已损坏：gzip 数据在 {read:,} 字节内容之后中断或出错。",
+        ),
+        Text("Pack or download the file again.", "请重新压缩或重新下载该文件。"),
+    )

@@ -1,0 +1,144 @@
+"""What a file's bytes say about its text: whether it is one, and in which encoding.
+
+Knows byte order marks, UTF-8, UTF-16 and GB18030. Knows nothing of what the text means.
+"""
+
+import codecs
+import io
+from typing import TextIO
+
+from sage_studio.data.files.content import CHUNK, Content
+from sage_studio.errors import InvalidDataset
+from sage_studio.text import Text
+
+BOMS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+ERRORS = {"utf-8": "surrogateescape", "utf-8-sig": "surrogateescape", "gb18030": "strict"}
+"""Damaged UTF-8 is read on with half characters in place of bad bytes: the rows that hold them are left out by number,
+not the whole file for one of them. Other encodings have no such room: UTF-16 passes on the halves it has itself."""
+MOSTLY_FOREIGN, MOSTLY = 0.1, 0.02
+LOOKED_AT = 4096
+
+
+def text_of(content: Content, encoding: str, newline: str | None = None) -> TextIO:
+    """The file as text, in the encoding found by `encoding_of`. Reading UTF-16 may raise `UnicodeDecodeError`."""
+    errors = ERRORS.get(encoding, "surrogatepass")
+    return io.TextIOWrapper(content.open(), encoding, errors, newline=newline)
+
+
+def encoding_of(content: Content) -> str:
+    """The encoding of a text file: ``utf-8``, ``utf-8-sig``, one of ``utf-16`` or ``gb18030``.
+
+    The whole file is read once, in pieces: one Chinese character may stand only at its end.
+
+    Raises:
+        InvalidDataset: it is binary, or in no known encoding; names the line.
+    """
+    head = content.head(LOOKED_AT)
+    encoding = _marked(head)
+    if encoding is not None and encoding != "utf-8-sig":
+        return encoding
+    if b"\0" in head:
+        raise not_text(content, "binary")
+    wrong = _first_wrong_byte(content, "utf-8")
+    if wrong is None:
+        return encoding or "utf-8"
+    damaged = _around(content, wrong).decode("utf-8", errors="replace")
+    if not _has_few_bad(damaged, foreign=True) and not encoding and _first_wrong_byte(content, "gb18030") is None:
+        return "gb18030"
+    if _has_few_bad(damaged, foreign=False):
+        return encoding or "utf-8"
+    raise _undecodable(content, wrong)
+
+
+def sample_of(content: Content, size: int) -> str:
+    """The first bytes as text, whatever is wrong with them or with what follows. Raises `InvalidDataset` for binary."""
+    head = content.head(size)
+    encoding = _marked(head)
+    if encoding is None and b"\0" in head[:LOOKED_AT]:
+        raise not_text(content, "binary")
+    for tried in [encoding] if encoding else ["utf-8", "gb18030"]:
+        try:
+            return codecs.getincrementaldecoder(tried)().decode(head).removeprefix("\ufeff")
+        except UnicodeDecodeError:
+            continue
+    return head.decode(encoding or "utf-8", errors="replace").removeprefix("\ufeff")
+
+
+def not_text(content: Content, kind: str) -> InvalidDataset:
+    """The error for a file that is neither text nor of a kind that can be read."""
+    return InvalidDataset(
+        Text(f"{content.name} is a {kind} file.", f"{content.name} 是 {kind} 文件。"),
+        Text(
+            "Rows are read from JSON, JSONL, CSV and Parquet (each also .gz), documents from Markdown, HTML, TXT, PDF, "
+            "DOCX and a zip of them.",
+            "数据可用 JSON、JSONL、CSV、Parquet（均可为 .gz）；文档可用 Markdown、HTML、TXT、PDF、DOCX 及其 zip。",
+        ),
+    )
+
+
+def _marked(head: bytes) -> str | None:
+    """The encoding that the first bytes give away."""
+    return next((encoding for mark, encoding in BOMS if head.startswith(mark)), None) or _unmarked_utf16(head)
+
+
+def _unmarked_utf16(head: bytes) -> str | None:
+    """UTF-16 without a mark, by the NULs beside the ASCII characters that a data file begins with."""
+    begin = head[:8]
+    if len(begin) < 4 or begin.count(0) < len(begin) // 2:
+        return None
+    if not any(begin[0::2]):
+        return "utf-16-be"
+    return "utf-16-le" if not any(begin[1::2]) else None
+
+
+def _first_wrong_byte(content: Content, encoding: str) -> int | None:
+    decoder = codecs.getincrementaldecoder(encoding)()
+    done = 0
+    try:
+        for chunk in content.chunks():
+            pending = len(decoder.getstate()[0])
+            if pending or not chunk.isascii():
+                decoder.decode(chunk)
+            done += len(chunk)
+        pending = len(decoder.getstate()[0])
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        return done - pending + error.start
+    except InvalidDataset:  # damaged packing: said with its row when the rows are read
+        return None
+    return None
+
+
+def _has_few_bad(text: str, *, foreign: bool) -> bool:
+    """Whether few bytes of UTF-8 are bad: of the foreign ones (GB18030's hardly ever make valid UTF-8), or of all."""
+    of = sum(character > "\x7f" for character in text) if foreign else len(text)
+    return text.count("\ufffd") < (MOSTLY_FOREIGN if foreign else MOSTLY) * of
+
+
+def _around(content: Content, place: int) -> bytes:
+    with content.open() as file:
+        skip = max(0, place - CHUNK)
+        while skip:
+            skip -= len(file.read(min(skip, CHUNK)))
+        return file.read(2 * CHUNK)
+
+
+def _undecodable(content: Content, wrong: int) -> InvalidDataset:
+    line, left = 1, wrong
+    for chunk in content.chunks():
+        line += chunk.count(b"\n", 0, max(left, 0))
+        left -= len(chunk)
+    return InvalidDataset(
+        Text(
+            f"{content.name} is in no known encoding: byte {wrong} (line {line}) is not valid.",
+            f"{content.name} 的编码无法识别：第 {wrong} 字节（第 {line} 行）无效。",
+        ),
+        Text(
+            "Save the file as UTF-8; UTF-16 and GB18030 (GBK) are read too.",
+            "请将文件保存为 UTF-8；也支持 UTF-16 和 GB18030（GBK）。",
+        ),
+    )

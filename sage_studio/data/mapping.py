@@ -1,0 +1,105 @@
+"""Which column of a file is which key of a format, said by a person and remembered for files with the same columns.
+
+Knows mappings and where they are kept. Knows nothing of files or widgets.
+"""
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from time import time
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from sage_studio.data.faults import invalid_row
+from sage_studio.data.formats import FORMATS, Format
+from sage_studio.database import Database
+from sage_studio.errors import InvalidInput
+from sage_studio.text import Text
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS column_mappings (
+    columns_key TEXT PRIMARY KEY, mapping TEXT NOT NULL, used_at REAL NOT NULL
+);
+"""
+
+
+class ColumnMapping(BaseModel):
+    """A format and, for each of its keys that the file has, the column that holds it.
+
+    Example:
+        >>> mapping = ColumnMapping(format="Alpaca", columns={"instruction": "问", "output": "答"})
+        >>> mapping.apply({"问": "Why?", "答": "So.", "id": 7}, row=1)
+        {'instruction': 'Why?', 'output': 'So.'}
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: str = Field(description="Name of a known format: Alpaca, messages, query/pos/neg, …")
+    columns: dict[str, str] = Field(description="Key of the format -> column of the file")
+
+    def check(self) -> None:
+        """Raise `InvalidInput` unless the format is known, its needed keys are there, and no others."""
+        wanted = self._format()
+        keys = (*wanted.needs, *wanted.takes)
+        missing = [key for key in wanted.needs if not self.columns.get(key, "").strip()]
+        unknown = [key for key in self.columns if key not in keys]
+        if missing or unknown:
+            what = Text(
+                f"{self.format} needs {', '.join(missing)}." if missing else f"{self.format} has no {unknown[0]!r}.",
+                f"{self.format} 需要 {'、'.join(missing)}。" if missing else f"{self.format} 没有 {unknown[0]!r}。",
+            )
+            raise InvalidInput(what, Text(f"Its keys: {', '.join(keys)}.", f"可用的字段：{'、'.join(keys)}。"))
+
+    def apply(self, record: Any, row: int) -> dict[str, Any]:
+        """A record under the format's keys. Raises `InvalidDataset` where it is no object or lacks a needed column."""
+        if not isinstance(record, Mapping):
+            raise invalid_row(row, Text("it is no object with columns.", "该行不是带有列的对象。"))
+        needed = self._format().needs
+        for key, column in self.columns.items():
+            if key in needed and column not in record:
+                there = ", ".join(map(str, record))[:300]
+                raise invalid_row(
+                    row,
+                    Text(f"it has no column {column!r} for {key}.", f"缺少用作 {key} 的列 {column!r}。"),
+                    Text(f"Its columns: {there}.", f"该行的列：{there}。"),
+                )
+        return {key: record.get(column) for key, column in self.columns.items() if column}
+
+    def _format(self) -> Format:
+        found = next((each for each in FORMATS if each.name == self.format), None)
+        if found is None:
+            raise InvalidInput(
+                Text(f"There is no format {self.format!r}.", f"没有名为 {self.format!r} 的格式。"),
+                Text(
+                    f"Formats: {'; '.join(each.name for each in FORMATS)}.",
+                    f"可用的格式：{'；'.join(each.name for each in FORMATS)}。",
+                ),
+            )
+        return found
+
+
+class MappingBook:
+    """The mappings that were used, one for each set of columns."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        database.create(SCHEMA)
+
+    def remember(self, columns: Collection[str], mapping: ColumnMapping) -> None:
+        """Keep a mapping for files with these columns, in place of the one before."""
+        with self._database.transaction() as sql:
+            sql.execute(
+                "INSERT OR REPLACE INTO column_mappings VALUES (?, ?, ?)",
+                (_key(columns), mapping.model_dump_json(), time()),
+            )
+
+    def recall(self, columns: Collection[str]) -> ColumnMapping | None:
+        """The mapping last used for these columns, in any order; None for columns never mapped."""
+        query = "SELECT mapping FROM column_mappings WHERE columns_key = ?"
+        rows = self._database.rows(query, (_key(columns),))
+        return ColumnMapping.model_validate_json(rows[0]["mapping"]) if rows else None
+
+
+def _key(columns: Collection[str]) -> str:
+    return hashlib.sha256(json.dumps(sorted(set(columns))).encode()).hexdigest()
