@@ -83,7 +83,10 @@ DROPPED = {
     "no answer at all": ({"messages": [{"role": "user", "content": "a"}]}, "empty answer"),
     "no turns": ({"messages": []}, "empty answer"),
     "an answer first": ({"messages": [{"role": "assistant", "content": "a"}]}, "no question before the answer"),
-    "half a character": ({"instruction": "a", "output": "\ud83d"}, "half a character (a lone surrogate), or bytes that are not UTF-8"),
+    "half a character": (
+        {"instruction": "a", "output": "\ud83d"},
+        "half a character (a lone surrogate), or bytes that are not UTF-8",
+    ),
 }
 
 
