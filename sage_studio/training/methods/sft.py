@@ -3,39 +3,20 @@
 Knows how a recipe becomes a trainer. Knows nothing of how its outcome is reported.
 """
 
-import math
-import time
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from datasets import Dataset
 from transformers import PrinterCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
-from sage_studio.training import base_model, checkpoints, environment, health, rows, saving
+from sage_studio.training import base_model, environment, health, rows, saving
+from sage_studio.training.fitting import arguments_of, fit
 from sage_studio.training.progress import Phase
 from sage_studio.training.recipes import SFTRecipe
 from sage_studio.training.reporting import Reporter
 from sage_studio.training.run import Run
-from sage_studio.training.stopping import Stopped
-
-SAME = {
-    "num_train_epochs",
-    "per_device_train_batch_size",
-    "learning_rate",
-    "gradient_accumulation_steps",
-    "gradient_checkpointing",
-    "lr_scheduler_type",
-    "weight_decay",
-    "max_grad_norm",
-    "logging_steps",
-    "save_steps",
-    "save_total_limit",
-    "seed",
-}
-"""Fields of the recipe that the trainer knows under the same name."""
 
 
 class AnswerTrainer(SFTTrainer):  # type: ignore[misc]  # trl ships no types
@@ -91,7 +72,7 @@ def train(run: Run[SFTRecipe]) -> None:
     _introduce(run, model, encoded, dtype)
 
     trainer = _trainer(run, model, tokenizer, encoded, dtype)
-    _fit(run, trainer)
+    fit(run, trainer)
 
     run.progress.phase(Phase.SAVING)
     saving.save_model(run, trainer.model, tokenizer, base_model.published_type(run.job))
@@ -147,7 +128,7 @@ def _trainer(run: Run[SFTRecipe], model: Any, tokenizer: Any, encoded: rows.Enco
     reporter = Reporter(run)
     trainer = AnswerTrainer(
         model=model,
-        args=_arguments(run, run.recipe, len(encoded), dtype),
+        args=_arguments(run, len(encoded), dtype),
         train_dataset=Dataset.from_dict({"input_ids": encoded.input_ids, "labels": encoded.labels}),
         processing_class=tokenizer,
         callbacks=[reporter],
@@ -156,43 +137,10 @@ def _trainer(run: Run[SFTRecipe], model: Any, tokenizer: Any, encoded: rows.Enco
     return trainer
 
 
-def _arguments(run: Run[SFTRecipe], recipe: SFTRecipe, row_count: int, dtype: Any) -> SFTConfig:
+def _arguments(run: Run[SFTRecipe], row_count: int, dtype: Any) -> SFTConfig:
     return SFTConfig(
-        output_dir=str(run.checkpoints),
-        max_steps=recipe.max_steps or -1,
-        warmup_steps=int(steps_of(recipe, row_count) * recipe.warmup_ratio),
-        bf16=dtype == torch.bfloat16,
-        fp16=dtype == torch.float16,
-        use_cpu=not torch.cuda.is_available(),
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
-        dataloader_pin_memory=torch.cuda.is_available(),
         include_num_input_tokens_seen="non_padding",
-        logging_nan_inf_filter=False,
-        disable_tqdm=True,
-        report_to="none",
-        **recipe.model_dump(include=SAME),
+        **arguments_of(run, row_count, dtype),
     )
-
-
-def steps_of(recipe: SFTRecipe, row_count: int) -> int:
-    """Optimizer steps of a whole run."""
-    batches = math.ceil(row_count / recipe.per_device_train_batch_size)
-    by_epochs = math.ceil(recipe.num_train_epochs * math.ceil(batches / recipe.gradient_accumulation_steps))
-    return recipe.max_steps or by_epochs
-
-
-def _fit(run: Run[SFTRecipe], trainer: AnswerTrainer) -> None:
-    newest = checkpoints.newest_checkpoint(run.checkpoints) if run.job.resume else None
-    for path in checkpoints.remove_broken(run.checkpoints):
-        print(f"{path.name} was cut off while it was written, and is left out")
-    if newest is not None:
-        print(f"continuing from {newest.name}")
-    run.stop.wait()
-    run.progress.phase(Phase.TRAINING)
-    began = time.monotonic()
-    outcome = trainer.train(resume_from_checkpoint=str(newest) if newest else None)
-    run.tally.train_loss = outcome.training_loss
-    run.tally.details["train_seconds"] = round(time.monotonic() - began, 3)
-    if run.stop.requested and run.tally.steps < run.tally.total_steps:
-        raise Stopped
