@@ -21,16 +21,32 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a row came from. Line numbers count from 1; ``heading`` is the path of headings, outermost first."""
+    """Where a row came from. Line numbers count from 1; ``heading`` is the path of headings, outermost first.
+
+    Attributes:
+        dataset: the dataset of the studio that this row was taken from or made of, and ``dataset_row`` its row there.
+        made: how it differs from that row: ``edited``, ``paraphrase``, ``back_translation``, ``annotated``.
+    """
 
     file: str
     row: int | None = None
     heading: tuple[str, ...] = ()
     commit: str | None = None
+    dataset: str | None = None
+    dataset_row: int | None = None
+    made: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """What is known of it."""
-        values = {"file": self.file, "row": self.row, "heading": list(self.heading), "commit": self.commit}
+        values = {
+            "file": self.file,
+            "row": self.row,
+            "heading": list(self.heading),
+            "commit": self.commit,
+            "dataset": self.dataset,
+            "dataset_row": self.dataset_row,
+            "made": self.made,
+        }
         return {key: value for key, value in values.items() if value}
 
     @classmethod

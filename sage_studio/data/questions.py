@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from sage_studio.data.dataset import Dropped, LeftOut
 from sage_studio.data.documents import parse_markdown
 from sage_studio.data.example import Example, Message, Origin
+from sage_studio.data.quality.near import NearDuplicates
 from sage_studio.data.script import language_of_text, letters_in, prose_of
 from sage_studio.data.sizing import Part, is_short, parts_of
 from sage_studio.text import Text
@@ -20,6 +21,7 @@ FEW_LETTERS = 10
 
 EMPTY = Text("document without text", "文档没有正文")
 SHORT = Text("too short, and no section beside it to join", "内容过短，且没有可合并的相邻章节")
+ALIKE = Text("nearly the same answer as an earlier section", "与前面的章节内容几乎相同")
 REPEATED = Text("same answer as an earlier section", "与前面的章节内容完全相同")
 
 
@@ -49,7 +51,7 @@ def questions_from(documents: Iterable[tuple[str, str]], commit: str | None) -> 
         commit: of the documentation; kept in every row's origin.
     """
     left_out = LeftOut()
-    titled = list(_without_repeats(_titled(documents, left_out), left_out))
+    titled = _without_near_repeats(list(_without_repeats(_titled(documents, left_out), left_out)), left_out)
     examples = tuple(
         Example(
             prompt=(Message("user", question),),
@@ -83,6 +85,16 @@ def _without_repeats(titled: Iterable[Titled], left_out: LeftOut) -> Iterator[Ti
             continue
         seen.add(digest)
         yield each
+
+
+def _without_near_repeats(titled: list[Titled], left_out: LeftOut) -> list[Titled]:
+    with NearDuplicates() as near:
+        for each in titled:
+            near.add(each.answer)
+        repeats = {pair.second for pair in near.pairs()}
+    for at in sorted(repeats):
+        left_out.add(ALIKE, _place(titled[at].file, titled[at].part))
+    return [each for at, each in enumerate(titled) if at not in repeats]
 
 
 def _questions(titled: Sequence[Titled]) -> Iterator[str]:

@@ -4,7 +4,7 @@ Knows the row's shape, the chat template and what truncation does to a row. Know
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,25 @@ class Encoded:
     def answer_tokens(self) -> int:
         """Tokens that the loss falls on."""
         return sum(len(row) - row.count(IGNORED) for row in self.labels)
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """One row, whole: nothing is cut yet.
+
+    Attributes:
+        ids: all token ids.
+        known: how many of them, from the first on, the loss leaves out.
+        diverging: the template renders the prompt differently once an answer follows.
+    """
+
+    ids: list[int]
+    known: int
+    diverging: bool
+
+    def learned(self, max_length: int) -> int:
+        """Tokens that the loss falls on when the row is cut at ``max_length``; 0 for a row that is left out."""
+        return max(0, min(len(self.ids), max_length) - self.known)
 
 
 def read_rows(path: Path, limit: int = 0) -> list[dict[str, Any]]:
@@ -100,32 +119,48 @@ def encode(
     encoded = Encoded()
     for start in range(0, len(rows), CHUNK):
         chunk = rows[start : start + CHUNK]
-        prompts = [_render(tokenizer, row["prompt"], start + at, prompt=True) for at, row in enumerate(chunk, 1)]
-        wholes = [
-            _render(tokenizer, row["prompt"] + row["completion"], start + at, prompt=False)
-            for at, row in enumerate(chunk, 1)
-        ]
-        prompt_ids, whole_ids = _ids(tokenizer, prompts), _ids(tokenizer, wholes)
-        answers = [whole[len(prompt) :] for prompt, whole in zip(prompts, wholes, strict=True)]
-        for at, (before, ids) in enumerate(zip(prompt_ids, whole_ids, strict=True)):
-            if ids[: len(before)] != before and wholes[at].startswith(prompts[at]):
-                ids = before + _ids(tokenizer, [answers[at]])[0]  # a token spans the border; when chatting none can
-            _add(encoded, before, ids, max_length)
+        for tokens in encode_each(chunk, tokenizer, start + 1):
+            _add(encoded, tokens, max_length)
         on_rows(start + len(chunk))
     if not encoded:
         raise _all_masked(len(rows), max_length)
     return encoded
 
 
-def _add(encoded: Encoded, before: list[int], ids: list[int], max_length: int) -> None:
-    known = next((at for at, (a, b) in enumerate(zip(before, ids, strict=False)) if a != b), min(len(before), len(ids)))
-    if known >= min(len(ids), max_length):
+def encode_each(rows: list[dict[str, Any]], tokenizer: Any, first: int = 1) -> Iterator[Tokens]:
+    """Each row by itself, uncut; all of them are tokenized together, so give some hundred at a time.
+
+    Args:
+        rows: conversational ``prompt`` and ``completion``.
+        tokenizer: transformers', or a `sage_studio.training.tokenizing.ChatTokenizer`.
+        first: number of the first of them, for messages.
+
+    Raises:
+        InvalidDataset: the template refuses a row.
+    """
+    prompts = [_render(tokenizer, row["prompt"], at, prompt=True) for at, row in enumerate(rows, first)]
+    wholes = [
+        _render(tokenizer, row["prompt"] + row["completion"], at, prompt=False) for at, row in enumerate(rows, first)
+    ]
+    for prompt, whole, before, ids in zip(
+        prompts, wholes, _ids(tokenizer, prompts), _ids(tokenizer, wholes), strict=True
+    ):
+        if ids[: len(before)] != before and whole.startswith(prompt):
+            # a token spans the border; when chatting none can
+            ids = before + _ids(tokenizer, [whole[len(prompt) :]])[0]
+        known = next((at for at, (a, b) in enumerate(zip(before, ids, strict=False)) if a != b), None)
+        known = min(len(before), len(ids)) if known is None else known
+        yield Tokens(ids, known, diverging=known < len(before))
+
+
+def _add(encoded: Encoded, tokens: Tokens, max_length: int) -> None:
+    if not tokens.learned(max_length):
         encoded.dropped += 1
         return
-    encoded.diverging += known < len(before)
-    encoded.truncated += len(ids) > max_length
-    encoded.input_ids.append(ids[:max_length])
-    encoded.labels.append([IGNORED] * known + ids[known:max_length])
+    encoded.diverging += tokens.diverging
+    encoded.truncated += len(tokens.ids) > max_length
+    encoded.input_ids.append(tokens.ids[:max_length])
+    encoded.labels.append([IGNORED] * tokens.known + tokens.ids[tokens.known : max_length])
 
 
 def _ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:

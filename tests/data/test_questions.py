@@ -7,6 +7,7 @@ from sage_studio.data.questions import questions_from
 from sage_studio.data.sizing import MAX_CHARS, parts_of
 
 LONG = "This sentence has enough letters to be worth a row of its own in the dataset. "
+OTHER = "Another paragraph altogether, which tells of windows, sinks and sources in words used nowhere else here. "
 CHINESE = "这一节介绍如何安装和配置框架，内容足够长，可以单独成为一行训练数据，不需要合并。"
 
 
@@ -19,7 +20,7 @@ def answers(*documents):
 
 
 def test_the_question_names_the_path_in_the_language_of_the_section():
-    assert asked(("a.md", f"# SAGE\n\n{LONG}\n\n## 安装\n\n{CHINESE}\n\n## Use\n\n{LONG * 2}")) == [
+    assert asked(("a.md", f"# SAGE\n\n{LONG}\n\n## 安装\n\n{CHINESE}\n\n## Use\n\n{OTHER}")) == [
         "Explain SAGE in the SAGE framework.",
         "请介绍 SAGE 框架中关于 SAGE › 安装 的内容",
         "Explain SAGE › Use in the SAGE framework.",
@@ -40,16 +41,27 @@ def test_every_row_has_file_heading_line_and_commit():
 
 
 def test_equal_paths_are_told_apart_by_file_and_then_by_line():
-    first, second = f"# A\n\n{LONG}", f"# A\n\n{LONG * 2}"
+    first, second = f"# A\n\n{LONG}", f"# A\n\n{OTHER}"
     assert asked(("x.md", first), ("y.md", second)) == [
         "Explain A in the SAGE framework (x.md).",
         "Explain A in the SAGE framework (y.md).",
     ]
-    twice = f"# A\n\n## B\n\n{LONG * 3}\n\n## B\n\n{LONG * 4}"
+    twice = f"# A\n\n## B\n\n{LONG}\n\n## B\n\n{OTHER}"
     assert asked(("z.md", twice)) == [
         "Explain A › B in the SAGE framework (z.md:3).",
         "Explain A › B in the SAGE framework (z.md:7).",
     ]
+
+
+def test_nearly_the_same_answer_is_kept_once_and_counted():
+    words = " ".join(f"word{number}" for number in range(60))
+    changed = words.replace("word59", "other")
+    found = questions_from(
+        [("x.md", f"# A\n\n{words}"), ("y.md", f"# B\n\n{changed}"), ("z.md", f"# C\n\n{OTHER}")], None
+    )
+    assert [example.origin.file for example in found.examples] == ["x.md", "z.md"]
+    assert [(each.count, each.rows) for each in found.dropped] == [(1, ("y.md:1 B",))]
+    assert "nearly" in found.dropped[0].reason.en
 
 
 def test_the_same_answer_is_kept_once_and_counted():
@@ -59,9 +71,9 @@ def test_the_same_answer_is_kept_once_and_counted():
 
 
 def test_short_sections_join_their_parent_and_short_introductions_the_next():
-    assert answers(("a.md", f"# A\n\n{LONG}\n\n## B\n\nShort.\n\n## C\n\n{LONG}")) == [
+    assert answers(("a.md", f"# A\n\n{LONG}\n\n## B\n\nShort.\n\n## C\n\n{OTHER}")) == [
         f"{LONG.strip()}\n\n## B\n\nShort.",
-        LONG.strip(),
+        OTHER.strip(),
     ]
     assert answers(("a.md", f"# A\n\nIntro.\n\n## B\n\n{LONG}")) == [f"Intro.\n\n{LONG.strip()}"]
 

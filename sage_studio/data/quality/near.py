@@ -1,0 +1,166 @@
+"""Texts that are nearly the same, by MinHash: signatures from `rensa`, candidates from bands that agree.
+
+Knows shingles and signatures. Knows nothing of rows or datasets. The signatures lie in a file that is mapped, 512 bytes
+a text, so memory does not grow with the number of texts by more than some 20 bytes each.
+
+Broder, "On the resemblance and containment of documents" (1997); Leskovec, Rajaraman and Ullman, "Mining of Massive
+Datasets", chapter 3 (bands).
+"""
+
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+HAN = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+UNIT = re.compile(rf"[{HAN}]|[^\W{HAN}]+")
+SHINGLE = 4
+PERMUTATIONS, BANDS = 128, 16
+BATCH = 1000
+SEED = 42
+ALIKE = 0.8
+"""Share of shingles in common from which two texts count as nearly the same."""
+
+
+class Pair(NamedTuple):
+    """Two texts by the order in which they were added, from 0; ``first`` came before ``second``."""
+
+    first: int
+    second: int
+    similarity: float
+
+
+class NearDuplicates:
+    """Takes texts in and finds those alike.
+
+    Args:
+        folder: for the file of signatures, which is gone when the object is closed; the system's own without it.
+
+    Example:
+        >>> with NearDuplicates() as near:
+        ...     for text in ("one two three four five", "窗口按时间分组记录", "one  two, three FOUR five."):
+        ...         near.add(text)
+        ...     print([tuple(pair) for pair in near.pairs()])
+        [(0, 2, 1.0)]
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._file = tempfile.TemporaryFile(dir=folder, prefix=".signatures-")  # noqa: SIM115 - closed by __exit__
+        self._waiting: list[list[str]] = []
+        self.count = 0
+
+    def add(self, text: str) -> None:
+        """Take one text in."""
+        self._waiting.append(shingles(text))
+        self.count += 1
+        if len(self._waiting) == BATCH:
+            self._sign()
+
+    def pairs(self, alike: float = ALIKE) -> Iterator[Pair]:
+        """Each text that is like an earlier one, once, with the earlier one most like it among its candidates."""
+        return _best(self._candidates(None, alike))
+
+    def pairs_across(self, border: int, alike: float = ALIKE) -> Iterator[Pair]:
+        """Each text from number ``border`` on that is like one before ``border``, once."""
+        return _best(self._candidates(border, alike))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def _sign(self) -> None:
+        import numpy as np
+        from rensa import RMinHash
+
+        if self._waiting:
+            digests = RMinHash.digests_from_token_sets(self._waiting, PERMUTATIONS, SEED)
+            self._file.write(np.asarray(digests, dtype=np.uint32).tobytes())
+            self._waiting = []
+
+    def _candidates(self, border: int | None, alike: float) -> Iterator[Pair]:
+        """Texts that agree in a whole band, each with the first of its bucket and with its neighbour there."""
+        import numpy as np
+
+        self._sign()
+        self._file.flush()
+        if self.count < 2:
+            return
+        signatures = np.memmap(self._file, dtype=np.uint32, mode="r", shape=(self.count, PERMUTATIONS))
+        width = PERMUTATIONS // BANDS
+        for band in range(BANDS):
+            bucket = _hashed(signatures[:, band * width : (band + 1) * width])
+            order = np.argsort(bucket, kind="stable")
+            for first, second in _neighbours(order, bucket[order]):
+                apart = first != second if border is None else (first < border) & (second >= border)
+                yield from _alike(signatures, first[apart], second[apart], alike)
+
+
+def shingles(text: str) -> list[str]:
+    """Runs of `SHINGLE` units in lower case; a unit is a word or, in Chinese, which has no blanks, a character.
+
+    Example:
+        >>> shingles("The Window groups records, 窗口")
+        ['the window groups records', 'window groups records 窗', 'groups records 窗 口']
+    """
+    units = UNIT.findall(text.lower())
+    return [" ".join(units[at : at + SHINGLE]) for at in range(max(1, len(units) - SHINGLE + 1))]
+
+
+def resemblance(one: str, other: str, size: int = 3) -> float:
+    """Share of character runs of ``size`` in common, 0 to 1, exactly; for two short texts."""
+    left, right = (_runs(" ".join(UNIT.findall(text.lower())), size) for text in (one, other))
+    return len(left & right) / len(left | right) if left | right else 1.0
+
+
+def _runs(text: str, size: int) -> set[str]:
+    return {text[at : at + size] for at in range(max(1, len(text) - size + 1))} if text else set()
+
+
+def _best(pairs: Iterator[Pair]) -> Iterator[Pair]:
+    best: dict[int, Pair] = {}
+    for pair in pairs:
+        known = best.get(pair.second)
+        if known is None or pair.similarity > known.similarity:
+            best[pair.second] = pair
+    yield from (best[second] for second in sorted(best))
+
+
+def _alike(
+    signatures: "NDArray[np.uint32]", first: "NDArray[Any]", second: "NDArray[Any]", alike: float
+) -> Iterator[Pair]:
+    for begin in range(0, len(first), BATCH):
+        one, other = first[begin : begin + BATCH], second[begin : begin + BATCH]
+        similar = (signatures[one] == signatures[other]).mean(axis=1)
+        for at in (similar >= alike).nonzero()[0]:
+            yield Pair(int(one[at]), int(other[at]), round(float(similar[at]), 3))
+
+
+def _hashed(part: "NDArray[np.uint32]") -> "NDArray[np.uint64]":
+    """One 64-bit number a row; unlike rows may share one, and are told apart by their whole signatures."""
+    import numpy as np
+
+    mixed = np.zeros(len(part), dtype=np.uint64)
+    for column in range(part.shape[1]):
+        mixed = (mixed ^ part[:, column]) * np.uint64(0x9E3779B97F4A7C15)
+        mixed ^= mixed >> np.uint64(29)
+    return mixed
+
+
+def _neighbours(order: "NDArray[Any]", keys: "NDArray[Any]") -> Iterator[Sequence[Any]]:
+    """(first of the bucket, member) and (member before, member), as two pairs of arrays of text numbers."""
+    import numpy as np
+
+    same = np.flatnonzero(keys[1:] == keys[:-1]) + 1
+    starts = np.maximum.accumulate(np.where(np.r_[True, keys[1:] != keys[:-1]], np.arange(len(keys)), 0))
+    yield order[starts[same]], order[same]
+    yield order[same - 1], order[same]
