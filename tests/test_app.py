@@ -70,28 +70,3 @@ def test_no_login_on_loopback():
 def test_half_a_login_is_refused(auth):
     with pytest.raises(Conflict, match="user:password"):
         app.credentials(load_settings(auth=auth))
-
-
-def test_two_studios_do_not_share_a_home(settings):
-    from sage_studio.studio import Studio
-
-    first = Studio(settings)
-    first.start()
-    try:
-        second = subprocess.run(
-            [
-                sys.executable,
-                "-c",
-                "import app; from sage_studio.settings import load_settings\n"
-                "from sage_studio.studio import Studio\nStudio(load_settings()).start()",
-            ],
-            cwd=PROJECT,
-            env={**os.environ, "SAGE_STUDIO_HOME": str(settings.home)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert second.returncode != 0
-        assert "Another studio already works in" in second.stderr
-    finally:
-        first.close()
