@@ -41,7 +41,8 @@ def explain(recipe: type[BaseModel], error: ErrorDetails) -> InvalidRecipe:
     if not field:
         reason = str(context.get("error", error["msg"]))
         return InvalidRecipe(
-            Text(f"The recipe does not fit together: {reason}.", f"训练配置自相矛盾：{WHOLE.get(reason, reason)}。")
+            Text(f"The recipe does not fit together: {reason}.", f"训练配置自相矛盾：{WHOLE.get(reason, reason)}。"),
+            Text("Change one of these fields.", "请修改其中一个字段。"),
         )
     said = Text(rule.en.format(**context), rule.zh.format(**context)) if rule else Text(error["msg"], error["msg"])
     value = "" if error["type"] == "missing" else f" = {error['input']!r}"

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from test_bad_input import refuse
+from refusing import refuse
 from waiting import wait_until
 
 from sage_studio.comparison import compare

@@ -1,7 +1,7 @@
 """``GET /api/metrics``, and what can be done with a model on the list: unload, forget, never the current one."""
 
 import pytest
-from test_bad_input import refuse
+from refusing import refuse
 from waiting import wait_until
 
 from sage_studio.errors import Conflict, NotFound
