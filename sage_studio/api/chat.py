@@ -3,14 +3,15 @@
 import json
 from collections.abc import Iterator
 from itertools import chain
-from typing import Literal
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from sage_studio.api.guard import language
+from sage_studio.api.guard import language, own_error
 from sage_studio.comparison import Piece
+from sage_studio.errors import StudioError
 from sage_studio.serving.types import ChatChunk, ChatMessage
 from sage_studio.studio import Studio
 from sage_studio.text import Language
@@ -98,13 +99,16 @@ def routes(studio: Studio) -> APIRouter:
     _add_comparing(router, studio)
 
     @router.post("/chat", response_model=ChatResponse)
-    def chat(body: ChatRequest) -> ChatResponse | StreamingResponse:
-        """Ask the current model. With ``stream``, the answer comes as server-sent events ``{text, model, done}``."""
+    def chat(request: Request, body: ChatRequest) -> ChatResponse | StreamingResponse:
+        """Ask the current model. With ``stream``, the answer comes as server-sent events ``{text, model, done}``.
+
+        If the engine breaks off, the last event holds ``error`` with code, message and hint.
+        """
         chunks = studio.chat(body.messages(), model=body.model, **body.sampling())
         if not body.stream:
             return whole(chunks)
         first = next(chunks)  # a fault before the first word is answered with its own status
-        return StreamingResponse(_events(first, chunks), media_type="text/event-stream")
+        return StreamingResponse(_events(first, chunks, language(request)), media_type="text/event-stream")
 
     return router
 
@@ -146,13 +150,19 @@ def whole(chunks: Iterator[ChatChunk]) -> ChatResponse:
     )
 
 
-def _events(first: ChatChunk, rest: Iterator[ChatChunk]) -> Iterator[str]:
-    for chunk in chain((first,), rest):
-        data = {"text": chunk.text, "model": chunk.model, "done": chunk.done}
-        yield f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
+def _events(first: ChatChunk, rest: Iterator[ChatChunk], spoken: Language) -> Iterator[str]:
+    try:
+        for chunk in chain((first,), rest):
+            yield _event({"text": chunk.text, "model": chunk.model, "done": chunk.done})
+    except StudioError as error:  # the status is sent already
+        yield _event({"text": "", "model": first.model, "done": False, "error": own_error(error, spoken)})
+
+
+def _event(data: dict[str, Any]) -> str:
+    return f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
 
 
 def _columns(pieces: Iterator[Piece], spoken: Language) -> Iterator[str]:
     for piece in pieces:
         view = ReplyView.of(piece.reply, spoken).model_dump(exclude={"response"})
-        yield f"data: {json.dumps({'column': piece.column, 'text': piece.text, **view}, ensure_ascii=False)}\n\n"
+        yield _event({"column": piece.column, "text": piece.text, **view})

@@ -67,8 +67,7 @@ def studio_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, StudioError)
     if _speaks_openai(request):
         return JSONResponse(openai_error(error, language(request)), status_code=error.status)
-    detail = _detail(error.code, error.message, error.hint, language(request))
-    return JSONResponse({"detail": detail}, status_code=error.status)
+    return JSONResponse({"detail": own_error(error, language(request))}, status_code=error.status)
 
 
 def validation_error(request: Request, error: Exception) -> Response:
@@ -82,6 +81,11 @@ def validation_error(request: Request, error: Exception) -> Response:
     if _speaks_openai(request):
         return JSONResponse(openai_error(InvalidInput(message, hint), language(request)), status_code=422)
     return JSONResponse({"detail": _detail(InvalidInput.code, message, hint, language(request))}, status_code=422)
+
+
+def own_error(error: StudioError, spoken: Language) -> dict[str, str]:
+    """An error in the shape of the studio's own routes."""
+    return _detail(error.code, error.message, error.hint, spoken)
 
 
 def openai_error(error: StudioError, spoken: Language) -> dict[str, dict[str, str | None]]:

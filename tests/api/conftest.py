@@ -36,14 +36,18 @@ def client(studio: Studio) -> Iterator[TestClient]:
 
 @pytest.fixture
 def answering(studio: Studio, tmp_path: Path) -> Studio:
-    """The studio with a fake engine: ``small`` is its base and current, ``tuned`` and ``other`` are adapters on it."""
+    """The studio with a fake engine: ``small`` is its base and current, ``tuned`` and ``other`` are adapters on it.
+
+    A base whose folder is called ``faulty`` does not start.
+    """
     base = tmp_path / "bases" / "small"
     base.mkdir(parents=True)
     (base / "config.json").write_text("{}")
 
     def make(model, port):
         command = [sys.executable, "-S", str(FAKE), "--model", model.location, "--served-model-name", model.name]
-        return Launch([*command, "--port", str(port), "--journal", str(tmp_path / "journal.jsonl")], {})
+        command += ["--port", str(port), "--journal", str(tmp_path / "journal.jsonl"), "--fail", "faulty"]
+        return Launch(command, {})
 
     studio.registry.configure(
         studio.settings, studio.database, lambda: EngineChoice("vllm", make, 64, lambda rank: max(16, rank))
