@@ -7,7 +7,6 @@ guard, fails with it, or if a text is not found exactly once.
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -131,7 +131,7 @@ def check(copy: Path, guard: Guard, before: Outcome) -> list[tuple[str, ...]]:
 
 
 def run_tests(copy: Path, tests: Sequence[str]) -> Outcome:
-    """Run some tests in the copy, in a session of their own: nothing that they start outlives them."""
+    """Run some tests in the copy. Nothing that they start outlives them, even where the guard gone was what ends it."""
     report = copy.parent / "report.xml"
     report.unlink(missing_ok=True)
     command = [
@@ -146,12 +146,11 @@ def run_tests(copy: Path, tests: Sequence[str]) -> Outcome:
     ]
     env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     child = subprocess.Popen(
-        command, cwd=copy, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        command, cwd=copy, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     with suppress(subprocess.TimeoutExpired):
         child.wait(SECONDS)
-    with suppress(ProcessLookupError):
-        os.killpg(child.pid, signal.SIGKILL)
+    _end_all(copy)
     child.wait()
     return _read(report) if report.exists() else Outcome()
 
@@ -160,6 +159,15 @@ def _guard(bad: str, row: Mapping[str, Any]) -> Guard:
     cuts = tuple(Cut(each["file"], each["guard"], each["without"]) for each in (row, *row.get("also", ())))
     tests = row["fails"] if isinstance(row["fails"], list) else [row["fails"]]
     return Guard(bad, cuts, tuple(f"tests/{test}" for test in tests))
+
+
+def _end_all(copy: Path) -> None:
+    """End every process that works in the copy or was started from it."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            named = any(str(copy.parent) in part for part in process.cmdline())
+            if process.pid != os.getpid() and (named or Path(process.cwd()).is_relative_to(copy.parent)):
+                process.kill()
 
 
 def _read(report: Path) -> Outcome:

@@ -1,15 +1,15 @@
 """The chat routes: one answer, or several models' answers side by side, whole or streamed. Knows nothing of engines."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import chain
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request
-from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from sage_studio.api.guard import language, own_error
+from sage_studio.api.stream import EventStream
 from sage_studio.comparison import Piece
 from sage_studio.errors import StudioError
 from sage_studio.serving.types import ChatChunk, ChatMessage
@@ -99,7 +99,7 @@ def routes(studio: Studio) -> APIRouter:
     _add_comparing(router, studio)
 
     @router.post("/chat", response_model=ChatResponse)
-    def chat(request: Request, body: ChatRequest) -> ChatResponse | StreamingResponse:
+    def chat(request: Request, body: ChatRequest) -> ChatResponse | EventStream:
         """Ask the current model. With ``stream``, the answer comes as server-sent events ``{text, model, done}``.
 
         If the engine breaks off, the last event holds ``error`` with code, message and hint.
@@ -108,14 +108,14 @@ def routes(studio: Studio) -> APIRouter:
         if not body.stream:
             return whole(chunks)
         first = next(chunks)  # a fault before the first word is answered with its own status
-        return StreamingResponse(_events(first, chunks, language(request)), media_type="text/event-stream")
+        return EventStream(_events(first, chunks, language(request)))
 
     return router
 
 
 def _add_comparing(router: APIRouter, studio: Studio) -> None:
     @router.post("/compare", response_model=CompareResponse)
-    def compare(request: Request, body: CompareRequest) -> CompareResponse | StreamingResponse:
+    def compare(request: Request, body: CompareRequest) -> CompareResponse | EventStream:
         """Ask two to four models the same. One that cannot answer says why in its ``error``; the others go on.
 
         With ``stream``, server-sent events ``{column, text, …the answer's figures}`` come as the models speak.
@@ -123,7 +123,7 @@ def _add_comparing(router: APIRouter, studio: Studio) -> None:
         pieces = studio.compare(body.messages(), body.models, **body.sampling())
         spoken = language(request)
         if body.stream:
-            return StreamingResponse(_columns(pieces, spoken), media_type="text/event-stream")
+            return EventStream(_columns(pieces, spoken))
         replies = {piece.column: piece.reply for piece in pieces}
         return CompareResponse(answers=[ReplyView.of(replies[column], spoken) for column in sorted(replies)])
 
@@ -150,7 +150,7 @@ def whole(chunks: Iterator[ChatChunk]) -> ChatResponse:
     )
 
 
-def _events(first: ChatChunk, rest: Iterator[ChatChunk], spoken: Language) -> Iterator[str]:
+def _events(first: ChatChunk, rest: Iterator[ChatChunk], spoken: Language) -> Generator[str, None, None]:
     try:
         for chunk in chain((first,), rest):
             yield _event({"text": chunk.text, "model": chunk.model, "done": chunk.done})
@@ -162,7 +162,7 @@ def _event(data: dict[str, Any]) -> str:
     return f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
 
 
-def _columns(pieces: Iterator[Piece], spoken: Language) -> Iterator[str]:
+def _columns(pieces: Iterator[Piece], spoken: Language) -> Generator[str, None, None]:
     for piece in pieces:
         view = ReplyView.of(piece.reply, spoken).model_dump(exclude={"response"})
         yield _event({"column": piece.column, "text": piece.text, **view})

@@ -7,15 +7,15 @@ there are and their bounds is for the registry to say.
 import json
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import chain
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request
-from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from sage_studio.api.guard import language, openai_error
+from sage_studio.api.stream import EventStream
 from sage_studio.errors import InvalidInput, StudioError
 from sage_studio.serving.types import ChatChunk, ChatMessage
 from sage_studio.studio import Studio
@@ -103,7 +103,7 @@ def routes(studio: Studio) -> APIRouter:
         return {"object": "list", "data": shown}
 
     @router.post("/chat/completions", response_model=None)
-    def complete(request: Request, body: Completion) -> dict[str, Any] | StreamingResponse:
+    def complete(request: Request, body: Completion) -> dict[str, Any] | EventStream:
         """Answer as the OpenAI protocol has it: from the model named if it is registered, else from the current one."""
         known = any(model.name == body.model for model in studio.list_models())
         messages = [message.plain() for message in body.messages]
@@ -114,8 +114,7 @@ def routes(studio: Studio) -> APIRouter:
             return _whole(chunks)
         first = next(chunks)  # a fault before the first word is answered with its own status
         usage = body.stream_options is not None and body.stream_options.include_usage
-        events = _events(first, chunks, usage, language(request))
-        return StreamingResponse(events, media_type="text/event-stream")
+        return EventStream(_events(first, chunks, usage, language(request)))
 
     return router
 
@@ -132,7 +131,9 @@ def _whole(chunks: Iterator[ChatChunk]) -> dict[str, Any]:
     return {**_head(last.model, "chat.completion"), "choices": [choice], "usage": _usage(last)}
 
 
-def _events(first: ChatChunk, rest: Iterator[ChatChunk], with_usage: bool, spoken: Language) -> Iterator[str]:
+def _events(
+    first: ChatChunk, rest: Iterator[ChatChunk], with_usage: bool, spoken: Language
+) -> Generator[str, None, None]:
     head = _head(first.model, "chat.completion.chunk")
     yield _event({**head, "choices": [_choice({"role": "assistant", "content": ""})]})
     try:

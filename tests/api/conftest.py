@@ -1,5 +1,6 @@
 """A studio behind its REST routes."""
 
+import gc
 import sys
 import threading
 from collections.abc import Iterator
@@ -81,3 +82,11 @@ def address(answering: Studio) -> Iterator[str]:
     yield f"http://127.0.0.1:{port}"
     server.should_exit = True
     thread.join(20)
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """What ends, ends by itself, not because garbage happened to be collected."""
+    gc.disable()
+    yield
+    gc.enable()
