@@ -25,6 +25,7 @@ TABLE = PROJECT / "tests" / "guards"
 SECONDS = 240
 """For one run of pytest; a test that hangs without its guard proves nothing."""
 BATCH = 40
+OPTIONS = ("-q", "-p", "no:cacheprovider", "--continue-on-collection-errors")
 SHOWN = 90
 
 
@@ -134,16 +135,7 @@ def run_tests(copy: Path, tests: Sequence[str]) -> Outcome:
     """Run some tests in the copy. Nothing that they start outlives them, even where the guard gone was what ends it."""
     report = copy.parent / "report.xml"
     report.unlink(missing_ok=True)
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        f"--junitxml={report}",
-        *sorted(set(tests)),
-    ]
+    command = [sys.executable, "-m", "pytest", *OPTIONS, f"--junitxml={report}", *sorted(set(tests))]
     env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     child = subprocess.Popen(
         command, cwd=copy, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -11,7 +11,7 @@ from waiting import wait_until
 
 from sage_studio.tasks.task import TaskStatus
 from sage_studio.training.progress import Job
-from sage_studio.training.recipe import SFTRecipe
+from sage_studio.training.recipes import SFTRecipe
 
 QUEUED, COMPLETED = TaskStatus.QUEUED, TaskStatus.COMPLETED
 

@@ -1,11 +1,11 @@
-"""The parts of the fallback engine that need no model."""
+"""The parts of the fallback engine that need no real model."""
 
 import asyncio
 
 import pytest
 
 from sage_studio.serving.client import METRIC
-from sage_studio.serving.fallback_protocol import Figures, cut_at
+from sage_studio.serving.fallback_protocol import ChatRequest, Figures, cut_at
 
 
 @pytest.mark.parametrize(
@@ -37,3 +37,37 @@ def test_figures_are_read_back_as_they_were_written():
     read = {name: float(value) for name, value in METRIC.findall(figures.text())}
     assert read["vllm:num_requests_running"] == 2
     assert read["vllm:generation_tokens_total"] == 2.5
+
+
+class Endless:
+    """A model that talks for five seconds, unless it is told to stop."""
+
+    tokenizer = None
+    context = 2048
+
+    def generate(self, request, prompt, streamer, cancelled):
+        try:
+            for _ in range(500):
+                streamer.on_finalized_text("word ")
+                if cancelled.event.wait(0.01):
+                    return "cancelled"
+            return "went on"
+        finally:
+            streamer.end()
+
+
+def test_a_client_that_leaves_ends_the_generation_itself():
+    """Not only the count of requests: the model is free for the next one."""
+    import torch
+
+    from sage_studio.serving.transformers_server import Answer
+
+    async def leave():
+        request = ChatRequest(model="m", messages=[{"role": "user", "content": "Tell a story."}], stream=True)
+        answer = Answer(Endless(), Figures(), request, torch.ones(1, 3))
+        pieces = answer.pieces()
+        assert await anext(pieces) == "word "
+        await pieces.aclose()
+        return await asyncio.wrap_future(answer._work)
+
+    assert asyncio.run(leave()) == "cancelled"
