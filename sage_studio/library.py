@@ -8,7 +8,8 @@ from pathlib import Path
 
 from sage_studio.data.dataset import Dataset, DatasetSource, OnProgress, ignore_progress
 from sage_studio.data.docs_processor import SAGEDocsProcessor
-from sage_studio.data.store import DatasetStore, Preview
+from sage_studio.data.paging import Preview
+from sage_studio.data.store import DatasetStore
 from sage_studio.data.upload import UploadSource
 from sage_studio.errors import Conflict
 from sage_studio.files import safe_name

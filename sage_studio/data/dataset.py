@@ -15,6 +15,9 @@ OnProgress = Callable[[float, Text], None]
 """Called with the share done (0 to 1) and what is being done."""
 
 NAMED_ROWS = 50
+"""Places that a manifest names for each reason."""
+MOST_PLACES = 200_000
+"""Places that are remembered in all, to be written to the dataset's own list; further ones are only counted."""
 
 
 def ignore_progress(_: float, __: Text) -> None:
@@ -28,21 +31,28 @@ class Dropped:
     reason: Text
     count: int
     rows: tuple[str, ...] = ()
-    """Where the first of them stood: a row number or ``file › heading``."""
+    """Where they stood: a row number or ``file › heading``; in a manifest the first `NAMED_ROWS` of them."""
+
+    @property
+    def shortened(self) -> "Dropped":
+        """As a manifest keeps it."""
+        return Dropped(self.reason, self.count, self.rows[:NAMED_ROWS])
 
 
 @dataclass
 class LeftOut:
-    """Counts what is left out, per reason, and remembers where the first `NAMED_ROWS` of it stood."""
+    """Counts what is left out, per reason, and remembers where the first `MOST_PLACES` of it stood."""
 
     places: dict[Text, list[str]] = field(default_factory=lambda: defaultdict(list))
     counts: Counter[Text] = field(default_factory=Counter)
+    remembered: int = 0
 
     def add(self, reason: Text, place: str) -> None:
         """Count one more."""
         self.counts[reason] += 1
-        if self.counts[reason] <= NAMED_ROWS:
+        if self.remembered < MOST_PLACES:
             self.places[reason].append(place)
+            self.remembered += 1
 
     @property
     def dropped(self) -> tuple[Dropped, ...]:
@@ -78,7 +88,7 @@ class FormatCount:
     rows: int
 
 
-SourceKind = Literal["upload", "sage_docs", "documents", "hub"]
+SourceKind = Literal["upload", "sage_docs", "documents", "hub", "combined", "augmented", "annotated"]
 
 
 @dataclass(frozen=True, slots=True)

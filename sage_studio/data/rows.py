@@ -6,7 +6,7 @@ Knows the file and its index, one byte offset for every hundredth row. Knows not
 import hashlib
 import json
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -83,16 +83,26 @@ def read_rows(folder: Path, offset: int, limit: int) -> Iterator[DataRow]:
                 yield row_from_json(json.loads(line))
 
 
-def search_rows(folder: Path, words: str) -> Iterator[DataRow]:
-    """Rows that hold ``words``, in any case, in a turn, in the answer, in the heading path or in the file's name."""
-    wanted = words.casefold()
-    in_json = json.dumps(words, ensure_ascii=False)[1:-1].casefold()
-    with (folder / DATA).open(encoding="utf-8", newline="\n") as file:
-        for line in file:
-            if in_json in line.casefold():
-                row = row_from_json(json.loads(line))
-                if any(wanted in text.casefold() for text in _searched(row)):
-                    yield row
+def rows_at(folder: Path, numbers: Iterable[int]) -> Iterator[DataRow]:
+    """The rows with these numbers, from 0, in the order given; one that is not there is left out."""
+    for number in numbers:
+        yield from read_rows(folder, number, 1)
+
+
+def search_rows(folder: Path, words: str) -> "array[int]":
+    """Numbers, from 0, of the rows that hold ``words`` in a text, in the heading path or in the file's name.
+
+    In any case: of Latin letters, for which no line is decoded in vain, and of all others.
+    """
+    wanted, found = words.casefold(), array("Q")
+    in_json = json.dumps(words, ensure_ascii=False)[1:-1]
+    plain = in_json.lower().encode() if in_json.isascii() else None
+    with (folder / DATA).open("rb") as file:
+        for number, line in enumerate(file):
+            near = plain in line.lower() if plain is not None else in_json.casefold() in line.decode().casefold()
+            if near and any(wanted in text.casefold() for text in _searched(row_from_json(json.loads(line)))):
+                found.append(number)
+    return found
 
 
 def _searched(row: DataRow) -> Iterator[str]:

@@ -7,11 +7,11 @@ Knows names, versions and folders. Knows nothing of where rows come from (the so
 import hashlib
 import re
 import shutil
+import sys
 import tempfile
 import threading
 import unicodedata
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Iterator
 from pathlib import Path
 from time import time
 
@@ -19,10 +19,12 @@ from pydantic import TypeAdapter
 
 from sage_studio.data.dataset import Dataset, DatasetSource, DatasetStats, OnProgress, ignore_progress
 from sage_studio.data.example import DataRow
+from sage_studio.data.paging import Pages, Preview
+from sage_studio.data.quality.findings import write_dropped
 from sage_studio.data.report import Report
-from sage_studio.data.rows import DATA, RowWriter, read_rows, search_rows
+from sage_studio.data.rows import DATA, RowWriter, read_rows
 from sage_studio.database import Database
-from sage_studio.errors import InvalidDataset, InvalidInput, InvalidName, NotFound, naming_full_disk
+from sage_studio.errors import InvalidDataset, InvalidName, NotFound, naming_full_disk
 from sage_studio.files import safe_name, write_atomically
 from sage_studio.text import Text
 
@@ -37,19 +39,9 @@ MANIFEST = "manifest.json"
 UNFINISHED = ".new-"
 LONGEST_NAME = 100
 LONGEST_SLUG = 48
-LARGEST_PAGE = 1000
 TELL_EVERY = 1000
 AS_JSON = TypeAdapter(Dataset)
 Datasets = list[Dataset]
-
-
-@dataclass(frozen=True, slots=True)
-class Preview:
-    """Some rows of a dataset; ``total`` rows match in all, the first shown is number ``offset`` of them, from 0."""
-
-    rows: tuple[DataRow, ...]
-    total: int
-    offset: int
 
 
 class DatasetStore:
@@ -62,6 +54,7 @@ class DatasetStore:
         self._database = database
         self._folder = datasets_dir
         self._lock = threading.Lock()
+        self._pages = Pages()
         database.create(SCHEMA)
 
     def add(
@@ -119,19 +112,15 @@ class DatasetStore:
             NotFound, InvalidInput.
         """
         dataset = self.get(dataset_id)
-        if offset < 0 or not 1 <= limit <= LARGEST_PAGE:
-            raise InvalidInput(
-                Text(f"offset {offset}, limit {limit} is no page.", f"offset {offset}、limit {limit} 不是有效的分页。"),
-                Text(f"offset >= 0 and 1 <= limit <= {LARGEST_PAGE}.", f"offset ≥ 0 且 1 ≤ limit ≤ {LARGEST_PAGE}。"),
-            )
-        folder = self.data_path(dataset_id).parent
-        if not search.strip():
-            rows = tuple(read_rows(folder, offset, limit))
-            return Preview(rows, dataset.stats.total_samples, offset)
-        found = search_rows(folder, search.strip())
-        skipped = sum(1 for _ in islice(found, offset))
-        rows = tuple(islice(found, limit))
-        return Preview(rows, skipped + len(rows) + sum(1 for _ in found), offset)
+        return self._pages.page(self.folder(dataset_id), dataset.stats.total_samples, offset, limit, search)
+
+    def rows(self, dataset_id: str, offset: int = 0) -> Iterator[DataRow]:
+        """Its rows in order, from number ``offset`` (from 0) on, read as they are asked for. Raises `NotFound`."""
+        return read_rows(self.folder(dataset_id), offset, sys.maxsize)
+
+    def folder(self, dataset_id: str) -> Path:
+        """Where its files lie. Raises `NotFound` where the dataset or its rows are gone."""
+        return self.data_path(dataset_id).parent
 
     def data_path(self, dataset_id: str) -> Path:
         """Its ``data.jsonl``. Raises `NotFound` where the dataset or the file is gone."""
@@ -240,6 +229,7 @@ def _write(
                 on_progress(0.0, Text(f"{writer.rows:,} rows", f"{writer.rows:,} 行"))
     if not writer.rows:
         raise InvalidDataset(Text(f"{source.source} has no row.", f"{source.source} 没有任何一行。"))
-    stats = report.stats(source.dropped)
+    write_dropped(folder, source.dropped)
+    stats = report.stats(tuple(dropped.shortened for dropped in source.dropped))
     on_progress(1.0, Text(f"{writer.rows:,} rows", f"{writer.rows:,} 行"))
     return writer, stats

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from sage_studio.data.dataset import Dataset, DatasetStats
 from sage_studio.data.example import DataRow
-from sage_studio.data.store import Preview
+from sage_studio.data.paging import Preview
 from sage_studio.text import Language, Text
 from sage_studio.ui.format import ago, compact, count, joined, size
 from sage_studio.ui.parts import empty, tiles

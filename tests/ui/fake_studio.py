@@ -15,7 +15,7 @@ from sage_studio.catalog import Catalog, ModelEntry
 from sage_studio.comparison import Piece, check_models, compare
 from sage_studio.data.dataset import Dataset, DatasetStats, Dropped
 from sage_studio.data.example import Example, Message, Origin
-from sage_studio.data.store import Preview
+from sage_studio.data.paging import Preview
 from sage_studio.errors import Conflict, DocsUnavailable, EngineUnavailable, InvalidDataset, NotFound
 from sage_studio.performance.figures import Sample
 from sage_studio.serving.types import ChatChunk, ChatMessage, EngineState, EngineStatus, RegisteredModel
