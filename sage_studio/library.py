@@ -29,6 +29,7 @@ class Library:
     docs: SAGEDocsProcessor
     tasks: TaskStore
     default_model: Callable[[], str]
+    busy_with: Callable[[str], list[str]]
 
     def prepare_sage_docs(self, force_refresh: bool = False, on_progress: OnProgress = ignore_progress) -> Dataset:
         """Fetch the SAGE documentation and make it a dataset. Cached until ``force_refresh``.
@@ -64,8 +65,9 @@ class Library:
         return self.datasets.preview(safe_name(dataset_id), offset=offset, limit=limit, search=search)
 
     def delete_dataset(self, dataset_id: str) -> None:
-        """Delete a dataset. Raises `Conflict` while a task that is not over needs it."""
+        """Delete a dataset. Raises `Conflict` while a task that is not over, or a job, needs it."""
         users = [task.id for task in self.tasks.list() if task.dataset_id == dataset_id and not task.status.is_over]
+        users += self.busy_with(dataset_id)
         if users:
             raise Conflict(
                 Text(f"{dataset_id} is in use by {', '.join(users)}.", f"{dataset_id} 正被 {', '.join(users)} 使用。"),

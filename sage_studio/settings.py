@@ -109,6 +109,11 @@ class Settings(BaseSettings):
         return self.root / "datasets"
 
     @property
+    def jobs_dir(self) -> Path:
+        """One folder per piece of long work on a dataset."""
+        return self.root / "dataset_jobs"
+
+    @property
     def models_dir(self) -> Path:
         """Base models unpacked on this machine."""
         return self.root / "models"

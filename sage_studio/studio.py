@@ -11,7 +11,9 @@ from filelock import FileLock, Timeout
 
 from sage_studio.backend import Backend
 from sage_studio.catalog import Catalog, ModelEntry
+from sage_studio.curation import Curation
 from sage_studio.data.docs_processor import SAGEDocsProcessor
+from sage_studio.data.jobs import Jobs
 from sage_studio.data.store import DatasetStore
 from sage_studio.database import Database
 from sage_studio.errors import Conflict, StudioError
@@ -19,7 +21,7 @@ from sage_studio.hardware import Hardware, detect_hardware
 from sage_studio.library import Library
 from sage_studio.performance.sampler import Sampler
 from sage_studio.serving import vllm_registry
-from sage_studio.serving.types import RegisteredModel
+from sage_studio.serving.types import ChatMessage, RegisteredModel
 from sage_studio.settings import PREFIX, Settings
 from sage_studio.tasks.launcher import ProcessLauncher
 from sage_studio.tasks.store import TaskStore
@@ -32,7 +34,7 @@ from sage_studio.workshop import Workshop
 logger = logging.getLogger("sage_studio")
 
 
-class Studio(Library, Workshop, Backend):
+class Studio(Library, Curation, Workshop, Backend):
     """Everything the studio can do.
 
     Example:
@@ -50,6 +52,7 @@ class Studio(Library, Workshop, Backend):
         self._lock = FileLock(settings.root / "studio.lock")
         self.database = Database(settings.database_path)
         self.datasets = DatasetStore(self.database, settings.datasets_dir)
+        self.jobs = Jobs(settings.jobs_dir)
         self.docs = SAGEDocsProcessor(settings)
         self.tasks = TaskStore(self.database, settings.outputs_dir)
         self.registry = vllm_registry
@@ -92,6 +95,7 @@ class Studio(Library, Workshop, Backend):
 
     def close(self) -> None:
         """Stop supervising; trainings go on by themselves. The engine stops unless ``keep_engine``."""
+        self.jobs.close()
         self.sampler.close()
         self.supervisor.close()
         self.registry.close()
@@ -103,6 +107,12 @@ class Studio(Library, Workshop, Backend):
         """The catalogue, the default first."""
         default = self.default_model()
         return sorted(self.catalog.entries, key=lambda entry: entry.id != default)
+
+    def ask(self, prompt: str, temperature: float, max_tokens: int) -> str:
+        """The current model's answer to one message, whole; for work that asks many. Raises as `chat`."""
+        message: ChatMessage = {"role": "user", "content": prompt}
+        chunks = self.chat([message], temperature=temperature, max_tokens=max_tokens)
+        return "".join(chunk.text for chunk in chunks)
 
     # Serving: the rest of its verbs stand in `sage_studio.backend`
 

@@ -17,7 +17,8 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from sage_studio.errors import InvalidModel
+from sage_studio.catalog import ModelRef
+from sage_studio.errors import HubUnavailable, InvalidModel
 from sage_studio.text import Text
 
 if TYPE_CHECKING:
@@ -96,10 +97,38 @@ class ChatTokenizer:
             yield "\ufffd", waiting
 
 
+def tokenizer_of(model: ModelRef) -> ChatTokenizer:
+    """The tokenizer of a model, kept in memory until its files change; of a hub model its small files are fetched.
+
+    Raises:
+        InvalidModel: it cannot be read.
+        HubUnavailable: the hub does not answer, and the files are not in its local cache.
+    """
+    folder = Path(model.location) if model.is_local else _fetched(model.location)
+    changed = max((path.stat().st_mtime for path in map(folder.joinpath, FILES) if path.is_file()), default=0.0)
+    return _kept(folder, changed)
+
+
 @lru_cache(maxsize=4)
-def chat_tokenizer(folder: Path, _changed: float = 0.0) -> ChatTokenizer:
-    """The tokenizer of a folder, kept in memory; ``_changed`` tells one state of the folder from the next."""
+def _kept(folder: Path, _changed: float) -> ChatTokenizer:
     return ChatTokenizer(folder)
+
+
+def _fetched(name: str) -> Path:
+    import httpx
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(FILES)))
+    except (HfHubHTTPError, LocalEntryNotFoundError, httpx.HTTPError, OSError) as error:
+        raise HubUnavailable(
+            Text(f"The tokenizer of {name} cannot be fetched.", f"无法获取 {name} 的分词器。"),
+            Text(
+                "Check the network, set HF_ENDPOINT to a mirror, or choose a local model.",
+                "请检查网络，或将 HF_ENDPOINT 设为镜像，或选择本地模型。",
+            ),
+        ) from error
 
 
 def _load(path: Path) -> "Tokenizer":
