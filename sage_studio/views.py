@@ -76,14 +76,15 @@ class DatasetView(BaseModel):
 class RowView(BaseModel):
     """One row: what is asked, what is to be answered, and where it came from."""
 
+    row: int = Field(description="Its number in the dataset, from 1")
     instruction: str
     output: str
     origin: dict[str, Any]
 
     @classmethod
-    def of(cls, row: DataRow) -> "RowView":
+    def of(cls, row: DataRow, number: int) -> "RowView":
         """The view of a row."""
-        return cls(instruction=row.asked, output=row.answer, origin=row.origin.to_json())
+        return cls(row=number, instruction=row.asked, output=row.answer, origin=row.origin.to_json())
 
 
 class TaskView(BaseModel):

@@ -48,7 +48,8 @@ def routes(studio: Studio) -> APIRouter:
     def preview(dataset_id: str, offset: int = 0, limit: int = 20, search: str = "") -> PreviewResponse:
         """Some rows of a dataset."""
         page = studio.preview_dataset(dataset_id, offset=offset, limit=limit, search=search)
-        return PreviewResponse(total=page.total, offset=page.offset, rows=[RowView.of(row) for row in page.rows])
+        rows = [RowView.of(row, number) for row, number in zip(page.rows, page.numbers, strict=True)]
+        return PreviewResponse(total=page.total, offset=page.offset, rows=rows)
 
     @router.delete("/{dataset_id}")
     def delete(dataset_id: str) -> dict[str, str]:

@@ -18,6 +18,7 @@ from sage_studio.errors import InvalidName, StudioError
 from sage_studio.studio import Studio
 from sage_studio.text import Text
 from sage_studio.training.recipes import RECIPES
+from sage_studio.ui.curation_endpoints import curation_verbs
 from sage_studio.views import BackendView, DatasetView, ModelView, ReplyView, RowView, TaskView
 
 UNLIMITED = ("chat", "compare", "list_tasks", "get_task", "task_logs")
@@ -26,7 +27,7 @@ UNLIMITED = ("chat", "compare", "list_tasks", "get_task", "task_logs")
 
 def register(studio: Studio) -> None:
     """Add every named endpoint to the Blocks under construction."""
-    for verb in (*_data_verbs(studio), *_task_verbs(studio), *_model_verbs(studio)):
+    for verb in (*_data_verbs(studio), *curation_verbs(studio), *_task_verbs(studio), *_model_verbs(studio)):
         limit = None if verb.__name__ in UNLIMITED else 1
         api(_bilingual(verb), api_name=verb.__name__, concurrency_limit=limit)
 
@@ -43,7 +44,8 @@ def _data_verbs(studio: Studio) -> list[Callable[..., Any]]:
     def preview_dataset(dataset_id: str, offset: int = 0, limit: int = 20, search: str = "") -> dict[str, Any]:
         """Some rows of a dataset."""
         page = studio.preview_dataset(dataset_id, int(offset), int(limit), search)
-        return {"total": page.total, "rows": [RowView.of(row).model_dump() for row in page.rows]}
+        rows = zip(page.rows, page.numbers, strict=True)
+        return {"total": page.total, "rows": [RowView.of(row, number).model_dump() for row, number in rows]}
 
     return [prepare_sage_docs, upload_dataset, preview_dataset]
 
