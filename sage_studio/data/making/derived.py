@@ -1,4 +1,4 @@
-"""What all sources have in common that make rows of other datasets' rows.
+"""What all sources have in common whose rows come from other datasets.
 
 Knows the words that a dataset's manifest asks for. Knows nothing of how the rows are made.
 """
