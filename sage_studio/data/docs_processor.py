@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sage_studio.data.dataset import Dropped, FormatCount, OnProgress, ignore_progress
+from sage_studio.data.documents import parse_markdown
 from sage_studio.data.example import Example
 from sage_studio.data.files.kinds import Kind
 from sage_studio.data.questions import Questions, questions_from
@@ -125,7 +126,9 @@ class SAGEDocsProcessor:
         self._convert(folder, commit)
 
     def _convert(self, folder: Path, commit: str) -> None:
-        documents = ((file, _decoded(content)) for file, content in self._repository.documents(folder))
+        documents = (
+            (file, parse_markdown(_decoded(content), file)) for file, content in self._repository.documents(folder)
+        )
         questions = questions_from(documents, commit)
         if not questions.examples:
             raise self._repository.unavailable(

@@ -32,16 +32,18 @@ class Piece:
         text: cleaned; code keeps its fence.
         kind: how a piece that is too long by itself may be split.
         glue: what stands between the piece before and this one.
+        page: where it stands, from 1; None in documents without pages.
     """
 
     text: str
     kind: Kind = "text"
     glue: str = "\n\n"
+    page: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A heading, what stands under it, and the sections below it; ``line`` counts from 1."""
+    """A heading, what stands under it, and the sections below it; ``line`` counts from 1, 0 where there are pages."""
 
     heading: str
     level: int
@@ -74,7 +76,7 @@ def parse_markdown(text: str, file: str) -> Section:
         before = replace(first, level=0, pieces=before.pieces + first.pieces)
     else:
         before = replace(before, heading=file_title(file))
-    return replace(before, children=_nest(headed))
+    return replace(before, children=nest(headed))
 
 
 def file_title(file: str) -> str:
@@ -82,6 +84,19 @@ def file_title(file: str) -> str:
     path = PurePosixPath(file)
     named = path.parent if path.stem.lower() in UNTITLED and path.parent.name else path
     return " ".join(re.sub(r"[_-]+", " ", named.stem if named is path else named.name).split()) or path.stem
+
+
+def nest(flat: Sequence[Section]) -> tuple[Section, ...]:
+    """Sections in order, each with those of a deeper level that follow it as its children."""
+    nested = []
+    start = 0
+    while start < len(flat):
+        end = start + 1
+        while end < len(flat) and flat[end].level > flat[start].level:
+            end += 1
+        nested.append(replace(flat[start], children=nest(flat[start + 1 : end])))
+        start = end
+    return tuple(nested)
 
 
 @cache
@@ -104,18 +119,6 @@ def _without_front_matter(text: str) -> str:
         if not FRONT_MATTER_LINE.match(line):
             break
     return text
-
-
-def _nest(flat: Sequence[Section]) -> tuple[Section, ...]:
-    nested = []
-    start = 0
-    while start < len(flat):
-        end = start + 1
-        while end < len(flat) and flat[end].level > flat[start].level:
-            end += 1
-        nested.append(replace(flat[start], children=_nest(flat[start + 1 : end])))
-        start = end
-    return tuple(nested)
 
 
 def _flat_sections(tokens: Sequence["Token"], lines: Sequence[str]) -> Iterator[Section]:

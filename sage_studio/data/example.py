@@ -21,7 +21,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a row came from. Line numbers count from 1; ``heading`` is the path of headings, outermost first.
+    """Where a row came from. Lines and pages count from 1; ``heading`` is the path of headings, outermost first.
 
     Attributes:
         dataset: the dataset of the studio that this row was taken from or made of, and ``dataset_row`` its row there.
@@ -35,6 +35,7 @@ class Origin:
     dataset: str | None = None
     dataset_row: int | None = None
     made: str | None = None
+    page: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """What is known of it."""
@@ -46,6 +47,7 @@ class Origin:
             "dataset": self.dataset,
             "dataset_row": self.dataset_row,
             "made": self.made,
+            "page": self.page,
         }
         return {key: value for key, value in values.items() if value}
 

@@ -1,4 +1,4 @@
-"""Sections as questions and answers: in the section's own language, every question and every answer only once.
+"""Sections as questions and answers, or as passages: in their own language, every question and answer only once.
 
 Knows how a question is worded and what makes two rows the same. Knows nothing of git, of files on disk or of training.
 """
@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from sage_studio.data.dataset import Dropped, LeftOut
-from sage_studio.data.documents import parse_markdown
-from sage_studio.data.example import Example, Message, Origin
+from sage_studio.data.documents import Section
+from sage_studio.data.example import Example, Message, Origin, Passage
 from sage_studio.data.quality.near import NearDuplicates
 from sage_studio.data.script import language_of_text, letters_in, prose_of
 from sage_studio.data.sizing import Part, is_short, parts_of
@@ -18,6 +18,8 @@ from sage_studio.text import Text
 
 SEPARATOR = " › "
 FEW_LETTERS = 10
+SAGE = Text("the SAGE framework", "SAGE 框架中")
+"""What the documentation is about."""
 
 EMPTY = Text("document without text", "文档没有正文")
 SHORT = Text("too short, and no section beside it to join", "内容过短，且没有可合并的相邻章节")
@@ -43,29 +45,36 @@ class Titled:
     language: str
 
 
-def questions_from(documents: Iterable[tuple[str, str]], commit: str | None) -> Questions:
+def questions_from(documents: Iterable[tuple[str, Section]], commit: str | None, about: Text = SAGE) -> Questions:
     """Turn documents into rows.
 
     Args:
-        documents: (path with forward slashes, Markdown) pairs, in the order in which the rows are to stand.
+        documents: (path with forward slashes, its sections) pairs, in the order in which the rows are to stand.
         commit: of the documentation; kept in every row's origin.
+        about: what the questions ask of, as it stands in a sentence; nothing where the headings say it.
     """
     left_out = LeftOut()
-    titled = _without_near_repeats(list(_without_repeats(_titled(documents, left_out), left_out)), left_out)
+    titled = _distinct(documents, left_out)
     examples = tuple(
-        Example(
-            prompt=(Message("user", question),),
-            completion=each.answer,
-            origin=Origin(file=each.file, row=each.part.line, heading=each.part.path, commit=commit),
-        )
-        for each, question in zip(titled, _questions(titled), strict=True)
+        Example((Message("user", question),), each.answer, _origin(each, commit))
+        for each, question in zip(titled, _questions(titled, about), strict=True)
     )
     return Questions(examples, left_out.dropped)
 
 
-def _titled(documents: Iterable[tuple[str, str]], left_out: LeftOut) -> Iterator[Titled]:
-    for file, markdown in documents:
-        parts = list(parts_of(parse_markdown(markdown, file)))
+def passages_from(documents: Iterable[tuple[str, Section]], commit: str | None, left_out: LeftOut) -> Iterator[Passage]:
+    """The same parts of documents without questions, counting in ``left_out`` what is not among them."""
+    for each in _distinct(documents, left_out):
+        yield Passage(each.answer, _origin(each, commit))
+
+
+def _distinct(documents: Iterable[tuple[str, Section]], left_out: LeftOut) -> list[Titled]:
+    return _without_near_repeats(list(_without_repeats(_titled(documents, left_out), left_out)), left_out)
+
+
+def _titled(documents: Iterable[tuple[str, Section]], left_out: LeftOut) -> Iterator[Titled]:
+    for file, document in documents:
+        parts = list(parts_of(document))
         if not parts:
             left_out.add(EMPTY, file)
         for part in parts:
@@ -74,6 +83,11 @@ def _titled(documents: Iterable[tuple[str, str]], left_out: LeftOut) -> Iterator
                 continue
             answer = part.text.strip("\n")
             yield Titled(file, part, answer, _language(part))
+
+
+def _origin(each: Titled, commit: str | None) -> Origin:
+    part = each.part
+    return Origin(file=each.file, row=part.line or None, heading=part.path, commit=commit, page=part.page)
 
 
 def _without_repeats(titled: Iterable[Titled], left_out: LeftOut) -> Iterator[Titled]:
@@ -97,30 +111,30 @@ def _without_near_repeats(titled: list[Titled], left_out: LeftOut) -> list[Title
     return [each for at, each in enumerate(titled) if at not in repeats]
 
 
-def _questions(titled: Sequence[Titled]) -> Iterator[str]:
+def _questions(titled: Sequence[Titled], about: Text) -> Iterator[str]:
     """One question a row; rows that would ask the same are told apart by their file, then by their place in it."""
-    plain = [_question(each, "") for each in titled]
+    plain = [_question(each, about, "") for each in titled]
     asked = Counter(plain)
     with_file = [
-        _question(each, each.file) if asked[question] > 1 else question
+        _question(each, about, each.file) if asked[question] > 1 else question
         for each, question in zip(titled, plain, strict=True)
     ]
     asked, nth = Counter(with_file), Counter[str]()
     for each, question in zip(titled, with_file, strict=True):
         nth[question] += 1
-        yield _question(each, f"{each.file}:{each.part.line}") if asked[question] > 1 else question
+        yield _question(each, about, _spot(each.file, each.part)) if asked[question] > 1 else question
 
 
-def _question(each: Titled, place: str) -> str:
+def _question(each: Titled, about: Text, place: str) -> str:
     path = SEPARATOR.join(each.part.path)
     several = each.part.total > 1
     if each.language == "zh":
         notes = [place, f"第 {each.part.number}/{each.part.total} 部分" if several else ""]
         shown = "，".join(note for note in notes if note)
-        return f"请介绍 SAGE 框架中关于 {path} 的内容{f'（{shown}）' if shown else ''}"
+        return f"请介绍 {f'{about.zh}关于 ' if about else ''}{path} 的内容{f'（{shown}）' if shown else ''}"
     notes = [place, f"part {each.part.number} of {each.part.total}" if several else ""]
     shown = ", ".join(note for note in notes if note)
-    return f"Explain {path} in the SAGE framework{f' ({shown})' if shown else ''}."
+    return f"Explain {path}{f' in {about.en}' if about else ''}{f' ({shown})' if shown else ''}."
 
 
 def _language(part: Part) -> str:
@@ -134,4 +148,9 @@ def _language(part: Part) -> str:
 
 
 def _place(file: str, part: Part) -> str:
-    return f"{file}:{part.line} {SEPARATOR.join(part.path)}"
+    return f"{_spot(file, part)} {SEPARATOR.join(part.path)}"
+
+
+def _spot(file: str, part: Part) -> str:
+    """Where in its file a part begins."""
+    return f"{file}:{part.line}" if part.line else f"{file} p. {part.page}"

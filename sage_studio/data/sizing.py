@@ -32,6 +32,11 @@ class Part:
         """The answer."""
         return join_pieces(self.pieces)
 
+    @property
+    def page(self) -> int | None:
+        """Where it begins; None in documents without pages."""
+        return next((piece.page for piece in self.pieces if piece.page is not None), None)
+
 
 def parts_of(document: Section) -> Iterator[Part]:
     """Every part of a document, in order; a part that is still too short is the whole document."""

@@ -2,13 +2,17 @@
 
 import random
 
+from sage_studio.data import questions
 from sage_studio.data.documents import parse_markdown
-from sage_studio.data.questions import questions_from
 from sage_studio.data.sizing import MAX_CHARS, parts_of
 
 LONG = "This sentence has enough letters to be worth a row of its own in the dataset. "
 OTHER = "Another paragraph altogether, which tells of windows, sinks and sources in words used nowhere else here. "
 CHINESE = "这一节介绍如何安装和配置框架，内容足够长，可以单独成为一行训练数据，不需要合并。"
+
+
+def questions_from(documents, commit):
+    return questions.questions_from([(file, parse_markdown(text, file)) for file, text in documents], commit)
 
 
 def asked(*documents):

@@ -68,6 +68,19 @@ def sample_of(content: Content, size: int) -> str:
     return head.decode(encoding or "utf-8", errors="replace").removeprefix("\ufeff")
 
 
+def decoded(content: bytes) -> str | None:
+    """Bytes as text, by their mark or as UTF-8, else as GB18030; None where they are neither, or binary."""
+    encoding = _marked(content[:LOOKED_AT])
+    if encoding is None and b"\0" in content:
+        return None
+    for tried in [encoding] if encoding else ["utf-8", "gb18030"]:
+        try:
+            return content.decode(tried).removeprefix("\ufeff")
+        except UnicodeDecodeError:
+            continue
+    return None
+
+
 def not_text(content: Content, kind: str) -> InvalidDataset:
     """The error for a file that is neither text nor of a kind that can be read."""
     return InvalidDataset(

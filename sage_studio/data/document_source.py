@@ -1,0 +1,168 @@
+"""Documents as a source of rows: a question for each section, or the sections themselves.
+
+Knows how each kind of document becomes sections, and what to say of those that do not. Knows nothing of where they lie
+(`files`) or how a question is worded (`questions`).
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
+
+from sage_studio.data.dataset import Dropped, FormatCount, LeftOut
+from sage_studio.data.documents import Section, parse_markdown
+from sage_studio.data.example import DataRow
+from sage_studio.data.files.conversion import ConversionFailed, Converter
+from sage_studio.data.files.document_files import DocumentFile
+from sage_studio.data.files.encoding import decoded
+from sage_studio.data.files.kinds import Kind
+from sage_studio.data.pages import paged_section, plain_section
+from sage_studio.data.questions import passages_from, questions_from
+from sage_studio.errors import InvalidDataset
+from sage_studio.text import NOTHING, Text
+
+Rows = Literal["questions", "passages"]
+LEAST_CHARS_A_PAGE = 8
+LOCKED = "password"
+
+SCANNED = Text("no text on its pages: a scan", "页面上没有文字：是扫描件")
+OCR = Text(
+    "Run text recognition over it first (for example ocrmypdf), then bring it again.",
+    "请先做文字识别（例如 ocrmypdf），再重新上传。",
+)
+NO_ENCODING = Text("its text is in no known encoding", "文本编码无法识别")
+NEEDS_PASSWORD = Text("needs a password", "需要密码")
+
+
+class Unusable(Exception):
+    """A document that gives no sections, and why."""
+
+    def __init__(self, reason: Text, hint: Text = NOTHING) -> None:
+        super().__init__(reason.en)
+        self.reason, self.hint = reason, hint
+
+
+class DocumentSource:
+    """The rows of one document or of many.
+
+    Args:
+        files: gives the documents, each time it is called.
+        name: the dataset's name.
+        source: the file's name or the repository's address.
+        rows: a question for each section, or passages without questions.
+        about: what the questions ask of; nothing where the document's own title says it.
+        commit: gives the repository's commit once ``files`` has begun.
+    """
+
+    kind: Literal["documents"] = "documents"
+
+    def __init__(
+        self,
+        files: Callable[[], Iterator[DocumentFile]],
+        name: str,
+        source: str,
+        rows: Rows = "questions",
+        about: Text = NOTHING,
+        commit: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        self._files, self._rows, self._about, self._commit = files, rows, about, commit
+        self.name, self.source = name, source
+        self.dropped: tuple[Dropped, ...] = ()
+        self.formats: tuple[FormatCount, ...] = ()
+        self._kinds: dict[Kind, int] = {}
+
+    @property
+    def commit(self) -> str | None:
+        """Of a repository; None for files."""
+        return self._commit()
+
+    @property
+    def container(self) -> str:
+        """``PDF``, or ``Markdown, PDF`` for several kinds."""
+        return ", ".join(self._kinds)
+
+    def examples(self) -> Iterator[DataRow]:
+        """The rows, in the order of the documents' names.
+
+        Raises:
+            InvalidDataset: no document gives a row; says why the first one does not.
+        """
+        self._kinds = {}
+        left_out, refused = LeftOut(), list[tuple[str, Unusable]]()
+        rows: Iterator[DataRow]
+        if self._rows == "passages":
+            rows = passages_from(self._sections(left_out, refused), self.commit, left_out)
+        else:
+            found = questions_from(self._sections(left_out, refused), self.commit, self._about)
+            rows = iter(found.examples)
+            self.dropped = found.dropped + left_out.dropped
+        usable = 0
+        for usable, row in enumerate(rows, 1):  # noqa: B007  # counted for below
+            yield row
+        if self._rows == "passages":
+            self.dropped = left_out.dropped
+        if not usable:
+            raise self._nothing(refused)
+
+    def _sections(self, left_out: LeftOut, refused: list[tuple[str, Unusable]]) -> Iterator[tuple[str, Section]]:
+        with Converter() as converter:
+            for document in self._files():
+                self._kinds[document.kind] = self._kinds.get(document.kind, 0) + 1
+                try:
+                    section = read_document(document, converter)
+                except Unusable as reason:
+                    refused.append((document.file, reason))
+                    left_out.add(reason.reason, document.file)
+                    continue
+                yield document.file, section
+
+    def _nothing(self, refused: list[tuple[str, Unusable]]) -> InvalidDataset:
+        for file, why in refused:
+            return InvalidDataset(Text(f"{file}: {why.reason.en}.", f"{file}：{why.reason.zh}。"), why.hint)
+        return InvalidDataset(
+            Text(f"{self.source} holds no section of text to train on.", f"{self.source} 中没有可用于训练的文字。"),
+            Text(
+                "Bring Markdown, HTML, TXT, PDF or DOCX with text.", "请提供含文字的 Markdown、HTML、TXT、PDF 或 DOCX。"
+            ),
+        )
+
+
+def read_document(document: DocumentFile, converter: Converter) -> Section:
+    """A document as sections.
+
+    Raises:
+        Unusable: it is damaged, locked, a scan or in no known encoding.
+    """
+    if document.kind is Kind.PDF:
+        return _read_pdf(document, converter)
+    if document.kind is Kind.DOCX:
+        return parse_markdown(_converted(document, converter, document.content), document.file)
+    text = decoded(document.content)
+    if text is None:
+        raise Unusable(NO_ENCODING, Text("Save it as UTF-8.", "请保存为 UTF-8。"))
+    if document.kind is Kind.HTML:
+        return parse_markdown(_converted(document, converter, text.encode()), document.file)
+    return plain_section(text, document.file) if document.kind is Kind.TEXT else parse_markdown(text, document.file)
+
+
+def _read_pdf(document: DocumentFile, converter: Converter) -> Section:
+    found = _convert(document, converter, document.content)
+    pages = found["pages"]
+    if sum(len(text) for page in pages for text in page) < LEAST_CHARS_A_PAGE * max(len(pages), 1):
+        raise Unusable(Text(f"{SCANNED.en} ({len(pages)})", f"{SCANNED.zh}（{len(pages)} 页）"), OCR)
+    return paged_section(pages, [tuple(entry) for entry in found["outline"]], document.file)
+
+
+def _converted(document: DocumentFile, converter: Converter, content: bytes) -> str:
+    markdown: str = _convert(document, converter, content)["markdown"]
+    return markdown
+
+
+def _convert(document: DocumentFile, converter: Converter, content: bytes) -> dict[str, Any]:
+    try:
+        return converter.convert(document.kind, content)
+    except ConversionFailed as error:
+        if LOCKED in str(error).lower():
+            raise Unusable(NEEDS_PASSWORD, Text("Remove the password first.", "请先去除密码。")) from error
+        raise Unusable(
+            Text(f"the {document.kind} cannot be read ({error})", f"无法读取该 {document.kind}（{error}）"),
+            Text("Open and save it anew, or bring it as Markdown or TXT.", "请重新保存，或改用 Markdown 或 TXT。"),
+        ) from error
