@@ -10,7 +10,6 @@ from sage_studio.data.dataset import Dataset, DatasetSource, OnProgress, ignore_
 from sage_studio.data.docs_processor import SAGEDocsProcessor
 from sage_studio.data.paging import Preview
 from sage_studio.data.store import DatasetStore
-from sage_studio.data.upload import UploadSource
 from sage_studio.errors import Conflict
 from sage_studio.files import safe_name
 from sage_studio.settings import Settings
@@ -43,10 +42,6 @@ class Library:
         return self.add_dataset(
             self.docs, on_progress=lambda share, doing: on_progress(FETCHED + (1 - FETCHED) * share, doing)
         )
-
-    def upload_dataset(self, path: Path, name: str = "", on_progress: OnProgress = ignore_progress) -> Dataset:
-        """Check a JSON or JSONL file and keep it as a dataset. Raises `InvalidDataset` naming the row."""
-        return self.add_dataset(UploadSource(path, max_bytes=self.settings.max_upload_mb << 20), name, on_progress)
 
     def add_dataset(self, source: DatasetSource, name: str = "", on_progress: OnProgress = ignore_progress) -> Dataset:
         """Keep the rows of any source. The same rows under the same name are the same dataset, not a new version."""

@@ -14,10 +14,12 @@ from sage_studio.catalog import Catalog, ModelEntry
 from sage_studio.curation import Curation
 from sage_studio.data.docs_processor import SAGEDocsProcessor
 from sage_studio.data.jobs import Jobs
+from sage_studio.data.mapping import MappingBook
 from sage_studio.data.store import DatasetStore
 from sage_studio.database import Database
 from sage_studio.errors import Conflict, StudioError
 from sage_studio.hardware import Hardware, detect_hardware
+from sage_studio.intake import Intake
 from sage_studio.library import Library
 from sage_studio.performance.sampler import Sampler
 from sage_studio.serving import vllm_registry
@@ -34,7 +36,7 @@ from sage_studio.workshop import Workshop
 logger = logging.getLogger("sage_studio")
 
 
-class Studio(Library, Curation, Workshop, Backend):
+class Studio(Intake, Library, Curation, Workshop, Backend):
     """Everything the studio can do.
 
     Example:
@@ -53,6 +55,7 @@ class Studio(Library, Curation, Workshop, Backend):
         self.database = Database(settings.database_path)
         self.datasets = DatasetStore(self.database, settings.datasets_dir)
         self.jobs = Jobs(settings.jobs_dir)
+        self.mappings = MappingBook(self.database)
         self.docs = SAGEDocsProcessor(settings)
         self.tasks = TaskStore(self.database, settings.outputs_dir)
         self.registry = vllm_registry

@@ -4,7 +4,7 @@ Knows how each kind of document becomes sections, and what to say of those that 
 (`files`) or how a question is worded (`questions`).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 from sage_studio.data.dataset import Dropped, FormatCount, LeftOut
@@ -87,20 +87,17 @@ class DocumentSource:
         """
         self._kinds = {}
         left_out, refused = LeftOut(), list[tuple[str, Unusable]]()
-        rows: Iterator[DataRow]
+        sections = list(self._sections(left_out, refused))  # all of them: only now is the commit known
+        rows: Sequence[DataRow]
         if self._rows == "passages":
-            rows = passages_from(self._sections(left_out, refused), self.commit, left_out)
-        else:
-            found = questions_from(self._sections(left_out, refused), self.commit, self._about)
-            rows = iter(found.examples)
-            self.dropped = found.dropped + left_out.dropped
-        usable = 0
-        for usable, row in enumerate(rows, 1):  # noqa: B007  # counted for below
-            yield row
-        if self._rows == "passages":
+            rows = tuple(passages_from(sections, self.commit, left_out))
             self.dropped = left_out.dropped
-        if not usable:
+        else:
+            found = questions_from(sections, self.commit, self._about)
+            rows, self.dropped = found.examples, found.dropped + left_out.dropped
+        if not rows:
             raise self._nothing(refused)
+        yield from rows
 
     def _sections(self, left_out: LeftOut, refused: list[tuple[str, Unusable]]) -> Iterator[tuple[str, Section]]:
         with Converter() as converter:

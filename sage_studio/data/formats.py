@@ -63,7 +63,7 @@ class RecordReader:
         self._file = file
         self._mapping = mapping
         self._left_out = LeftOut()
-        self._counts: Counter[Format] = Counter()
+        self._counts: Counter[str] = Counter()
         self._first: tuple[Format, int] | None = None
         self.rows = 0
 
@@ -75,7 +75,7 @@ class RecordReader:
     @property
     def formats(self) -> tuple[FormatCount, ...]:
         """The formats of the records so far, the most frequent first."""
-        return tuple(FormatCount(found.name, found.needs, rows) for found, rows in self._counts.most_common())
+        return tuple(FormatCount(name, BY_NAME[name].needs, rows) for name, rows in self._counts.most_common())
 
     def read(self, record: Any, row: int) -> DataRow | None:
         """One record as a row, or None when it is dropped and counted.
@@ -96,7 +96,7 @@ class RecordReader:
         if found is None:
             raise _unknown_keys(record, row)
         self._check_kind(found, row)
-        self._counts[found] += 1
+        self._counts[found.name] += 1
         try:
             return found.read(record, Origin(file=self._file, row=row))
         except BadValue as error:
@@ -171,6 +171,7 @@ FORMATS = (
     ),
     Format("text", "passage", ("text",), read_text),
 )
+BY_NAME = {each.name: each for each in FORMATS}
 KNOWN = "; ".join(f"{each.name}: {', '.join(each.needs)}" for each in FORMATS)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from sage_studio.data.faults import invalid_row
-from sage_studio.data.formats import FORMATS, Format
+from sage_studio.data.formats import BY_NAME, Format
 from sage_studio.database import Database
 from sage_studio.errors import InvalidInput
 from sage_studio.text import Text
@@ -67,13 +67,13 @@ class ColumnMapping(BaseModel):
         return {key: record.get(column) for key, column in self.columns.items() if column}
 
     def _format(self) -> Format:
-        found = next((each for each in FORMATS if each.name == self.format), None)
+        found = BY_NAME.get(self.format)
         if found is None:
             raise InvalidInput(
                 Text(f"There is no format {self.format!r}.", f"没有名为 {self.format!r} 的格式。"),
                 Text(
-                    f"Formats: {'; '.join(each.name for each in FORMATS)}.",
-                    f"可用的格式：{'；'.join(each.name for each in FORMATS)}。",
+                    f"Formats: {'; '.join(BY_NAME)}.",
+                    f"可用的格式：{'；'.join(BY_NAME)}。",
                 ),
             )
         return found

@@ -154,8 +154,8 @@ class DocsRepository:
         shutil.rmtree(self._aside, ignore_errors=True)
 
     def _fill(self, new: Path, on_progress: OnProgress) -> str:
-        local = _local_path(self._given)
-        if local is not None and local.is_dir() and not _is_repository(local):
+        local = local_path(self._given)
+        if local is not None and local.is_dir() and not is_repository(local):
             return self._fill_from_folder(local, new)
         try:
             commit = clone(str(local or self._given), self._branch, self._inside, new, on_progress)
@@ -185,7 +185,7 @@ class DocsRepository:
         return f"sha256:{digest.hexdigest()[:40]}"
 
 
-def _local_path(address: str) -> Path | None:
+def local_path(address: str) -> Path | None:
     """The existing local path that an address names, or None."""
     if "://" in address and not address.startswith("file://"):
         return None
@@ -193,7 +193,8 @@ def _local_path(address: str) -> Path | None:
     return path.absolute() if path.exists() else None
 
 
-def _is_repository(folder: Path) -> bool:
+def is_repository(folder: Path) -> bool:
+    """Whether git takes a local folder: a work tree or a bare repository."""
     return (folder / ".git").exists() or ((folder / "HEAD").is_file() and (folder / "objects").is_dir())
 
 

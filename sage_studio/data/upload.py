@@ -11,6 +11,7 @@ from typing import Literal
 from sage_studio.data.dataset import Dropped, FormatCount
 from sage_studio.data.example import DataRow
 from sage_studio.data.files.content import MIB, Content
+from sage_studio.data.files.encoding import not_text
 from sage_studio.data.files.json_records import empty_file
 from sage_studio.data.files.kinds import kind_of
 from sage_studio.data.files.records import records_of
@@ -60,6 +61,8 @@ class UploadSource:
         """
         check_file(self._content.path, self._content.max_bytes)
         kind = kind_of(self._content)
+        if not kind.holds_rows:
+            raise not_text(self._content, str(kind))
         self.container = f"{kind}.gz" if self._content.is_packed else str(kind)
         self._reader = RecordReader(self.source, self._mapping)
         usable = 0

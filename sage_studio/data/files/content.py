@@ -7,7 +7,7 @@ import gzip
 import io
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
@@ -34,10 +34,13 @@ class Content:
     Attributes:
         path: the file.
         max_bytes: most that is read of it, once unpacked.
+        faults: where its packing was found to be damaged: reading then ends there, and whoever reads says with which
+            row.
     """
 
     path: Path
     max_bytes: int
+    faults: list[InvalidDataset] = field(default_factory=list, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -57,7 +60,7 @@ class Content:
         return Path(path.stem if path.suffix.lower() == ".gz" else path.name).suffix.lower()
 
     def open(self) -> BinaryIO:
-        """The bytes. Reading raises `InvalidDataset` where the packing is damaged or unpacks to too much."""
+        """The bytes. Reading raises `InvalidDataset` where they unpack to too much."""
         if not self.is_packed:
             return self.path.open("rb", CHUNK)
         return io.BufferedReader(_Unpacked(self), CHUNK)
@@ -90,7 +93,7 @@ class _Unpacked(io.RawIOBase):
 
     def __init__(self, content: Content) -> None:
         super().__init__()
-        self._name = content.name
+        self._content = content
         self._limit = min(content.max_bytes, max(UNSUSPECTED, RATIO * content.path.stat().st_size))
         self._file = gzip.GzipFile(content.path, "rb")
         self._read = 0
@@ -100,13 +103,15 @@ class _Unpacked(io.RawIOBase):
 
     def readinto(self, buffer: "WriteableBuffer") -> int:
         try:
-            count = self._file.readinto(cast(bytearray, buffer))
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise _damaged(self._name, self._read) from error
-        self._read += count
+            piece = self._file.read1(len(memoryview(buffer)))  # no more at a time: what came before a fault is whole
+        except (EOFError, gzip.BadGzipFile, zlib.error):
+            self._content.faults[:] = [_damaged(self._content.name, self._read)]
+            return 0
+        self._read += len(piece)
         if self._read > self._limit:
-            raise unpacks_to_too_much(self._name, self._limit)
-        return count
+            raise unpacks_to_too_much(self._content.name, self._limit)
+        cast(bytearray, buffer)[: len(piece)] = piece
+        return len(piece)
 
     def close(self) -> None:
         if not self.closed:

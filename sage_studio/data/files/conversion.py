@@ -4,6 +4,7 @@ Knows the child's protocol and how long it may take. Knows nothing of what is in
 """
 
 import json
+import re
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from sage_studio.data.files.kinds import Kind
 ROOT = Path(__file__).resolve().parents[3]
 SECONDS = 120.0
 LONGEST_CAUSE = 200
+EXCEPTION = re.compile(r"^[\w.]+\.(?=\w+: )")
 
 
 class ConversionFailed(Exception):
@@ -83,7 +85,7 @@ class Converter:
         status = self._process.wait()
         self._complaints.seek(0)
         lines = self._complaints.read().decode(errors="replace").strip().splitlines()
-        return lines[-1][:LONGEST_CAUSE] if lines else f"its reader ended with status {status}"
+        return EXCEPTION.sub("", lines[-1])[:LONGEST_CAUSE] if lines else f"its reader ended with status {status}"
 
     def _end(self) -> None:
         process, self._process = self._process, None

@@ -31,7 +31,10 @@ class DocumentFile:
 def one_document(content: Content, kind: Kind) -> Iterator[DocumentFile]:
     """A document that is a file by itself, gzipped or not. Raises `InvalidDataset` for one that is too large."""
     with content.open() as file:
-        yield _checked(DocumentFile(content.name, kind, file.read(MAX_DOCUMENT + 1)))
+        document = _checked(DocumentFile(content.name, kind, file.read(MAX_DOCUMENT + 1)))
+    for fault in content.faults:
+        raise fault
+    yield document
 
 
 def zipped_documents(content: Content) -> Iterator[DocumentFile]:

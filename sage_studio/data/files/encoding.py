@@ -121,8 +121,6 @@ def _first_wrong_byte(content: Content, encoding: str) -> int | None:
         decoder.decode(b"", final=True)
     except UnicodeDecodeError as error:
         return done - pending + error.start
-    except InvalidDataset:  # damaged packing: said with its row when the rows are read
-        return None
     return None
 
 

@@ -29,18 +29,16 @@ def json_records(content: Content) -> Iterator[Any]:
     """The records, in order. Raises `InvalidDataset` for broken JSON, naming row and line."""
     encoding = encoding_of(content)
     with text_of(content, encoding) as file:
-        while (first := file.readline(READ)) and first.isspace():
-            pass
-        first = first.strip().removeprefix("\ufeff")
-        if not first:
-            raise empty_file(content.name)
-        if first[0] not in "[{":
-            raise _broken(1, 1, f"the file begins with {first[:20]!r}, not with [ or {{")
-        if first[0] == "{" and _is_one_row(first):
-            yield from _lines_of(content, encoding)
-        else:
-            file.seek(0)
-            yield from _values(_Ahead(file), is_array=first[0] == "[")
+        first = _first_line(file)
+    if not first:
+        raise empty_file(content.name)
+    if first[0] not in "[{":
+        raise _broken(1, 1, f"the file begins with {first[:20]!r}, not with [ or {{")
+    if first[0] == "{" and _is_one_row(first):
+        yield from _lines_of(content, encoding)
+        return
+    with text_of(content, encoding) as file:
+        yield from _values(_Ahead(file), is_array=first[0] == "[")
 
 
 def empty_file(name: str) -> InvalidDataset:
@@ -49,6 +47,12 @@ def empty_file(name: str) -> InvalidDataset:
         Text(f"{name} is empty.", f"{name} 是空文件。"),
         Text("Give a JSON array of rows, or JSONL with one row a line.", "请提供 JSON 数组，或每行一条的 JSONL。"),
     )
+
+
+def _first_line(file: TextIO) -> str:
+    while (line := file.readline(READ)) and line.isspace():
+        pass
+    return line.strip().removeprefix("\ufeff")
 
 
 def _is_one_row(line: str) -> bool:

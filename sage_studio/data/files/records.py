@@ -42,6 +42,9 @@ def records_of(content: Content, kind: Kind) -> Iterator[Any]:
         what = Text(f"it holds bytes that are not {error.encoding}.", f"其中含有不属于 {error.encoding} 编码的字节。")
         raise invalid_row(row + 1, what, Text("Save the file as UTF-8.", "请将文件保存为 UTF-8。")) from error
     except InvalidDataset as error:
-        if error.row is not None or not row:
-            raise
-        raise invalid_row(row + 1, error.message, error.hint) from error
+        fault = next(iter(content.faults), error)
+        if not row or (fault is error and error.row is not None):
+            raise fault from None
+        raise invalid_row(row + 1, fault.message, fault.hint) from error
+    for fault in content.faults:
+        raise invalid_row(row + 1, fault.message, fault.hint)
