@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 
+import test_format_matrix as matrix
 from hypothesis import strategies as st
-from test_format_matrix import BROKEN, GOOD
 
 from sage_studio.data.files.content import Content
 from sage_studio.data.formats import FORMATS
@@ -20,7 +20,7 @@ from sage_studio.errors import StudioError
 
 LIMIT = 16 << 20
 SMALL = 1 << 18
-SEEDS = [content for _, content, *_ in (*GOOD.values(), *BROKEN.values()) if len(content) < SMALL]
+SEEDS = [content for _, content, *_ in (*matrix.GOOD.values(), *matrix.BROKEN.values()) if len(content) < SMALL]
 NAMES = ["a.json", "a.jsonl", "a.csv", "a.tsv", "a.parquet", "a.json.gz", "a.md", "a.txt", "a.html", "a.pdf", "a.docx"]
 KEYS = sorted({key for each in FORMATS for key in (*each.needs, *each.takes)} | {"role", "content", "from", "value"})
 MARKS = [
@@ -96,13 +96,17 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=3),
     max_leaves=8,
 )
-RECORDS = st.lists(st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=5), min_size=1, max_size=4)
+FIELDS = st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=2)
+WILD = st.lists(st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=5), min_size=1, max_size=4)
+TAME = st.sampled_from(matrix.RECORDS).flatmap(
+    lambda good: st.lists(st.one_of(st.just(good), FIELDS.map(lambda other: {**good, **other})), min_size=1, max_size=4)
+)
 
 
 @st.composite
 def written(draw: st.DrawFn) -> bytes:
     """Records of any shape under the formats' keys, as an array or as lines, in any encoding."""
-    records = draw(RECORDS)
+    records = draw(st.one_of(WILD, TAME))
     plain = draw(st.booleans())
     text = json.dumps(records, ensure_ascii=plain) if draw(st.booleans()) else _lines(records, plain)
     encoding = draw(st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "gb18030"]))

@@ -43,6 +43,8 @@ KTO = [{**COMPLETION, "label": True}, {**COMPLETION, "label": False}]
 KTO_TAG = [{**PLAIN, "kto_tag": True}, {**SHAREGPT, "kto_tag": False}]
 EMBEDDING = {"query": "Why?", "pos": ["Rain.", "Clouds."], "neg": ["Sun."]}
 PAIR = {"anchor": "Why?", "positive": "Rain.", "negative": "Sun."}
+RECORDS = [PLAIN, HISTORY, MESSAGES, SHAREGPT, SHAREGPT_ROLES, COMPLETION, QUESTION, RETRIEVED, TRL, TRL_LISTS]
+RECORDS += [IMPLICIT, ANTHROPIC, RANKING, SHAREGPT_RANKING, *KTO, *KTO_TAG, EMBEDDING, PAIR, {"text": "Rain falls."}]
 SENTENCE = "These words stand here so that the section is long enough to become a row of the dataset. "
 
 OTHER = "A second section tells of windows, sources and sinks, in words that are used nowhere else in here at all."
