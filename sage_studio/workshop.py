@@ -11,8 +11,9 @@ from typing import Any
 from sage_studio.catalog import Catalog, ModelRef
 from sage_studio.data.dataset import Dataset
 from sage_studio.data.store import DatasetStore
-from sage_studio.errors import Conflict, InvalidDataset, NotFound
+from sage_studio.errors import Conflict, InvalidDataset, InvalidModel, InvalidName, InvalidRecipe, NotFound
 from sage_studio.files import safe_name
+from sage_studio.serving.adapter_check import check_adapter
 from sage_studio.serving.registry import VLLMRegistry
 from sage_studio.tasks.archive import stream_archive
 from sage_studio.tasks.logs import LogPage, read_log
@@ -23,6 +24,13 @@ from sage_studio.text import Text
 from sage_studio.training.progress import Event, Job, numbered_events
 from sage_studio.training.recipe import parse_recipe
 from sage_studio.training.recipes import RECIPES, Recipe
+from sage_studio.training.recipes.generative import GenerativeRecipe
+
+WHOLE_MODEL = Text("It holds a whole model, no adapter.", "其中是完整的模型，而不是适配器。")
+WHOLE_MODEL_HINT = Text(
+    "Name its folder as model_name_or_path, and leave start_from empty.",
+    "请将其文件夹填入 model_name_or_path，并将 start_from 留空。",
+)
 
 
 class Workshop:
@@ -54,6 +62,7 @@ class Workshop:
         job = Job(
             model_location=model.location,
             trust_remote_code=model.trust_remote_code,
+            adapter_location=self._adapter_for(recipe, model),
             data_path=str(self.datasets.data_path(dataset.id)),
             dataset_sha256=dataset.sha256,
         )
@@ -124,6 +133,24 @@ class Workshop:
                 Text("Restore the folder, or train again.", "请恢复该文件夹，或重新训练。"),
             )
         return task
+
+    def _adapter_for(self, recipe: Recipe, model: ModelRef) -> str:
+        """The folder of the adapter that a recipe goes on with; empty for a new one."""
+        start = recipe.start_from if isinstance(recipe, GenerativeRecipe) else ""
+        if not start:
+            return ""
+        try:
+            folder = Path(start) if Path(start).is_absolute() else self._completed(start).folder
+            if (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file():
+                raise InvalidModel(WHOLE_MODEL, WHOLE_MODEL_HINT)
+            check_adapter(folder, model.location, "transformers", max_rank=0)
+        except (NotFound, Conflict, InvalidModel, InvalidName) as error:
+            raise InvalidRecipe(
+                Text(f"start_from = {start}: {error.message.en}", f"start_from = {start}：{error.message.zh}"),
+                error.hint,
+                field="start_from",
+            ) from error
+        return str(folder)
 
     def _dataset_for(self, recipe: Recipe) -> Dataset:
         if recipe.dataset_id:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
@@ -19,6 +19,8 @@ from sage_studio.training.progress import Job, Reason
 from sage_studio.training.recipes.generative import GenerativeRecipe
 
 ALL_LINEAR = "all-linear"
+TRAINED, REFERENCE = "default", "ref"
+"""The adapter that is trained and, where a method has one, the frozen copy of what it was: PEFT's and TRL's names."""
 UNUSABLE = (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError)
 """What transformers raises for a folder or a hub id that is no model it can load."""
 EAGER_LENGTH = 1024
@@ -70,15 +72,22 @@ def load_model(job: Job, recipe: GenerativeRecipe, dtype: Any) -> Any:
 
 
 def add_adapter(model: Any, job: Job, recipe: GenerativeRecipe) -> Any:
-    """Put a LoRA adapter on the model. Raises `InvalidModel` for target modules that it does not have."""
-    targets = target_modules(model, recipe.lora_target_modules)
+    """Put a new LoRA adapter on the model, or the one to go on from.
+
+    Raises:
+        InvalidModel: the model does not have the target modules, or the adapter to go on from does not fit it.
+    """
     if recipe.quantization != "none":
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=recipe.gradient_checkpointing)
+    if job.adapter_location:
+        return _load_adapter(model, job)
     config = LoraConfig(
         r=recipe.lora_r,
         lora_alpha=recipe.lora_alpha,
         lora_dropout=recipe.lora_dropout,
-        target_modules=targets,
+        target_modules=target_modules(model, recipe.lora_target_modules),
+        use_rslora=recipe.use_rslora,
+        use_dora=recipe.use_dora,
         task_type="CAUSAL_LM",
         base_model_name_or_path=job.model_location,
     )
@@ -106,6 +115,20 @@ def target_modules(model: Any, wanted: str) -> str | list[str]:
             Text(f"Give {ALL_LINEAR}, or some of: {known}.", f"请填写 {ALL_LINEAR}，或从以下名称中选择：{known}。"),
         )
     return names
+
+
+def _load_adapter(model: Any, job: Job) -> Any:
+    try:
+        return PeftModel.from_pretrained(model, job.adapter_location, adapter_name=TRAINED, is_trainable=True)
+    except (*UNUSABLE, RuntimeError, SafetensorError) as error:
+        said = str(error).strip().partition("\n")[0][:300]
+        raise InvalidModel(
+            Text(
+                f"The adapter {job.adapter_location} cannot be put on {job.model_location}: {said}",
+                f"无法将适配器 {job.adapter_location} 用于 {job.model_location}：{said}",
+            ),
+            Text("Choose another task in start_from, or leave it empty.", "请在 start_from 中选择其他任务，或留空。"),
+        ) from error
 
 
 def _quantization(recipe: GenerativeRecipe, dtype: Any) -> Any:

@@ -56,6 +56,11 @@ def explain(recipe: type[BaseModel], error: ErrorDetails) -> InvalidRecipe:
 WHOLE = {
     "give either dataset_id or train_data_path": "请在 dataset_id 与 train_data_path 中填写且只填写一个",
     "a quantized base can only be trained with use_lora": "量化的基座只能用 LoRA 训练（use_lora）",
+    "start_from goes on with an adapter and needs use_lora": "start_from 是在适配器上继续训练，需要 use_lora",
+    "use_dora and use_rslora need use_lora": "use_dora 与 use_rslora 需要 use_lora",
+    "early_stopping_patience needs rows held out (eval_share)": "early_stopping_patience 需要设置验证集（eval_share）",
+    "early_stopping_patience needs load_best_model": "early_stopping_patience 需要 load_best_model",
+    "label_smoothing belongs to loss_type robust, which needs it": "label_smoothing 与 loss_type robust 须同时使用",
 }
 
 

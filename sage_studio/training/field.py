@@ -3,9 +3,10 @@
 Knows what belongs to a declaration. Knows nothing of any particular field, nor of how one is shown.
 """
 
+import copy
 from typing import Any, Literal, cast
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 from pydantic.fields import FieldInfo
 
 from sage_studio.text import Text
@@ -25,6 +26,14 @@ def knob(default: Any, group: Group, label: Text, help: Text, **rules: Any) -> A
     """
     extra = {"group": group, "label": label._asdict(), "help": help._asdict()}
     return Field(default, description=help.en, json_schema_extra=cast("dict[str, Any]", extra), **rules)
+
+
+def with_default(recipe: type[BaseModel], name: str, default: Any) -> Any:
+    """A field of a recipe, declared there, with another default for a method to which that suits better."""
+    info = copy.copy(recipe.model_fields[name])
+    info.default = default
+    info._attributes_set = {**info._attributes_set, "default": default}
+    return info
 
 
 def field_label(info: FieldInfo) -> Text:

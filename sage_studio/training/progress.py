@@ -52,6 +52,7 @@ class Job(BaseModel):
 
     Attributes:
         model_location: local folder or hub id.
+        adapter_location: folder of the adapter to go on from; empty for a new one.
         data_path: ``data.jsonl`` in the studio's own row shape (`to_json` of `sage_studio.data.example`).
         resume: continue from the newest checkpoint in the folder.
     """
@@ -60,13 +61,18 @@ class Job(BaseModel):
 
     model_location: str
     trust_remote_code: bool = False
+    adapter_location: str = ""
     data_path: str
     dataset_sha256: str = ""
     resume: bool = False
 
 
 class Event(BaseModel):
-    """One line of ``progress.jsonl``. Only what changed is given; times are Unix seconds."""
+    """One line of ``progress.jsonl``. Only what changed is given; times are Unix seconds.
+
+    Attributes:
+        figures: what a method measures besides, by the names in its recipe's ``plots``.
+    """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -83,6 +89,7 @@ class Event(BaseModel):
     eta_seconds: float | None = None
     memory_gb: float | None = None
     memory_total_gb: float | None = None
+    figures: dict[str, float] | None = None
     detail: str | None = None
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from sage_studio.training.curves import LOSS
 from sage_studio.training.environment import memory_gb
 from sage_studio.training.health import diverged
 from sage_studio.training.run import Run
@@ -22,6 +23,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers ships no 
         self._began = self._last = time.monotonic()
         self._first_step = 0
         self._first_tokens = self._last_tokens = 0
+        self._names = [name for plot in (LOSS, *run.recipe.plots) for name in plot.lines if name != "loss"]
 
     def on_train_begin(self, _: TrainingArguments, state: TrainerState, __: TrainerControl, **___: Any) -> None:
         """Start the clock; say how many steps there will be."""
@@ -38,11 +40,12 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers ships no 
         """Between two batches of one step: nothing is lost but the batches of this step."""
         self._stop_if_asked(state, control)
 
-    def on_step_end(self, _: TrainingArguments, state: TrainerState, control: TrainerControl, **__: Any) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """After a step."""
         self._count(state)
         if state.global_step >= state.max_steps:
-            control.should_save = False  # the model itself is saved next
+            control.should_evaluate = args.eval_strategy != "no"
+            control.should_save = args.load_best_model_at_end  # otherwise the model itself is saved next
         else:
             self._stop_if_asked(state, control)
 
@@ -50,19 +53,30 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers ships no 
         self, _: TrainingArguments, state: TrainerState, __: TrainerControl, logs: dict[str, float], **___: Any
     ) -> None:
         """Raises `Unhealthy` when the loss or its gradient is no number."""
-        if "loss" not in logs:
-            return
-        for what in ("loss", "grad_norm"):
+        for what in ("loss", "grad_norm", "eval_loss"):
             if not math.isfinite(logs.get(what, 0.0)):
                 raise diverged(what, logs[what], state.global_step)
-        now = time.monotonic()
-        speed = (state.num_input_tokens_seen - self._last_tokens) / max(now - self._last, 1e-9)
-        self._last, self._last_tokens = now, state.num_input_tokens_seen
-        self._say(state, logs, speed, self._seconds_left(state, now))
+        figures = self._figures(logs)
+        if "eval_loss" in logs:
+            self._say_measured(state, figures)
+        elif "loss" in logs:
+            self._say_learned(state, logs, figures)
 
     def on_train_end(self, _: TrainingArguments, state: TrainerState, __: TrainerControl, **___: Any) -> None:
         """Stop the clock."""
         self._count(state)
+        details = self._run.tally.details
+        measured = [self._figures(logs) for logs in state.log_history if "eval_loss" in logs]
+        if measured:
+            details["held_out_before"], details["held_out_after"] = measured[0], measured[-1]
+        if state.best_metric is not None:
+            details["best_eval_loss"], details["best_step"] = state.best_metric, state.best_global_step
+        if not self._run.stop.requested and state.global_step < state.max_steps:
+            details["stopped_early"] = True
+            print(f"stopped early at step {state.global_step}: no better than at step {state.best_global_step}")
+
+    def _figures(self, logs: dict[str, float]) -> dict[str, float]:
+        return {name: logs[name] for name in self._names if name in logs}
 
     def _stop_if_asked(self, state: TrainerState, control: TrainerControl) -> None:
         if self._run.stop.requested and not control.should_training_stop:
@@ -79,7 +93,16 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers ships no 
         left: int = state.max_steps - state.global_step
         return (now - self._began) / done * left
 
-    def _say(self, state: TrainerState, logs: dict[str, float], speed: float, left: float) -> None:
+    def _say_measured(self, state: TrainerState, figures: dict[str, float]) -> None:
+        self._run.progress.write(step=state.global_step, total_steps=state.max_steps, figures=figures)
+        print(f"step {state.global_step}/{state.max_steps} · held out: {_listed(figures)}")
+        self._last, self._last_tokens = time.monotonic(), state.num_input_tokens_seen
+
+    def _say_learned(self, state: TrainerState, logs: dict[str, float], figures: dict[str, float]) -> None:
+        now = time.monotonic()
+        speed = (state.num_input_tokens_seen - self._last_tokens) / max(now - self._last, 1e-9)
+        self._last, self._last_tokens = now, state.num_input_tokens_seen
+        left = self._seconds_left(state, now)
         used, total = memory_gb()
         self._run.tally.details["final_loss"] = logs["loss"]
         self._run.progress.write(
@@ -93,11 +116,17 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers ships no 
             eta_seconds=left,
             memory_gb=used,
             memory_total_gb=total,
+            figures=figures or None,
         )
         print(
             f"step {state.global_step}/{state.max_steps} · epoch {state.epoch or 0:.2f} · loss {logs['loss']:.4g}"
             f" · lr {logs.get('learning_rate', 0.0):.2g} · {speed:.0f} tok/s · {_duration(left)} left"
+            + (f" · {_listed(figures)}" if figures else "")
         )
+
+
+def _listed(figures: dict[str, float]) -> str:
+    return " · ".join(f"{name.removeprefix('eval_')} {value:.4g}" for name, value in figures.items())
 
 
 def _duration(seconds: float) -> str:

@@ -4,7 +4,7 @@ Knows the row's shape, the chat template and what truncation does to a row. Know
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,34 +18,37 @@ CHUNK = 512
 PREPARE_AGAIN = Text("Prepare or upload the dataset again.", "请重新准备或上传数据集。")
 
 
+Messages = list[dict[str, str]]
+Row = dict[str, Messages]
+"""The parts of a row that are needed, each a list of messages; ``prompt`` is always among them."""
+
+
 @dataclass(slots=True)
 class Encoded:
-    """Rows as the trainer reads them; ``input_ids[i]`` and ``labels[i]`` have the same length, at most ``max_length``.
+    """Rows as the trainer reads them.
 
     Attributes:
-        truncated: rows that were longer, and kept.
-        dropped: rows left out because truncation had cut off the whole answer.
+        columns: for each name one list of token ids or labels a row, none longer than ``max_length``.
+        tokens, answer_tokens: tokens of all rows, and those of them that the loss falls on.
+        truncated: numbers (from 1) of the rows that were longer, and kept.
+        dropped: numbers of the rows left out because truncation had cut off all there was to learn.
         diverging: rows whose prompt the template renders differently once an answer follows.
     """
 
-    input_ids: list[list[int]] = field(default_factory=list)
-    labels: list[list[int]] = field(default_factory=list)
-    truncated: int = 0
-    dropped: int = 0
+    columns: dict[str, list[list[int]]] = field(default_factory=dict)
+    tokens: int = 0
+    answer_tokens: int = 0
+    truncated: list[int] = field(default_factory=list)
+    dropped: list[int] = field(default_factory=list)
     diverging: int = 0
 
     def __len__(self) -> int:
-        return len(self.input_ids)
+        return len(next(iter(self.columns.values()), ()))
 
-    @property
-    def tokens(self) -> int:
-        """All tokens of all rows."""
-        return sum(map(len, self.input_ids))
-
-    @property
-    def answer_tokens(self) -> int:
-        """Tokens that the loss falls on."""
-        return sum(len(row) - row.count(IGNORED) for row in self.labels)
+    def add(self, **row: list[int]) -> None:
+        """Append a row: one list for each column."""
+        for name, values in row.items():
+            self.columns.setdefault(name, []).append(values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,20 +70,25 @@ class Tokens:
         return max(0, min(len(self.ids), max_length) - self.known)
 
 
-def read_rows(path: Path, limit: int = 0) -> list[dict[str, Any]]:
-    """The rows of ``data.jsonl``, the first ``limit`` of them unless it is 0; of a preference the chosen side.
+def answered(line: Mapping[str, Any]) -> Row:
+    """A line of ``data.jsonl`` as ``prompt`` and ``completion``; of a preference the chosen side."""
+    return {"prompt": line["prompt"], "completion": line["chosen"] if "chosen" in line else line["completion"]}
+
+
+def read_rows(path: Path, limit: int = 0, parts: Callable[[Mapping[str, Any]], Row] = answered) -> list[Row]:
+    """The rows of ``data.jsonl``, the first ``limit`` of them unless it is 0, each as the ``parts`` it is needed in.
 
     Raises:
         InvalidDataset: the file is missing or empty, or a line is no row; the text names the line.
     """
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     try:
         with path.open(encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
                 if limit and len(rows) == limit:
                     break
                 if line.strip():
-                    rows.append(_row(number, line))
+                    rows.append(_row(number, line, parts))
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidDataset(
             Text(f"{path} cannot be read: {error}", f"无法读取 {path}：{error}"), PREPARE_AGAIN
@@ -103,9 +111,9 @@ def check_template(tokenizer: Any) -> None:
 
 
 def encode(
-    rows: list[dict[str, Any]], tokenizer: Any, max_length: int, on_rows: Callable[[int], None] = lambda done: None
+    rows: list[Row], tokenizer: Any, max_length: int, on_rows: Callable[[int], None] = lambda done: None
 ) -> Encoded:
-    """Render rows through the chat template and mask everything before the answer.
+    """Columns ``input_ids`` and ``labels``, where everything before the answer is masked.
 
     Args:
         rows: conversational ``prompt`` and ``completion``.
@@ -117,31 +125,35 @@ def encode(
         InvalidDataset: no row has any of its answer left after truncation, or the template refuses a row.
     """
     encoded = Encoded()
-    for start in range(0, len(rows), CHUNK):
-        chunk = rows[start : start + CHUNK]
-        for tokens in encode_each(chunk, tokenizer, start + 1):
-            _add(encoded, tokens, max_length)
-        on_rows(start + len(chunk))
+    for first, chunk in chunks(rows):
+        for number, tokens in enumerate(encode_each(chunk, tokenizer, first), first):
+            _add(encoded, number, tokens, max_length)
+        on_rows(first + len(chunk) - 1)
     if not encoded:
         raise _all_masked(len(rows), max_length)
     return encoded
 
 
-def encode_each(rows: list[dict[str, Any]], tokenizer: Any, first: int = 1) -> Iterator[Tokens]:
+def chunks(rows: list[Row]) -> Iterator[tuple[int, list[Row]]]:
+    """Some hundred rows at a time, with the number (from 1) of the first of them."""
+    for start in range(0, len(rows), CHUNK):
+        yield start + 1, rows[start : start + CHUNK]
+
+
+def encode_each(rows: list[Row], tokenizer: Any, first: int = 1, answer: str = "completion") -> Iterator[Tokens]:
     """Each row by itself, uncut; all of them are tokenized together, so give some hundred at a time.
 
     Args:
-        rows: conversational ``prompt`` and ``completion``.
+        rows: conversational ``prompt`` and ``answer``.
         tokenizer: transformers', or a `sage_studio.training.tokenizing.ChatTokenizer`.
         first: number of the first of them, for messages.
+        answer: which part of the rows follows the prompt.
 
     Raises:
         InvalidDataset: the template refuses a row.
     """
     prompts = [_render(tokenizer, row["prompt"], at, prompt=True) for at, row in enumerate(rows, first)]
-    wholes = [
-        _render(tokenizer, row["prompt"] + row["completion"], at, prompt=False) for at, row in enumerate(rows, first)
-    ]
+    wholes = [_render(tokenizer, row["prompt"] + row[answer], at, prompt=False) for at, row in enumerate(rows, first)]
     for prompt, whole, before, ids in zip(
         prompts, wholes, _ids(tokenizer, prompts), _ids(tokenizer, wholes), strict=True
     ):
@@ -153,14 +165,18 @@ def encode_each(rows: list[dict[str, Any]], tokenizer: Any, first: int = 1) -> I
         yield Tokens(ids, known, diverging=known < len(before))
 
 
-def _add(encoded: Encoded, tokens: Tokens, max_length: int) -> None:
-    if not tokens.learned(max_length):
-        encoded.dropped += 1
+def _add(encoded: Encoded, number: int, tokens: Tokens, max_length: int) -> None:
+    learned = tokens.learned(max_length)
+    if not learned:
+        encoded.dropped.append(number)
         return
+    if len(tokens.ids) > max_length:
+        encoded.truncated.append(number)
+    ids = tokens.ids[:max_length]
+    encoded.add(input_ids=ids, labels=[IGNORED] * tokens.known + ids[tokens.known :])
     encoded.diverging += tokens.diverging
-    encoded.truncated += len(tokens.ids) > max_length
-    encoded.input_ids.append(tokens.ids[:max_length])
-    encoded.labels.append([IGNORED] * tokens.known + tokens.ids[tokens.known : max_length])
+    encoded.tokens += len(ids)
+    encoded.answer_tokens += learned
 
 
 def _ids(tokenizer: Any, texts: list[str]) -> list[list[int]]:
@@ -183,22 +199,22 @@ def _render(tokenizer: Any, messages: list[dict[str, str]], number: int, *, prom
         ) from error
 
 
-def _row(number: int, line: str) -> dict[str, Any]:
+def _row(number: int, line: str, parts: Callable[[Mapping[str, Any]], Row]) -> Row:
     try:
-        row = json.loads(line)
-        answer = row["chosen"] if "chosen" in row else row["completion"]
-        for message in (*row["prompt"], *answer):
-            if not isinstance(message["role"], str) or not isinstance(message["content"], str):
-                raise TypeError("role and content must be text")
-        if not row["prompt"] or not answer:
-            raise ValueError("prompt and completion must not be empty")
+        row = parts(json.loads(line))
+        for name, messages in row.items():
+            if not messages:
+                raise ValueError(f"{name} must not be empty")
+            for message in messages:
+                if not isinstance(message["role"], str) or not isinstance(message["content"], str):
+                    raise TypeError("role and content must be text")
     except (ValueError, KeyError, TypeError) as error:
         raise InvalidDataset(
             Text(f"Line {number} of the data is no row: {error!r}", f"数据第 {number} 行无效：{error!r}"),
             PREPARE_AGAIN,
             row=number,
         ) from error
-    return {"prompt": row["prompt"], "completion": answer}
+    return row
 
 
 def _all_masked(count: int, max_length: int) -> InvalidDataset:

@@ -44,7 +44,7 @@ def save_model(run: Run[Any], model: Any, tokenizer: Any, dtype: Any) -> None:
     """Write weights, tokenizer and chat template; a model trained whole is stored in ``dtype``."""
     with naming_full_disk(run.folder):
         if run.tally.model_kind == "adapter":
-            model.save_pretrained(run.folder, save_embedding_layers=False)
+            model.save_pretrained(run.folder, save_embedding_layers=False, selected_adapters=["default"])
             (run.folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
         else:
             model.config.use_cache = True

@@ -105,11 +105,11 @@ def test_the_preview_has_the_trainers_ids_and_labels(model: Path, max_length: in
         except InvalidDataset:
             assert shown.left_out
             continue
-        assert list(shown.ids) == encoded.input_ids[0]
-        assert list(shown.labels) == encoded.labels[0]
+        assert list(shown.ids) == encoded.columns["input_ids"][0]
+        assert list(shown.labels) == encoded.columns["labels"][0]
         assert not shown.left_out
         learned = sum(piece.tokens for piece in shown.pieces if piece.fate == "learned")
-        assert learned == sum(label != IGNORED for label in encoded.labels[0]) > 0
+        assert learned == sum(label != IGNORED for label in encoded.columns["labels"][0]) > 0
         assert sum(piece.tokens for piece in shown.pieces) == shown.tokens
         assert any(piece.fate == "cut" for piece in shown.pieces) == bool(encoded.truncated)
 

@@ -23,7 +23,7 @@ def tokenizer(built_in_model: Path) -> Any:
 
 def test_the_answer_alone_is_learned_token_for_token(tokenizer: Any):
     encoded = encode([{"prompt": PROMPT, "completion": ANSWER}], tokenizer, 512)
-    ids, labels = encoded.input_ids[0], encoded.labels[0]
+    ids, labels = encoded.columns["input_ids"][0], encoded.columns["labels"][0]
     asked = tokenizer.apply_chat_template(PROMPT, add_generation_prompt=True, return_dict=True)["input_ids"]
     assert ids[: len(asked)] == asked, "exactly what the model reads when it is asked"
     assert labels[: len(asked)] == [IGNORED] * len(asked)
@@ -35,9 +35,9 @@ def test_the_answer_alone_is_learned_token_for_token(tokenizer: Any):
 def test_a_long_row_keeps_its_beginning(tokenizer: Any):
     row = {"prompt": PROMPT, "completion": [{"role": "assistant", "content": "word " * 100}]}
     whole, cut = encode([row], tokenizer, 512), encode([row], tokenizer, 40)
-    assert (whole.truncated, cut.truncated) == (0, 1)
-    assert cut.input_ids[0] == whole.input_ids[0][:40]
-    assert cut.labels[0] == whole.labels[0][:40]
+    assert (whole.truncated, cut.truncated) == ([], [1])
+    assert cut.columns["input_ids"][0] == whole.columns["input_ids"][0][:40]
+    assert cut.columns["labels"][0] == whole.columns["labels"][0][:40]
 
 
 def test_a_template_that_rewrites_the_prompt_is_counted_and_masked_up_to_the_difference(tokenizer: Any):
@@ -48,7 +48,7 @@ def test_a_template_that_rewrites_the_prompt_is_counted_and_masked_up_to_the_dif
     changed.chat_template = turns + "{% if add_generation_prompt %}<think>{% endif %}"
     encoded = encode([{"prompt": PROMPT, "completion": ANSWER}], changed, 512)
     assert encoded.diverging == 1
-    learned = [token for token in encoded.labels[0] if token != IGNORED]
+    learned = [token for token in encoded.columns["labels"][0] if token != IGNORED]
     assert changed.decode(learned).endswith(ANSWER[0]["content"])
 
 

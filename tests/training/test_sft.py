@@ -111,14 +111,14 @@ def test_the_cpu_loss_is_the_models_own(new_task: NewTask, tiny_model: Path):
     task.run()
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     encoded = encode(read_rows(task.path.with_suffix(".jsonl")), tokenizer, 96)
-    length = max(map(len, encoded.input_ids))
-    pad = [length - len(ids) for ids in encoded.input_ids]
+    length = max(map(len, encoded.columns["input_ids"]))
+    pad = [length - len(ids) for ids in encoded.columns["input_ids"]]
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     with torch.no_grad():
         whole = model(
-            input_ids=torch.tensor([ids + [0] * n for ids, n in zip(encoded.input_ids, pad, strict=True)]),
+            input_ids=torch.tensor([ids + [0] * n for ids, n in zip(encoded.columns["input_ids"], pad, strict=True)]),
             attention_mask=torch.tensor([[1] * (length - n) + [0] * n for n in pad]),
-            labels=torch.tensor([ids + [IGNORED] * n for ids, n in zip(encoded.labels, pad, strict=True)]),
+            labels=torch.tensor([ids + [IGNORED] * n for ids, n in zip(encoded.columns["labels"], pad, strict=True)]),
         ).loss.item()
     assert task.losses[0] == pytest.approx(whole, rel=1e-4)
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol, cast
 
 from sage_studio.training.run import Run
 
-METHODS = {"sft": "sage_studio.training.methods.sft"}
+METHODS = {"sft": "sage_studio.training.methods.sft", "dpo": "sage_studio.training.methods.dpo"}
 
 
 class Method(Protocol):

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from sage_studio.data.example import RowKind
 from sage_studio.text import Text
+from sage_studio.training.curves import Plot
 from sage_studio.training.field import knob
 
 
@@ -20,10 +21,12 @@ class Recipe(BaseModel):
     Attributes:
         title: the method's name for a person.
         accepts: kinds of rows that the method can learn from, as `sage_studio.data.example` names them.
+        plots: what the method plots besides loss and learning rate.
     """
 
     title: ClassVar[Text]
     accepts: ClassVar[tuple[RowKind, ...]] = ()
+    plots: ClassVar[tuple[Plot, ...]] = ()
 
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
 
