@@ -20,6 +20,10 @@ NONE = math.nan
 """A figure that was not given; kept apart from given ones because a trainer's NaN or infinity is not shown either."""
 FIGURES = ("loss", "learning_rate", "tokens_per_second")
 MOST_STEPS = 2**62
+MOST_FIGURES = 32
+"""Names that a run may give figures besides; what a damaged file holds beyond is left out."""
+HELD_OUT = "eval_loss"
+"""Given at few steps, which thinning must not lose."""
 OF_ONE_PHASE = ("detail", "eta_seconds")
 """Fields that say nothing any more once another kind of work has begun."""
 
@@ -113,11 +117,19 @@ class _Report:
         """At most ``points`` of the points."""
         asked = (len(self._steps), self._offset, points)
         if asked != self._thinned_for:
-            kept = _kept(self._figures["loss"], points)
-            columns = (tuple(_given(self._figures[name][i]) for i in kept) for name in FIGURES)
-            self._thinned = Curve(tuple(self._steps[i] for i in kept), *columns)
+            kept = self._kept(points)
+            columns = {name: tuple(_given(figures[i]) for i in kept) for name, figures in self._figures.items()}
+            known = {name: columns.pop(name) for name in FIGURES}
+            self._thinned = Curve(tuple(self._steps[i] for i in kept), **known, figures=columns)
             self._thinned_for = asked
         return self._thinned
+
+    def _kept(self, points: int) -> list[int]:
+        """Which points to keep; of the held-out rows up to a quarter of them."""
+        measured = self._figures.get(HELD_OUT, array("d"))
+        at = [i for i, value in enumerate(measured) if not math.isnan(value)]
+        some = {at[i] for i in _kept(array("d", [measured[i] for i in at]), points // 4)}
+        return sorted(some.union(_kept(self._figures["loss"], points - len(some))))
 
     def _take(self, line: bytes) -> None:
         try:
@@ -127,13 +139,16 @@ class _Report:
         if not math.isfinite(event.time):
             return
         event = event.model_copy(update={name: None for name in event.model_fields_set if not _finite(event, name)})
+        if event.figures is not None:
+            finite = {name: value for name, value in event.figures.items() if math.isfinite(value)}
+            event = event.model_copy(update={"figures": finite})
         self.newest = _merged(self.newest, event)
         if event.phase is Phase.TRAINING:
             self.trained_at = max(self.trained_at, event.time)
         if (
             event.step is not None
             and 0 <= event.step <= MOST_STEPS
-            and any(name in event.model_fields_set for name in FIGURES)
+            and any(name in event.model_fields_set for name in (*FIGURES, "figures"))
         ):
             self._add(event.step, event)
 
@@ -145,9 +160,12 @@ class _Report:
         del self._steps[keep:]
         if not same:
             self._steps.append(step)
+        given = {name: getattr(event, name) for name in FIGURES} | (event.figures or {})
+        for name in list(given)[:MOST_FIGURES]:
+            self._figures.setdefault(name, array("d", [NONE]) * (len(self._steps) - (not same)))
         for name, figures in self._figures.items():
             del figures[keep:]
-            value = getattr(event, name)
+            value = given.get(name)
             if not same:
                 figures.append(NONE if value is None else value)
             elif value is not None:
@@ -158,6 +176,8 @@ def _merged(before: Event | None, event: Event) -> Event:
     if before is None:
         return event
     given = {name: getattr(event, name) for name in event.model_fields_set}
+    if before.figures and event.figures:
+        given["figures"] = {**before.figures, **event.figures}
     if before.phase is not event.phase:
         given = {**dict.fromkeys(OF_ONE_PHASE), **given}
     return before.model_copy(update=given)

@@ -3,7 +3,8 @@
 Knows what is known of a task. Knows nothing of processes, SQL or screens.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -92,9 +93,19 @@ class TaskProgress:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Points of the live plots, at most as many as asked for; one tuple entry per logged step."""
+    """Points of the live plots, at most as many as asked for; one tuple entry per logged step.
+
+    Attributes:
+        figures: what the method measures besides, by the names in its recipe's ``plots``.
+    """
 
     steps: tuple[int, ...] = ()
     loss: tuple[float | None, ...] = ()
     learning_rate: tuple[float | None, ...] = ()
     tokens_per_second: tuple[float | None, ...] = ()
+    figures: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
+
+    def of(self, name: str) -> tuple[float | None, ...]:
+        """The values of a figure, one a step; empty for one that was never measured."""
+        values: tuple[float | None, ...] = self.loss if name == "loss" else self.figures.get(name, ())
+        return values

@@ -4,27 +4,38 @@ The plots are given in Gradio's plain column form, so that no data frame library
 data only.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gradio as gr
 
-from sage_studio.text import Text
+from sage_studio.tasks.task import Curve
+from sage_studio.text import Language, Text
+from sage_studio.training.curves import Plot
 from sage_studio.ui.i18n import Phrasebook
 
 STEP, VALUE, TOKENS, ROWS = "step", "value", "tokens", "rows"
 TIME, LINE = "time", "line"
-FIRST_COLOUR, SECOND_COLOUR = "#2f7d6a", "#d97706"
+FIRST_COLOUR, SECOND_COLOUR, THIRD_COLOUR = "#2f7d6a", "#d97706", "#5b7fd6"
 """Stand out on white and on black."""
+NAMES = {
+    FIRST_COLOUR: Text("(green)", "（绿）"),
+    SECOND_COLOUR: Text("(orange)", "（橙）"),
+    THIRD_COLOUR: Text("(blue)", "（蓝）"),
+}
 
 
-def line_plot(words: Phrasebook, label: Text, elem_id: str, y_format: str) -> gr.LinePlot:
-    """An empty plot over the steps of a training."""
+def line_plot(words: Phrasebook, label: Text, elem_id: str, y_format: str, lines: Sequence[Plot] = ()) -> gr.LinePlot:
+    """An empty plot over the steps of a training; ``lines`` are all the plots that it may come to show."""
+    colours = {name: colour for plot in lines for said, colour in _coloured(plot.lines.values()) for name in said}
     return words(
         gr.LinePlot,
         label=label,
         x=STEP,
         y=VALUE,
+        color=LINE,
+        color_map=colours or None,
+        colors_in_legend=[],
         x_title=" ",
         y_title=" ",
         height=190,
@@ -37,15 +48,41 @@ def line_plot(words: Phrasebook, label: Text, elem_id: str, y_format: str) -> gr
 
 def line(steps: Sequence[int], values: Sequence[float | None]) -> dict[str, Any] | None:
     """Points of one line; steps without a value are left out. None while there is nothing to draw."""
-    points = [[step, value] for step, value in zip(steps, values, strict=True) if value is not None]
+    return curves(steps, {"": values})
+
+
+def curves(steps: Sequence[int], lines: Mapping[str, Sequence[float | None]]) -> dict[str, Any] | None:
+    """Points of some lines over the steps; steps without a value are left out. None while there is nothing to draw."""
+    points = [
+        [step, value, name]
+        for name, values in lines.items()
+        for step, value in zip(steps, values, strict=True)
+        if value is not None
+    ]
     if not points:
         return None
     return {
-        "columns": [STEP, VALUE],
+        "columns": [STEP, VALUE, LINE],
         "data": points,
-        "datatypes": {STEP: "quantitative", VALUE: "quantitative"},
+        "datatypes": {STEP: "quantitative", VALUE: "quantitative", LINE: "nominal"},
         "mark": "line",
     }
+
+
+def plotted(plot: Plot, curve: Curve, language: Language) -> Any:
+    """An update that draws a plot of a method; one of several lines says in its label which is which."""
+    shown = {name: said for name, said in plot.lines.items() if any(value is not None for value in curve.of(name))}
+    value = curves(curve.steps, {said.in_(language): curve.of(name) for name, said in shown.items()})
+    label = plot.title.in_(language)
+    if len(shown) > 1:
+        names = (NAMES[colour].in_(language) for _, colour in _coloured(plot.lines.values()))
+        which = dict(zip(plot.lines, names, strict=True))
+        label += ": " + ", ".join(f"{said.in_(language)} {which[name]}" for name, said in shown.items())
+    return gr.update(value=value, label=label, visible=value is not None)
+
+
+def _coloured(names: Iterable[Text]) -> Iterator[tuple[Text, str]]:
+    yield from zip(names, NAMES, strict=False)
 
 
 def time_plot(words: Phrasebook, label: Text, elem_id: str, y_format: str, lines: Sequence[Text]) -> gr.LinePlot:

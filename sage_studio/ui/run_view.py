@@ -6,20 +6,23 @@ nothing of what may be done with the task.
 """
 
 import math
+from itertools import zip_longest
 from typing import Any
 
 import gradio as gr
 from markupsafe import Markup
 
 from sage_studio.studio import Studio
-from sage_studio.tasks.task import Curve, Task, TaskProgress
+from sage_studio.tasks.task import Task, TaskProgress
 from sage_studio.text import Language, Text
+from sage_studio.training.curves import LOSS as CURVE
 from sage_studio.training.progress import Event, Phase
+from sage_studio.training.recipes import RECIPES
 from sage_studio.ui.format import EMPTY, bar, copyable, duration, joined, number, rate
 from sage_studio.ui.i18n import Phrasebook
 from sage_studio.ui.labels import PHASE, TASK_COLOUR, TASK_STATUS
 from sage_studio.ui.parts import COPY_JS, LOG_JS, html, log, notice, quiet, strong, tiles
-from sage_studio.ui.plots import line, line_plot
+from sage_studio.ui.plots import line, line_plot, plotted
 
 LOG_LINES = 200
 LOSS = Text("Loss", "损失")
@@ -34,27 +37,45 @@ NEXT = Text("What to do:", "下一步：")
 
 
 class RunView:
-    """Headline, two plots and a log. ``prefix`` begins every ``elem_id``: ``-head``, ``-loss``, ``-rate``, ``-log``."""
+    """Headline, plots and a log.
+
+    ``prefix`` begins every ``elem_id``: ``-head``, ``-loss``, ``-rate``, ``-extra-1`` and so on for what only some
+    methods measure, ``-log``.
+    """
 
     def __init__(self, studio: Studio, words: Phrasebook, prefix: str) -> None:
         self.studio = studio
         self.head = html(f"{prefix}-head", COPY_JS)
         with gr.Row(elem_classes="plots", elem_id=f"{prefix}-plots"):
-            self.loss = line_plot(words, LOSS, f"{prefix}-loss", "~g")
+            self.loss = line_plot(words, LOSS, f"{prefix}-loss", "~g", [CURVE])
             self.rate = line_plot(words, RATE, f"{prefix}-rate", "~e")
+            self.extra = [
+                line_plot(words, LOSS, f"{prefix}-extra-{number}", "~g", [plot for plot in plots if plot])
+                for number, plots in enumerate(zip_longest(*(recipe.plots for recipe in RECIPES.values())), 1)
+            ]
         self.log = html(f"{prefix}-log", LOG_JS)
 
     @property
     def outputs(self) -> list[gr.components.Component]:
         """What `render` fills, in its order."""
-        return [self.head, self.loss, self.rate, self.log]
+        return [self.head, self.loss, self.rate, *self.extra, self.log]
 
     def render(self, language: Language, task: Task) -> tuple[Any, ...]:
         """The task as it stands now."""
         progress = self.studio.task_progress(task.id)
         curve = self.studio.task_curve(task.id)
         lines = self.studio.task_logs(task.id, limit=LOG_LINES).lines
-        return (head(task, progress, language), *_plots(curve), log(lines, language))
+        extra = [plotted(plot, curve, language) for plot in RECIPES[task.type].plots]
+        hidden = [gr.update(visible=False)] * (len(self.extra) - len(extra))
+        loss = plotted(CURVE, curve, language) | {"visible": True}
+        return (
+            head(task, progress, language),
+            loss,
+            line(curve.steps, curve.learning_rate),
+            *extra,
+            *hidden,
+            log(lines, language),
+        )
 
 
 def epoch_of(now: Event) -> str:
@@ -112,7 +133,3 @@ def _doing(task: Task, progress: TaskProgress, language: Language) -> str:
     epochs = f"Epoch {epoch_of(now)} ({progress.percent:.0f}%)" if now.total_epochs else ""
     phase = "" if task.status.is_over or now.phase is Phase.TRAINING else PHASE[now.phase].in_(language)
     return " · ".join(part for part in (epochs, phase, now.detail or "") if part)
-
-
-def _plots(curve: Curve) -> tuple[Any, Any]:
-    return line(curve.steps, curve.loss), line(curve.steps, curve.learning_rate)
