@@ -55,14 +55,14 @@ class Workshop:
             InvalidRecipe, InvalidModel, InvalidDataset, NotFound, HubUnavailable: naming what to correct.
         """
         recipe = parse_recipe(values)
-        self.catalog.resolve(recipe.model_name_or_path)
+        adapter = self._adapter_for(recipe, self.catalog.resolve(recipe.model_name_or_path))
         dataset = self._dataset_for(recipe)
         check_kind(recipe, dataset)
         model = self.ensure_model(recipe.model_name_or_path)
         job = Job(
             model_location=model.location,
             trust_remote_code=model.trust_remote_code,
-            adapter_location=self._adapter_for(recipe, model),
+            adapter_location=adapter,
             data_path=str(self.datasets.data_path(dataset.id)),
             dataset_sha256=dataset.sha256,
         )

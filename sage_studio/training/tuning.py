@@ -178,7 +178,7 @@ def _callbacks(run: Run[Any]) -> list[Any]:
 
 
 def _measuring(run: Run[Any], recipe: GenerativeRecipe, row_count: int) -> dict[str, Any]:
-    """Settings about held-out rows. The best state can be kept only where a checkpoint is written: at each measuring."""
+    """Settings about held-out rows. The best state is kept as a checkpoint, so one is written at each measurement."""
     if not recipe.eval_share:
         return {}
     every = recipe.eval_steps or max(1, math.ceil(steps_of(recipe, row_count) / MEASUREMENTS))

@@ -25,7 +25,9 @@ NAMES = {
 }
 
 
-def line_plot(words: Phrasebook, label: Text, elem_id: str, y_format: str, lines: Sequence[Plot] = ()) -> gr.LinePlot:
+def line_plot(
+    words: Phrasebook, label: Text, elem_id: str, y_format: str, lines: Sequence[Plot] = (), visible: bool = True
+) -> gr.LinePlot:
     """An empty plot over the steps of a training; ``lines`` are all the plots that it may come to show."""
     colours = {name: colour for plot in lines for said, colour in _coloured(plot.lines.values()) for name in said}
     return words(
@@ -42,6 +44,7 @@ def line_plot(words: Phrasebook, label: Text, elem_id: str, y_format: str, lines
         min_width=240,
         y_axis_format=y_format,
         elem_id=elem_id,
+        visible=visible,
         buttons=["fullscreen"],
     )
 

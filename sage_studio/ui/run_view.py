@@ -50,7 +50,9 @@ class RunView:
             self.loss = line_plot(words, LOSS, f"{prefix}-loss", "~g", [CURVE])
             self.rate = line_plot(words, RATE, f"{prefix}-rate", "~e")
             self.extra = [
-                line_plot(words, LOSS, f"{prefix}-extra-{number}", "~g", [plot for plot in plots if plot])
+                line_plot(
+                    words, LOSS, f"{prefix}-extra-{number}", "~g", [each for each in plots if each], visible=False
+                )
                 for number, plots in enumerate(zip_longest(*(recipe.plots for recipe in RECIPES.values())), 1)
             ]
         self.log = html(f"{prefix}-log", LOG_JS)

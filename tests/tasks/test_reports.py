@@ -180,3 +180,43 @@ def test_the_result_is_read_when_it_changes_and_an_unreadable_one_is_none(tmp_pa
     assert reports.result(tmp_path).steps == 22
     (tmp_path / "result.json").write_text("{")
     assert reports.result(tmp_path) is None
+
+
+def test_what_a_method_measures_besides_is_kept_by_name(tmp_path, write):
+    reports = Reports()
+    write({"step": 1, "loss": 2.0, "figures": {"rewards/margins": 0.1}}, {"step": 2, "loss": 1.0})
+    write({"step": 2, "figures": {"eval_loss": 1.5}}, {"step": 3, "loss": 0.9, "figures": {"rewards/margins": 0.3}})
+    curve = reports.curve(tmp_path, 10)
+    assert curve.steps == (1, 2, 3)
+    assert curve.loss == (2.0, 1.0, 0.9)
+    assert curve.of("rewards/margins") == (0.1, None, 0.3)
+    assert curve.of("eval_loss") == (None, 1.5, None)
+    assert curve.of("loss") == curve.loss
+    assert curve.of("never") == ()
+    assert reports.newest(tmp_path).figures == {"rewards/margins": 0.3, "eval_loss": 1.5}
+
+
+def test_a_resumed_run_replaces_its_figures_and_one_that_is_no_number_is_none(tmp_path, write):
+    reports = Reports()
+    write(*({"step": step, "loss": 1.0, "figures": {"a": float(step)}} for step in (1, 2, 3)))
+    write({"step": 2, "loss": 0.5, "figures": {"a": float("nan")}})
+    curve = reports.curve(tmp_path, 10)
+    assert (curve.steps, curve.of("a")) == ((1, 2), (1.0, 2.0))
+
+
+def test_thinning_keeps_the_held_out_points(tmp_path, write):
+    reports = Reports()
+    write(
+        *({"step": step, "loss": 1.0, "figures": {"eval_loss": 1.0} if step % 500 == 0 else {}} for step in range(2000))
+    )
+    curve = reports.curve(tmp_path, 40)
+    assert [step for step, value in zip(curve.steps, curve.of("eval_loss"), strict=True) if value is not None] == [
+        0, 500, 1000, 1500,
+    ]  # fmt: skip
+    assert len(curve.steps) <= 40
+
+
+def test_a_flood_of_figures_is_bounded(tmp_path, write):
+    reports = Reports()
+    write({"step": 1, "loss": 1.0, "figures": {f"name {number}": 1.0 for number in range(10_000)}})
+    assert len(reports.curve(tmp_path, 10).figures) <= 32

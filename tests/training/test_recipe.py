@@ -54,6 +54,14 @@ BAD = [
     ("precision", "fp8"),
     ("seed", -1),
     ("seed", 2**32),
+    ("use_rslora", "yes please"),
+    ("use_dora", 2),
+    ("eval_share", -0.1),
+    ("eval_share", 0.51),
+    ("eval_steps", -1),
+    ("load_best_model", "the best"),
+    ("early_stopping_patience", -1),
+    ("early_stopping_patience", 1001),
     ("no_such_field", 1),
 ]
 
@@ -68,7 +76,7 @@ def test_a_value_out_of_bounds_is_named(field: str, value: object):
 
 
 def test_every_bounded_field_has_a_bad_value_here():
-    free = {"type", "dataset_id", "train_data_path", "output_dir"}
+    free = {"type", "dataset_id", "train_data_path", "output_dir", "start_from"}
     assert {field for field, _ in BAD} >= set(SFTRecipe.model_fields) - free
 
 
@@ -92,6 +100,15 @@ def test_defaults_are_the_documented_ones():
     recipe = parse_recipe(GIVEN)
     assert (recipe.num_train_epochs, recipe.per_device_train_batch_size, recipe.learning_rate) == (3, 1, 5e-5)
     assert recipe.use_lora
+
+
+def test_a_method_has_defaults_that_suit_it():
+    dpo = parse_recipe({**GIVEN, "type": "dpo"})
+    assert (dpo.num_train_epochs, dpo.learning_rate, dpo.lora_dropout) == (1, 1e-5, 0)
+    with pytest.raises(InvalidRecipe) as caught:
+        parse_recipe({**GIVEN, "type": "dpo", "learning_rate": 2})
+    assert caught.value.field == "learning_rate", "the bounds are those of the one declaration"
+    assert parse_recipe(GIVEN).learning_rate == 5e-5
 
 
 def test_a_recipe_survives_its_file(tmp_path: Path):

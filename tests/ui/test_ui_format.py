@@ -2,9 +2,12 @@
 
 import pytest
 
+from sage_studio.tasks.task import Curve
 from sage_studio.text import Text
+from sage_studio.training.curves import LOSS
+from sage_studio.training.recipes import DPORecipe
 from sage_studio.ui import format as shown
-from sage_studio.ui.plots import histogram, line
+from sage_studio.ui.plots import histogram, line, plotted
 from sage_studio.ui.table import Column, Row, table
 from sage_studio.ui.tasks_table import sparkline
 
@@ -79,9 +82,25 @@ def test_a_row_without_a_key_cannot_be_picked():
 
 
 def test_plots_leave_out_steps_without_a_value():
-    assert line((1, 2, 3), (0.5, None, 0.4))["data"] == [[1, 0.5], [3, 0.4]]
+    assert line((1, 2, 3), (0.5, None, 0.4))["data"] == [[1, 0.5, ""], [3, 0.4, ""]]
     assert line((), ()) is None
     assert histogram(((512, 3), (1024, 4)))["value"]["data"] == [["≤512", 3], ["≤1k", 4]]
+
+
+def test_a_plot_of_several_lines_says_which_is_which():
+    curve = Curve((1, 2), loss=(2.0, 1.5), figures={"eval_loss": (None, 1.7)})
+    drawn = plotted(LOSS, curve, "en")
+    assert drawn["value"]["data"] == [[1, 2.0, "training"], [2, 1.5, "training"], [2, 1.7, "held out"]]
+    assert drawn["label"] == "Loss: training (green), held out (orange)"
+    assert plotted(LOSS, curve, "zh")["label"] == "损失: 训练 （绿）, 验证 （橙）"
+    assert plotted(LOSS, Curve((1,), loss=(2.0,)), "en")["label"] == "Loss"
+
+
+def test_a_plot_of_what_was_never_measured_is_hidden():
+    rewards = DPORecipe.plots[0]
+    assert plotted(rewards, Curve((1,), loss=(2.0,)), "en")["visible"] is False
+    shown = plotted(rewards, Curve((1,), loss=(2.0,), figures={"rewards/margins": (0.5,)}), "en")
+    assert (shown["visible"], shown["label"], len(shown["value"]["data"])) == (True, "Rewards", 1)
 
 
 def test_a_sparkline_falls_with_its_values():
