@@ -192,7 +192,6 @@ def test_dpo_raises_the_preference_accuracy_on_pairs_it_has_not_seen(
         **DPO | {"learning_rate": 5e-4},
         job={"model_location": str(built_in_model)},
         per_device_train_batch_size=4,
-        num_train_epochs=2,
     )
     task.run()
     before, after = _accuracy(built_in_model, None, unseen), _accuracy(built_in_model, task.path, unseen)
