@@ -1,0 +1,78 @@
+"""vLLM's server for a machine without a card, with adapters computed adapter by adapter. Run as a script.
+
+vLLM 0.32 on a CPU copies an adapter's matrices for every single token, and gives a token that asked for no adapter the
+one in the last slot (its index is -1). Here the tokens of one adapter are multiplied at once and tokens without one are
+left alone, so that a tuned model answers about as fast as its base. Knows the one class of vLLM that it replaces. Knows
+nothing of the studio, for it may run in an environment that has only vLLM.
+"""
+
+import sys
+from typing import Any
+
+import torch
+from vllm.entrypoints.launchers.api_server.entry import main
+from vllm.lora.punica_wrapper import punica_cpu
+
+Group = tuple[int, torch.Tensor | None]
+
+
+class GroupedAdapters(punica_cpu.PunicaWrapperCPU):  # type: ignore[misc]  # vllm is no dependency of the type check
+    """Applies adapters to linear layers, one multiplication per adapter in the batch."""
+
+    groups: tuple[Group, ...] = ()
+
+    def update_metadata(self, *arguments: Any, **options: Any) -> None:
+        """Note once per step which tokens belong to which adapter."""
+        super().update_metadata(*arguments, **options)
+        self.groups = grouped(self.token_lora_indices.tolist())
+
+    def add_lora_linear(
+        self,
+        y: torch.Tensor,
+        x: torch.Tensor,
+        lora_a_stacked: tuple[torch.Tensor, ...],
+        lora_b_stacked: tuple[torch.Tensor, ...],
+        scale: float,
+        output_slices: tuple[int, ...],
+        **_: Any,
+    ) -> None:
+        """Add each adapter's part to the outputs of its tokens, in place.
+
+        Args:
+            y, x: the layer's outputs and inputs, (tokens, features).
+            lora_a_stacked, lora_b_stacked: per slice of the outputs, (slots, 1, rank, inputs) and (slots, 1, outputs,
+                rank).
+            output_slices: width of each slice.
+        """
+        outputs, inputs = y.view(-1, y.shape[-1]), x.view(-1, x.shape[-1])
+        for slot, tokens in self.groups:
+            rows = inputs if tokens is None else inputs[tokens]
+            begin = 0
+            for down, up, width in zip(lora_a_stacked, lora_b_stacked, output_slices, strict=True):
+                part = (rows @ down[slot, 0].t()) @ up[slot, 0].t()
+                place = outputs[:, begin : begin + width]
+                if tokens is None:
+                    place.add_(part, alpha=scale)
+                else:
+                    place.index_add_(0, tokens, part, alpha=scale)
+                begin += width
+
+
+def grouped(slots: list[int]) -> tuple[Group, ...]:
+    """The tokens of each adapter: (slot, their positions), or None in place of the positions for all tokens.
+
+    Args:
+        slots: per token its adapter's slot, -1 for none.
+    """
+    if not slots or min(slots) == max(slots) == slots[0]:
+        return ((slots[0], None),) if slots and slots[0] >= 0 else ()
+    return tuple(
+        (slot, torch.tensor([at for at, each in enumerate(slots) if each == slot]))
+        for slot in sorted(set(slots))
+        if slot >= 0
+    )
+
+
+if __name__ == "__main__":
+    punica_cpu.PunicaWrapperCPU = GroupedAdapters
+    sys.exit(main())
