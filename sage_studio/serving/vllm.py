@@ -16,6 +16,7 @@ from sage_studio.settings import Settings
 
 CPU_RANK = 16
 MODULE = "vllm.entrypoints.openai.api_server"
+CPU_SERVER = Path(__file__).with_name("vllm_cpu.py")
 
 
 def vllm_installed() -> bool:
@@ -46,15 +47,15 @@ def vllm_command(settings: Settings, cards: Plan, python: str, base: Base, port:
     Args:
         kept: adapters that stay loaded.
     """
-    command = [python, "-m", MODULE, "--model", base.location, "--served-model-name", base.name]
+    on_card = cards.memory_share is not None
+    command = [python, *(("-m", MODULE) if on_card else ("-P", str(CPU_SERVER)))]
+    command += ["--model", base.location, "--served-model-name", base.name]
     command += ["--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(cards.context)]
-    # The CPU build adds the last slot's adapter to tokens that asked for none (an index of -1), so there the last slot
-    # must stay empty: slots are taken from the first on, and one more than `kept` is in use while adapters change.
-    slots = settings.max_loras if cards.memory_share is not None else kept + 2
+    slots = settings.max_loras if on_card else kept + 1  # one more is in use while adapters change
     command += ["--enable-lora", "--max-loras", str(slots)]
     command += ["--max-cpu-loras", str(max(kept, slots))]
     command += ["--max-lora-rank", str(base.rank)]
-    if cards.memory_share is not None:
+    if on_card:
         command += ["--gpu-memory-utilization", str(cards.memory_share)]
         command += ["--enable-sleep-mode"] if settings.sleep_mode else []
     else:

@@ -16,7 +16,7 @@ from vllm.lora.punica_wrapper import punica_cpu
 Group = tuple[int, torch.Tensor | None]
 
 
-class GroupedAdapters(punica_cpu.PunicaWrapperCPU):  # type: ignore[misc]  # vllm is no dependency of the type check
+class GroupedAdapters(punica_cpu.PunicaWrapperCPU):  # type: ignore[misc]  # vllm's types are not read
     """Applies adapters to linear layers, one multiplication per adapter in the batch."""
 
     groups: tuple[Group, ...] = ()
@@ -73,6 +73,8 @@ def grouped(slots: list[int]) -> tuple[Group, ...]:
     )
 
 
+# Not under the guard below: the engine's own process imports this script again, and needs the class too.
+punica_cpu.PunicaWrapperCPU = GroupedAdapters
+
 if __name__ == "__main__":
-    punica_cpu.PunicaWrapperCPU = GroupedAdapters
     sys.exit(main())

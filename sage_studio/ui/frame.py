@@ -5,7 +5,7 @@ tab.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gradio as gr
@@ -30,7 +30,8 @@ class Frame:
     """Made once per page, before its tabs.
 
     Attributes:
-        timer: ticks while the page is open.
+        timer: ticks while the page is open; a tab's own only while the tab is the one that is seen.
+        seen: the event that the tab comes into view; none for what stands above the tabs.
         load: the page's load event.
         task: id of the task a person looks at; empty for "whatever runs".
         dataset: id of the dataset a person looks at; empty for the newest.
@@ -45,11 +46,16 @@ class Frame:
     task: gr.State
     dataset: gr.State
     revision: gr.State
+    seen: tuple[object, ...] = ()
 
     @property
     def ticks(self) -> list[object]:
         """When a view of the house renews itself."""
-        return [self.page.load, self.timer.tick, self.revision.change]
+        return [self.page.load, self.timer.tick, self.revision.change, *self.seen]
+
+    def within(self, tab: gr.Tab, timer: gr.Timer) -> "Frame":
+        """The frame for one tab, with a timer of its own."""
+        return replace(self, timer=timer, seen=(tab.select,))
 
     def remember_task(self) -> None:
         """Keep the chosen task in the page's address, and take it from there when the page opens."""

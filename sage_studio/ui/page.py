@@ -24,12 +24,13 @@ A table's row is ``tr[data-key=<id>]``, a vote ``[data-vote=<column>|-1]``; a di
 ``[data-answer=ok|cancel]``.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
 
 from sage_studio.studio import Studio
-from sage_studio.text import Text
+from sage_studio.text import Language, Text
 from sage_studio.ui import endpoints
 from sage_studio.ui.chat_tab import ChatTab
 from sage_studio.ui.dataset_tab import DatasetTab
@@ -43,8 +44,14 @@ from sage_studio.ui.theme import CSS, Calm
 from sage_studio.ui.training_tab import TrainingTab
 
 TITLE = "SAGE Studio"
-DATASET, TRAIN = Text("Dataset", "数据集"), Text("Train", "训练")
-TASKS, CHAT, MODELS = Text("Tasks", "任务"), Text("Chat", "对话"), Text("Models", "模型")
+TABS = (
+    ("dataset", Text("Dataset", "数据集"), DatasetTab),
+    ("train", Text("Train", "训练"), TrainingTab),
+    ("tasks", Text("Tasks", "任务"), TasksTab),
+    ("chat", Text("Chat", "对话"), ChatTab),
+    ("models", Text("Models", "模型"), ModelsTab),
+)
+FIRST = "dataset"
 
 
 def build_page(studio: Studio) -> gr.Blocks:
@@ -54,20 +61,17 @@ def build_page(studio: Studio) -> gr.Blocks:
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
         bar = StatusBar(studio)
         timer, task, dataset_id, revision = gr.Timer(TICK_SECONDS), gr.State(""), gr.State(""), gr.State(0)
-        with gr.Tabs(selected="dataset", elem_id="tabs", overflow_behavior="wrap") as tabs:  # holds tabs only
+        timers = {name: gr.Timer(TICK_SECONDS, active=name == FIRST) for name, _, _ in TABS}
+        inside: dict[str, Any] = {}
+        with gr.Tabs(selected=FIRST, elem_id="tabs", overflow_behavior="wrap") as tabs:  # holds tabs only
             frame = Frame(studio, words, tabs, timer, page, task, dataset_id, revision)
-            with _tab(words, DATASET, "dataset"):
-                dataset = DatasetTab(frame)
-            with _tab(words, TRAIN, "train"):
-                TrainingTab(frame)
-            with _tab(words, TASKS, "tasks"):
-                TasksTab(frame)
-            with _tab(words, CHAT, "chat"):
-                ChatTab(frame)
-            with _tab(words, MODELS, "models"):
-                ModelsTab(frame)
+            for name, title, contents in TABS:
+                with words(gr.Tab, label=title, id=name, elem_id=name) as tab:
+                    inside[name] = contents(frame.within(tab, timers[name]))
+                on(tab.select, only(name), None, list(timers.values()), queue=False)
         bar.wire(frame.ticks, tabs)
         frame.remember_task()
+        dataset: DatasetTab = inside["dataset"]
         on(dataset.train.click, dataset.use, frame.dataset, [frame.dataset, tabs])
         on(page.load, words.updates, None, words.components, queue=False)
         endpoints.register(studio)
@@ -79,5 +83,10 @@ def page_arguments() -> dict[str, Any]:
     return {"theme": Calm(), "css": CSS, "footer_links": ["api"]}
 
 
-def _tab(words: Phrasebook, title: Text, name: str) -> gr.Tab:
-    return words(gr.Tab, label=title, id=name, elem_id=name)
+def only(seen: str) -> Callable[[Language], list[Any]]:
+    """A handler that lets one tab's timer tick: what nobody sees need not be renewed."""
+
+    def tick_only(_: Language) -> list[Any]:
+        return [gr.Timer(active=name == seen) for name, _, _ in TABS]
+
+    return tick_only

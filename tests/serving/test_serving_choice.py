@@ -15,7 +15,7 @@ from sage_studio.serving.gpu import Shape, lora_rank_for, plan, usable_cards
 from sage_studio.serving.process import last_words
 from sage_studio.serving.records import Base
 from sage_studio.serving.registry import VLLMRegistry
-from sage_studio.serving.vllm import model_shape, vllm_command, vllm_environment, vllm_rank
+from sage_studio.serving.vllm import CPU_SERVER, model_shape, vllm_command, vllm_environment, vllm_rank
 from sage_studio.settings import load_settings
 
 RTX_3060 = "0, NVIDIA GeForce RTX 3060, 12288, 512, 3\n"
@@ -61,8 +61,8 @@ def test_the_documented_options_by_hardware(nvidia_smi, context, share, cards):
 
 def test_the_whole_command_line_on_a_cpu():
     assert " ".join(command("")) == (
-        "python -m vllm.entrypoints.openai.api_server --model /models/small --served-model-name small"
-        " --host 127.0.0.1 --port 8001 --max-model-len 2048 --enable-lora --max-loras 18 --max-cpu-loras 18"
+        f"python -P {CPU_SERVER} --model /models/small --served-model-name small"
+        " --host 127.0.0.1 --port 8001 --max-model-len 2048 --enable-lora --max-loras 17 --max-cpu-loras 17"
         " --max-lora-rank 64 --enforce-eager --max-num-seqs 16"
     )
     assert "--trust-remote-code" in command("", trust_remote_code=True)

@@ -1,0 +1,47 @@
+"""The CPU server's adapters: the same sums as token by token, and none for a token that asked for none."""
+
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+
+from sage_studio.serving.vllm import CPU_SERVER
+
+CHECK = """
+import importlib.util, sys
+import torch
+
+spec = importlib.util.spec_from_file_location("vllm_cpu", sys.argv[1])
+server = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(server)
+
+torch.manual_seed(0)
+down = tuple(torch.randn(3, 1, 4, 6) for _ in range(2))
+up = tuple(torch.randn(3, 1, width, 4) for width in (5, 2))
+for slots in ([0, 0, 0], [-1, -1], [2, -1, 0, 2], [1]):
+    x, before = torch.randn(len(slots), 6), torch.randn(len(slots), 7)
+    wrapper = object.__new__(server.GroupedAdapters)
+    wrapper.groups = server.grouped(slots)
+    y = before.clone()
+    wrapper.add_lora_linear(y, x, down, up, 0.5, (5, 2))
+    wanted = before.clone()
+    for at, slot in enumerate(slots):
+        if slot >= 0:
+            parts = [0.5 * (b[slot, 0] @ (a[slot, 0] @ x[at])) for a, b in zip(down, up)]
+            wanted[at] += torch.cat(parts)
+    torch.testing.assert_close(y, wanted)
+assert server.grouped([]) == ()
+assert server.punica_cpu.PunicaWrapperCPU is server.GroupedAdapters
+print("equal")
+"""
+
+
+@pytest.mark.engine
+def test_tokens_are_multiplied_by_adapter_and_those_without_one_are_left_alone():
+    if importlib.util.find_spec("vllm") is None:
+        pytest.skip("vLLM is not installed here")
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", CHECK, str(CPU_SERVER)], capture_output=True, text=True, timeout=300
+    )
+    assert done.stdout.strip().endswith("equal"), done.stderr[-2000:]
