@@ -68,16 +68,8 @@ class Backend:
         Raises:
             NotFound: it is not registered.
             Conflict: it answers the chat now, or it is what the engine was started with.
-            InvalidModel: its files are gone, so that it could not be loaded again; it is forgotten.
         """
-        model = self._model(name)
-        if model.current or (model.loaded and model.kind != "adapter"):
-            raise Conflict(
-                Text(f"{name} is in use by the engine.", f"{name} 正被引擎使用。"),
-                Text("Switch to another model first.", "请先切换到其他模型。"),
-            )
-        self.registry.unregister_model(name)
-        return self.registry.register_model(name, model.path, model.config)
+        return self.registry.unload_model(name)
 
     def forget_model(self, name: str) -> None:
         """Take a model off the list. Its files stay, unless they are a copy that the studio merged for serving it.

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from sage_studio.database import Database
-from sage_studio.errors import InvalidInput
+from sage_studio.errors import Conflict, InvalidInput
 from sage_studio.hardware import Hardware, detect_hardware
 from sage_studio.serving.answers import not_registered
 from sage_studio.serving.choice import EngineChoice, choose_engine
@@ -133,6 +133,26 @@ class VLLMRegistry:
             if model.current:
                 house.state.set_current(None)
             house.state.delete_model(model_name)
+
+    def unload_model(self, model_name: str) -> RegisteredModel:
+        """Take an adapter out of the engine; it stays registered and is loaded again when it is next asked.
+
+        Raises:
+            NotFound: it is not registered.
+            Conflict: it is the one that answers now, or what the engine was started with.
+        """
+        house = self._house
+        with house.turn.taken():
+            model = self._require(model_name)
+            if model.current or (model.loaded and model.kind != "adapter"):
+                raise Conflict(
+                    Text(f"{model_name} is in use by the engine.", f"{model_name} 正被引擎使用。"),
+                    Text("Switch to another model first.", "请先切换到其他模型。"),
+                )
+            engine = house.life.running()
+            if engine is not None:
+                house.shelf.take_down(engine, model_name)
+        return self._require(model_name)
 
     def switch_model(self, model_name: str) -> RegisteredModel:
         """Make a model the one that answers; the engine is started or changed as needed. One switch at a time.

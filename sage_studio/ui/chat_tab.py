@@ -14,6 +14,7 @@ from markupsafe import Markup
 from sage_studio.serving.types import EngineState, EngineStatus, RegisteredModel
 from sage_studio.text import Language, Text
 from sage_studio.ui.compare_panel import ComparePanel
+from sage_studio.ui.composer import composer
 from sage_studio.ui.conversation import Turn, cleared, conversation, pending, reply, rewind, stopped, take, unanswered
 from sage_studio.ui.events import follow, on
 from sage_studio.ui.format import bar, short
@@ -133,33 +134,20 @@ class ChatTab:
         )
 
     def _compose(self) -> None:
-        words = self.words
         with gr.Row(elem_classes="toolbar compose"):
-            self.message = words(
-                gr.Textbox,
-                value="",
-                label=Text("Message", "消息"),
-                lines=1,
-                max_lines=8,
-                scale=8,
-                min_width=200,
-                elem_id="chat-message",
-                placeholder=Text("Enter sends, Shift+Enter breaks the line", "回车发送，Shift+回车换行"),
+            self.line = composer(self.words, "chat", Text("Message", "消息"))
+            self.clear = self.words(
+                gr.Button, value=Text("New chat", "新对话"), scale=0, min_width=90, elem_id="chat-clear"
             )
-            self.send = words(
-                gr.Button, value=Text("Send", "发送"), variant="primary", scale=0, min_width=90, elem_id="chat-send"
-            )
-            self.stop = words(gr.Button, value=Text("Stop", "停止"), scale=0, min_width=90, elem_id="chat-stop")
-            self.clear = words(gr.Button, value=Text("New chat", "新对话"), scale=0, min_width=90, elem_id="chat-clear")
 
     def _wire(self) -> None:
         frame = self.frame
         sampling = [self.model, self.system, self.temperature, self.max_tokens]
         asked = on(
-            [self.message.submit, self.send.click],
+            [self.line.message.submit, self.line.send.click],
             take,
-            [self.message, self.chat],
-            [self.message, self.chat],
+            [self.line.message, self.chat],
+            [self.line.message, self.chat],
             queue=False,
         )
         answered = on(asked.then, self.answer, [self.chat, *sampling], self.chat, concurrency_limit=None)
@@ -167,7 +155,7 @@ class ChatTab:
         retried = on(again.then, self.answer, [self.chat, *sampling], self.chat, concurrency_limit=None)
         for attempt in (answered, retried):
             on(attempt.failure, unanswered, self.chat, self.chat, queue=False)
-        on(self.stop.click, stopped, self.chat, self.chat, cancels=[answered, retried], queue=False)
+        on(self.line.stop.click, stopped, self.chat, self.chat, cancels=[answered, retried], queue=False)
         on(self.clear.click, cleared, None, self.chat, cancels=[answered, retried], queue=False)
         on(self.base.click, self.back_to_base, frame.revision, [self.model, frame.revision], concurrency_limit=None)
         follow([*frame.ticks], self.show_engine, [], [self.banner])

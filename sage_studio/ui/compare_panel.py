@@ -18,6 +18,7 @@ from sage_studio.errors import Conflict
 from sage_studio.serving.types import ChatMessage
 from sage_studio.text import Language, Text
 from sage_studio.ui.compare_view import VOTE_JS, Round, columns, standings_table, welcome
+from sage_studio.ui.composer import composer
 from sage_studio.ui.events import follow, on
 from sage_studio.ui.frame import Frame
 from sage_studio.ui.parts import html
@@ -79,34 +80,19 @@ class ComparePanel:
         self._wire(settings)
 
     def _compose(self) -> None:
-        words = self.words
         with gr.Row(elem_classes="toolbar compose"):
-            self.message = words(
-                gr.Textbox,
-                value="",
-                label=Text("Message to all of them", "发送给所有模型的消息"),
-                lines=1,
-                max_lines=8,
-                scale=8,
-                min_width=200,
-                elem_id="compare-message",
-                placeholder=Text("Enter sends, Shift+Enter breaks the line", "回车发送，Shift+回车换行"),
-            )
-            self.send = words(
-                gr.Button, value=Text("Send", "发送"), variant="primary", scale=0, min_width=90, elem_id="compare-send"
-            )
-            self.stop = words(gr.Button, value=Text("Stop", "停止"), scale=0, min_width=90, elem_id="compare-stop")
+            self.line = composer(self.words, "compare", Text("Message to all of them", "发送给所有模型的消息"))
 
     def _wire(self, settings: list[Any]) -> None:
         frame, shown = self.frame, [self.round, self.columns]
         asked = on(
-            [self.message.submit, self.send.click],
+            [self.line.message.submit, self.line.send.click],
             self.ask,
-            [self.message, self.models, self.blind, *settings],
-            [self.message, *shown],
+            [self.line.message, self.models, self.blind, *settings],
+            [self.line.message, *shown],
             concurrency_limit=None,
         )
-        on(self.stop.click, self.stopped, self.round, shown, cancels=[asked], queue=False)
+        on(self.line.stop.click, self.stopped, self.round, shown, cancels=[asked], queue=False)
         on(self.columns.select, self.vote, [frame.revision, self.round], [frame.revision, *shown])
         on(frame.page.load, self.show_nothing, None, self.columns, queue=False)
         follow([frame.page.load, frame.revision.change], self.show_tally, [], [self.tally])
