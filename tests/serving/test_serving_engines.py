@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from sage_studio.comparison import compare
 from sage_studio.database import Database
 from sage_studio.errors import EngineUnavailable, InvalidInput, InvalidModel
 from sage_studio.serving.registry import VLLMRegistry
@@ -28,14 +29,22 @@ QUESTION = [{"role": "user", "content": "Name the capital of France."}]
 
 @pytest.fixture(scope="module")
 def fresh_adapter(built_in_model, tmp_path_factory) -> Path:
+    return write_random_adapter(built_in_model, tmp_path_factory.mktemp("adapter") / "fresh", seed=3)
+
+
+@pytest.fixture(scope="module")
+def other_adapter(built_in_model, tmp_path_factory) -> Path:
+    return write_random_adapter(built_in_model, tmp_path_factory.mktemp("adapter") / "other", seed=4)
+
+
+def write_random_adapter(base_model, folder, seed) -> Path:
     """A LoRA adapter with random weights: the model answers otherwise than its base."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    folder = tmp_path_factory.mktemp("adapter") / "fresh"
-    torch.manual_seed(3)
-    base = AutoModelForCausalLM.from_pretrained(built_in_model, dtype=torch.bfloat16)
+    torch.manual_seed(seed)
+    base = AutoModelForCausalLM.from_pretrained(base_model, dtype=torch.bfloat16)
     config = LoraConfig(r=8, lora_alpha=64, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
     get_peft_model(base, config).save_pretrained(folder)
     return folder
@@ -145,6 +154,44 @@ def test_another_process_gets_answers_from_the_model_switched_here(served):
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == repr(("fresh", tuned))
     assert served.status().state is EngineState.READY, "the other process leaves the engine alone"
+
+
+def test_base_and_two_adapters_answer_side_by_side_as_they_do_alone(served, built_in_model, other_adapter):
+    served.register_model("other", str(other_adapter), {"base": str(built_in_model), "base_name": "base"})
+    names = ["base", "fresh", "other"]
+    alone = {name: answer(served, model=name)[0] for name in names}
+    assert len(set(alone.values())) == 3
+
+    replies = {}
+    streams = compare(lambda name: served.stream(QUESTION, model=name, temperature=0, max_tokens=24), names)
+    for piece in streams:
+        replies[names[piece.column]] = piece.reply
+    assert {name: reply.error for name, reply in replies.items()} == dict.fromkeys(names)
+    assert {name: reply.model for name, reply in replies.items()} == {name: name for name in names}
+    assert replies["base"].text == alone["base"], "a token that asked for no adapter gets none"
+    assert all(replies[name].text[:10] == alone[name][:10] for name in names)
+
+
+def test_an_engine_survives_its_studio_and_is_adopted_by_the_next(served):
+    """Another studio takes the engine over, loads an adapter, and is killed."""
+    settings, before = served._house.settings, served._house.life.recorded().record
+    code = (
+        "import time\n"
+        "from sage_studio.serving import vllm_registry as registry\n"
+        "registry.adopt(); registry.switch_model('fresh'); print('ready', flush=True); time.sleep(600)"
+    )
+    env = {**os.environ, "SAGE_STUDIO_HOME": str(settings.home), "SAGE_STUDIO_ENGINE": settings.engine}
+    studio = subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, text=True)
+    assert studio.stdout.readline() == "ready\n"
+    studio.kill()
+    studio.wait(30)
+    studio.stdout.close()
+
+    served.adopt()
+    assert served._house.life.recorded().record.pid == before.pid
+    assert served.current_model.name == "base", "as after every restart"
+    assert "Paris" in answer(served)[0]
+    assert answer(served, model="fresh")[1].model == "fresh"
 
 
 def test_a_restarted_studio_adopts_the_engine_and_what_it_holds(served):
