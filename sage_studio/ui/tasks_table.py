@@ -121,7 +121,7 @@ def settings_table(task: Task, language: Language) -> Markup:
     """Every field of the task's recipe under its label."""
     rows = [
         Row((field_label(info).in_(language), Markup("<code>{}</code>").format(name), str(task.recipe[name])))
-        for name, info in RECIPES[task.recipe["type"]].model_fields.items()
+        for name, info in RECIPES[task.type].model_fields.items()
         if info.json_schema_extra is not None and task.recipe.get(name) not in (None, "")
     ]
     columns = (Column(SETTING), Column(Text("Field", "字段")), Column(VALUE, figures=True))
