@@ -13,7 +13,7 @@ from typing import Any
 
 from sage_studio.catalog import Catalog, ModelRef
 from sage_studio.comparison import Piece, check_models, compare
-from sage_studio.errors import Conflict, InvalidInput, NotFound
+from sage_studio.errors import Conflict, InvalidInput, InvalidModel, NotFound
 from sage_studio.hardware import Hardware
 from sage_studio.performance.figures import Sample
 from sage_studio.performance.sampler import Address, Sampler
@@ -169,6 +169,12 @@ class Backend:
         self.switch_model(current.name if current is not None else self.default_model())
 
     def _register_base(self, name: str) -> None:
+        ref = self.catalog.resolve(name)
+        if ref.task == "embedding":
+            raise InvalidModel(
+                Text(f"{name} is an embedder and cannot chat.", f"{name} 是嵌入模型，无法对话。"),
+                Text("Choose a model that writes text.", "请选择文本生成模型。"),
+            )
         ref = self.ensure_model(name)
         self.registry.register_model(
             ref.name,

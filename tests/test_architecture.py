@@ -13,7 +13,7 @@ PACKAGE = PROJECT / "sage_studio"
 FILES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "sentence_transformers", "vllm", "gguf"}
 
-BOTTOM = {"text", "errors", "files", "settings", "database", "hardware", "catalog", "votes"}
+BOTTOM = {"text", "errors", "files", "settings", "database", "hardware", "catalog", "model_task", "votes"}
 LAYERS: list[set[str]] = [
     BOTTOM,
     {"data"},

@@ -27,8 +27,8 @@ def model_folder(folder):
 
 def test_the_built_in_model_needs_no_network(catalog):
     ref = catalog.resolve(BUILT_IN)
-    assert ref.gguf is not None
-    assert ref.gguf.is_file()
+    assert ref.packed is not None
+    assert ref.packed.is_file()
     assert ref.is_local
 
 
@@ -105,4 +105,4 @@ def test_code_of_typed_models_runs_only_where_the_operator_allows_it(tmp_path):
 def test_unpacking_gives_a_model_folder_that_is_taken(built_in_model):
     assert json.loads((built_in_model / "config.json").read_text())["model_type"] == "llama"
     home = built_in_model.parents[2]
-    assert Catalog(load_settings(home=home)).resolve(BUILT_IN).gguf is None
+    assert Catalog(load_settings(home=home)).resolve(BUILT_IN).packed is None

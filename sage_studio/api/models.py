@@ -36,7 +36,7 @@ def routes(studio: Studio) -> APIRouter:
         return ModelsResponse(
             current=next((model.name for model in registered if model.current), None),
             models=[ModelView.of(model) for model in registered],
-            catalogue=[entry.id for entry in studio.model_choices()],
+            catalogue=[entry.id for task in ("generative", "embedding") for entry in studio.model_choices(task)],
             engine=EngineView.of(studio.engine_status(), language(request)),
         )
 

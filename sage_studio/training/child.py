@@ -25,7 +25,7 @@ RESERVE = ".reserve"
 RESERVE_BYTES = 64 << 10
 """Kept aside so that ``result.json`` can be written even on a full disk."""
 
-DONE = Text("The model is trained and answers.", "模型已训练完成，可以回答。")
+DONE = Text("The model is trained and passed its checks.", "模型已训练完成并通过检查。")
 
 
 def follow(folder: Path, stop: StopRequest) -> int:

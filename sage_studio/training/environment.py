@@ -13,10 +13,19 @@ import psutil
 
 from sage_studio.hardware import detect_hardware
 
-PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets")
+PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets", "sentence-transformers")
 CPU_FLAGS = Path("/proc/cpuinfo")
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
-NOISY = ("bitsandbytes", "transformers", "peft", "trl", "accelerate", "huggingface_hub", "datasets")
+NOISY = (
+    "bitsandbytes",
+    "transformers",
+    "peft",
+    "trl",
+    "accelerate",
+    "huggingface_hub",
+    "datasets",
+    "sentence_transformers",
+)
 QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "DO_NOT_TRACK": "1",

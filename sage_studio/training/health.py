@@ -11,6 +11,10 @@ from sage_studio.text import Text
 
 PROMPT = "Hello!"
 ANSWER_TOKENS = 8
+COLLAPSED = 0.995
+"""Mean cosine between different texts from which on an embedder tells nothing apart."""
+SAME_VECTOR = 0.99
+"""Least cosine between a text's vector before and after the model was saved."""
 
 
 class Unhealthy(StudioError):
@@ -71,6 +75,36 @@ def check_answer(model: Any, tokenizer: Any) -> str:
     if not len(new):
         raise Unhealthy(Text("The tuned model answers nothing.", "微调后的模型没有任何回答。"), LOWER)
     return str(tokenizer.decode(new, skip_special_tokens=True))
+
+
+def check_vectors(trained: Any, loaded: Any) -> None:
+    """Raise `Unhealthy` unless an embedder tells texts apart, and does so too once it was saved and loaded.
+
+    Args:
+        trained: its vectors of different texts, each of length 1; shape (texts, dimensions).
+        loaded: the vectors that the saved model gives for the same texts.
+    """
+    import numpy as np
+
+    if not np.isfinite(trained).all() or not np.isfinite(loaded).all():
+        raise _not_finite("embeddings")
+    alike = trained @ trained.T
+    if len(trained) > 1 and float(alike[~np.eye(len(trained), dtype=bool)].mean()) > COLLAPSED:
+        raise Unhealthy(
+            Text(
+                "The tuned embedder gives nearly the same vector for every text: it has collapsed.",
+                "微调后的嵌入模型对所有文本给出几乎相同的向量：模型已坍缩。",
+            ),
+            LOWER,
+        )
+    if float((trained * loaded).sum(axis=1).min()) < SAME_VECTOR:
+        raise Unhealthy(
+            Text(
+                "Loaded again, the tuned embedder gives other vectors than when it was trained.",
+                "重新加载后，微调后的嵌入模型给出的向量与训练时不同。",
+            ),
+            Text("Train again; if it happens once more, please report it.", "请重新训练；如再次出现，请反馈该问题。"),
+        )
 
 
 def _not_finite(name: str) -> Unhealthy:

