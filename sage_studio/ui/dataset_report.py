@@ -13,6 +13,7 @@ from markupsafe import Markup
 from sage_studio.data.dataset import Dataset, DatasetStats
 from sage_studio.data.example import DataRow
 from sage_studio.data.paging import Preview
+from sage_studio.data.quality.inspection import place_of
 from sage_studio.text import Language, Text
 from sage_studio.ui.format import ago, compact, count, joined, size
 from sage_studio.ui.parts import empty, tiles
@@ -31,10 +32,11 @@ DROPPED, TOKENS = Text("Left out", "剔除"), Text("Tokens", "Token 数")
 ESTIMATED = Text("Tokens, estimated", "Token 数（估算）")
 AVERAGE, LONGEST = Text("Characters, average", "平均字符数"), Text("Longest", "最长")
 CHARS = Text("{} chars", "{} 字符")
-LANGUAGES, DUPLICATES = Text("Languages", "语言"), Text("Duplicates removed", "已去重")
+LANGUAGES, DUPLICATES = Text("Languages", "语言"), Text("Exact copies", "完全重复")
 ROWS_N = Text("{} rows", "{} 行")
 WHY = Text("{} rows were left out – why?", "剔除了 {} 行，原因")
 COMMIT = Text("commit {}", "提交 {}")
+NUMBER = Text("Row", "行")
 INSTRUCTION, OUTPUT = Text("Instruction", "指令 instruction"), Text("Output", "回答 output")
 ORIGIN = Text("File › heading", "文件 › 标题")
 PREVIEW = Text("Preview", "预览")
@@ -73,15 +75,13 @@ def datasets_table(datasets: Sequence[Dataset], picked: str, language: Language)
     return heading + table(columns, rows, language, MINE, picked)
 
 
-def report(datasets: Sequence[Dataset], language: Language) -> tuple[Any, ...]:
-    """Report, histogram, and whether the actions and the toolbar are shown; for one dataset or none."""
+def report(datasets: Sequence[Dataset], language: Language) -> tuple[Any, Any]:
+    """Figures and histogram, for one dataset or none."""
     if not datasets:
-        nothing = empty(NONE_YET.in_(language), GET_ONE.in_(language))
-        return nothing, gr.update(visible=False), gr.update(visible=False), gr.update(visible=False)
-    dataset = datasets[0]
-    bins = {**histogram(dataset.stats.token_histogram), "visible": bool(dataset.stats.token_histogram)}
-    shown = gr.update(visible=True)
-    return headline(dataset, language) + figures(dataset.stats, language), bins, shown, shown
+        return empty(NONE_YET.in_(language), GET_ONE.in_(language)), gr.update(visible=False)
+    stats = datasets[0].stats
+    bins = {**histogram(stats.token_histogram), "visible": bool(stats.token_histogram)}
+    return headline(datasets[0], language) + figures(stats, language), bins
 
 
 def headline(dataset: Dataset, language: Language) -> Markup:
@@ -127,19 +127,27 @@ def why_dropped(stats: DatasetStats, dropped: int, language: Language) -> Markup
     )
 
 
-def preview_table(page: Preview, language: Language) -> Markup:
-    """Some rows, and which of how many they are."""
+def preview_table(page: Preview, language: Language, picked: int = 0) -> Markup:
+    """Some rows, and which of how many they are; the picked one marked."""
     if not page.rows:
         return Markup('<p class="quiet">{}</p>').format(NOTHING_FOUND.in_(language))
     shown = RANGE.in_(language).format(count(page.offset + 1), count(page.offset + len(page.rows)), count(page.total))
-    columns = [Column(INSTRUCTION, css="w30"), Column(OUTPUT, css="w45"), Column(ORIGIN, css="w25")]
-    rows = [Row((_clamp(row.asked), _clamp(row.answer), _clamp(_origin(row), "quiet"))) for row in page.rows]
-    return Markup('<p class="range">{}</p>').format(shown) + table(columns, rows, language, PREVIEW)
+    columns = [
+        Column(NUMBER, figures=True),
+        Column(INSTRUCTION, css="w30"),
+        Column(OUTPUT, css="w45"),
+        Column(ORIGIN, css="w25"),
+    ]
+    rows = [
+        Row((count(number), _clamp(row.asked), _clamp(row.answer), _clamp(_origin(row), "quiet")), key=str(number))
+        for row, number in zip(page.rows, page.numbers, strict=True)
+    ]
+    return Markup('<p class="range">{}</p>').format(shown) + table(columns, rows, language, PREVIEW, str(picked))
 
 
 def _origin(row: DataRow) -> str:
-    where = f"{row.origin.file}:{row.origin.row}" if row.origin.row is not None else row.origin.file
-    return " › ".join([where, *row.origin.heading])
+    taken = f"{row.origin.dataset}:{row.origin.dataset_row}" if row.origin.dataset else ""
+    return "\n".join(part for part in (place_of(row), taken, row.origin.made or "") if part)
 
 
 def _clamp(text: str, css: str = "") -> Markup:

@@ -1,7 +1,7 @@
 """The Dataset tab: bring rows in, see what became of them, lead on to training.
 
-Knows which verb each button says. Knows nothing of what a dataset looks like: that is
-`dataset_report`'s.
+Knows which verb each button says. Knows nothing of what a dataset looks like (`dataset_report`) nor of what its panels
+do.
 """
 
 from pathlib import Path
@@ -10,15 +10,17 @@ from typing import Any
 import gradio as gr
 
 from sage_studio.text import Language, Text
-from sage_studio.ui.dataset_report import UNFOLD_JS, datasets_table, preview_table, report
+from sage_studio.ui.augment_panel import AugmentPanel
+from sage_studio.ui.combine_panel import CombinePanel
+from sage_studio.ui.dataset_report import datasets_table
 from sage_studio.ui.dialogs import Dialog
 from sage_studio.ui.events import follow, on
-from sage_studio.ui.frame import Frame
+from sage_studio.ui.frame import Frame, dataset_or_newest
 from sage_studio.ui.parts import html
-from sage_studio.ui.plots import ROWS, TOKENS
+from sage_studio.ui.preview_panel import PreviewPanel
+from sage_studio.ui.report_panel import ReportPanel
 from sage_studio.ui.table import PICK_JS, picked_key
 
-PAGE_ROWS = 20
 PROGRESS = gr.Progress()
 """Gradio gives a handler that has this default a tracker of its own at each call."""
 UPLOAD = Text(
@@ -37,19 +39,17 @@ DELETE_QUESTION = Text(
 
 
 class DatasetTab:
-    """Source and list on the left, report and rows on the right."""
+    """Source and list on the left, what there is to see and to do on the right."""
 
     def __init__(self, frame: Frame) -> None:
         self.frame, self.studio, self.words = frame, frame.studio, frame.words
         self.delete_dialog = Dialog("dialog-delete-dataset", DELETE_TITLE, DELETE_QUESTION, DELETE, danger=True)
-        self.offset = gr.State(0)
         with gr.Row(elem_classes="split"):
             with gr.Column(scale=4, min_width=320):
                 self._source()
                 self._list()
             with gr.Column(scale=8, min_width=320):
-                self._report()
-                self._preview()
+                self._about()
         self._wire()
 
     def _source(self) -> None:
@@ -83,72 +83,36 @@ class DatasetTab:
     def _list(self) -> None:
         self.list = html("dataset-list", PICK_JS)
 
-    def _report(self) -> None:
-        self.report = html("dataset-report")
-        self.histogram = self.words(
-            gr.BarPlot,
-            label=Text("Rows by length in tokens", "各 token 长度的行数"),
-            x=TOKENS,
-            y=ROWS,
-            x_title=" ",
-            y_title=" ",
-            height=190,
-            elem_id="dataset-histogram",
-            visible=False,
-        )
+    def _about(self) -> None:
+        """What there is to see and to do with the dataset that is chosen."""
+        words = self.words
         with gr.Row(visible=False, elem_classes="actions") as self.actions:
-            self.train = self.words(
+            self.train = words(
                 gr.Button, value=Text("Train with it →", "用它训练 →"), variant="primary", elem_id="dataset-train"
             )
-            self.delete = self.words(gr.Button, value=DELETE, elem_id="dataset-delete", elem_classes="quiet-button")
-
-    def _preview(self) -> None:
-        words = self.words
-        with gr.Row(visible=False, elem_classes="toolbar") as self.toolbar:
-            self.search = words(
-                gr.Textbox,
-                value="",
-                label=Text("Search the rows", "搜索数据"),
-                placeholder=Text("a word or a path", "关键词或路径"),
-                max_lines=1,
-                elem_id="dataset-search",
-                scale=3,
-                min_width=160,
-            )
-            self.back = words(
-                gr.Button, value=Text("‹ Back", "‹ 上一页"), elem_id="dataset-prev", scale=0, min_width=90
-            )
-            self.next = words(
-                gr.Button, value=Text("Next ›", "下一页 ›"), elem_id="dataset-next", scale=0, min_width=90
-            )
-        self.rows = html("dataset-preview", UNFOLD_JS)
+            self.delete = words(gr.Button, value=DELETE, elem_id="dataset-delete", elem_classes="quiet-button")
+        with gr.Tabs(selected="report", elem_id="dataset-tabs"):
+            with words(gr.Tab, label=Text("Report", "报告"), id="report", elem_id="dataset-tab-report"):
+                ReportPanel(self.frame)
+            with words(gr.Tab, label=Text("Preview", "预览"), id="preview", elem_id="dataset-tab-preview"):
+                PreviewPanel(self.frame)
+            with words(gr.Tab, label=Text("Combine", "合并"), id="combine", elem_id="dataset-tab-combine"):
+                CombinePanel(self.frame)
+            with words(gr.Tab, label=Text("Augment", "扩充"), id="augment", elem_id="dataset-tab-augment"):
+                AugmentPanel(self.frame)
 
     def _wire(self) -> None:
-        chosen, offset = self.frame.dataset, self.offset
+        chosen = self.frame.dataset
         on(self.source.change, show_source, self.source, [self.upload_box, self.docs_box], queue=False)
         shown = {"show_progress": "minimal", "show_progress_on": self.progress, "outputs": [chosen, self.progress]}
         on(self.upload.upload, self.add_file, self.upload, **shown)
         on(self.prepare.click, self.prepare_docs, **shown)
         on(self.refresh.click, self.refresh_docs, **shown)
-        on(self.list.select, pick, None, [chosen, offset])
+        on(self.list.select, pick, None, chosen)
         on(self.delete.click, self.ask_delete, chosen, self.delete_dialog.html)
         self.delete_dialog.confirmed(self.delete_dataset, self.frame.revision, [chosen, self.frame.revision])
-        on(self.search.input, first_page, None, offset)
-        on(self.back.click, self.page_back, offset, offset)
-        on(self.next.click, self.page_on, offset, offset)
         follow([*self.frame.ticks, chosen.change], self.show_list, [chosen], [self.list])
-        follow(
-            [self.frame.page.load, chosen.change, self.frame.revision.change],
-            self.show_report,
-            [chosen],
-            [self.report, self.histogram, self.actions, self.toolbar],
-        )
-        follow(
-            [self.frame.page.load, chosen.change, offset.change, self.search.input],
-            self.show_rows,
-            [chosen, offset, self.search],
-            [self.rows],
-        )
+        follow([*self.frame.ticks, chosen.change], self.show_actions, [], [self.actions])
 
     # Handlers
 
@@ -178,32 +142,16 @@ class DatasetTab:
 
     def use(self, _: Language, chosen: str) -> tuple[str, Any]:
         """Go on to train with the dataset that is shown."""
-        return self._or_newest(chosen), gr.update(selected="train")
+        return dataset_or_newest(self.studio, chosen), gr.update(selected="train")
 
     def show_list(self, language: Language, chosen: str) -> tuple[Any]:
         """All datasets; without a choice the newest is marked."""
         datasets = self.studio.list_datasets()
-        return (datasets_table(datasets, self._or_newest(chosen), language),)
+        return (datasets_table(datasets, dataset_or_newest(self.studio, chosen), language),)
 
-    def show_report(self, language: Language, chosen: str) -> tuple[Any, ...]:
-        """What became of the rows."""
-        return report([item for item in self.studio.list_datasets() if item.id == self._or_newest(chosen)], language)
-
-    def show_rows(self, language: Language, chosen: str, offset: int, search: str) -> tuple[Any]:
-        """Some of its rows."""
-        dataset_id = self._or_newest(chosen)
-        if not dataset_id:
-            return ("",)
-        page = self.studio.preview_dataset(dataset_id, offset=offset, limit=PAGE_ROWS, search=search)
-        return (preview_table(page, language),)
-
-    def page_back(self, _: Language, offset: int) -> int:
-        """The rows before."""
-        return max(offset - PAGE_ROWS, 0)
-
-    def page_on(self, _: Language, offset: int) -> int:
-        """The rows after."""
-        return offset + PAGE_ROWS
+    def show_actions(self, _: Language) -> tuple[Any]:
+        """Whether there is a dataset to do anything with."""
+        return (gr.update(visible=bool(self.studio.list_datasets())),)
 
     def _docs(self, language: Language, progress: gr.Progress, *, force_refresh: bool) -> tuple[str, str]:
         dataset = self.studio.prepare_sage_docs(
@@ -211,21 +159,12 @@ class DatasetTab:
         )
         return dataset.id, ""
 
-    def _or_newest(self, chosen: str) -> str:
-        datasets = self.studio.list_datasets()
-        return next((item.id for item in datasets if item.id == chosen), datasets[0].id if datasets else "")
-
 
 def show_source(_: Language, source: str) -> tuple[Any, Any]:
     """The inputs of one source."""
     return gr.update(visible=source == "upload"), gr.update(visible=source == "docs")
 
 
-def pick(_: Language, event: gr.EventData) -> tuple[str, int]:
-    """Look at another dataset, from its first row."""
-    return picked_key(event), 0
-
-
-def first_page(_: Language) -> int:
-    """A new search begins at the top."""
-    return 0
+def pick(_: Language, event: gr.EventData) -> str:
+    """Look at another dataset."""
+    return picked_key(event)

@@ -36,8 +36,12 @@ def on(triggers: Any, handler: Callable[..., Any], inputs: Any = None, outputs: 
     return triggers(fn, inputs, outputs, api_visibility="private", **options)
 
 
-def follow(triggers: list[Any], render: Callable[..., Sequence[Any]], inputs: Any, outputs: list[Any]) -> None:
+def follow(
+    triggers: list[Any], render: Callable[..., Sequence[Any]], inputs: Any, outputs: list[Any], **options: Any
+) -> None:
     """Show what ``render`` returns, one value an output, again at each trigger; what did not change is not sent.
+
+    Options are as of `on`.
 
     The outputs belong to this alone: nothing else may write them.
     """
@@ -52,7 +56,7 @@ def follow(triggers: list[Any], render: Callable[..., Sequence[Any]], inputs: An
             *(gr.skip() if mark == old else value for value, mark, old in zip(shown, marks, known, strict=True)),
         ]
 
-    on(triggers, tick, [sent, *inputs], [sent, *outputs], queue=False)
+    on(triggers, tick, [sent, *inputs], [sent, *outputs], queue=False, **options)
 
 
 def spoken(handler: Callable[..., Any]) -> Callable[..., Any]:

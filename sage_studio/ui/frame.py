@@ -69,6 +69,12 @@ def same(_: Language, value: str) -> str:
     return value
 
 
+def dataset_or_newest(studio: Studio, chosen: str) -> str:
+    """Id of the chosen dataset, else of the newest; empty where there is none."""
+    known = [item.id for item in studio.list_datasets()]
+    return chosen if chosen in known else next(iter(known), "")
+
+
 def go_to(tab: str) -> Callable[[Language], Any]:
     """A handler that opens a tab."""
 

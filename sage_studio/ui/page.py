@@ -8,6 +8,12 @@ Every part that a test or a script needs has a stable ``elem_id``:
     tabs: dataset train tasks chat models        the tab's button is #<id>-button
     dataset-source dataset-upload docs-prepare docs-refresh dataset-progress dataset-list dataset-report
     dataset-histogram dataset-train dataset-delete dataset-search dataset-prev dataset-next dataset-preview
+    dataset-tabs dataset-tab-report dataset-tab-preview dataset-tab-combine dataset-tab-augment
+    check-model check-max-length check-against check-stop dataset-check dataset-check-state dataset-findings
+    row-box row-model row-max-length row-seen row-edit row-question row-answer row-rejected row-change row-exclude
+    row-pending row-save row-discard combine-note combine-name combine-seed combine-shuffle combine-start
+    augment-note augment-way augment-part augment-copies augment-rows augment-name augment-start
+    dataset-jobs job-stop job-resume job-look job-delete
     train-method train-preset field-<recipe field> train-model-note train-lora train-more train-start
     run-empty run-head run-loss run-rate run-log run-stop run-open
     tasks-filter tasks-table task-detail task-backend task-resume task-stop task-download task-delete

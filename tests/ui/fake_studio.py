@@ -15,7 +15,9 @@ from sage_studio.catalog import Catalog, ModelEntry
 from sage_studio.comparison import Piece, check_models, compare
 from sage_studio.data.dataset import Dataset, DatasetStats, Dropped
 from sage_studio.data.example import Example, Message, Origin
+from sage_studio.data.jobs import Job, JobState
 from sage_studio.data.paging import Preview
+from sage_studio.data.quality.inspection import Inspection
 from sage_studio.errors import Conflict, DocsUnavailable, EngineUnavailable, InvalidDataset, NotFound
 from sage_studio.performance.figures import Sample
 from sage_studio.serving.types import ChatChunk, ChatMessage, EngineState, EngineStatus, RegisteredModel
@@ -23,6 +25,8 @@ from sage_studio.settings import Settings, load_settings
 from sage_studio.tasks.logs import LogPage
 from sage_studio.tasks.task import Curve, Task, TaskProgress, TaskStatus
 from sage_studio.text import NOTHING, Text
+from sage_studio.training.preview import Piece as SeenPiece
+from sage_studio.training.preview import Seen
 from sage_studio.training.progress import Event, Phase, Reason, Result
 from sage_studio.training.recipe import load_presets, parse_recipe
 from sage_studio.votes import Standing, Vote, tally
@@ -134,6 +138,8 @@ class FakeStudio:
         self.models: list[RegisteredModel] = []
         self.engine_started: float | None = None
         self.kept_votes: list[Vote] = []
+        self.inspections: dict[str, Inspection] = {}
+        self.jobs: list[Job] = []
 
     # Datasets
 
@@ -171,7 +177,73 @@ class FakeStudio:
     def preview_dataset(self, dataset_id: str, offset: int = 0, limit: int = 20, search: str = "") -> Preview:
         self.get_dataset(dataset_id)
         found = [row for row in self.rows if search in row.completion or search in row.origin.file]
-        return Preview(rows=tuple(found[offset : offset + limit]), total=len(found), offset=offset)
+        numbers = tuple(at for at, row in enumerate(self.rows, 1) if row in found)[offset : offset + limit]
+        return Preview(rows=tuple(found[offset : offset + limit]), total=len(found), offset=offset, numbers=numbers)
+
+    def inspection(self, dataset_id: str) -> Inspection | None:
+        return self.inspections.get(dataset_id)
+
+    def inspect_dataset(self, dataset_id: str, **values: Any) -> Job:
+        self.inspections[dataset_id] = Inspection(
+            made_at=time.time(),
+            rows=5412,
+            model=values["model"],
+            max_length=int(values["max_length"]),
+            tokens=1_412_340,
+            tokens_per_epoch=1_204_221,
+            longest=1873,
+            histogram=((100, 812), (200, 2410), (500, 1733), (1000, 421), (2000, 36)),
+            counts={"near_duplicate": 12, "cut": 22},
+            first={"near_duplicate": (14, 310), "cut": (8, 97, 118)},
+        )
+        return self._job("report", dataset_id, JobState.COMPLETED, 5412)
+
+    def tokens_per_second(self, model: str = "") -> float | None:
+        return 412.0
+
+    def see_row(self, dataset_id: str, row: int, model: str = "", max_length: int = 1024) -> tuple[Seen, ...]:
+        example = self.rows[row - 1]
+        pieces = [SeenPiece(f"<|im_start|>user\n{example.asked}<|im_end|>\n", 12, "read")]
+        pieces += [SeenPiece(f"{word} ", 1, "learned") for word in example.completion.split(" ")]
+        return (Seen("completion", (*pieces, SeenPiece("the end", 2, "cut")), (), (), 14 + len(pieces), False),)
+
+    def edit_dataset(self, dataset_id: str, changes: Sequence[Mapping[str, Any]]) -> Dataset:
+        old = self.get_dataset(dataset_id)
+        self.edited = list(changes)
+        return self._keep(self._dataset(old.name, old.version + 1, old.kind))
+
+    def combine_datasets(self, portions: Any, name: str, seed: int, shuffle: bool) -> Dataset:
+        self.combined = [*portions, name, seed, shuffle]
+        return self._keep(self._dataset(name, 1, "combined"))
+
+    def augment_dataset(self, **values: Any) -> Job:
+        return self._job("augment", values["dataset_id"], JobState.RUNNING, 64, done=20)
+
+    def annotate_dataset(self, **values: Any) -> Job:
+        return self._job("annotate", values["dataset_id"], JobState.COMPLETED, 64, result="sage-docs-questions-v1")
+
+    def list_jobs(self, dataset_id: str = "") -> list[Job]:
+        return [job for job in self.jobs if not dataset_id or job.dataset_id == dataset_id]
+
+    def stop_job(self, job_id: str) -> Job:
+        return self._renew(job_id, state=JobState.STOPPED)
+
+    def resume_job(self, job_id: str) -> Job:
+        return self._renew(job_id, state=JobState.RUNNING)
+
+    def delete_job(self, job_id: str) -> None:
+        self.jobs = [job for job in self.jobs if job.id != job_id]
+
+    def _renew(self, job_id: str, **changes: Any) -> Job:
+        self.jobs = [replace(job, **changes) if job.id == job_id else job for job in self.jobs]
+        return next(job for job in self.jobs if job.id == job_id)
+
+    def _job(self, kind: str, dataset_id: str, state: JobState, total: int, done: int = 0, result: str = "") -> Job:
+        number = len(self.jobs) + 1
+        doing = Text("Saying it in other words", "正在改写")
+        job = Job(f"{kind}-{number}", kind, dataset_id, time.time(), state, done or total, total, doing, result=result)
+        self.jobs.insert(0, job)
+        return job
 
     def delete_dataset(self, dataset_id: str) -> None:
         self.datasets.remove(self.get_dataset(dataset_id))

@@ -27,6 +27,8 @@ from sage_studio.text import Text
 INSPECTION = "inspection.json"
 LONG_CHARS = 20_000
 CHUNK = 256
+NAMED = 5
+"""Rows that the sum names for each kind."""
 READING = Text("Reading rows", "正在读取数据")
 COMPARING = Text("Comparing rows", "正在比对数据")
 
@@ -52,7 +54,7 @@ class Inspection:
         tokens: of all rows, uncut; ``tokens_per_epoch`` as they are trained on.
         histogram: (upper bound in tokens, rows up to it) pairs, ascending.
         against: the dataset that was searched for leaks.
-        counts: findings per kind, of the rows that are in the dataset.
+        counts: findings per kind, of the rows that are in the dataset; ``first`` names the first rows of each.
     """
 
     made_at: float
@@ -65,6 +67,7 @@ class Inspection:
     histogram: tuple[tuple[int, int], ...] = ()
     against: str = ""
     counts: dict[str, int] = field(default_factory=dict)
+    first: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def share_cut(self) -> float | None:
@@ -132,6 +135,7 @@ class _Look:
         self._hashes, self._asked = array("Q"), array("Q")
         self._lengths: Counter[int] = Counter()
         self._counts: Counter[str] = Counter()
+        self._first: dict[str, list[int]] = {}
         self._tokens = self._trained = 0
         self.rows = 0
 
@@ -191,6 +195,7 @@ class _Look:
             histogram=histogram(self._lengths),
             against=against,
             counts=dict(self._counts),
+            first={kind: tuple(rows) for kind, rows in self._first.items()},
         )
 
     def _take(self, row: DataRow) -> None:
@@ -219,6 +224,9 @@ class _Look:
 
     def _write(self, finding: Finding) -> None:
         self._counts[finding.kind] += 1
+        named = self._first.setdefault(finding.kind, [])
+        if len(named) < NAMED and finding.row is not None:
+            named.append(finding.row)
         self._file.write(as_line(finding))
 
 
