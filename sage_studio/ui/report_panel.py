@@ -146,7 +146,7 @@ class ReportPanel:
         state = self._state(found, last, language)
         below = _links(dataset_id, language)
         if found is not None:
-            below = _findings(found, self.studio.tokens_per_second(found.model), language) + below
+            below = findings_view(found, self.studio.tokens_per_second(found.model), language) + below
         return figures, bins, state, below, gr.update(visible=bool(running))
 
     def _state(self, found: Inspection | None, last: list[Job], language: Language) -> Markup:
@@ -167,7 +167,7 @@ class ReportPanel:
         return [job for job in jobs if job.kind == "report" and job.state is JobState.RUNNING]
 
 
-def _findings(found: Inspection, speed: float | None, language: Language) -> Markup:
+def findings_view(found: Inspection, speed: float | None, language: Language) -> Markup:
     """Figures by the real tokenizer, and what was found how often."""
     seconds = seconds_per_epoch(found, speed)
     shown = Markup()

@@ -1,0 +1,121 @@
+"""The Dataset tab's panels: what each says of a report, of a row as the model sees it, and of the jobs; and a walk."""
+
+import pytest
+from fake_studio import FakeStudio
+
+from sage_studio.data.example import Message, Origin, Passage, Preference, Retrieval
+from sage_studio.data.jobs import JobState
+from sage_studio.training.preview import Piece, Seen
+from sage_studio.ui.augment_panel import jobs_table, show_part
+from sage_studio.ui.combine_panel import SLOTS, show_slots
+from sage_studio.ui.preview_panel import add_exclusion, coloured, show_pending, texts_of
+from sage_studio.ui.report_panel import findings_view
+
+
+@pytest.mark.parametrize(("language", "said"), [("en", "12 only read"), ("zh", "仅作上下文 12")])
+def test_pieces_are_coloured_by_their_fate_and_escaped(language, said):
+    pieces = (Piece("<|im_start|><script>", 12, "read"), Piece("二", 2, "learned"), Piece("tail", 3, "cut"))
+    shown = coloured(Seen("completion", pieces, (), (), 17, False), language)
+    assert '<span class="token learned" title="2">二</span>' in shown
+    assert '<span class="token cut" title="3">tail</span>' in shown
+    assert "&lt;script&gt;" in shown
+    assert "<script>" not in shown
+    assert (said in shown) or (language == "en" and "only read 12" in shown)
+
+
+def test_a_row_that_the_training_skips_says_so():
+    shown = coloured(Seen("chosen", (), (), (), 0, True), "en")
+    assert "left out of the training" in shown
+    assert "chosen" in shown
+
+
+def test_the_texts_of_every_kind_of_row_can_be_changed():
+    prompt = (Message("user", "q"),)
+    assert texts_of(Preference(prompt, "c", "r", Origin("x"))) == ("q", "c", "r")
+    assert texts_of(Retrieval("q", ("p",), (), Origin("x"))) == ("q", "p", None)
+    assert texts_of(Passage("t", Origin("x"))) == (None, "t", None)
+
+
+def test_changes_wait_until_they_are_saved():
+    changes = add_exclusion("en", 4, [{"row": 4, "answer": "a"}, {"row": 2, "answer": "b"}])
+    assert changes == [{"row": 2, "answer": "b"}, {"row": 4, "exclude": True}]
+    box, said = show_pending("en", changes)
+    assert box["visible"]
+    assert "1 rows changed, 1 left out" in said
+    assert show_pending("en", [])[0]["visible"] is False
+
+
+def test_the_next_slot_shows_when_one_is_filled():
+    def visible(*picked):
+        return [update["visible"] for update in show_slots("en", *picked, *[""] * (SLOTS - len(picked)))]
+
+    assert visible() == [True, True, *[False] * (SLOTS - 2)]
+    assert visible("a", "b")[:4] == [True, True, True, False]
+    assert visible("", "", "c")[:5] == [True, True, True, True, False]
+
+
+def test_the_close_look_shows_figures_rows_and_links():
+    fake = FakeStudio()
+    fake.inspect_dataset("sage-docs-v3", model="m", max_length=512)
+    shown = findings_view(fake.inspection("sage-docs-v3"), 100.0, "en")
+    for part in ("Longer than 512", "1,873", "0.4 %", "nearly the same as an earlier row", "14, 310", "3 h 20 min"):
+        assert part in shown, part
+    assert "unknown" in findings_view(fake.inspection("sage-docs-v3"), None, "en")
+
+
+def test_jobs_show_how_they_stand():
+    fake = FakeStudio()
+    fake.augment_dataset(dataset_id="a-v1")
+    shown = jobs_table(fake.list_jobs(), "augment-1", "en")
+    assert 'aria-selected="true"' in shown
+    assert "20 / 64" in shown
+    assert 'role="progressbar"' in shown
+    assert "progressbar" not in jobs_table([fake.stop_job("augment-1")], "", "en")
+    assert 'class="empty"' in jobs_table([], "", "zh")
+    assert show_part("en", "annotate")[0]["visible"] is False
+
+
+@pytest.mark.browser
+def test_a_walk_through_the_panels(fake, address, browser):
+    context = browser.new_context(locale="en-US", viewport={"width": 390, "height": 844})
+    page = context.new_page()
+    page.goto(address)
+    page.locator("#dataset-list tr[data-key]").first.click()
+
+    def tab(name):
+        if not page.locator(f"#dataset-tab-{name}-button").is_visible():
+            page.locator("#dataset-tabs .overflow-menu button").first.click()
+        page.locator(f"#dataset-tab-{name}-button").locator("visible=true").click()
+
+    page.locator("#dataset-check").click()
+    page.locator("#dataset-findings tr", has_text="nearly the same").wait_for()
+
+    tab("preview")
+    page.locator("#dataset-preview tr[data-key='2']").click()
+    page.locator("#row-seen .token.learned").first.wait_for()
+    page.locator("#row-edit").get_by_role("button").first.click()
+    page.locator("#row-answer textarea").fill("better")
+    page.locator("#row-change").click()
+    page.locator("#row-pending .notice").wait_for()
+    page.locator("#row-save").click()
+    page.locator("#row-pending .notice").wait_for(state="hidden")
+    assert fake.edited == [{"row": 2, "answer": "better"}]
+
+    tab("combine")
+    for slot in (1, 2):
+        page.locator(f"#combine-dataset-{slot} input").click()
+        page.locator(f"#combine-dataset-{slot} [role=option]").nth(slot).click()
+    page.locator("#combine-dataset-3").wait_for()
+    page.locator("#combine-start").click()
+    page.locator("#dataset-list tr", has_text="combined").wait_for()
+    assert [portion["weight"] for portion in fake.combined[:2]] == [1, 1]
+
+    tab("augment")
+    page.locator("#augment-start").click()
+    page.locator("#dataset-jobs [role=progressbar]").wait_for()
+    page.locator("#job-stop").click()
+    page.locator("#job-resume").wait_for()
+    assert fake.list_jobs()[0].state is JobState.STOPPED
+    overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert overflow <= 0
+    context.close()
