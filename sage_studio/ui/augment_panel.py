@@ -84,35 +84,7 @@ class AugmentPanel:
             elem_classes="stacked",
         )
         with gr.Row(elem_classes="toolbar"):
-            self.part = words(
-                gr.Dropdown,
-                label=Text("Of each row", "改写部分"),
-                choices=list(PARTS),
-                value="question",
-                scale=2,
-                min_width=130,
-                elem_id="augment-part",
-            )
-            self.copies = words(
-                gr.Number,
-                label=Text("Per row", "每行条数"),
-                value=1,
-                precision=0,
-                minimum=1,
-                scale=1,
-                min_width=90,
-                elem_id="augment-copies",
-            )
-            self.most = words(
-                gr.Number,
-                label=Text("Rows (0: all)", "行数（0 为全部）"),
-                value=0,
-                precision=0,
-                minimum=0,
-                scale=1,
-                min_width=110,
-                elem_id="augment-rows",
-            )
+            self._amounts()
             self.name = words(
                 gr.Textbox,
                 label=Text("Name (may stay empty)", "名称（可留空）"),
@@ -130,6 +102,38 @@ class AugmentPanel:
                 min_width=90,
                 elem_id="augment-start",
             )
+
+    def _amounts(self) -> None:
+        words = self.words
+        self.part = words(
+            gr.Dropdown,
+            label=Text("Of each row", "改写部分"),
+            choices=list(PARTS),
+            value="question",
+            scale=2,
+            min_width=130,
+            elem_id="augment-part",
+        )
+        self.copies = words(
+            gr.Number,
+            label=Text("Per row", "每行条数"),
+            value=1,
+            precision=0,
+            minimum=1,
+            scale=1,
+            min_width=90,
+            elem_id="augment-copies",
+        )
+        self.most = words(
+            gr.Number,
+            label=Text("Rows (0: all)", "行数（0 为全部）"),
+            value=0,
+            precision=0,
+            minimum=0,
+            scale=1,
+            min_width=110,
+            elem_id="augment-rows",
+        )
 
     def _wire(self) -> None:
         frame, chosen = self.frame, self.frame.dataset

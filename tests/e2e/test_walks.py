@@ -40,7 +40,7 @@ def test_a_person_walks_from_the_documentation_to_the_chat(browser, studio):
     page.locator("#dataset-source").get_by_text("📚 使用 SAGE 官方文档").click()
     page.locator("#docs-prepare").click()
     expect(page.locator("#dataset-report")).to_contain_text("sage-docs", timeout=60_000)
-    page.locator("#dataset-tab-preview-button").click()
+    page.locator("#dataset-tab-preview-button").locator("visible=true").click()
     expect(page.locator("#dataset-preview tbody tr").first).to_be_visible()
     page.locator("#dataset-train").click()
 
