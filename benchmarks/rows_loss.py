@@ -1,4 +1,4 @@
-"""Whether better rows make a better model: ``python -m benchmarks.rows_loss REPOSITORY [--tokens 60000] [--seeds 1]``.
+"""Whether better rows give a better model: ``python -m benchmarks.rows_loss REPOSITORY [--tokens 60000] [--seeds 1]``.
 
 Two adapters are trained on the same model with the same recipe and the same number of tokens: one on the studio's rows
 of a documentation, one on a plain split at ``#`` lines (`docs_quality.plain_split`). Then the loss of both, and of the
