@@ -18,6 +18,8 @@ from sage_studio.data.mapping import MappingBook
 from sage_studio.data.store import DatasetStore
 from sage_studio.database import Database
 from sage_studio.errors import Conflict, StudioError
+from sage_studio.footprints import FootprintBook
+from sage_studio.forecast import Forecasts
 from sage_studio.hardware import Hardware, detect_hardware
 from sage_studio.intake import Intake
 from sage_studio.library import Library
@@ -38,7 +40,7 @@ from sage_studio.workshop import Workshop
 logger = logging.getLogger("sage_studio")
 
 
-class Studio(Intake, Library, Curation, Workshop, Backend):
+class Studio(Intake, Library, Curation, Workshop, Forecasts, Backend):
     """Everything the studio can do.
 
     Example:
@@ -69,6 +71,7 @@ class Studio(Intake, Library, Curation, Workshop, Backend):
             before_start=self.registry.before_training,
             after_end=self._after_training,
         )
+        self.footprints = FootprintBook(settings.models_dir / ".footprints")
         self.vote_book = VoteBook(self.database)
         self.sampler = Sampler(self._metrics_address, lambda: detect_hardware().cards)
         self.presets = load_presets()

@@ -11,6 +11,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from sage_studio.api.guard import language
+from sage_studio.run_views import ForecastView
 from sage_studio.studio import Studio
 from sage_studio.tasks.archive import archive_name
 from sage_studio.training.recipe import Preset
@@ -92,6 +93,11 @@ def _add_starting(router: APIRouter, studio: Studio) -> None:
     def templates() -> list[Preset]:
         """Ready recipes."""
         return studio.presets
+
+    @router.post("/estimate")
+    def estimate(request: Request, body: StartRequest) -> ForecastView:
+        """What a training would take, and what would make it fit; some seconds the first time for a model."""
+        return ForecastView.of(studio.estimate_memory({"type": body.type, **body.config}), language(request))
 
     @router.post("/start", status_code=201)
     def start(request: Request, body: StartRequest) -> TaskView:

@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAn
 from sage_studio.errors import InvalidModel
 from sage_studio.text import NOTHING, Text
 from sage_studio.training.failures import explain
+from sage_studio.training.memory import EAGER_LENGTH
 from sage_studio.training.progress import Job, Reason
 from sage_studio.training.recipes.generative import GenerativeRecipe
 
@@ -23,8 +24,6 @@ TRAINED, REFERENCE = "default", "ref"
 """The adapter that is trained and, where a method has one, the frozen copy of what it was: PEFT's and TRL's names."""
 UNUSABLE = (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError)
 """What transformers raises for a folder or a hub id that is no model it can load."""
-EAGER_LENGTH = 1024
-"""On a CPU plain attention is the faster one up to about here; its memory grows with the square of the length."""
 
 
 def load_tokenizer(job: Job) -> Any:

@@ -6,6 +6,8 @@ Knows what must be set before torch is imported, and how to ask afterwards. Know
 import importlib.metadata
 import logging
 import os
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from sage_studio.hardware import detect_hardware
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets", "sentence-transformers")
 CPU_FLAGS = Path("/proc/cpuinfo")
+OWN_STATUS = Path("/proc/self/status")
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 NOISY = (
     "bitsandbytes",
@@ -94,10 +97,15 @@ def peak_memory_gb() -> float:
     import torch
 
     if torch.cuda.is_available():
-        return float(torch.cuda.max_memory_allocated()) / 2**30
+        return float(torch.cuda.max_memory_reserved()) / 2**30
+    if OWN_STATUS.is_file():  # ru_maxrss may be the parent's: Linux hands it down through fork and exec
+        found = re.search(r"VmHWM:\s+(\d+)", OWN_STATUS.read_text())
+        if found is not None:
+            return int(found[1]) / 2**20
     import resource
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / 2**30 if sys.platform == "darwin" else most / 2**20
 
 
 def device_name() -> str:

@@ -15,6 +15,7 @@ from gradio.utils import get_upload_folder
 
 from sage_studio.comparison import Reply
 from sage_studio.errors import InvalidName, StudioError
+from sage_studio.run_views import ForecastView
 from sage_studio.studio import Studio
 from sage_studio.text import Text
 from sage_studio.training.recipes import RECIPES
@@ -58,6 +59,10 @@ def _task_verbs(studio: Studio) -> list[Callable[..., Any]]:
         """Queue a training; the parameters are the recipe's fields."""
         return shown(studio.start_finetune(values).id)
 
+    def estimate_memory(**values: Any) -> dict[str, Any]:
+        """What a training would take, without starting it; the parameters are the recipe's fields."""
+        return ForecastView.of(studio.estimate_memory(values)).model_dump()
+
     def list_tasks() -> list[dict[str, Any]]:
         """All tasks, newest first."""
         return [shown(task.id) for task in studio.list_tasks()]
@@ -83,7 +88,8 @@ def _task_verbs(studio: Studio) -> list[Callable[..., Any]]:
         studio.delete_task(task_id)
         return {"status": "success", "task_id": task_id}
 
-    return [_with_fields(start_finetune), list_tasks, get_task, task_logs, stop_task, resume_task, delete_task]
+    with_fields = [_with_fields(verb) for verb in (start_finetune, estimate_memory)]
+    return [*with_fields, list_tasks, get_task, task_logs, stop_task, resume_task, delete_task]
 
 
 def _model_verbs(studio: Studio) -> list[Callable[..., Any]]:

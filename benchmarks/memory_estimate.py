@@ -1,0 +1,98 @@
+"""The memory estimate against the measured peak of real trainings on the CPU: three sizes of model, two lengths.
+
+    python -m benchmarks.memory_estimate TOKENIZER_FOLDER [steps]
+
+TOKENIZER_FOLDER is a model folder of the Llama kind, such as the built-in model's; models of three sizes with random
+weights are made after its config. Each run is a training process as the studio starts it, whose rows are all as long as
+``max_length``. The peak is the process's VmHWM; both figures are also shown above what a process takes before it has
+loaded anything, for that part is easy to guess.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from sage_studio.footprints import ask_child
+from sage_studio.training.environment import cpu_has_bf16
+from sage_studio.training.memory import FootprintRequest, estimate
+from sage_studio.training.progress import JOB, RECIPE, Job, read_result
+from sage_studio.training.recipe import dump_recipe
+from sage_studio.training.recipes import SFTRecipe
+
+PROJECT = Path(__file__).resolve().parent.parent
+SIZES = {
+    "31 M": {"hidden_size": 320, "intermediate_size": 864, "num_hidden_layers": 12, "heads": (5, 5)},
+    "135 M": {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "heads": (9, 3)},
+    "362 M": {"hidden_size": 960, "intermediate_size": 2560, "num_hidden_layers": 32, "heads": (15, 5)},
+}
+LENGTHS = (256, 1024)
+MAKE = """
+import sys, json, torch
+from transformers import LlamaConfig, LlamaForCausalLM
+config = LlamaConfig.from_pretrained(sys.argv[1], **json.loads(sys.argv[3]))
+LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(sys.argv[2])
+"""
+
+
+def make_model(tokenizer: Path, folder: Path, size: dict[str, object]) -> None:
+    """A model with random weights and a real tokenizer."""
+    heads, key_value_heads = size["heads"]
+    changes = {name: value for name, value in size.items() if name != "heads"}
+    changes |= {"num_attention_heads": heads, "num_key_value_heads": key_value_heads, "head_dim": 64}
+    subprocess.run([sys.executable, "-c", MAKE, str(tokenizer), str(folder), json.dumps(changes)], check=True)
+    for file in (*tokenizer.glob("*token*"), *tokenizer.glob("chat_template*"), *tokenizer.glob("*.txt")):
+        shutil.copy(file, folder)
+
+
+def run(model: Path, home: Path, recipe: SFTRecipe) -> float:
+    """Peak of a real training, in bytes."""
+    folder = home / f"task-{model.name}-{recipe.max_length}"
+    folder.mkdir()
+    answer = " ".join(f"word {number}" for number in range(recipe.max_length))
+    row = {"prompt": [{"role": "user", "content": "Count."}], "completion": [{"role": "assistant", "content": answer}]}
+    data = folder / "rows.jsonl"
+    data.write_text("".join(json.dumps({**row, "origin": {"file": "rows"}}) + "\n" for _ in range(recipe.max_steps)))
+    (folder / RECIPE).write_text(dump_recipe(recipe))
+    (folder / JOB).write_text(Job(model_location=str(model), data_path=str(data)).model_dump_json())
+    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
+    done = subprocess.run(
+        [sys.executable, "-m", "sage_studio.training", str(folder)],
+        cwd=PROJECT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    result = read_result(folder)
+    if result is None or result.peak_memory_gb is None:
+        raise SystemExit(done.stdout + done.stderr)
+    shutil.rmtree(folder)
+    return result.peak_memory_gb * 2**30
+
+
+def main(tokenizer: Path, steps: int) -> None:
+    """Print the table."""
+    print(f"{'model':>6} {'length':>7} {'estimate':>9} {'measured':>9} {'off':>7} {'above the start':>16}")
+    with tempfile.TemporaryDirectory() as home:
+        for name, size in SIZES.items():
+            model = Path(home) / name.replace(" ", "")
+            make_model(tokenizer, model, size)
+            dtype = "bfloat16" if cpu_has_bf16() else "float32"
+            footprint = ask_child(FootprintRequest(type="sft", location=str(model), lora_dropout=0.05, dtype=dtype))
+            for length in LENGTHS:
+                recipe = SFTRecipe(model_name_or_path=name, dataset_id="d", max_length=length, max_steps=steps)
+                guess = estimate(recipe.model_dump(), footprint, "cpu", length)
+                peak = run(model, Path(home), recipe)
+                above = (guess.total - guess.context) / (peak - guess.context) - 1
+                print(
+                    f"{name:>6} {length:>7} {guess.total / 2**30:>6.2f} GB {peak / 2**30:>6.2f} GB"
+                    f" {guess.total / peak - 1:>+7.1%} {above:>+16.1%}",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 3)

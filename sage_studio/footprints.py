@@ -1,0 +1,91 @@
+"""The sizes of models in training, each found out once by a child process and kept in a file.
+
+Knows when that is needed and waits for it. Knows nothing of what the sizes are used for; torch stays in the child,
+`sage_studio.training.footprint`.
+"""
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from sage_studio.errors import InvalidModel
+from sage_studio.files import write_atomically
+from sage_studio.settings import PROJECT
+from sage_studio.text import Text
+from sage_studio.training.environment import versions
+from sage_studio.training.memory import Footprint, FootprintRequest
+
+CHILD_SECONDS = 300.0
+NAMES_ERROR = re.compile(r"[\w.]*(Error|Exception): ")
+CHILD = "sage_studio.training.footprint"
+
+
+class FootprintBook:
+    """All sizes found out so far; safe to use from many threads."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._one_at_a_time = threading.Lock()
+
+    def kept(self, request: FootprintRequest) -> Footprint | None:
+        """What is known already; None if nothing is."""
+        try:
+            return Footprint.model_validate_json(self._path(request).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+
+    def find(self, request: FootprintRequest) -> Footprint:
+        """The sizes; some seconds the first time. Raises `InvalidModel` with what the child said."""
+        with self._one_at_a_time:
+            found = self.kept(request)
+            if found is None:
+                found = ask_child(request)
+                self._folder.mkdir(parents=True, exist_ok=True)
+                write_atomically(self._path(request), found.model_dump_json())
+        return found
+
+    def _path(self, request: FootprintRequest) -> Path:
+        """A file for each request and set of library versions."""
+        asked = request.model_dump_json() + json.dumps(versions())
+        return self._folder / f"{hashlib.sha256(asked.encode()).hexdigest()[:24]}.json"
+
+
+def ask_child(request: FootprintRequest) -> Footprint:
+    """Have a child process find out the sizes. Raises `InvalidModel`."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", CHILD],
+            input=request.model_dump_json(),
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=PROJECT,
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
+            timeout=CHILD_SECONDS,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise _not_found_out(request, f"> {CHILD_SECONDS:.0f} s") from error
+    if done.returncode:
+        raise _not_found_out(request, _complaint(done.stderr)[:300])
+    return Footprint.model_validate_json(done.stdout.strip().rpartition("\n")[2])
+
+
+def _complaint(stderr: str) -> str:
+    """What a traceback ends with: the line that names the error; a message may have more lines after it."""
+    lines = stderr.strip().splitlines() or [""]
+    return next((line for line in reversed(lines) if NAMES_ERROR.match(line)), lines[-1])
+
+
+def _not_found_out(request: FootprintRequest, said: str) -> InvalidModel:
+    return InvalidModel(
+        Text(
+            f"What {request.location} takes in training could not be found out: {said}",
+            f"无法得知训练 {request.location} 所需的内存：{said}",
+        ),
+        Text("Check that it is a whole transformers model.", "请确认它是完整的 transformers 模型。"),
+    )

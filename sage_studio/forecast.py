@@ -1,0 +1,226 @@
+"""What a training would take, before it is started: the verbs of `Studio` about memory and disk.
+
+Knows how a recipe, a dataset, the machine and earlier runs become an estimate. Knows nothing of how the sizes of a
+model are found out (`sage_studio.footprints`), nor of the arithmetic (`sage_studio.training.memory`).
+"""
+
+import logging
+import shutil
+import statistics
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sage_studio.catalog import ModelRef
+from sage_studio.data.dataset import Dataset
+from sage_studio.errors import NotFound, StudioError
+from sage_studio.footprints import FootprintBook
+from sage_studio.hardware import Hardware, detect_hardware
+from sage_studio.settings import Settings
+from sage_studio.tasks.store import TaskStore
+from sage_studio.tasks.supervisor import TaskSupervisor
+from sage_studio.tasks.task import Task, TaskStatus
+from sage_studio.text import Text
+from sage_studio.training.environment import cpu_has_bf16
+from sage_studio.training.memory import (
+    CUDA_CONTEXT,
+    Footprint,
+    FootprintRequest,
+    Memory,
+    Remedy,
+    estimate,
+    longest_row,
+    remedies,
+)
+from sage_studio.training.recipe import parse_recipe
+from sage_studio.training.recipes import Recipe
+from sage_studio.training.recipes.generative import GenerativeRecipe
+
+logger = logging.getLogger("sage_studio")
+
+GIB = 2**30
+RUNS_ASKED = 3
+FACTORS = (0.67, 1.5)
+"""How far earlier runs may correct an estimate: beyond that they were something else."""
+OPTIMIZER_COPIES = 3
+"""A checkpoint holds the trained weights and two moments of each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What a run would take, in bytes, and what there is.
+
+    Attributes:
+        device: ``cpu``, or the card's name.
+        free, total: of the machine's memory, or the card's.
+        measured: peak of the newest run of this model and method, in bytes; None before the first.
+        disk, disk_free: what checkpoints and the model need, and what is left.
+        remedies: changes that make it fit; empty if it fits, or if nothing does.
+        remarks: what else should be known.
+    """
+
+    memory: Memory
+    device: str
+    free: float
+    total: float
+    measured: float | None
+    disk: float
+    disk_free: float
+    remedies: tuple[Remedy, ...] = ()
+    remarks: tuple[Text, ...] = ()
+
+    @property
+    def fits(self) -> bool:
+        """Whether there is memory enough."""
+        return self.memory.total <= self.free
+
+
+class Forecasts:
+    """The part of the house that says what a training will take."""
+
+    settings: Settings
+    footprints: FootprintBook
+    tasks: TaskStore
+    supervisor: TaskSupervisor
+    ensure_model: Callable[[str], ModelRef]
+    get_dataset: Callable[[str], Dataset]
+
+    def estimate_memory(self, values: Mapping[str, Any]) -> Forecast:
+        """What a recipe would take. The first time for a model it takes some seconds.
+
+        Raises:
+            InvalidRecipe, InvalidModel, NotFound, HubUnavailable: naming what to correct.
+        """
+        recipe = parse_recipe(values)
+        return self._forecast(recipe, self.footprints.find(self._request(recipe)))
+
+    def known_estimate(self, values: Mapping[str, Any]) -> Forecast | None:
+        """The same at once: None while the model's sizes are being found out, in a thread, for a later call."""
+        recipe = parse_recipe(values)
+        footprint = self.footprints.kept(self._request(recipe))
+        if footprint is not None:
+            return self._forecast(recipe, footprint)
+        threading.Thread(target=self._find_out, args=(recipe,), name="footprint", daemon=True).start()
+        return None
+
+    def _forecast(self, recipe: Recipe, footprint: Footprint) -> Forecast:
+        hardware, values = detect_hardware(), recipe.model_dump(mode="json")
+        device, length = "cuda" if hardware.has_gpu else "cpu", self._longest(recipe)
+        peaks = self._peaks(recipe)
+        name, free, total = room(hardware)
+        memory = estimate(values, footprint, device, length, self._factor(peaks, device))
+        disk = float(recipe.save_total_limit + 1) * OPTIMIZER_COPIES * 4 * footprint.trained
+        disk_free = float(shutil.disk_usage(_existing(self.settings.root)).free)
+        fitting = remedies(values, footprint, device, length, memory.factor, free) if memory.total > free else []
+        return Forecast(
+            memory=memory,
+            device=name,
+            free=free,
+            total=total,
+            measured=peaks[0][1] if peaks else None,
+            disk=disk,
+            disk_free=disk_free,
+            remedies=tuple(fitting),
+            remarks=tuple(self._remarks(recipe, disk, disk_free)),
+        )
+
+    def _remarks(self, recipe: Recipe, disk: float, disk_free: float) -> list[Text]:
+        remarks = []
+        if recipe.use_lora and isinstance(recipe, GenerativeRecipe) and recipe.lora_r > self.settings.max_lora_rank:
+            limit = self.settings.max_lora_rank
+            remarks.append(
+                Text(
+                    f"Rank {recipe.lora_r} is above the engine's {limit}: the adapter will be merged into its base.",
+                    f"秩 {recipe.lora_r} 超过引擎上限 {limit}：部署时适配器将合并到基座。",
+                )
+            )
+        if disk > disk_free:
+            need, left = f"{disk / GIB:.1f}", f"{disk_free / GIB:.1f}"
+            remarks.append(
+                Text(
+                    f"Checkpoints need {need} GiB of disk; {left} GiB are free.",
+                    f"检查点需要 {need} GiB 磁盘空间，剩余 {left} GiB。",
+                )
+            )
+        return remarks
+
+    def _longest(self, recipe: Recipe) -> int:
+        try:
+            dataset = self.get_dataset(recipe.dataset_id) if recipe.dataset_id else None
+        except NotFound:
+            dataset = None
+        return longest_row(dataset.stats.token_histogram if dataset else (), recipe.max_length)
+
+    # Earlier runs
+
+    def _peaks(self, recipe: Recipe) -> list[tuple[Task, float]]:
+        """Completed runs of the same model and method, the newest first, each with its measured peak in bytes."""
+        alike = (
+            task
+            for task in self.tasks.list()
+            if task.status is TaskStatus.COMPLETED
+            and (task.model, task.type) == (recipe.model_name_or_path, recipe.type)
+            and task.recipe.get("use_lora") == recipe.use_lora
+        )
+        found = []
+        for task in alike:
+            result = self.supervisor.progress(task).result
+            if result is not None and result.peak_memory_gb:
+                found.append((task, result.peak_memory_gb * GIB))
+            if len(found) == RUNS_ASKED:
+                break
+        return found
+
+    def _factor(self, peaks: list[tuple[Task, float]], device: str) -> float:
+        """How much more those runs took than was estimated; the median, within bounds."""
+        factors = []
+        for task, peak in peaks:
+            recipe = parse_recipe(task.recipe)
+            footprint = self.footprints.kept(self._request(recipe))
+            if footprint is not None:
+                context = CUDA_CONTEXT if device == "cuda" else 0.0
+                guess = estimate(task.recipe, footprint, device, self._longest(recipe)).total
+                factors.append((peak + context) / guess)
+        return min(max(statistics.median(factors), FACTORS[0]), FACTORS[1]) if factors else 1.0
+
+    # Sizes of models
+
+    def _find_out(self, recipe: Recipe) -> None:
+        try:
+            self.footprints.find(self._request(recipe))
+        except StudioError as error:
+            logger.warning("No memory estimate for %s: %s", recipe.model_name_or_path, error)
+
+    def _request(self, recipe: Recipe) -> FootprintRequest:
+        model = self.ensure_model(recipe.model_name_or_path)
+        half = recipe.precision == "bf16" or (recipe.precision == "auto" and (cpu_has_bf16() or has_card()))
+        lora = {"lora_r": recipe.lora_r, "lora_target_modules": recipe.lora_target_modules} if recipe.use_lora else {}
+        return FootprintRequest(
+            type=recipe.type,
+            location=model.location,
+            trust_remote_code=model.trust_remote_code,
+            generative=isinstance(recipe, GenerativeRecipe),
+            use_lora=recipe.use_lora,
+            lora_dropout=recipe.lora_dropout if recipe.use_lora else 0.0,
+            dtype="bfloat16" if half else "float32",
+            **lora,
+        )
+
+
+def room(hardware: Hardware) -> tuple[str, float, float]:
+    """The device that would be used: its name, free and total memory in bytes; of several cards the freest."""
+    if not hardware.cards:
+        return "cpu", (hardware.memory_gb - hardware.used_gb) * GIB, hardware.memory_gb * GIB
+    card = max(hardware.cards, key=lambda card: card.memory_gb - card.used_gb)
+    return card.name, (card.memory_gb - card.used_gb) * GIB, card.memory_gb * GIB
+
+
+def has_card() -> bool:
+    """Whether this machine has a card."""
+    return detect_hardware().has_gpu
+
+
+def _existing(path: Path) -> Path:
+    return next(folder for folder in (path, *path.parents) if folder.exists())

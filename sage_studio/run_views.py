@@ -1,0 +1,52 @@
+"""What the routes and the named endpoints show of trainings besides the tasks themselves: plain JSON shapes.
+
+Knows the shapes and how to fill them. Knows nothing of routes, widgets or where the objects come from.
+"""
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from sage_studio.forecast import Forecast
+from sage_studio.text import Language
+
+
+class ForecastView(BaseModel):
+    """What a run would take; memory and disk in GiB."""
+
+    fits: bool
+    total_gb: float
+    free_gb: float
+    device: str
+    components: dict[str, float]
+    factor: float = Field(description="Measured over estimated peak of earlier runs of this model and method")
+    measured_gb: float | None = Field(description="Peak of the newest such run")
+    disk_gb: float
+    disk_free_gb: float
+    remedies: list[dict[str, Any]] = Field(description="label, the changes to the recipe, total_gb with them")
+    remarks: list[str]
+
+    @classmethod
+    def of(cls, forecast: Forecast, language: Language = "en") -> "ForecastView":
+        """The view of a forecast."""
+        parts = ("context", "weights", "adapter", "gradients", "optimizer", "activations")
+        return cls(
+            fits=forecast.fits,
+            total_gb=_gib(forecast.memory.total),
+            free_gb=_gib(forecast.free),
+            device=forecast.device,
+            components={name: _gib(getattr(forecast.memory, name)) for name in parts},
+            factor=round(forecast.memory.factor, 3),
+            measured_gb=None if forecast.measured is None else _gib(forecast.measured),
+            disk_gb=_gib(forecast.disk),
+            disk_free_gb=_gib(forecast.disk_free),
+            remedies=[
+                {"label": each.label.in_(language), "changes": each.changes, "total_gb": _gib(each.total)}
+                for each in forecast.remedies
+            ],
+            remarks=[remark.in_(language) for remark in forecast.remarks],
+        )
+
+
+def _gib(size: float) -> float:
+    return round(size / 2**30, 3)

@@ -1,0 +1,203 @@
+"""``python -m sage_studio.training.footprint``: what training a model takes, found out without its weights.
+
+The model is built on the meta device, where tensors have shapes and no memory. A few of its layers are then trained for
+one step on fake tensors, while every storage that comes to life is counted: so what a backward pass needs is what
+autograd really keeps, for any architecture. Lengths and depths are interpolated from a few such steps.
+
+Reads a `FootprintRequest` as JSON from standard input and prints a `Footprint`. A child process, for it imports torch.
+Knows nothing of batches that fit, cards or recipes.
+"""
+
+import json
+import sys
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psutil
+import torch
+from peft import LoraConfig, get_peft_model
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
+
+from sage_studio.training.memory import Curve, Footprint, FootprintRequest
+
+LENGTHS = (128, 256, 512)
+DEPTHS = (1, 2)
+"""Layers of the models that are traced; what a layer adds is their difference."""
+
+
+class Living(TorchDispatchMode):  # type: ignore[misc]  # torch is not typed here
+    """Counts the bytes of the storages that are alive, and the most there were at a time."""
+
+    def __init__(self, known: Iterator[Any]) -> None:
+        super().__init__()
+        self.now = self.most = 0
+        self._seen = weakref.WeakSet(tensor.untyped_storage() for tensor in known)
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = function(*args, **(kwargs or {}))
+        tree_map_only(torch.Tensor, self._note, made)
+        return made
+
+    def _note(self, tensor: Any) -> None:
+        storage = tensor.untyped_storage()
+        if storage in self._seen:
+            return
+        self._seen.add(storage)
+        self.now += storage.nbytes()
+        self.most = max(self.most, self.now)
+        weakref.finalize(storage, self._forget, storage.nbytes())
+
+    def _forget(self, size: int) -> None:
+        self.now -= size
+
+
+def measure(request: FootprintRequest) -> Footprint:
+    """Count parameters on the whole model and trace steps on a shallow one. Raises what transformers raises."""
+    config = AutoConfig.from_pretrained(request.location, trust_remote_code=request.trust_remote_code)
+    model = _on_meta(config, request, "eager")
+    embedding = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
+    linear = sum(
+        module.weight.numel()
+        for module in model.modules()
+        if isinstance(module, torch.nn.Linear) and id(module.weight) not in embedding
+    )
+    head = model.get_output_embeddings() if request.generative else None
+    if head is not None and id(head.weight) not in embedding:
+        linear -= head.weight.numel()  # bitsandbytes leaves it as it is
+    total = sum(parameter.numel() for parameter in model.parameters())
+    if request.use_lora:
+        model = _with_adapter(model, request)
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    steps = {
+        f"{attention}{'+checkpointing' if checkpointing else ''}": _curve(config, request, attention, checkpointing)
+        for attention in ("eager", "sdpa")
+        for checkpointing in (False, True)
+    }
+    return Footprint(
+        parameters=total,
+        quantizable=linear,
+        trained=trained,
+        weight_bytes=4 if request.dtype == "float32" else 2,
+        context=_context(request),
+        steps=steps,
+    )
+
+
+def _curve(config: Any, request: FootprintRequest, attention: str, checkpointing: bool) -> Curve:
+    """Bytes of one row's step over its length: a parabola through three lengths, extended to the model's depth."""
+    depth = int(getattr(config.get_text_config(), "num_hidden_layers", 0)) or 1
+    few, more = DEPTHS if depth > 1 else (1, 1)
+    parts = []
+    for layers in (few, more):
+        shallow = type(config).from_dict({**config.to_dict(), "num_hidden_layers": layers, "layer_types": None})
+        model = _on_meta(shallow, request, attention)
+        parts.append(_parabola([_step(model, request, length, checkpointing) for length in LENGTHS]))
+    per_layer = [(b - a) / (more - few) if more > few else 0.0 for a, b in zip(*parts, strict=True)]
+    constant, linear, square = (a + slope * (depth - few) for a, slope in zip(parts[0], per_layer, strict=True))
+    return Curve(constant=constant, linear=linear, square=square)
+
+
+def _parabola(sizes: list[int]) -> tuple[float, float, float]:
+    x, y, z = LENGTHS
+    square = ((sizes[2] - sizes[0]) / (z - x) - (sizes[1] - sizes[0]) / (y - x)) / (z - y)
+    linear = (sizes[1] - sizes[0]) / (y - x) - square * (x + y)
+    return sizes[0] - linear * x - square * x * x, linear, square
+
+
+def _on_meta(config: Any, request: FootprintRequest, attention: str) -> Any:
+    kind = AutoModelForCausalLM if request.generative else AutoModel
+    with torch.device("meta"):
+        model = kind.from_config(
+            config,
+            dtype=getattr(torch, request.dtype) if request.use_lora else torch.float32,
+            attn_implementation=attention,
+            trust_remote_code=request.trust_remote_code,
+        )
+    model.config.use_cache = False
+    return model
+
+
+def _with_adapter(model: Any, request: FootprintRequest) -> Any:
+    targets: Any = [name.strip() for name in request.lora_target_modules.split(",") if name.strip()]
+    config = LoraConfig(
+        r=request.lora_r,
+        lora_dropout=request.lora_dropout,
+        target_modules=targets[0] if targets == ["all-linear"] else targets,
+        task_type="CAUSAL_LM" if request.generative else None,
+    )
+    with torch.device("meta"):
+        return get_peft_model(model, config)
+
+
+def _step(model: Any, request: FootprintRequest, length: int, checkpointing: bool) -> int:
+    """Most bytes alive in a step of one row besides weights, gradients included."""
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    else:
+        model.gradient_checkpointing_disable()
+    trained = _with_adapter(model, request) if request.use_lora and not hasattr(model, "peft_config") else model
+    if checkpointing and request.use_lora:
+        trained.enable_input_require_grads()
+    trained.train()
+    with FakeTensorMode(), _made_fake(trained):
+        rows = torch.zeros(1, length, dtype=torch.long)
+        living = Living(iter([*trained.parameters(), *trained.buffers()]))
+        with living:
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=request.dtype != "float32"):
+                out = trained(input_ids=rows, **({"use_cache": False} if request.generative else {}))
+            _loss(out, rows, request).backward()
+            del out
+    return int(living.most)
+
+
+def _loss(out: Any, rows: Any, request: FootprintRequest) -> Any:
+    if not request.generative:
+        return out.last_hidden_state.float().mean()
+    logits = out.logits.reshape(-1, out.logits.shape[-1]).float()
+    return torch.nn.functional.cross_entropy(logits, rows.reshape(-1))
+
+
+@contextmanager
+def _made_fake(model: Any) -> Iterator[None]:
+    """Fake tensors on the CPU in place of those on meta, for autocast asks where a tensor lies."""
+    kept = [(module, dict(module._parameters), dict(module._buffers)) for module in model.modules()]
+    fakes: dict[int, Any] = {}
+    for module, parameters, buffers in kept:
+        for name, tensor in parameters.items():
+            if tensor is not None:
+                fake = torch.nn.Parameter(torch.empty(tensor.shape, dtype=tensor.dtype), tensor.requires_grad)
+                module._parameters[name] = fakes.setdefault(id(tensor), fake)
+        for name, tensor in buffers.items():
+            if tensor is not None:
+                module._buffers[name] = torch.empty(tensor.shape, dtype=tensor.dtype)
+    yield
+    for module, parameters, buffers in kept:
+        module._parameters.update(parameters)
+        module._buffers.update(buffers)
+
+
+def _context(request: FootprintRequest) -> int:
+    """Resident bytes of a training process before it has loaded anything."""
+    from transformers import AutoTokenizer
+
+    from sage_studio.training.methods import method_for
+
+    method_for(request.type)
+    AutoTokenizer.from_pretrained(request.location, trust_remote_code=request.trust_remote_code)
+    return int(psutil.Process().memory_info().rss)
+
+
+def main() -> int:
+    """Answer one request."""
+    request = FootprintRequest.model_validate_json(sys.stdin.read())
+    print(json.dumps(measure(request).model_dump()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

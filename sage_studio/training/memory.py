@@ -1,0 +1,199 @@
+"""How much memory a training will take, by component, and what would make it take less.
+
+The sizes that belong to a model come from `sage_studio.training.footprint`, a child process; this is the arithmetic on
+them. Knows recipes and bytes. Knows nothing of processes or screens; imports no torch.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from sage_studio.text import Text
+
+EAGER_LENGTH = 1024
+"""On a CPU plain attention is the faster one up to about here; its memory grows with the square of the length."""
+SEQUENCES = {"sft": 1, "kbalign": 1, "dpo": 2, "embedding": 3}
+"""Texts that a method runs through the model for one row: chosen and rejected; query, positive and negative."""
+FRAGMENTED = {"cpu": 1.18, "cuda": 1.06}
+"""What an allocator takes beyond what is asked of it, on activations: measured on CPU, PyTorch's usual on CUDA."""
+CUDA_CONTEXT = 0.6 * 2**30
+BYTES_PER_WEIGHT = {"8bit": 1.0, "4bit": 0.53}
+"""Of a quantized weight, its scales included."""
+SHORTEST = 256
+FEW_MORE_TOKENS = 64
+"""What a chat template adds to a row, at most as a rule."""
+
+
+class FootprintRequest(BaseModel):
+    """What a footprint depends on."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    type: str
+    location: str
+    trust_remote_code: bool = False
+    generative: bool = True
+    use_lora: bool = True
+    lora_r: int = 16
+    lora_dropout: float = 0.0
+    lora_target_modules: str = "all-linear"
+    dtype: str = "bfloat16"
+
+
+class Curve(BaseModel):
+    """Bytes over the tokens of a row; ``linear`` and ``square`` count for each row of a batch."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    constant: float
+    linear: float
+    square: float
+
+    def at(self, rows: int, length: int) -> float:
+        """Bytes for a batch of rows of one length."""
+        return max(0.0, self.constant + rows * (self.linear * length + self.square * length**2))
+
+
+class Footprint(BaseModel):
+    """Sizes of a model in training: parameters in numbers, everything else in bytes.
+
+    Attributes:
+        quantizable: parameters that 8- and 4-bit loading shrinks.
+        weight_bytes: of one weight of the base, unquantized.
+        trained: parameters of the adapter, or all of them.
+        context: resident bytes of a process on the CPU that has loaded libraries and tokenizer.
+        steps: what a step takes besides weights, gradients included, by attention with or without checkpointing.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    parameters: int
+    quantizable: int
+    trained: int
+    weight_bytes: int
+    context: int
+    steps: dict[str, Curve]
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """An estimate in bytes, by component.
+
+    Attributes:
+        factor: measured over estimated peak of earlier runs of this model and method; 1 before the first.
+    """
+
+    context: float
+    weights: float
+    adapter: float
+    gradients: float
+    optimizer: float
+    activations: float
+    factor: float = 1.0
+
+    @property
+    def total(self) -> float:
+        """The peak."""
+        parts = (self.context, self.weights, self.adapter, self.gradients, self.optimizer, self.activations)
+        return self.factor * sum(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """Changes to a recipe, by field, with which it would take ``total`` bytes."""
+
+    label: Text
+    changes: dict[str, Any]
+    total: float
+
+
+def estimate(recipe: dict[str, Any], footprint: Footprint, device: str, length: int, factor: float = 1.0) -> Memory:
+    """The peak memory of a run.
+
+    Args:
+        recipe: its fields.
+        device: ``cpu`` or ``cuda``.
+        length: tokens of the longest row; ``max_length`` bounds it.
+        factor: measured over estimated peak of earlier runs.
+    """
+    length = min(length, recipe["max_length"])
+    rows = recipe["per_device_train_batch_size"] * SEQUENCES.get(recipe["type"], 1)
+    quantized = BYTES_PER_WEIGHT.get(recipe.get("quantization", "none"), footprint.weight_bytes)
+    plain = footprint.parameters - footprint.quantizable
+    base = plain * footprint.weight_bytes + footprint.quantizable * quantized
+    trained = 4.0 * footprint.trained
+    attention = "eager" if device == "cpu" and recipe["max_length"] <= EAGER_LENGTH else "sdpa"
+    step = footprint.steps[attention + ("+checkpointing" if recipe["gradient_checkpointing"] else "")].at(rows, length)
+    gradients = min(trained, step) if recipe["gradient_accumulation_steps"] == 1 else trained
+    kept = step - (gradients if recipe["gradient_accumulation_steps"] == 1 else 0.0)
+    return Memory(
+        context=footprint.context if device == "cpu" else CUDA_CONTEXT,
+        weights=base if recipe["use_lora"] else 4.0 * footprint.parameters,
+        adapter=trained if recipe["use_lora"] else 0.0,
+        gradients=gradients,
+        optimizer=2 * trained,
+        activations=FRAGMENTED[device] * kept,
+        factor=factor,
+    )
+
+
+def remedies(
+    recipe: dict[str, Any], footprint: Footprint, device: str, length: int, factor: float, room: float
+) -> list[Remedy]:
+    """Changes that make a run fit into ``room`` bytes: each that does alone, else the first few together that do."""
+
+    def with_changes(changes: dict[str, Any]) -> float:
+        return estimate({**recipe, **changes}, footprint, device, length, factor).total
+
+    single = [Remedy(label, changes, with_changes(changes)) for label, changes in _changes(recipe)]
+    fitting = [remedy for remedy in single if remedy.total <= room]
+    if fitting:
+        return _least_of_each(fitting)
+    together: dict[str, Any] = {}
+    for label, changes in _changes(recipe):
+        together |= changes
+        if (total := with_changes(together)) <= room:
+            return [Remedy(TOGETHER if len(together) > len(changes) else label, together, total)]
+    return []
+
+
+def longest_row(histogram: tuple[tuple[int, int], ...], max_length: int) -> int:
+    """Tokens of a dataset's longest row, from its histogram of ``(upper bound, rows)``; ``max_length`` without one."""
+    bounds = [bound for bound, rows in histogram if rows]
+    return min(max_length, max(bounds) + FEW_MORE_TOKENS) if bounds else max_length
+
+
+TOGETHER = Text("Several changes together", "同时调整多项")
+CHECKPOINTING = Text("Gradient checkpointing", "梯度检查点")
+BATCH = Text("Batch size {}, accumulated", "批大小 {}，梯度累积")
+BITS = Text("Base in {}", "基座以 {} 加载")
+SHORTER = Text("Max length {}", "最大长度 {}")
+
+
+def _changes(recipe: dict[str, Any]) -> Iterator[tuple[Text, dict[str, Any]]]:
+    """From what costs least to what costs most of quality or time."""
+    if not recipe["gradient_checkpointing"]:
+        yield CHECKPOINTING, {"gradient_checkpointing": True}
+    batch, accumulated = recipe["per_device_train_batch_size"], recipe["gradient_accumulation_steps"]
+    while batch > 1:
+        batch, accumulated = (batch + 1) // 2, accumulated * 2
+        said = Text(BATCH.en.format(batch), BATCH.zh.format(batch))
+        yield said, {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulated}
+    if recipe["use_lora"]:
+        order = ("none", "8bit", "4bit")
+        for bits in order[order.index(recipe.get("quantization", "4bit")) + 1 :]:
+            yield Text(BITS.en.format(bits), BITS.zh.format(bits)), {"quantization": bits}
+    length = recipe["max_length"]
+    while length > SHORTEST:
+        length = max(SHORTEST, length // 2)
+        yield Text(SHORTER.en.format(length), SHORTER.zh.format(length)), {"max_length": length}
+
+
+def _least_of_each(fitting: list[Remedy]) -> list[Remedy]:
+    """Of several changes to the same fields, the smallest."""
+    kept: dict[tuple[str, ...], Remedy] = {}
+    for remedy in fitting:
+        kept.setdefault(tuple(remedy.changes), remedy)
+    return list(kept.values())

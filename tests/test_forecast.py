@@ -1,0 +1,139 @@
+"""What a training would take, as the house says it: sizes found once, earlier runs, the disk, the engine's limits."""
+
+import json
+
+import pytest
+from waiting import wait_until
+
+from sage_studio import footprints
+from sage_studio.errors import InvalidModel, InvalidRecipe
+from sage_studio.forecast import GIB
+from sage_studio.hardware import Card, Hardware
+from sage_studio.run_views import ForecastView
+from sage_studio.studio import Studio
+from sage_studio.tasks.task import TaskStatus
+from sage_studio.training.memory import Curve, Footprint
+from sage_studio.training.progress import Job, Result, write_result
+from sage_studio.training.recipes import SFTRecipe
+
+CURVE = Curve(constant=0, linear=1e6, square=0)
+FOOTPRINT = Footprint(
+    parameters=10**8,
+    quantizable=9 * 10**7,
+    trained=10**6,
+    weight_bytes=2,
+    context=GIB,
+    steps={f"{kind}{more}": CURVE for kind in ("eager", "sdpa") for more in ("", "+checkpointing")},
+)
+
+
+@pytest.fixture
+def model(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        (folder / name).write_text("{}")
+    return str(folder)
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """The child answers at once; what it was asked is kept."""
+    asked = []
+
+    def answer(request):
+        asked.append(request)
+        return FOOTPRINT
+
+    monkeypatch.setattr(footprints, "ask_child", answer)
+    return asked
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A machine of 16 GiB, 6 of them used, without a card."""
+    monkeypatch.setattr("sage_studio.forecast.detect_hardware", lambda: Hardware((), 16.0, 6.0, 2))
+
+
+@pytest.fixture
+def studio(settings, machine):
+    return Studio(settings)
+
+
+def test_sizes_are_found_once_and_kept(studio, settings, model, asked):
+    values = {"model_name_or_path": model, "dataset_id": "d"}
+    first = studio.estimate_memory(values)
+    assert first.fits
+    assert studio.estimate_memory({**values, "per_device_train_batch_size": 4}).memory.total > first.memory.total
+    assert Studio(settings).estimate_memory(values) == first
+    assert len(asked) == 1
+    studio.estimate_memory({**values, "lora_r": 64})
+    assert [request.lora_r for request in asked] == [16, 64]
+
+
+def test_whoever_may_not_wait_is_told_later(studio, model, asked):
+    values = {"model_name_or_path": model, "dataset_id": "d"}
+    assert studio.known_estimate(values) is None
+    assert wait_until(lambda: studio.known_estimate(values)).fits
+    assert len(asked) == 1
+
+
+def test_a_run_too_large_is_offered_what_fits(studio, model, asked):
+    forecast = studio.estimate_memory(
+        {"model_name_or_path": model, "dataset_id": "d", "per_device_train_batch_size": 16}
+    )
+    view = ForecastView.of(forecast, "zh")
+    assert (view.fits, view.free_gb, view.device) == (False, 10.0, "cpu")
+    assert view.remedies[0]["changes"] == {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4}
+    assert view.remedies[0]["total_gb"] < 10
+    assert "批大小" in view.remedies[0]["label"]
+    assert sum(view.components.values()) == pytest.approx(view.total_gb, abs=0.01)
+
+
+def test_of_several_cards_the_freest_counts(studio, model, asked, monkeypatch):
+    cards = (Card(0, "RTX 3060", 12.0, 11.0), Card(1, "RTX 4090", 24.0, 2.0))
+    monkeypatch.setattr("sage_studio.forecast.detect_hardware", lambda: Hardware(cards, 64.0, 6.0, 8))
+    forecast = studio.estimate_memory({"model_name_or_path": model, "dataset_id": "d"})
+    assert (forecast.device, forecast.free) == ("RTX 4090", 22 * GIB)
+
+
+def test_earlier_runs_correct_the_next_estimate(studio, model, asked):
+    values = {"model_name_or_path": model, "dataset_id": "d"}
+    guess = studio.estimate_memory(values).memory.total
+    for share in (1.1, 1.3, 1.2):
+        job = Job(model_location=model, data_path="d")
+        task = studio.tasks.create(SFTRecipe.model_validate(values), job, dataset_id="d", dataset_name="D")
+        write_result(task.folder, Result(status="completed", peak_memory_gb=share * guess / GIB))
+        studio.tasks.transition(task.id, {TaskStatus.QUEUED}, TaskStatus.COMPLETED)
+    corrected = studio.estimate_memory(values)
+    assert corrected.memory.factor == pytest.approx(1.2, rel=0.01)
+    assert corrected.measured == pytest.approx(1.2 * guess, rel=0.01), "the newest run's peak is shown beside it"
+    assert studio.estimate_memory({**values, "use_lora": False}).memory.factor == 1.0
+
+
+def test_a_rank_beyond_the_engine_will_be_merged(studio, model, asked):
+    values = {"model_name_or_path": model, "dataset_id": "d", "lora_r": 128}
+    assert "merged" in studio.estimate_memory(values).remarks[0].en
+    assert not studio.estimate_memory({**values, "lora_r": 64}).remarks
+
+
+def test_a_disk_too_small_for_the_checkpoints_is_said(studio, model, asked, monkeypatch):
+    monkeypatch.setattr("sage_studio.forecast.shutil.disk_usage", lambda _: type("Usage", (), {"free": 10 * 2**20}))
+    forecast = studio.estimate_memory({"model_name_or_path": model, "dataset_id": "d"})
+    assert forecast.disk == 3 * 3 * 4 * 10**6
+    assert "disk" in forecast.remarks[0].en
+
+
+def test_a_wrong_recipe_is_refused_by_name(studio, model, asked):
+    with pytest.raises(InvalidRecipe, match="learning_rate"):
+        studio.estimate_memory({"model_name_or_path": model, "dataset_id": "d", "learning_rate": 0})
+    assert asked == []
+
+
+@pytest.mark.training
+def test_a_model_that_is_none_is_refused_with_what_the_child_said(studio, model):
+    (studio.settings.models_dir).mkdir(parents=True)
+    with open(f"{model}/config.json", "w", encoding="utf-8") as file:
+        json.dump({"model_type": "nobody-knows"}, file)
+    with pytest.raises(InvalidModel, match="nobody-knows"):
+        studio.estimate_memory({"model_name_or_path": model, "dataset_id": "d"})

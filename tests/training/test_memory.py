@@ -1,0 +1,152 @@
+"""The memory estimate: its arithmetic, what it offers, and how near it is to real trainings."""
+
+import shutil
+
+import pytest
+
+from sage_studio.training.memory import (
+    CUDA_CONTEXT,
+    Curve,
+    Footprint,
+    FootprintRequest,
+    estimate,
+    longest_row,
+    remedies,
+)
+from sage_studio.training.recipes import SFTRecipe
+
+MIB = 2**20
+STEP = Curve(constant=0, linear=1000, square=10)
+CHECKPOINTED = Curve(constant=0, linear=100, square=1)
+FOOTPRINT = Footprint(
+    parameters=1000,
+    quantizable=800,
+    trained=10,
+    weight_bytes=2,
+    context=5000,
+    steps={"eager": STEP, "eager+checkpointing": CHECKPOINTED, "sdpa": STEP, "sdpa+checkpointing": CHECKPOINTED},
+)
+
+
+def recipe(**changes):
+    values = {"model_name_or_path": "m", "dataset_id": "d", "max_length": 1024, **changes}
+    return SFTRecipe.model_validate(values).model_dump()
+
+
+def of(length=1024, device="cpu", factor=1.0, **changes):
+    return estimate(recipe(**changes), FOOTPRINT, device, length, factor)
+
+
+def test_the_parts_of_a_lora_run():
+    memory = of(length=100)
+    assert (memory.context, memory.weights, memory.adapter, memory.gradients, memory.optimizer) == (
+        5000,
+        2000,
+        40,
+        40,
+        80,
+    )
+    assert memory.activations == pytest.approx(1.18 * (1000 * 100 + 10 * 100**2 - 40))
+    assert memory.total == pytest.approx(5000 + 2000 + 40 + 40 + 80 + memory.activations)
+
+
+@pytest.mark.parametrize(
+    ("changes", "weights"),
+    [
+        ({"quantization": "8bit"}, 200 * 2 + 800),
+        ({"quantization": "4bit"}, 200 * 2 + 800 * 0.53),
+        ({"use_lora": False}, 4000),
+    ],
+)
+def test_how_the_base_is_loaded_counts(changes, weights):
+    assert of(**changes).weights == pytest.approx(weights)
+
+
+def test_a_longer_row_than_max_length_is_cut_and_a_batch_multiplies():
+    assert of(length=10**6, max_length=64) == of(length=64, max_length=64)
+    one, four = of(length=64), of(length=64, per_device_train_batch_size=4)
+    assert four.activations > 3.9 * one.activations
+
+
+def test_accumulated_gradients_stay_while_the_next_batch_runs():
+    assert of(gradient_accumulation_steps=2).total > of().total
+
+
+def test_runs_before_correct_the_whole():
+    assert of(factor=1.2).total == pytest.approx(1.2 * of().total)
+
+
+def test_a_card_has_a_context_of_its_own():
+    assert of(device="cuda").context == CUDA_CONTEXT
+
+
+def test_each_change_offered_makes_it_fit_and_is_a_valid_recipe():
+    before = recipe(per_device_train_batch_size=8)
+    room = of(per_device_train_batch_size=8).total / 3
+    offered = remedies(before, FOOTPRINT, "cpu", 1024, 1.0, room)
+    assert [set(each.changes) for each in offered] == [
+        {"gradient_checkpointing"},
+        {"per_device_train_batch_size", "gradient_accumulation_steps"},
+        {"max_length"},
+    ]
+    for each in offered:
+        after = SFTRecipe.model_validate({**before, **each.changes})
+        assert estimate(after.model_dump(), FOOTPRINT, "cpu", 1024).total == each.total <= room
+        effective = after.per_device_train_batch_size * after.gradient_accumulation_steps
+        assert effective == 8
+        assert each.label.zh
+
+
+def test_what_no_single_change_does_several_do():
+    room = of(gradient_checkpointing=True, per_device_train_batch_size=1).total * 1.01
+    before = recipe(per_device_train_batch_size=8)
+    (only,) = remedies(before, FOOTPRINT, "cpu", 1024, 1.0, room)
+    assert only.changes["gradient_checkpointing"] is True
+    assert only.changes["per_device_train_batch_size"] < 8
+    assert only.total <= room
+
+
+def test_where_nothing_helps_nothing_is_offered():
+    assert remedies(recipe(), FOOTPRINT, "cpu", 1024, 1.0, room=6000) == []
+
+
+def test_the_longest_row_is_the_histograms_last_that_has_rows():
+    assert longest_row(((128, 5), (256, 1), (512, 0)), 1024) == 256 + 64
+    assert longest_row(((128, 5), (4096, 1)), 1024) == 1024
+    assert longest_row((), 1024) == 1024
+
+
+MEASURED = {(256, 1): 1065, (1024, 2): 3932}
+"""Peak resident MiB of real trainings of the model below, by length and batch size; benchmarks/memory_estimate.py
+measures more of them anew."""
+
+
+@pytest.mark.training
+def test_the_estimate_is_within_15_percent_of_measured_peaks(tiny_model, tmp_path):
+    """Only the config counts: the model has no weights here."""
+    from transformers import LlamaConfig
+
+    from sage_studio.training.environment import cpu_has_bf16
+    from sage_studio.training.footprint import measure
+
+    if not cpu_has_bf16():
+        pytest.skip("the recorded peaks are of a processor with bf16")
+    for file in tiny_model.glob("*token*"):
+        shutil.copy(file, tmp_path)
+    LlamaConfig.from_pretrained(
+        tiny_model,
+        hidden_size=320,
+        intermediate_size=864,
+        num_hidden_layers=12,
+        num_attention_heads=5,
+        num_key_value_heads=5,
+        head_dim=64,
+    ).save_pretrained(tmp_path)
+    found = measure(FootprintRequest(type="sft", location=str(tmp_path), lora_dropout=0.05))
+    assert found.parameters == pytest.approx(30.6e6, rel=0.01)
+    found = found.model_copy(update={"context": 700 * MIB})  # this process holds the tests as well
+    for (length, batch), peak in MEASURED.items():
+        values = recipe(max_length=length, per_device_train_batch_size=batch)
+        memory = estimate(values, found, "cpu", length)
+        assert memory.total / MIB == pytest.approx(peak, rel=0.15)
+        assert (memory.total - memory.context) / MIB == pytest.approx(peak - 700, rel=0.15)
