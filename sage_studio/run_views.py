@@ -8,6 +8,8 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from sage_studio.forecast import Forecast
+from sage_studio.tasks.compare import TaskComparison
+from sage_studio.tasks.task import TaskProgress
 from sage_studio.text import Language
 
 
@@ -50,3 +52,55 @@ class ForecastView(BaseModel):
 
 def _gib(size: float) -> float:
     return round(size / 2**30, 3)
+
+
+class ComparedTaskView(BaseModel):
+    """One run of a comparison and its curves."""
+
+    id: str
+    name: str
+    status: str
+    model: str
+    loss: float | None
+    seconds: float
+    peak_memory_gb: float | None
+    steps: list[int]
+    losses: list[float | None]
+    learning_rates: list[float | None]
+
+
+class TaskComparisonView(BaseModel):
+    """Runs beside each other; ``settings`` holds only the fields that differ, one value a run in the runs' order."""
+
+    tasks: list[ComparedTaskView]
+    settings: dict[str, list[Any]]
+
+    @classmethod
+    def of(cls, compared: TaskComparison) -> "TaskComparisonView":
+        """The view of a comparison."""
+        runs = zip(compared.tasks, compared.progress, compared.curves, strict=True)
+        return cls(
+            tasks=[
+                ComparedTaskView(
+                    id=task.id,
+                    name=task.name,
+                    status=str(task.status),
+                    model=task.model,
+                    loss=last_loss(progress),
+                    seconds=round(progress.seconds, 1),
+                    peak_memory_gb=progress.result.peak_memory_gb if progress.result is not None else None,
+                    steps=list(curve.steps),
+                    losses=list(curve.loss),
+                    learning_rates=list(curve.learning_rate),
+                )
+                for task, progress, curve in runs
+            ],
+            settings={name: list(values) for name, values in compared.settings.items()},
+        )
+
+
+def last_loss(progress: TaskProgress) -> float | None:
+    """The run's mean loss once it is over, the newest one while it is not."""
+    if progress.result is not None and progress.result.train_loss is not None:
+        return progress.result.train_loss
+    return progress.now.loss if progress.now is not None else None

@@ -103,6 +103,7 @@ class TaskView(BaseModel):
     reason_class: str | None
     reason: str
     hint: str
+    next_action: str | None = Field(description="What to do about it; POST …/retry does what the studio can by itself")
     served_name: str
     output_dir: str
     progress: float = Field(description="0 to 100")
@@ -117,6 +118,7 @@ class TaskView(BaseModel):
     eta_seconds: float | None
     queue_place: int | None
     seconds: float
+    peak_memory_gb: float | None = Field(description="GiB; known when the run is over")
     config: dict[str, Any]
 
     @classmethod
@@ -137,6 +139,7 @@ class TaskView(BaseModel):
             reason_class=str(task.reason_class) if task.reason_class is not None else None,
             reason=task.reason.in_(language),
             hint=task.hint.in_(language),
+            next_action=str(task.next_action) if task.next_action is not None else None,
             served_name=task.served_name,
             output_dir=str(task.folder),
             progress=round(progress.percent, 1),
@@ -151,6 +154,7 @@ class TaskView(BaseModel):
             eta_seconds=now.eta_seconds if now is not None else None,
             queue_place=progress.queue_place,
             seconds=round(progress.seconds, 1),
+            peak_memory_gb=progress.result.peak_memory_gb if progress.result is not None else None,
             config=task.recipe,
         )
 

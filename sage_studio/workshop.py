@@ -4,7 +4,7 @@ Knows how a recipe, a model and a dataset become a task, and what may be done wi
 trains, nor of widgets or routes.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,14 @@ from sage_studio.files import safe_name
 from sage_studio.serving.adapter_check import check_adapter
 from sage_studio.serving.registry import VLLMRegistry
 from sage_studio.tasks.archive import stream_archive
+from sage_studio.tasks.compare import TaskComparison, compare_runs
 from sage_studio.tasks.logs import LogPage, read_log
 from sage_studio.tasks.store import TaskStore
 from sage_studio.tasks.supervisor import TaskSupervisor
 from sage_studio.tasks.task import Curve, Task, TaskProgress, TaskStatus
 from sage_studio.text import Text
+from sage_studio.training.actions import SLOWER, Action
+from sage_studio.training.lineage import base_revision, read_lineage
 from sage_studio.training.progress import Event, Job, numbered_events
 from sage_studio.training.recipe import parse_recipe
 from sage_studio.training.recipes import RECIPES, Recipe
@@ -57,16 +60,72 @@ class Workshop:
         recipe = parse_recipe(values)
         named = self.catalog.resolve(recipe.model_name_or_path)
         check_model(recipe, named)
-        adapter = self._adapter_for(recipe, named)
+        self._adapter_for(recipe, named)  # refused before an upload is kept
         dataset = self._dataset_for(recipe)
         check_kind(recipe, dataset)
         model = self.ensure_model(recipe.model_name_or_path)
+        return self._queue(recipe, model, dataset)
+
+    def reproduce_task(self, task_id: str) -> Task:
+        """Queue the very run of a completed task again: the same rows, base model, recipe and seed.
+
+        Raises:
+            NotFound: the dataset is gone, or the task has no lineage.
+            Conflict: it is not completed, or the dataset or the base model is not what it was.
+        """
+        task = self._completed(task_id)
+        lineage = read_lineage(task.folder)
+        dataset, model = self.get_dataset(task.dataset_id), self.ensure_model(task.model)
+        if dataset.sha256 != lineage.dataset_sha256:
+            raise _not_the_same(dataset.id, lineage.dataset_sha256, dataset.sha256)
+        revision = base_revision(model.location)
+        if revision != lineage.base_revision:
+            raise _not_the_same(task.model, lineage.base_revision, revision)
+        recipe = parse_recipe({**task.recipe, "dataset_id": dataset.id, "train_data_path": "", "output_dir": ""})
+        return self._queue(recipe, model, dataset, reproduces=task.id)
+
+    def retry_task(self, task_id: str) -> Task:
+        """Do what is to be done next about a stopped or failed task, where the studio can do it by itself.
+
+        Returns:
+            The task, queued again; a new one if the learning rate had to be lowered.
+
+        Raises:
+            Conflict: it is neither stopped nor failed, or a person has to choose something else first.
+        """
+        task = self.get_task(task_id)
+        match task.next_action:
+            case Action.SMALLER_BATCH:
+                return self.supervisor.retry_smaller(task)
+            case Action.LOWER_RATE:
+                return self.start_finetune({**task.recipe, "learning_rate": task.recipe["learning_rate"] / SLOWER})
+            case Action.OTHER_DATA | Action.OTHER_MODEL | Action.OTHER_SETTINGS:
+                raise Conflict(
+                    Text(f"{task.id} would fail again: {task.reason.en}", f"{task.id} 会再次失败：{task.reason.zh}"),
+                    task.hint,
+                )
+            case _:
+                return self.supervisor.resume(task)
+
+    def compare_tasks(self, task_ids: Sequence[str], points: int = 500) -> TaskComparison:
+        """Two to eight runs beside each other. Raises `InvalidInput` for another number, `NotFound`."""
+        tasks = [self.get_task(task_id) for task_id in dict.fromkeys(task_ids)]
+        return compare_runs(
+            tasks,
+            [self.supervisor.progress(task) for task in tasks],
+            [self.supervisor.curve(task, points) for task in tasks],
+        )
+
+    def _queue(self, recipe: Recipe, model: ModelRef, dataset: Dataset, reproduces: str = "") -> Task:
         job = Job(
             model_location=model.location,
             trust_remote_code=model.trust_remote_code,
-            adapter_location=adapter,
+            adapter_location=self._adapter_for(recipe, model),
             data_path=str(self.datasets.data_path(dataset.id)),
+            dataset_id=dataset.id,
             dataset_sha256=dataset.sha256,
+            docs_commit=dataset.commit or "",
+            reproduces=reproduces,
         )
         task = self.tasks.create(recipe, job, dataset_name=dataset.name, dataset_id=dataset.id)
         self.supervisor.wake()
@@ -175,6 +234,16 @@ def check_model(recipe: Recipe, model: ModelRef) -> None:
             f"model_name_or_path = {model.name!r} 是{found.zh}；{recipe.type} 训练的是{wanted.zh}。",
         ),
         Text("Choose another model or another method.", "请选择其他模型或其他方法。"),
+    )
+
+
+def _not_the_same(what: str, was: str, now: str) -> Conflict:
+    return Conflict(
+        Text(
+            f"{what} is not what it was: {was[:24]}… then, {now[:24]}… now.",
+            f"{what} 已改变：{was[:24]}… → {now[:24]}…。",
+        ),
+        Text("Start a new task with the same settings.", "请用相同的设置新建任务。"),
     )
 
 

@@ -11,7 +11,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from sage_studio.api.guard import language
-from sage_studio.run_views import ForecastView
+from sage_studio.run_views import ForecastView, TaskComparisonView
 from sage_studio.studio import Studio
 from sage_studio.tasks.archive import archive_name
 from sage_studio.training.recipe import Preset
@@ -112,6 +112,11 @@ def _add_watching(router: APIRouter, studio: Studio) -> None:
         """All tasks, newest first."""
         return [_shown(studio, task.id, request) for task in studio.list_tasks()]
 
+    @router.get("/compare")
+    def compare(ids: str) -> TaskComparisonView:
+        """Two to eight runs beside each other, given by their ids separated by commas."""
+        return TaskComparisonView.of(studio.compare_tasks([part.strip() for part in ids.split(",") if part.strip()]))
+
     @router.get("/tasks/{task_id}")
     def task(request: Request, task_id: str) -> TaskView:
         """One task."""
@@ -150,6 +155,16 @@ def _add_changing(router: APIRouter, studio: Studio) -> None:
         """Go on from the newest checkpoint of a stopped or failed task."""
         studio.resume_task(task_id)
         return _shown(studio, task_id, request)
+
+    @router.post("/tasks/{task_id}/retry")
+    def retry(request: Request, task_id: str) -> TaskView:
+        """Do what is to be done next about a stopped or failed task: resume, halve the batch, lower the rate."""
+        return _shown(studio, studio.retry_task(task_id).id, request)
+
+    @router.post("/tasks/{task_id}/reproduce", status_code=201)
+    def reproduce(request: Request, task_id: str) -> TaskView:
+        """Queue the very run of a completed task again."""
+        return _shown(studio, studio.reproduce_task(task_id).id, request)
 
     @router.delete("/tasks/{task_id}/delete")
     def delete(task_id: str) -> dict[str, str]:

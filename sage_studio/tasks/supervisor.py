@@ -1,7 +1,7 @@
 """The one who runs the tasks: starts what waits, watches what runs, and finds again what an earlier studio started.
 
-Knows the life of a task and the order of the queue. Knows nothing of what a training does: a task folder's files, and
-whether a process still lives, are all it looks at.
+Knows the life of a task and the order of the queue. Knows nothing of what a training does: it looks at a task folder's
+files, and at whether a process still lives.
 """
 
 import logging
@@ -14,11 +14,15 @@ from collections.abc import Callable
 from sage_studio.errors import Conflict, StudioError
 from sage_studio.settings import Settings
 from sage_studio.tasks import endings
+from sage_studio.tasks.deadlines import Deadlines
 from sage_studio.tasks.endings import Ending
 from sage_studio.tasks.launcher import ChildProcess, Launcher, find_child
 from sage_studio.tasks.reports import Reports
 from sage_studio.tasks.resume import prepare_resume
+from sage_studio.tasks.retry import prepare_smaller, should_retry
+from sage_studio.tasks.standing import standing
 from sage_studio.tasks.store import RUNNING, TaskStore
+from sage_studio.tasks.table import Changes
 from sage_studio.tasks.task import Curve, Task, TaskProgress, TaskStatus
 from sage_studio.text import NOTHING
 from sage_studio.training.progress import RESULT, Result, read_result
@@ -27,8 +31,17 @@ logger = logging.getLogger("sage_studio")
 
 ROUND_SECONDS = 0.5
 CLOSE_SECONDS = 10.0
-LINGER_SECONDS = 30.0
-"""How long a trainer may take to leave after it wrote its result, before it is killed."""
+AFRESH: Changes = {
+    "started_at": None,
+    "finished_at": None,
+    "reason_class": None,
+    "reason": NOTHING,
+    "hint": NOTHING,
+    "pid": None,
+    "process_started": None,
+    "stop_requested_at": None,
+}
+"""What a task that is queued again forgets."""
 RESUMABLE = frozenset({TaskStatus.STOPPED, TaskStatus.FAILED})
 
 
@@ -56,7 +69,7 @@ class TaskSupervisor:
         self._settings = settings
         self._reports = Reports()
         self._children: dict[str, ChildProcess | None] = {}
-        self._deadlines: dict[str, float] = {}
+        self._deadlines = Deadlines(settings.stop_grace_seconds)
         self._complaints: dict[str, str] = {}
         self._lock = threading.RLock()  # one at a time: a round, a stop, a resume
         self._awake = threading.Event()
@@ -87,23 +100,9 @@ class TaskSupervisor:
             self._thread.join(CLOSE_SECONDS)
             self._thread = None
 
-    # What viewers ask
-
     def progress(self, task: Task) -> TaskProgress:
         """Where a task stands now; cheap enough for many viewers to ask each second."""
-        now = self._reports.newest(task.folder)
-        percent = 0.0
-        if task.status is TaskStatus.COMPLETED:
-            percent = 100.0
-        elif now is not None and now.step is not None and now.total_steps:
-            percent = min(100.0, max(0.0, 100.0 * now.step / now.total_steps))
-        return TaskProgress(
-            now=now,
-            percent=percent,
-            queue_place=self._store.queue_place(task.id) if task.status is TaskStatus.QUEUED else None,
-            seconds=_seconds(task),
-            result=self._reports.result(task.folder),
-        )
+        return standing(task, self._reports, self._store.queue_place)
 
     def curve(self, task: Task, points: int) -> Curve:
         """The points of its plots, at most ``points``; where a resumed run repeats steps, the later run counts."""
@@ -146,20 +145,23 @@ class TaskSupervisor:
             if task.status not in RESUMABLE:
                 raise endings.not_resumable(task)
             prepare_resume(task)
-            queued = self._store.transition(
-                task.id,
-                RESUMABLE,
-                TaskStatus.QUEUED,
-                started_at=None,
-                finished_at=None,
-                reason_class=None,
-                reason=NOTHING,
-                hint=NOTHING,
-                pid=None,
-                process_started=None,
-                stop_requested_at=None,
-            )
+            queued = self._store.transition(task.id, RESUMABLE, TaskStatus.QUEUED, **AFRESH)
         logger.info("Queued task again: %s", task.id)
+        self.wake()
+        return queued
+
+    def retry_smaller(self, task: Task) -> Task:
+        """Queue a stopped or failed task again with half the batch and double accumulation.
+
+        Raises:
+            Conflict: it is neither stopped nor failed, or its batch is one row.
+            NotFound: its folder is gone.
+        """
+        with self._lock:
+            task = self._store.get(task.id)
+            if task.status not in RESUMABLE:
+                raise endings.not_resumable(task)
+            queued = self._again_smaller(task)
         self.wake()
         return queued
 
@@ -220,13 +222,15 @@ class TaskSupervisor:
         if task.status is TaskStatus.PREPARING and self._reports.trained_since(task.folder, task.started_at or 0.0):
             self._store.transition(task.id, {TaskStatus.PREPARING}, TaskStatus.TRAINING)
             logger.info("Training task: %s", task.id)
-        if not task.folder.is_dir() or time.monotonic() >= self._deadline(task, result):
+        if not task.folder.is_dir() or self._deadlines.passed(task, result):
             logger.info("Killing task: %s (process %d)", task.id, child.pid)
             child.signal(signal.SIGKILL)
 
     def _settle(self, task: Task, child: ChildProcess | None, result: Result | None) -> None:
         """Say how a task ended whose process is gone."""
-        if result is not None:
+        if result is not None and task.status is not TaskStatus.STOPPING and should_retry(task, result):
+            self._again_smaller(task)
+        elif result is not None:
             self._end(task, endings.by_itself(result))
         elif task.status is TaskStatus.STOPPING:
             self._end(task, endings.by_force())
@@ -239,13 +243,26 @@ class TaskSupervisor:
         to, changes = ending
         changes = {**changes, "finished_at": time.time()}
         ended = self._store.transition(task.id, {task.status}, to, **changes)
-        for known in (self._children, self._deadlines, self._complaints):
-            known.pop(task.id, None)
+        self._forget(task)
         if not task.folder.is_dir():
             self._reports.forget(task.folder)
         logger.info("Task %s: %s%s", ended.status, task.id, f" ({ended.reason.en})" if ended.reason else "")
         self._after_end()
         return ended
+
+    def _again_smaller(self, task: Task) -> Task:
+        """Queue a task again with half the batch; one taken from the queue has kept its place there."""
+        recipe, said = prepare_smaller(task)
+        self._forget(task)
+        changes: Changes = {**AFRESH, "reason": said, "recipe": recipe}
+        queued = self._store.transition(task.id, {task.status}, TaskStatus.QUEUED, **changes)
+        logger.info("Queued task again: %s (%s)", task.id, said.en)
+        return queued
+
+    def _forget(self, task: Task) -> None:
+        self._deadlines.forget(task.id)
+        for known in (self._children, self._complaints):
+            known.pop(task.id, None)
 
     # Children
 
@@ -275,26 +292,8 @@ class TaskSupervisor:
             self._complain(task.id, error)
             return None
 
-    def _deadline(self, task: Task, result: Result | None) -> float:
-        """When (monotonic) the process is to be killed. The wall clock is only asked once, and never trusted far."""
-        if task.id not in self._deadlines:
-            if result is not None:
-                self._deadlines[task.id] = time.monotonic() + LINGER_SECONDS
-            elif task.stop_requested_at is not None:
-                grace = self._settings.stop_grace_seconds
-                left = task.stop_requested_at + grace - time.time()
-                self._deadlines[task.id] = time.monotonic() + min(grace, max(0.0, left))
-        return self._deadlines.get(task.id, float("inf"))
-
     def _complain(self, task_id: str, error: Exception) -> None:
         """Log a fault, once as long as it stays the same."""
         if self._complaints.get(task_id) != str(error):
             self._complaints[task_id] = str(error)
             logger.error("Supervisor: %s %s: %s", task_id, type(error).__name__, error)
-
-
-def _seconds(task: Task) -> float:
-    if task.started_at is None:
-        return 0.0
-    end = task.finished_at if task.finished_at is not None else time.time()
-    return max(0.0, end - task.started_at)

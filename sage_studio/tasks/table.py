@@ -56,6 +56,7 @@ WHERE one.id = ? AND one.status = 'queued' AND other.status = 'queued' AND other
 class Changes(TypedDict, total=False):
     """What may change together with a task's status; see `Task`."""
 
+    recipe: dict[str, Any]
     started_at: float | None
     finished_at: float | None
     reason_class: Reason | None
@@ -96,6 +97,8 @@ def columns_of(changes: Changes) -> dict[str, Any]:
     for name, value in changes.items():
         if isinstance(value, Text):
             columns |= {f"{name}_en": value.en, f"{name}_zh": value.zh}
+        elif isinstance(value, dict):
+            columns[name] = json.dumps(value, ensure_ascii=False)
         else:
             columns[name] = value.value if isinstance(value, Reason) else value
     return columns

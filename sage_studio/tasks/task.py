@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sage_studio.text import NOTHING, Text
+from sage_studio.training.actions import Action, next_action
 from sage_studio.training.progress import Event, Reason, Result
 
 
@@ -71,6 +72,13 @@ class Task:
     def served_name(self) -> str:
         """The name under which its model answers: ``sage-finetuned-1234567890``."""
         return f"sage-finetuned-{self.id.removeprefix('finetune-')}"
+
+    @property
+    def next_action(self) -> Action | None:
+        """What to do about it; None unless it was stopped or failed."""
+        if self.status not in (TaskStatus.STOPPED, TaskStatus.FAILED):
+            return None
+        return next_action(self.reason_class, self.recipe)
 
 
 @dataclass(frozen=True, slots=True)

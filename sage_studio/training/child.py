@@ -14,6 +14,7 @@ from typing import Any
 from sage_studio.errors import StudioError
 from sage_studio.text import Text
 from sage_studio.training import checkpoints, environment
+from sage_studio.training.actions import Action, next_action
 from sage_studio.training.failures import explain, is_expected
 from sage_studio.training.methods import method_for
 from sage_studio.training.progress import RECIPE, Phase, ProgressWriter, Result, read_job, result_for, write_result
@@ -71,6 +72,7 @@ def _stopped(run: Run[Any] | None, folder: Path, began: float) -> Result:
     return Result(
         status="stopped",
         message=tuple(Text(f"Stopped at step {done} of {total or '?'}.", f"已在第 {done}/{total or '?'} 步停止。")),
+        action=Action.RESUME,
         hint=tuple(Text("Resume to continue from there.", "可以从此处继续训练。")),
         **figures,
     )
@@ -83,7 +85,8 @@ def _failed(error: Exception, run: Run[Any] | None, began: float) -> Result:
     if run is not None:
         checkpoints.remove_broken(run.checkpoints)
     reason, message, hint = explain(error)
-    return result_for(message, hint, reason=reason, **_figures(run, began))
+    action = next_action(reason, run.recipe.model_dump() if run is not None else {})
+    return result_for(message, hint, reason=reason, action=action, **_figures(run, began))
 
 
 def _figures(run: Run[Any] | None, began: float) -> dict[str, Any]:

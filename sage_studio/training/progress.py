@@ -55,6 +55,10 @@ class Job(BaseModel):
         adapter_location: folder of the adapter to go on from; empty for a new one.
         data_path: ``data.jsonl`` in the studio's own row shape (`to_json` of `sage_studio.data.example`).
         resume: continue from the newest checkpoint in the folder.
+        docs_commit: of the documentation that the rows were made of; empty for other sources.
+        gpus: numbers of the cards it may use, separated by commas; empty: whichever is free.
+        smaller_batches: how often it was started again with half the batch, for want of memory.
+        reproduces: id of the task whose run it is to repeat; empty unless it is.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -63,8 +67,13 @@ class Job(BaseModel):
     trust_remote_code: bool = False
     adapter_location: str = ""
     data_path: str
+    dataset_id: str = ""
     dataset_sha256: str = ""
+    docs_commit: str = ""
+    gpus: str = ""
     resume: bool = False
+    smaller_batches: int = 0
+    reproduces: str = ""
 
 
 class Event(BaseModel):
@@ -102,6 +111,7 @@ class Result(BaseModel):
     reason: Reason | None = None
     message: tuple[str, str] = ("", "")
     hint: tuple[str, str] = ("", "")
+    action: str | None = None
     steps: int = 0
     total_steps: int = 0
     epochs: float = 0.0

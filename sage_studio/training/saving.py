@@ -3,7 +3,6 @@
 Knows the names of the artefacts and the copy that a recipe may ask for. Knows nothing of training.
 """
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -12,7 +11,8 @@ from typing import Any
 from sage_studio.errors import Conflict, naming_full_disk
 from sage_studio.files import write_atomically
 from sage_studio.text import Text
-from sage_studio.training.environment import versions
+from sage_studio.training.environment import device_name, versions
+from sage_studio.training.lineage import base_revision, sha256_of, write_lineage
 from sage_studio.training.progress import JOB, PROGRESS, RECIPE, RESULT
 from sage_studio.training.run import Run
 
@@ -53,12 +53,29 @@ def save_model(run: Run[Any], model: Any, tokenizer: Any, dtype: Any) -> None:
 
 
 def write_arguments(run: Run[Any], template: str, figures: dict[str, Any]) -> None:
-    """Write ``training_args.json``: recipe, orders, versions and counts. It says that the model before it is whole."""
+    """Write ``lineage.json``, then ``training_args.json``: recipe, orders, versions and counts.
+
+    The latter says that the model before it is whole.
+    """
+    write_lineage(
+        run.folder,
+        dataset_id=run.job.dataset_id or run.recipe.dataset_id,
+        dataset_sha256=run.job.dataset_sha256,
+        docs_commit=run.job.docs_commit,
+        rows=run.tally.rows,
+        base_model=run.recipe.model_name_or_path,
+        base_revision=base_revision(run.job.model_location),
+        chat_template_sha256=sha256_of(template),
+        versions=versions(),
+        hardware=device_name(),
+        recipe=run.recipe.model_dump(mode="json"),
+        reproduces=run.job.reproduces,
+    )
     content = {
         "recipe": run.recipe.model_dump(mode="json"),
         "job": run.job.model_dump(mode="json"),
         "versions": versions(),
-        "chat_template_sha256": hashlib.sha256(template.encode()).hexdigest(),
+        "chat_template_sha256": sha256_of(template),
         "model_kind": run.tally.model_kind,
         "steps": run.tally.steps,
         "tokens": run.tally.tokens,

@@ -15,7 +15,7 @@ from gradio.utils import get_upload_folder
 
 from sage_studio.comparison import Reply
 from sage_studio.errors import InvalidName, StudioError
-from sage_studio.run_views import ForecastView
+from sage_studio.run_views import ForecastView, TaskComparisonView
 from sage_studio.studio import Studio
 from sage_studio.text import Text
 from sage_studio.training.recipes import RECIPES
@@ -83,13 +83,26 @@ def _task_verbs(studio: Studio) -> list[Callable[..., Any]]:
         """Go on from the newest checkpoint."""
         return shown(studio.resume_task(task_id).id)
 
+    def retry_task(task_id: str) -> dict[str, Any]:
+        """Do what is to be done next about a stopped or failed task."""
+        return shown(studio.retry_task(task_id).id)
+
+    def reproduce_task(task_id: str) -> dict[str, Any]:
+        """Queue the very run of a completed task again."""
+        return shown(studio.reproduce_task(task_id).id)
+
+    def compare_tasks(task_ids: list[str]) -> dict[str, Any]:
+        """Two to eight runs beside each other: curves, and the settings that differ."""
+        return TaskComparisonView.of(studio.compare_tasks(task_ids)).model_dump()
+
     def delete_task(task_id: str) -> dict[str, str]:
         """Delete a task and its folder."""
         studio.delete_task(task_id)
         return {"status": "success", "task_id": task_id}
 
+    rest: list[Callable[..., Any]] = [retry_task, reproduce_task, compare_tasks, delete_task]
     with_fields = [_with_fields(verb) for verb in (start_finetune, estimate_memory)]
-    return [*with_fields, list_tasks, get_task, task_logs, stop_task, resume_task, delete_task]
+    return [*with_fields, list_tasks, get_task, task_logs, stop_task, resume_task, *rest]
 
 
 def _model_verbs(studio: Studio) -> list[Callable[..., Any]]:

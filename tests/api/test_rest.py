@@ -113,9 +113,36 @@ def test_a_task_from_start_to_download(client, tiny_model):
     packed = client.get(f"/api/finetune/tasks/{task_id}/download")
     with tarfile.open(fileobj=io.BytesIO(packed.content)) as archive:
         names = archive.getnames()
+        lineage = json.load(archive.extractfile(f"{task_id}/lineage.json"))
     assert f"{task_id}/adapter_model.safetensors" in names
+    assert (lineage["task"], lineage["dataset_sha256"]) == (task_id, dataset["sha256"])
+    assert lineage["base_revision"].startswith("fingerprint:")
+    assert {"torch", "trl"} <= set(lineage["versions"])
+    assert not any(str(tiny_model.parent) in str(lineage[name]) for name in ("versions", "dataset_id", "base_revision"))
+    check_reproduction(client, done)
     assert not any("checkpoint" in name for name in names)
 
     assert client.delete(f"/api/finetune/tasks/{task_id}").status_code == 409, "it is over"
     assert client.delete(f"/api/finetune/tasks/{task_id}/delete").status_code == 200
     assert client.get(f"/api/finetune/tasks/{task_id}").status_code == 404
+
+
+def check_reproduction(client, done):
+    """The same run again: on the CPU every step has the same loss; nothing but the id differs."""
+    answer = client.post(f"/api/finetune/tasks/{done['id']}/reproduce")
+    assert answer.status_code == 201, answer.json()
+    again = answer.json()["id"]
+    wait_until(lambda: client.get(f"/api/finetune/tasks/{again}").json()["status"] == "completed", seconds=120)
+    compared = client.get("/api/finetune/compare", params={"ids": f"{done['id']},{again}"}).json()
+    first, second = compared["tasks"]
+    assert compared["settings"] == {}
+    assert len(first["losses"]) == 8
+    assert second["losses"] == first["losses"]
+    assert second["loss"] == first["loss"]
+    assert second["peak_memory_gb"] > 0
+    assert client.delete(f"/api/finetune/tasks/{again}/delete").status_code == 200
+
+
+def test_what_cannot_be_compared_is_refused(client):
+    assert client.get("/api/finetune/compare", params={"ids": ""}).status_code == 422
+    assert client.get("/api/finetune/compare", params={"ids": "finetune-1,finetune-2"}).status_code == 404

@@ -8,6 +8,7 @@ Runs by itself, from the standard library alone, so that it starts in millisecon
     finish     like wait, but answers SIGTERM by completing
     die        writes a line to its log and leaves without a result
     fail       ends with a failed result of its own
+    greedy     fails for want of memory unless the batch is of one row
     linger     writes a result at once, but does not leave
     orphan     like complete, but leaves a grandchild behind
 """
@@ -39,6 +40,8 @@ def main(folder: Path) -> int:
     if act in ("deaf", "orphan"):
         grandchild = subprocess.Popen([sys.executable, "-c", SLEEPER])
         (folder / "grandchild").write_text(str(grandchild.pid))
+    if act == "greedy" and "per_device_train_batch_size: 1\n" not in (folder / "recipe.yaml").read_text():
+        return result(folder, "failed", reason="memory", message=["Too big.", "太大。"], hint=["Smaller.", "小些。"])
     first = 2 if job["resume"] else 1
     event(folder, phase="training", step=first, loss=3.0 - first, learning_rate=0.1)
     if act == "linger":

@@ -83,7 +83,7 @@ def test_a_failure_of_its_own_is_told_in_its_own_words(supervise, create, reache
 
 
 def test_a_trainer_that_does_not_leave_after_its_result_is_killed(supervise, create, reaches, monkeypatch):
-    monkeypatch.setattr("sage_studio.tasks.supervisor.LINGER_SECONDS", 0.2)
+    monkeypatch.setattr("sage_studio.tasks.deadlines.LINGER_SECONDS", 0.2)
     supervise()
     done = reaches(create("linger"), COMPLETED)
     assert is_gone(done.pid)

@@ -1,0 +1,46 @@
+"""Several runs beside each other: their curves, and only those settings that differ.
+
+Knows what makes runs comparable. Knows nothing of screens.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sage_studio.errors import InvalidInput
+from sage_studio.tasks.task import Curve, Task, TaskProgress
+from sage_studio.text import Text
+
+FEWEST, MOST = 2, 8
+NOT_SETTINGS = frozenset({"name", "output_dir"})
+
+
+@dataclass(frozen=True, slots=True)
+class TaskComparison:
+    """Runs in the order asked for.
+
+    Attributes:
+        settings: each field whose values differ, with one value a run; None where a method has no such field.
+    """
+
+    tasks: tuple[Task, ...]
+    progress: tuple[TaskProgress, ...]
+    curves: tuple[Curve, ...]
+    settings: dict[str, tuple[Any, ...]]
+
+
+def compare_runs(tasks: Sequence[Task], progress: Sequence[TaskProgress], curves: Sequence[Curve]) -> TaskComparison:
+    """Put runs beside each other. Raises `InvalidInput` for fewer than two or more than eight."""
+    if not FEWEST <= len(tasks) <= MOST:
+        raise InvalidInput(
+            Text(f"{len(tasks)} tasks cannot be compared.", f"无法比较 {len(tasks)} 个任务。"),
+            Text(f"Choose {FEWEST} to {MOST} different tasks.", f"请选择 {FEWEST} 到 {MOST} 个不同的任务。"),
+        )
+    return TaskComparison(tuple(tasks), tuple(progress), tuple(curves), differing([task.recipe for task in tasks]))
+
+
+def differing(recipes: Sequence[dict[str, Any]]) -> dict[str, tuple[Any, ...]]:
+    """The fields whose values are not the same in all recipes, in the order of their first appearance."""
+    fields = [name for name in dict.fromkeys(name for recipe in recipes for name in recipe) if name not in NOT_SETTINGS]
+    columns = {name: tuple(recipe.get(name) for recipe in recipes) for name in fields}
+    return {name: values for name, values in columns.items() if any(value != values[0] for value in values)}
