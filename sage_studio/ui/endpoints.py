@@ -17,6 +17,7 @@ from sage_studio.comparison import Reply
 from sage_studio.errors import InvalidName, StudioError
 from sage_studio.run_views import ForecastView, TaskComparisonView
 from sage_studio.studio import Studio
+from sage_studio.tasks.task import Task
 from sage_studio.text import Text
 from sage_studio.training.recipes import RECIPES
 from sage_studio.ui.curation_endpoints import curation_verbs
@@ -28,7 +29,13 @@ UNLIMITED = ("chat", "compare", "list_tasks", "get_task", "task_logs")
 
 def register(studio: Studio) -> None:
     """Add every named endpoint to the Blocks under construction."""
-    for verb in (*_data_verbs(studio), *curation_verbs(studio), *_task_verbs(studio), *_model_verbs(studio)):
+    for verb in (
+        *_data_verbs(studio),
+        *curation_verbs(studio),
+        *_task_verbs(studio),
+        *_run_verbs(studio),
+        *_model_verbs(studio),
+    ):
         limit = None if verb.__name__ in UNLIMITED else 1
         api(_bilingual(verb), api_name=verb.__name__, concurrency_limit=limit)
 
@@ -59,10 +66,6 @@ def _task_verbs(studio: Studio) -> list[Callable[..., Any]]:
         """Queue a training; the parameters are the recipe's fields."""
         return shown(studio.start_finetune(values).id)
 
-    def estimate_memory(**values: Any) -> dict[str, Any]:
-        """What a training would take, without starting it; the parameters are the recipe's fields."""
-        return ForecastView.of(studio.estimate_memory(values)).model_dump()
-
     def list_tasks() -> list[dict[str, Any]]:
         """All tasks, newest first."""
         return [shown(task.id) for task in studio.list_tasks()]
@@ -83,26 +86,35 @@ def _task_verbs(studio: Studio) -> list[Callable[..., Any]]:
         """Go on from the newest checkpoint."""
         return shown(studio.resume_task(task_id).id)
 
-    def retry_task(task_id: str) -> dict[str, Any]:
-        """Do what is to be done next about a stopped or failed task."""
-        return shown(studio.retry_task(task_id).id)
-
-    def reproduce_task(task_id: str) -> dict[str, Any]:
-        """Queue the very run of a completed task again."""
-        return shown(studio.reproduce_task(task_id).id)
-
-    def compare_tasks(task_ids: list[str]) -> dict[str, Any]:
-        """Two to eight runs beside each other: curves, and the settings that differ."""
-        return TaskComparisonView.of(studio.compare_tasks(task_ids)).model_dump()
-
     def delete_task(task_id: str) -> dict[str, str]:
         """Delete a task and its folder."""
         studio.delete_task(task_id)
         return {"status": "success", "task_id": task_id}
 
-    rest: list[Callable[..., Any]] = [retry_task, reproduce_task, compare_tasks, delete_task]
-    with_fields = [_with_fields(verb) for verb in (start_finetune, estimate_memory)]
-    return [*with_fields, list_tasks, get_task, task_logs, stop_task, resume_task, *rest]
+    return [_with_fields(start_finetune), list_tasks, get_task, task_logs, stop_task, resume_task, delete_task]
+
+
+def _run_verbs(studio: Studio) -> list[Callable[..., Any]]:
+    def shown(task: Task) -> dict[str, Any]:
+        return TaskView.of(task, studio.task_progress(task.id)).model_dump()
+
+    def estimate_memory(**values: Any) -> dict[str, Any]:
+        """What a training would take, without starting it; the parameters are the recipe's fields."""
+        return ForecastView.of(studio.estimate_memory(values)).model_dump()
+
+    def retry_task(task_id: str) -> dict[str, Any]:
+        """Do what is to be done next about a stopped or failed task."""
+        return shown(studio.retry_task(task_id))
+
+    def reproduce_task(task_id: str) -> dict[str, Any]:
+        """Queue the very run of a completed task again."""
+        return shown(studio.reproduce_task(task_id))
+
+    def compare_tasks(task_ids: list[str]) -> dict[str, Any]:
+        """Two to eight runs beside each other: curves, and the settings that differ."""
+        return TaskComparisonView.of(studio.compare_tasks(task_ids)).model_dump()
+
+    return [_with_fields(estimate_memory), retry_task, reproduce_task, compare_tasks]
 
 
 def _model_verbs(studio: Studio) -> list[Callable[..., Any]]:
