@@ -1,4 +1,4 @@
-"""How much memory a training will take, by component, and what would make it take less.
+"""How much memory a training will take, by component, and what lowers it.
 
 The sizes that belong to a model come from `sage_studio.training.footprint`, a child process; this is the arithmetic on
 them. Knows recipes and bytes. Knows nothing of processes or screens; imports no torch.
