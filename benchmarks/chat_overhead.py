@@ -1,6 +1,6 @@
 """What the studio adds to an answer: through it (/api/chat and /v1) against straight to the engine, in one run.
 
-    python benchmarks/chat_overhead.py [rounds]
+    python -m benchmarks.chat_overhead [rounds]
 
 Starts a studio of its own with the real engine that this machine would use and the built-in model. The three ways take
 turns, in an order that changes from round to round, so that whatever else the machine does falls on all alike. Prints a

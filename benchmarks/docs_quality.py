@@ -1,6 +1,6 @@
 """How good the rows are that the studio makes of a documentation, beside a plain split at ``#`` lines.
 
-    python benchmarks/docs_quality.py [REPOSITORY]
+    python -m benchmarks.docs_quality [REPOSITORY]
 
 REPOSITORY: a git address, a folder or a bundle; the setting ``docs_repo`` without it. Everything is measured by this
 file's own, simpler means, so that the converter is not its own judge: fences by their marks, languages by counting

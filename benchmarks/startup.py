@@ -1,6 +1,6 @@
 """Seconds and resident memory to the first HTTP 200: the studio against a bare Gradio app, in one run.
 
-    python benchmarks/startup.py [rounds]
+    python -m benchmarks.startup [rounds]
 
 Both are started alternately, the first pair is thrown away (cold disk), the medians are compared.
 """

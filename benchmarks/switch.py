@@ -1,6 +1,6 @@
 """From the click to the new model's first token while eight chats stream, against a cold restart, in one run.
 
-    python benchmarks/switch.py [switches]
+    python -m benchmarks.switch [switches]
 
 Uses the real engine that this machine would use, the built-in model and two fresh adapters. Prints a table; exits with
 1 when a chat failed or a limit of the README is missed.

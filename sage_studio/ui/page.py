@@ -15,9 +15,9 @@ Every part that a test or a script needs has a stable ``elem_id``:
     augment-note augment-way augment-part augment-copies augment-rows augment-name augment-start
     dataset-jobs job-stop job-resume job-look job-delete
     train-method train-preset field-<recipe field> train-model-note train-lora train-more train-start
-    run-empty run-head run-loss run-rate run-log run-stop run-open
+    run-empty run-head run-loss run-rate run-speed run-log run-stop run-open
     tasks-filter tasks-table task-detail task-backend task-resume task-stop task-download task-delete
-    backend-notice task-chat task-head task-loss task-rate task-log task-settings
+    backend-notice task-chat task-head task-loss task-rate task-speed task-log task-settings
     chat-model chat-base chat-banner chat-messages chat-message chat-send chat-stop chat-clear chat-settings
     chat-system chat-temperature chat-max-tokens chat-compare chat-box
     compare-models compare-blind compare-box compare-columns compare-message compare-send compare-stop compare-tally

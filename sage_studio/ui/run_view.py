@@ -29,6 +29,7 @@ LOG_LINES = 200
 LOSS = Text("Loss", "损失")
 RATE = Text("Learning rate", "学习率")
 SPEED = Text("Speed", "速度")
+TOKENS_A_SECOND = Text("Tokens per second", "每秒 token 数")
 STEP = Text("Step", "步")
 ETA = Text("Left", "剩余")
 TOOK = Text("Took", "用时")
@@ -47,8 +48,8 @@ NEXT = Text("What to do:", "下一步：")
 class RunView:
     """Headline, plots and a log.
 
-    ``prefix`` begins every ``elem_id``: ``-head``, ``-loss``, ``-rate``, ``-extra-1`` and so on for what only some
-    methods measure, ``-log``.
+    ``prefix`` begins every ``elem_id``: ``-head``, ``-loss``, ``-rate``, ``-speed``, ``-extra-1`` and so on for what
+    only some methods measure, ``-log``.
     """
 
     def __init__(self, studio: Studio, words: Phrasebook, prefix: str) -> None:
@@ -57,6 +58,7 @@ class RunView:
         with gr.Row(elem_classes="plots", elem_id=f"{prefix}-plots"):
             self.loss = line_plot(words, LOSS, f"{prefix}-loss", "~g", [CURVE])
             self.rate = line_plot(words, RATE, f"{prefix}-rate", "~e")
+            self.speed = line_plot(words, TOKENS_A_SECOND, f"{prefix}-speed", "~s")
             self.extra = [
                 line_plot(
                     words, LOSS, f"{prefix}-extra-{number}", "~g", [each for each in plots if each], visible=False
@@ -68,7 +70,7 @@ class RunView:
     @property
     def outputs(self) -> list[gr.components.Component]:
         """What `render` fills, in its order."""
-        return [self.head, self.loss, self.rate, *self.extra, self.log]
+        return [self.head, self.loss, self.rate, self.speed, *self.extra, self.log]
 
     def render(self, language: Language, task: Task) -> tuple[Any, ...]:
         """The task as it stands now."""
@@ -82,6 +84,7 @@ class RunView:
             head(task, progress, language),
             loss,
             line(curve.steps, curve.learning_rate),
+            line(curve.steps, curve.tokens_per_second),
             *extra,
             *hidden,
             log(lines, language),
