@@ -68,3 +68,12 @@ def test_every_requirement_is_pinned_and_names_no_host(path):
         if line and not line.startswith("#"):
             assert re.match(r"[\w.\[\]-]+==\S+", line), line
             assert "://" not in line
+
+
+@pytest.mark.parametrize("text", [README, CHINESE], ids=["en", "zh"])
+def test_every_script_named_is_there_and_says_its_own_command(text):
+    for module in re.findall(r"python -m (benchmarks\.\w+)", text):
+        path = PROJECT / (module.replace(".", "/") + ".py")
+        assert f"python -m {module}" in path.read_text(encoding="utf-8"), module
+    for script in re.findall(r"python (scripts/\w+\.py)", text):
+        assert (PROJECT / script).is_file(), script

@@ -1,6 +1,7 @@
 """The main job by every door, with the real documentation, a real training and a real engine."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -76,6 +77,8 @@ def test_a_person_walks_from_the_documentation_to_the_chat(browser, studio):
     page.locator("#chat-send").click()
     expect(page.locator("#chat-messages")).to_contain_text("tok/s", timeout=120_000)
     expect(page.locator("#chat-messages")).to_contain_text(served)
+    assert answered_in_another_process(studio) == served
+
     page.locator("#chat-base").click()
     wait_until(lambda: studio.get("/api/models")["current"] == "SmolLM2-135M-Instruct", 60)
     assert not [fault for fault in faults if "favicon" not in fault]
@@ -83,6 +86,19 @@ def test_a_person_walks_from_the_documentation_to_the_chat(browser, studio):
     log = (studio.home / "studio.log").read_text(encoding="utf-8")
     for line in (f"Registered model: {served}", f"Switched to model: {served}", "Loading model from "):
         assert line in log
+
+
+def answered_in_another_process(studio):
+    """Which model a script gets an answer from that imports the registry by itself."""
+    code = (
+        "from sage_studio.serving import vllm_registry as registry\n"
+        "assert registry.generate('What is SAGE?', max_tokens=8)\n"
+        "print(registry.current_model.name)"
+    )
+    env = {**os.environ, "SAGE_STUDIO_HOME": str(studio.home), **studio.variables}
+    done = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
 def filled(page, name, value):
