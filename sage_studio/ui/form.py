@@ -34,17 +34,22 @@ def fields_in(recipes: Iterable[type[BaseModel]], group: Group) -> dict[str, Fie
 
 
 def inputs_for(
-    words: Phrasebook, fields: Mapping[str, FieldInfo], choices: Mapping[str, Sequence[Any]]
+    words: Phrasebook, recipe: type[BaseModel], fields: Mapping[str, FieldInfo], choices: Mapping[str, Sequence[Any]]
 ) -> dict[str, Component]:
-    """One input a field, with ``elem_id`` ``field-<name>``.
+    """One input a field, with ``elem_id`` ``field-<name>``; those that the recipe has are seen.
 
     Args:
         choices: for fields whose text is picked from a list; any other text may be typed as well.
     """
-    return {name: input_for(words, name, info, choices.get(name)) for name, info in fields.items()}
+    return {
+        name: input_for(words, name, info, choices.get(name), name in recipe.model_fields)
+        for name, info in fields.items()
+    }
 
 
-def input_for(words: Phrasebook, name: str, info: FieldInfo, choices: Sequence[Any] | None = None) -> Component:
+def input_for(
+    words: Phrasebook, name: str, info: FieldInfo, choices: Sequence[Any] | None = None, visible: bool = True
+) -> Component:
     """The input for one field."""
     common: dict[str, Any] = {
         "label": field_label(info),
@@ -52,6 +57,7 @@ def input_for(words: Phrasebook, name: str, info: FieldInfo, choices: Sequence[A
         "value": "" if info.is_required() else info.default,
         "elem_id": f"field-{name}",
         "min_width": 150,
+        "visible": visible,
     }
     kind = plain_type(info.annotation)
     if choices is not None:

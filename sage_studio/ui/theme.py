@@ -116,7 +116,7 @@ VALUES = {
     "checkbox_label_background_fill": "transparent",
     "checkbox_label_background_fill_dark": "transparent",
     "checkbox_label_border_width": "0px",
-    "checkbox_label_padding": "2px 0",
+    "checkbox_label_padding": "2px 14px 2px 0",
     "layout_gap": "12px",
     "chatbot_text_size": "*text_md",
 }

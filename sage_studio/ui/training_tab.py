@@ -89,7 +89,7 @@ class TrainingTab:
 
     def _inputs(self, group: Any, choices: dict[str, list[Any]]) -> None:
         with gr.Row(elem_classes=["fields", group]):
-            self.inputs |= inputs_for(self.words, fields_in(RECIPES.values(), group), choices)
+            self.inputs |= inputs_for(self.words, RECIPES[METHOD], fields_in(RECIPES.values(), group), choices)
 
     def _run(self) -> None:
         words = self.words

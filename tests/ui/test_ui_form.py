@@ -8,7 +8,7 @@ import pytest
 from sage_studio.errors import InvalidRecipe
 from sage_studio.training.field import Group
 from sage_studio.training.recipe import load_presets, parse_recipe
-from sage_studio.training.recipes import SFTRecipe
+from sage_studio.training.recipes import RECIPES, SFTRecipe
 from sage_studio.ui.form import bounds_of, fields_in, form_updates, given, inputs_for, step_of
 from sage_studio.ui.i18n import Phrasebook
 
@@ -21,7 +21,9 @@ def inputs():
     with gr.Blocks():
         made = {}
         for group in GROUPS:
-            made |= inputs_for(words, fields_in([SFTRecipe], group), {"model_name_or_path": ["a"], "dataset_id": []})
+            made |= inputs_for(
+                words, SFTRecipe, fields_in([SFTRecipe], group), {"model_name_or_path": ["a"], "dataset_id": []}
+            )
     return made
 
 
@@ -74,3 +76,10 @@ def test_a_preset_sets_its_fields_resets_the_others_and_keeps_what_is_trained(pr
     assert "value" not in updates["dataset_id"]
     for name in fields_in([SFTRecipe], "common"):
         assert updates[name]["value"] == preset.values.get(name, SFTRecipe.model_fields[name].default)
+
+
+def test_only_the_fields_of_the_method_are_seen_at_first():
+    with gr.Blocks():
+        made = inputs_for(Phrasebook(), SFTRecipe, fields_in(RECIPES.values(), "common"), {})
+    assert {name for name, box in made.items() if box.visible} == set(fields_in([SFTRecipe], "common"))
+    assert len(made) > len(fields_in([SFTRecipe], "common"))
