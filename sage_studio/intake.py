@@ -10,6 +10,7 @@ from pathlib import Path
 from sage_studio.data.dataset import Dataset, OnProgress, ignore_progress
 from sage_studio.data.document_source import DocumentSource, Rows
 from sage_studio.data.files.content import Content
+from sage_studio.data.hub import HubSource
 from sage_studio.data.look import Look, columns_of, look_at
 from sage_studio.data.mapping import ColumnMapping, MappingBook
 from sage_studio.data.repository_documents import RepositoryDocuments
@@ -97,6 +98,36 @@ class Intake:
             about=named(documents.name),
             commit=lambda: documents.commit,
         )
+        return self.add_dataset(source, name)
+
+    def add_hub_dataset(
+        self,
+        repo: str,
+        config: str = "",
+        split: str = "",
+        max_rows: int = 0,
+        name: str = "",
+        mapping: ColumnMapping | None = None,
+        on_progress: OnProgress = ignore_progress,
+    ) -> Dataset:
+        """Fetch a dataset from the hub and keep it. Only data files are read; loading scripts are never run.
+
+        Args:
+            repo: ``owner/name``, at ``HF_ENDPOINT``.
+            config: one of its configurations; empty for ``default`` or the only one.
+            split: empty for ``train`` or the only one.
+            max_rows: most rows to take; 0 for all.
+            name: what to call it; the dataset's name unless given.
+            mapping: which column is which key.
+            on_progress: told the share of the file that is being fetched.
+
+        Raises:
+            HubUnavailable, NotFound, InvalidInput, InvalidDataset.
+        """
+        if mapping is not None:
+            mapping.check()
+        work_dir = self.settings.uploads_dir
+        source = HubSource(repo.strip(), config, split, max_rows, self._most, work_dir, mapping, on_progress)
         return self.add_dataset(source, name)
 
     @property

@@ -60,7 +60,7 @@ class RecordReader:
     """
 
     def __init__(self, file: str, mapping: "ColumnMapping | None" = None) -> None:
-        self._file = file
+        self.file = file
         self._mapping = mapping
         self._left_out = LeftOut()
         self._counts: Counter[str] = Counter()
@@ -98,7 +98,7 @@ class RecordReader:
         self._check_kind(found, row)
         self._counts[found.name] += 1
         try:
-            return found.read(record, Origin(file=self._file, row=row))
+            return found.read(record, Origin(file=self.file, row=row))
         except BadValue as error:
             raise invalid_row(row, error.message, _value_hint(found)) from error
         except NothingToLearn as nothing:
