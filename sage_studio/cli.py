@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(dest="verb", required=True)
     docs = verbs.add_parser("prepare-sage-docs", help="fetch the SAGE documentation and make it a dataset")
     docs.add_argument("--force-refresh", action="store_true")
-    upload = verbs.add_parser("upload", help="keep a JSON or JSONL file as a dataset")
+    upload = verbs.add_parser("upload", help="keep a file of rows or of documents as a dataset")
     upload.add_argument("file", type=Path)
     upload.add_argument("--name", default="")
     verbs.add_parser("datasets", help="all datasets")

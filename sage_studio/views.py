@@ -9,12 +9,13 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from sage_studio.comparison import Reply
-from sage_studio.data.dataset import Dataset
+from sage_studio.data.dataset import Dataset, FormatCount
 from sage_studio.data.example import DataRow
 from sage_studio.performance.figures import FIGURES, Sample
 from sage_studio.serving.types import EngineStatus, RegisteredModel
 from sage_studio.tasks.task import Task, TaskProgress
 from sage_studio.text import Language, Text
+from sage_studio.training.recipes import methods_for
 
 
 class DatasetStatsView(BaseModel):
@@ -31,6 +32,19 @@ class DatasetStatsView(BaseModel):
     dropped: int
 
 
+class FormatView(BaseModel):
+    """A format that was found in a file."""
+
+    name: str
+    keys: list[str] = Field(description="The keys by which it was told")
+    rows: int
+
+    @classmethod
+    def of(cls, found: FormatCount) -> "FormatView":
+        """The view of a format."""
+        return cls(name=found.name, keys=list(found.keys), rows=found.rows)
+
+
 class DatasetView(BaseModel):
     """A dataset that is ready to train on."""
 
@@ -43,6 +57,10 @@ class DatasetView(BaseModel):
     sha256: str
     size_bytes: int
     created_at: float = Field(description="Unix seconds")
+    row_kind: str = Field(description="What can be learned from its rows")
+    methods: list[str] = Field(description="The training methods that learn from such rows")
+    container: str = Field(description="What the rows were read from: JSON, CSV, PDF, …")
+    formats: list[FormatView]
     stats: DatasetStatsView
 
     @classmethod
@@ -59,6 +77,10 @@ class DatasetView(BaseModel):
             sha256=dataset.sha256,
             size_bytes=dataset.size_bytes,
             created_at=dataset.created_at,
+            row_kind=dataset.row_kind,
+            methods=methods_for(dataset.row_kind),
+            container=dataset.container,
+            formats=[FormatView.of(each) for each in dataset.formats],
             stats=DatasetStatsView(
                 total_samples=stats.total_samples,
                 total_chars=stats.total_chars,

@@ -26,7 +26,7 @@ from sage_studio.training.actions import SLOWER, Action
 from sage_studio.training.lineage import base_revision, read_lineage
 from sage_studio.training.progress import Event, Job, numbered_events
 from sage_studio.training.recipe import parse_recipe
-from sage_studio.training.recipes import RECIPES, Recipe
+from sage_studio.training.recipes import Recipe, methods_for
 from sage_studio.training.recipes.generative import GenerativeRecipe
 
 WHOLE_MODEL = Text("It holds a whole model, no adapter.", "其中是完整的模型，而不是适配器。")
@@ -262,7 +262,7 @@ def check_kind(recipe: Recipe, dataset: Dataset) -> None:
         )
     if dataset.row_kind in recipe.accepts:
         return
-    methods = ", ".join(kind for kind, each in RECIPES.items() if dataset.row_kind in each.accepts) or "—"
+    methods = ", ".join(methods_for(dataset.row_kind)) or "—"
     wanted = ", ".join(recipe.accepts)
     raise InvalidDataset(
         Text(

@@ -1,18 +1,10 @@
-"""Routes for datasets: upload, list, look at, delete. Knows nothing of formats or of how rows are kept."""
+"""Routes for datasets: list, look at, delete. Knows nothing of formats or of how rows are kept."""
 
-import tempfile
-from pathlib import Path
-from typing import Annotated
-
-from fastapi import APIRouter, Form, UploadFile
+from fastapi import APIRouter
 from pydantic import BaseModel
 
-from sage_studio.errors import naming_full_disk
-from sage_studio.files import upload_name
 from sage_studio.studio import Studio
 from sage_studio.views import DatasetView, RowView
-
-PIECE = 1 << 20
 
 
 class PreviewResponse(BaseModel):
@@ -26,13 +18,6 @@ class PreviewResponse(BaseModel):
 def routes(studio: Studio) -> APIRouter:
     """The routes under ``/api/datasets``."""
     router = APIRouter(prefix="/api/datasets", tags=["datasets"])
-
-    @router.post("", status_code=201)
-    def upload(file: UploadFile, name: Annotated[str, Form()] = "") -> DatasetView:
-        """Keep a JSON or JSONL file (Alpaca: instruction, input, output) as a dataset."""
-        with tempfile.TemporaryDirectory(dir=studio.settings.uploads_dir) as folder:
-            path = _received(file, Path(folder))
-            return DatasetView.of(studio.upload_dataset(path, name))
 
     @router.get("")
     def datasets() -> list[DatasetView]:
@@ -58,12 +43,3 @@ def routes(studio: Studio) -> APIRouter:
         return {"status": "success", "dataset_id": dataset_id}
 
     return router
-
-
-def _received(file: UploadFile, folder: Path) -> Path:
-    """Move a received file to the studio's own disk, in pieces."""
-    path = folder / upload_name(file.filename or "")
-    with naming_full_disk(path), path.open("wb") as target:
-        while piece := file.file.read(PIECE):
-            target.write(piece)
-    return path

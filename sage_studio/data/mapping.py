@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from time import time
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sage_studio.data.faults import invalid_row
 from sage_studio.data.formats import BY_NAME, Format
@@ -77,6 +77,22 @@ class ColumnMapping(BaseModel):
                 ),
             )
         return found
+
+
+def parse_mapping(text: str) -> ColumnMapping | None:
+    """A mapping written as JSON; None for no text. Raises `InvalidInput` for anything else."""
+    if not text.strip():
+        return None
+    try:
+        return ColumnMapping.model_validate_json(text)
+    except ValidationError as error:
+        raise InvalidInput(
+            Text(f"The mapping cannot be read: {error.errors()[0]['msg']}.", f"无法读取列映射：{text[:200]}"),
+            Text(
+                'Give {"format": "Alpaca", "columns": {"instruction": "column", "output": "column"}}.',
+                '请写成 {"format": "Alpaca", "columns": {"instruction": "列名", "output": "列名"}}。',
+            ),
+        ) from error
 
 
 class MappingBook:

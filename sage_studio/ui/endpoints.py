@@ -21,6 +21,7 @@ from sage_studio.tasks.task import Task
 from sage_studio.text import Text
 from sage_studio.training.recipes import RECIPES
 from sage_studio.ui.curation_endpoints import curation_verbs
+from sage_studio.ui.intake_endpoints import intake_verbs
 from sage_studio.views import BackendView, DatasetView, ModelView, ReplyView, RowView, TaskView
 
 UNLIMITED = ("chat", "compare", "list_tasks", "get_task", "task_logs")
@@ -45,17 +46,13 @@ def _data_verbs(studio: Studio) -> list[Callable[..., Any]]:
         """Fetch the SAGE documentation and make it a dataset."""
         return DatasetView.of(studio.prepare_sage_docs(force_refresh)).model_dump()
 
-    def upload_dataset(file: dict[str, Any], name: str = "") -> dict[str, Any]:
-        """Keep a JSON or JSONL file, given with handle_file(path), as a dataset."""
-        return DatasetView.of(studio.upload_dataset(_uploaded(file), name)).model_dump()
-
     def preview_dataset(dataset_id: str, offset: int = 0, limit: int = 20, search: str = "") -> dict[str, Any]:
         """Some rows of a dataset."""
         page = studio.preview_dataset(dataset_id, int(offset), int(limit), search)
         rows = zip(page.rows, page.numbers, strict=True)
         return {"total": page.total, "rows": [RowView.of(row, number).model_dump() for row, number in rows]}
 
-    return [prepare_sage_docs, upload_dataset, preview_dataset]
+    return [prepare_sage_docs, *intake_verbs(studio, _uploaded), preview_dataset]
 
 
 def _task_verbs(studio: Studio) -> list[Callable[..., Any]]:

@@ -3,11 +3,17 @@
 Knows which there are. Knows nothing of how a recipe is read (`sage_studio.training.recipe`).
 """
 
+from sage_studio.data.example import RowKind
 from sage_studio.training.recipes.base import Recipe
 from sage_studio.training.recipes.dpo import DPORecipe
 from sage_studio.training.recipes.embedding import EmbeddingRecipe
 from sage_studio.training.recipes.sft import SFTRecipe
 
-__all__ = ["RECIPES", "DPORecipe", "EmbeddingRecipe", "Recipe", "SFTRecipe"]
+__all__ = ["RECIPES", "DPORecipe", "EmbeddingRecipe", "Recipe", "SFTRecipe", "methods_for"]
 
 RECIPES: dict[str, type[Recipe]] = {"sft": SFTRecipe, "dpo": DPORecipe, "embedding": EmbeddingRecipe}
+
+
+def methods_for(kind: RowKind) -> list[str]:
+    """The methods that learn from rows of a kind."""
+    return [method for method, recipe in RECIPES.items() if kind in recipe.accepts]

@@ -1,0 +1,77 @@
+"""What the REST routes and the client endpoints show of a file that was brought, before it is kept.
+
+Knows the shape and how to fill it. Knows nothing of routes or widgets.
+"""
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from sage_studio.data.formats import FORMATS, Format
+from sage_studio.data.mapping import ColumnMapping
+from sage_studio.intake import Brought
+from sage_studio.text import Language
+from sage_studio.training.recipes import methods_for
+from sage_studio.views import FormatView
+
+
+class KnownFormat(BaseModel):
+    """A format that columns can be mapped to."""
+
+    name: str
+    needs: list[str]
+    takes: list[str] = Field(description="Further keys, read where they are there")
+
+    @classmethod
+    def of(cls, known: Format) -> "KnownFormat":
+        """The view of a format."""
+        return cls(name=known.name, needs=list(known.needs), takes=list(known.takes))
+
+
+class LookView(BaseModel):
+    """What a file holds."""
+
+    container: str
+    rows: int = Field(description="Rows read: all, unless one cannot be used as it stands")
+    columns: list[str]
+    sample: list[dict[str, Any]]
+    formats: list[FormatView]
+    row_kind: str | None
+    methods: list[str]
+    fault: dict[str, Any] | None = Field(description="code, message, hint and row, where a row cannot be used")
+    needs_mapping: bool = Field(description="Whether somebody has to say which column is which")
+    remembered: ColumnMapping | None = Field(description="The mapping last used for these columns")
+    known_formats: list[KnownFormat]
+
+    @classmethod
+    def of(cls, brought: Brought, language: Language = "en") -> "LookView":
+        """The view of a look at a file."""
+        look, fault = brought.look, brought.look.fault
+        return cls(
+            container=look.container,
+            rows=look.rows,
+            columns=list(look.columns),
+            sample=[{key: _short(value) for key, value in row.items()} for row in look.sample],
+            formats=[FormatView.of(each) for each in look.formats],
+            row_kind=look.row_kind,
+            methods=methods_for(look.row_kind) if look.row_kind is not None else [],
+            fault=None
+            if fault is None
+            else {
+                "code": fault.code,
+                "message": fault.message.in_(language),
+                "hint": fault.hint.in_(language),
+                "row": fault.row,
+            },
+            needs_mapping=look.needs_mapping,
+            remembered=brought.remembered,
+            known_formats=[KnownFormat.of(each) for each in FORMATS],
+        )
+
+
+def _short(value: Any, longest: int = 500) -> Any:
+    """A value as it may be shown: JSON as it is where it is short, else the beginning of its text."""
+    text = value if isinstance(value, str) else str(value)
+    if len(text) > longest:
+        return f"{text[:longest]}…"
+    return value if isinstance(value, str | int | float | bool | list | dict | None) else text
