@@ -135,6 +135,12 @@ class Workshop:
         """All tasks, newest first."""
         return self.tasks.list()
 
+    def tasks_with_progress(self) -> list[tuple[Task, TaskProgress]]:
+        """All tasks, newest first, each with where it stands; made for thousands of them."""
+        tasks = self.tasks.list()
+        places = {task.id: place for place, task in enumerate(self.tasks.queue(), 1)}
+        return [(task, self.supervisor.progress(task, places.get)) for task in tasks]
+
     def get_task(self, task_id: str) -> Task:
         """One task. Raises `NotFound`."""
         return self.tasks.get(safe_name(task_id))

@@ -110,7 +110,7 @@ def _add_watching(router: APIRouter, studio: Studio) -> None:
     @router.get("/tasks")
     def tasks(request: Request) -> list[TaskView]:
         """All tasks, newest first."""
-        return [_shown(studio, task.id, request) for task in studio.list_tasks()]
+        return [TaskView.of(task, progress, language(request)) for task, progress in studio.tasks_with_progress()]
 
     @router.get("/compare")
     def compare(ids: str) -> TaskComparisonView:

@@ -100,9 +100,9 @@ class TaskSupervisor:
             self._thread.join(CLOSE_SECONDS)
             self._thread = None
 
-    def progress(self, task: Task) -> TaskProgress:
-        """Where a task stands now; cheap enough for many viewers to ask each second."""
-        return standing(task, self._reports, self._store.queue_place)
+    def progress(self, task: Task, place_of: Callable[[str], int | None] | None = None) -> TaskProgress:
+        """Where a task stands now; who asks about many tasks brings their places in the queue along."""
+        return standing(task, self._reports, place_of or self._store.queue_place)
 
     def curve(self, task: Task, points: int) -> Curve:
         """The points of its plots, at most ``points``; where a resumed run repeats steps, the later run counts."""

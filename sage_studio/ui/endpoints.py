@@ -65,7 +65,7 @@ def _task_verbs(studio: Studio) -> list[Callable[..., Any]]:
 
     def list_tasks() -> list[dict[str, Any]]:
         """All tasks, newest first."""
-        return [shown(task.id) for task in studio.list_tasks()]
+        return [TaskView.of(*pair).model_dump() for pair in studio.tasks_with_progress()]
 
     def get_task(task_id: str) -> dict[str, Any]:
         """One task and where it stands."""
