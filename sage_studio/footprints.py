@@ -6,21 +6,27 @@ Knows when that is needed and waits for it. Knows nothing of what the sizes are 
 
 import hashlib
 import json
+import logging
 import os
 import re
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
-from sage_studio.errors import InvalidModel
+from sage_studio.errors import InvalidModel, StudioError
 from sage_studio.files import write_atomically
 from sage_studio.settings import PROJECT
 from sage_studio.text import Text
 from sage_studio.training.environment import versions
 from sage_studio.training.memory import Footprint, FootprintRequest
 
+logger = logging.getLogger("sage_studio")
+
 CHILD_SECONDS = 300.0
+RETRY_SECONDS = 60.0
 NAMES_ERROR = re.compile(r"[\w.]*(Error|Exception): ")
 CHILD = "sage_studio.training.footprint"
 
@@ -30,7 +36,9 @@ class FootprintBook:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._one_at_a_time = threading.Lock()
+        self._one_at_a_time, self._lock = threading.Lock(), threading.Lock()
+        self._under_way: set[str] = set()
+        self._failed: dict[str, tuple[StudioError, float]] = {}
 
     def kept(self, request: FootprintRequest) -> Footprint | None:
         """What is known already; None if nothing is."""
@@ -48,6 +56,30 @@ class FootprintBook:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 write_atomically(self._path(request), found.model_dump_json())
         return found
+
+    def later(self, key: str, work: Callable[[], object]) -> None:
+        """Do something in a thread, unless it is being done; for those who may not wait.
+
+        Raises:
+            StudioError: what it ended with less than a minute ago.
+        """
+        with self._lock:
+            error, at = self._failed.get(key, (None, 0.0))
+            if error is not None and time.monotonic() - at < RETRY_SECONDS:
+                raise error
+            if key in self._under_way:
+                return
+            self._under_way.add(key)
+        threading.Thread(target=self._do, args=(key, work), name="footprint", daemon=True).start()
+
+    def _do(self, key: str, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except StudioError as error:
+            logger.warning("No memory estimate for %s: %s", key, error)
+            self._failed[key] = error, time.monotonic()
+        finally:
+            self._under_way.discard(key)
 
     def _path(self, request: FootprintRequest) -> Path:
         """A file for each request and set of library versions."""

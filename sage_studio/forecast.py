@@ -4,10 +4,8 @@ Knows how a recipe, a dataset, the machine and earlier runs become an estimate. 
 model are found out (`sage_studio.footprints`), nor of the arithmetic (`sage_studio.training.memory`).
 """
 
-import logging
 import shutil
 import statistics
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import Any
 
 from sage_studio.catalog import ModelRef
 from sage_studio.data.dataset import Dataset
-from sage_studio.errors import NotFound, StudioError
+from sage_studio.errors import NotFound
 from sage_studio.footprints import FootprintBook
 from sage_studio.hardware import Hardware, detect_hardware
 from sage_studio.settings import Settings
@@ -37,8 +35,6 @@ from sage_studio.training.memory import (
 from sage_studio.training.recipe import parse_recipe
 from sage_studio.training.recipes import Recipe
 from sage_studio.training.recipes.generative import GenerativeRecipe
-
-logger = logging.getLogger("sage_studio")
 
 GIB = 2**30
 RUNS_ASKED = 3
@@ -82,6 +78,7 @@ class Forecasts:
 
     settings: Settings
     footprints: FootprintBook
+    known_models: dict[str, ModelRef]
     tasks: TaskStore
     supervisor: TaskSupervisor
     ensure_model: Callable[[str], ModelRef]
@@ -97,12 +94,20 @@ class Forecasts:
         return self._forecast(recipe, self.footprints.find(self._request(recipe)))
 
     def known_estimate(self, values: Mapping[str, Any]) -> Forecast | None:
-        """The same at once: None while the model's sizes are being found out, in a thread, for a later call."""
+        """The same at once: None while the model's sizes are being found out, for a later call.
+
+        Raises:
+            InvalidRecipe: naming what to correct. InvalidModel, NotFound, HubUnavailable: why there is none.
+        """
         recipe = parse_recipe(values)
-        footprint = self.footprints.kept(self._request(recipe))
+        model = self.known_models.get(recipe.model_name_or_path)
+        footprint = self.footprints.kept(_request(recipe, model)) if model is not None else None
         if footprint is not None:
             return self._forecast(recipe, footprint)
-        threading.Thread(target=self._find_out, args=(recipe,), name="footprint", daemon=True).start()
+        variant = (recipe.use_lora, recipe.precision, recipe.lora_r, recipe.lora_target_modules)
+        self.footprints.later(
+            f"{recipe.type} {recipe.model_name_or_path} {variant}", lambda: self.footprints.find(self._request(recipe))
+        )
         return None
 
     def _forecast(self, recipe: Recipe, footprint: Footprint) -> Forecast:
@@ -178,35 +183,33 @@ class Forecasts:
         factors = []
         for task, peak in peaks:
             recipe = parse_recipe(task.recipe)
-            footprint = self.footprints.kept(self._request(recipe))
+            model = self.known_models.get(task.model)
+            footprint = self.footprints.kept(_request(recipe, model)) if model is not None else None
             if footprint is not None:
                 context = CUDA_CONTEXT if device == "cuda" else 0.0
                 guess = estimate(task.recipe, footprint, device, self._longest(recipe)).total
                 factors.append((peak + context) / guess)
         return min(max(statistics.median(factors), FACTORS[0]), FACTORS[1]) if factors else 1.0
 
-    # Sizes of models
-
-    def _find_out(self, recipe: Recipe) -> None:
-        try:
-            self.footprints.find(self._request(recipe))
-        except StudioError as error:
-            logger.warning("No memory estimate for %s: %s", recipe.model_name_or_path, error)
-
     def _request(self, recipe: Recipe) -> FootprintRequest:
         model = self.ensure_model(recipe.model_name_or_path)
-        half = recipe.precision == "bf16" or (recipe.precision == "auto" and (cpu_has_bf16() or has_card()))
-        lora = {"lora_r": recipe.lora_r, "lora_target_modules": recipe.lora_target_modules} if recipe.use_lora else {}
-        return FootprintRequest(
-            type=recipe.type,
-            location=model.location,
-            trust_remote_code=model.trust_remote_code,
-            generative=isinstance(recipe, GenerativeRecipe),
-            use_lora=recipe.use_lora,
-            lora_dropout=recipe.lora_dropout if recipe.use_lora else 0.0,
-            dtype="bfloat16" if half else "float32",
-            **lora,
-        )
+        self.known_models[recipe.model_name_or_path] = model
+        return _request(recipe, model)
+
+
+def _request(recipe: Recipe, model: ModelRef) -> FootprintRequest:
+    half = recipe.precision == "bf16" or (recipe.precision == "auto" and (cpu_has_bf16() or has_card()))
+    lora = {"lora_r": recipe.lora_r, "lora_target_modules": recipe.lora_target_modules} if recipe.use_lora else {}
+    return FootprintRequest(
+        type=recipe.type,
+        location=model.location,
+        trust_remote_code=model.trust_remote_code,
+        generative=isinstance(recipe, GenerativeRecipe),
+        use_lora=recipe.use_lora,
+        lora_dropout=recipe.lora_dropout if recipe.use_lora else 0.0,
+        dtype="bfloat16" if half else "float32",
+        **lora,
+    )
 
 
 def room(hardware: Hardware) -> tuple[str, float, float]:

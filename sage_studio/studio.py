@@ -10,7 +10,7 @@ import threading
 from filelock import FileLock, Timeout
 
 from sage_studio.backend import Backend
-from sage_studio.catalog import Catalog, ModelEntry
+from sage_studio.catalog import Catalog, ModelEntry, ModelRef
 from sage_studio.curation import Curation
 from sage_studio.data.docs_processor import SAGEDocsProcessor
 from sage_studio.data.jobs import Jobs
@@ -72,6 +72,7 @@ class Studio(Intake, Library, Curation, Workshop, Forecasts, Backend):
             after_end=self._after_training,
         )
         self.footprints = FootprintBook(settings.models_dir / ".footprints")
+        self.known_models: dict[str, ModelRef] = {}
         self.vote_book = VoteBook(self.database)
         self.sampler = Sampler(self._metrics_address, lambda: detect_hardware().cards)
         self.presets = load_presets()

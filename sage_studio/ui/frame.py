@@ -35,6 +35,7 @@ class Frame:
         load: the page's load event.
         task: id of the task a person looks at; empty for "whatever runs".
         dataset: id of the dataset a person looks at; empty for the newest.
+        draft: fields of a recipe that the Train tab's form is to take over; None for none.
         revision: grows whenever this page has changed something, so that its views renew themselves at once.
     """
 
@@ -46,6 +47,7 @@ class Frame:
     task: gr.State
     dataset: gr.State
     revision: gr.State
+    draft: gr.State
     seen: tuple[object, ...] = ()
 
     @property

@@ -6,6 +6,7 @@ Knows words for enumerations, and which colour a state has. Knows no rule about 
 from sage_studio.serving.types import EngineState, ModelKind
 from sage_studio.tasks.task import TaskStatus
 from sage_studio.text import Text
+from sage_studio.training.actions import Action
 from sage_studio.training.progress import Phase
 
 TASK_STATUS: dict[TaskStatus, Text] = {
@@ -26,6 +27,15 @@ TASK_COLOUR: dict[TaskStatus, str] = {
     TaskStatus.COMPLETED: "done",
     TaskStatus.STOPPED: "idle",
     TaskStatus.FAILED: "failed",
+}
+
+NEXT_ACTION: dict[Action, Text] = {
+    Action.RESUME: Text("Resume", "继续"),
+    Action.SMALLER_BATCH: Text("Halve the batch and retry", "批大小减半并重试"),
+    Action.LOWER_RATE: Text("Lower the rate and retry", "降低学习率并重试"),
+    Action.OTHER_SETTINGS: Text("Change the settings", "修改设置"),
+    Action.OTHER_MODEL: Text("Choose another model", "选择其他模型"),
+    Action.OTHER_DATA: Text("Choose other data", "选择其他数据"),
 }
 
 PHASE: dict[Phase, Text] = {

@@ -67,10 +67,11 @@ def build_page(studio: Studio) -> gr.Blocks:
     with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
         bar = StatusBar(studio)
         timer, task, dataset_id, revision = gr.Timer(TICK_SECONDS), gr.State(""), gr.State(""), gr.State(0)
+        draft = gr.State(None)
         timers = {name: gr.Timer(TICK_SECONDS, active=name == FIRST) for name, _, _ in TABS}
         inside: dict[str, Any] = {}
         with gr.Tabs(selected=FIRST, elem_id="tabs", overflow_behavior="wrap") as tabs:  # holds tabs only
-            frame = Frame(studio, words, tabs, timer, page, task, dataset_id, revision)
+            frame = Frame(studio, words, tabs, timer, page, task, dataset_id, revision, draft)
             for name, title, contents in TABS:
                 with words(gr.Tab, label=title, id=name, elem_id=name) as tab:
                     inside[name] = contents(frame.within(tab, timers[name]))

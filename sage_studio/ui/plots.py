@@ -139,3 +139,34 @@ def histogram(bins: Sequence[tuple[int, int]]) -> dict[str, Any]:
         "mark": "bar",
     }
     return gr.update(value=value, sort=names)
+
+
+def runs_plot(words: Phrasebook, label: Text, elem_id: str) -> gr.LinePlot:
+    """An empty plot over the steps of several runs, told apart by colour."""
+    return words(
+        gr.LinePlot,
+        label=label,
+        x=STEP,
+        y=VALUE,
+        color=LINE,
+        x_title=" ",
+        y_title=" ",
+        height=260,
+        y_axis_format="~g",
+        elem_id=elem_id,
+        buttons=["fullscreen"],
+    )
+
+
+def several_lines(lines: Mapping[str, tuple[Sequence[int], Sequence[float | None]]]) -> dict[str, Any] | None:
+    """Points of several runs, each under its name; None while there is nothing to draw."""
+    points = [
+        [step, value, name]
+        for name, (steps, values) in lines.items()
+        for step, value in zip(steps, values, strict=True)
+        if value is not None
+    ]
+    if not points:
+        return None
+    kinds = {STEP: "quantitative", VALUE: "quantitative", LINE: "nominal"}
+    return {"columns": [STEP, VALUE, LINE], "data": points, "datatypes": kinds, "mark": "line"}

@@ -16,8 +16,10 @@ from sage_studio.text import Language, Text
 from sage_studio.ui.dialogs import Dialog
 from sage_studio.ui.events import follow, on
 from sage_studio.ui.frame import Frame, go_to
+from sage_studio.ui.next_steps import NextSteps
 from sage_studio.ui.parts import html, notice, strong
 from sage_studio.ui.run_view import RunView
+from sage_studio.ui.runs_panel import RunsPanel
 from sage_studio.ui.table import PICK_JS, picked_key
 from sage_studio.ui.tasks_table import FILTERS, download_link, settings_table, tasks_table
 
@@ -64,7 +66,9 @@ class TasksTab:
             self.run = RunView(self.studio, self.words, "task")
             with self.words(gr.Accordion, label=Text("Settings", "训练设置"), open=False, elem_id="task-settings"):
                 self.settings = html("task-settings-table")
+        RunsPanel(self.frame)
         self._wire()
+        self.next_steps.wire()
 
     def _actions(self) -> None:
         words = self.words
@@ -72,6 +76,7 @@ class TasksTab:
             self.backend = words(gr.Button, value=BACKEND, variant="primary", elem_id="task-backend")
             self.resume = words(gr.Button, value=RESUME, elem_id="task-resume")
             self.stop = words(gr.Button, value=STOP, elem_id="task-stop")
+            self.next_steps = NextSteps(self.frame)
             self.download = html("task-download")
             self.delete = words(gr.Button, value=DELETE, elem_id="task-delete", elem_classes="quiet-button")
         with gr.Row(visible=False, elem_classes="notice-row") as self.notice_row:

@@ -14,6 +14,7 @@ from sage_studio.studio import Studio
 from sage_studio.tasks.task import Task
 from sage_studio.text import Language, Text
 from sage_studio.training.recipes import RECIPES
+from sage_studio.ui.before_panel import BeforePanel
 from sage_studio.ui.dialogs import Dialog
 from sage_studio.ui.events import follow, on
 from sage_studio.ui.form import fields_in, form_updates, given, inputs_for
@@ -83,6 +84,7 @@ class TrainingTab:
         with words(gr.Accordion, label=Text("More", "更多设置"), open=False, elem_id="train-more"), gr.Group():
             self._inputs("more", {})
             self._inputs("files", {})
+        self.before = BeforePanel(self.frame, self.method, self.inputs)
         self.start = words(
             gr.Button, value=Text("Start fine-tuning", "开始微调"), variant="primary", elem_id="train-start"
         )
@@ -105,7 +107,8 @@ class TrainingTab:
         fields = [self.inputs[name] for name in names]
         model, dataset = self.inputs["model_name_or_path"], self.inputs["dataset_id"]
         on(self.preset.change, self.use_preset, [self.method, self.preset], fields, queue=False)
-        on(self.method.change, self.use_method, self.method, [self.preset, *fields], queue=False)
+        on(self.method.change, self.use_method, [self.method, frame.draft], [self.preset, *fields], queue=False)
+        on(frame.draft.change, self.use_draft, frame.draft, [self.method, *fields])
         on(frame.dataset.change, self.fit_method, [frame.dataset, self.method], self.method, queue=False)
         on(
             [frame.page.load, frame.revision.change, frame.dataset.change, self.method.change],
@@ -142,10 +145,17 @@ class TrainingTab:
         values = next(preset.values for preset in self.studio.presets if preset.id == preset_id)
         return form_updates(RECIPES[method], list(self.inputs), values)
 
-    def use_method(self, language: Language, method: str) -> list[Any]:
-        """Show the method's presets and fields, these with its defaults."""
+    def use_draft(self, _: Language, draft: dict[str, Any] | None) -> list[Any]:
+        """Take over the settings of a task that was run before."""
+        if draft is None:
+            return [gr.skip() for _ in range(1 + len(self.inputs))]
+        return [draft["type"], *(gr.update(value=draft[name]) if name in draft else gr.skip() for name in self.inputs)]
+
+    def use_method(self, language: Language, method: str, draft: dict[str, Any] | None) -> list[Any]:
+        """Show the method's presets and fields, these with its defaults or a draft's values."""
+        values = draft if draft is not None and draft["type"] == method else {}
         presets = [(Text(**each.title).in_(language), each.id) for each in self.studio.presets if each.type == method]
-        return [gr.update(choices=presets, value=None), *form_updates(RECIPES[method], list(self.inputs), {})]
+        return [gr.update(choices=presets, value=None), *form_updates(RECIPES[method], list(self.inputs), values)]
 
     def fit_method(self, _: Language, chosen: str, method: str) -> str:
         """The method as it is, unless it cannot learn from the dataset just chosen."""

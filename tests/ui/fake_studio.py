@@ -19,12 +19,15 @@ from sage_studio.data.jobs import Job, JobState
 from sage_studio.data.paging import Preview
 from sage_studio.data.quality.inspection import Inspection
 from sage_studio.errors import Conflict, DocsUnavailable, EngineUnavailable, InvalidDataset, NotFound
+from sage_studio.forecast import GIB, Forecast
 from sage_studio.performance.figures import Sample
 from sage_studio.serving.types import ChatChunk, ChatMessage, EngineState, EngineStatus, RegisteredModel
 from sage_studio.settings import Settings, load_settings
+from sage_studio.tasks.compare import TaskComparison, compare_runs
 from sage_studio.tasks.logs import LogPage
 from sage_studio.tasks.task import Curve, Task, TaskProgress, TaskStatus
 from sage_studio.text import NOTHING, Text
+from sage_studio.training.memory import Memory, Remedy
 from sage_studio.training.preview import Piece as SeenPiece
 from sage_studio.training.preview import Seen
 from sage_studio.training.progress import Event, Phase, Reason, Result
@@ -320,6 +323,27 @@ class FakeStudio:
 
     def resume_task(self, task_id: str) -> Task:
         return self._change(task_id, TaskStatus.QUEUED)
+
+    def known_estimate(self, values: Mapping[str, Any]) -> Forecast | None:
+        """Fits on this card up to a batch of two."""
+        recipe = parse_recipe(values)
+        batch = recipe.per_device_train_batch_size
+        memory = Memory(0.6 * GIB, 1.5 * GIB, 0.1 * GIB, 0.1 * GIB, 0.2 * GIB, batch * 1.6 * GIB)
+        changes = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": batch // 2}
+        offered = (Remedy(Text("Batch size 2, accumulated", "批大小 2，梯度累积"), changes, 5.7 * GIB),)
+        card = ("RTX 3060", 6.0 * GIB, 12.0 * GIB)
+        return Forecast(memory, *card, 4.2 * GIB, 0.1 * GIB, 70 * GIB, offered if memory.total > card[1] else ())
+
+    def retry_task(self, task_id: str) -> Task:
+        return self._change(task_id, TaskStatus.QUEUED)
+
+    def reproduce_task(self, task_id: str) -> Task:
+        return self.start_finetune(self.get_task(task_id).recipe)
+
+    def compare_tasks(self, task_ids: Sequence[str], points: int = 500) -> TaskComparison:
+        tasks = [self.get_task(task_id) for task_id in task_ids]
+        curves = [self.task_curve(task.id, points) for task in tasks]
+        return compare_runs(tasks, [self.task_progress(task.id) for task in tasks], curves)
 
     def delete_task(self, task_id: str) -> None:
         self.tasks.remove(self.get_task(task_id))
