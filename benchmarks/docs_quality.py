@@ -4,7 +4,9 @@
 
 REPOSITORY: a git address, a folder or a bundle; the setting ``docs_repo`` without it. Everything is measured by this
 file's own, simpler means, so that the converter is not its own judge: fences by their marks, languages by counting
-letters. The plain split leaves out answers below the studio's own minimum, 40 characters, which is kind to it.
+letters, near-duplicates by the exact share of common shingles (0.8 and more) among all pairs that share a rare one.
+The plain split leaves out answers below the studio's own minimum, 40 characters, which is kind to it. Tokens are those
+of the built-in model's tokenizer with its chat template, question included; max_length is the recipe's default.
 """
 
 import re
@@ -18,15 +20,22 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from sage_studio.catalog import BUILT_IN, Catalog
 from sage_studio.data.docs_processor import SAGEDocsProcessor
 from sage_studio.data.repository import DocsRepository
 from sage_studio.settings import load_settings
+from sage_studio.training.recipes import SFTRecipe
+from sage_studio.training.tokenizing import ChatTokenizer
+from sage_studio.unpacking import ensure_unpacked
 
 FENCE = re.compile(r"^[ >]*(?:[-*+]|\d+[.)])?[ ]*(`{3,}|~{3,})([^`]*)$")
 HEADING = re.compile(r"^#{1,6}[ \t]+(.+)$")
 HAN = re.compile(r"[\u4e00-\u9fff]")
 LATIN = re.compile(r"[A-Za-z]+")
+UNIT = re.compile(r"[\u4e00-\u9fff]|[^\W\u4e00-\u9fff]+")
 PLAIN_MIN = 40
+ALIKE = 0.8
+MAX_LENGTH = int(SFTRecipe.model_fields["max_length"].default)
 CODE = re.compile(r"^[ >]*```.*?^[ >]*```[ \t]*$|`[^`\n]*`|https?://\S+", re.DOTALL | re.MULTILINE)
 
 
@@ -61,7 +70,8 @@ def main() -> None:
         plain_seconds = time.process_time() - begin
         fenced = {file: lines_in_fences(text) for file, text in files.items()}
         print(f"\n{docs.source} at {docs.commit}: {len(files)} files, {sum(map(len, files.values())):,} characters\n")
-        print_table(measures(plain, fenced, plain_seconds), measures(ours, fenced, our_seconds))
+        tokenizer = ChatTokenizer(Path(ensure_unpacked(Catalog(settings), BUILT_IN).location))
+        print_table(measures(plain, fenced, plain_seconds, tokenizer), measures(ours, fenced, our_seconds, tokenizer))
         for each in fresh.dropped:
             print(f"left out: {each.count} x {each.reason.en}")
 
@@ -95,8 +105,9 @@ def lines_in_fences(text: str) -> set[int]:
     return inside
 
 
-def measures(rows: Sequence[Row], fenced: dict[str, set[int]], seconds: float) -> list[str]:
+def measures(rows: Sequence[Row], fenced: dict[str, set[int]], seconds: float, tokenizer: ChatTokenizer) -> list[str]:
     """The figures of one way of converting, as texts."""
+    tokens = tokens_of(rows, tokenizer)
     asked = Counter(row.question for row in rows)
     judged = [agrees for row in rows if (agrees := language_agrees(row)) is not None]
     in_fence = sum(row.line in fenced[row.file] for row in rows)
@@ -105,10 +116,46 @@ def measures(rows: Sequence[Row], fenced: dict[str, set[int]], seconds: float) -
         f"{in_fence:,} ({in_fence / len(rows):.1%})",
         f"{sum(count for count in asked.values() if count > 1):,}",
         f"{len(rows) - len({' '.join(row.answer.split()) for row in rows}):,}",
+        f"{near_copies([row.answer for row in rows]):,}",
         f"{max(len(row.answer) for row in rows):,}",
+        f"{max(tokens):,}",
+        f"{sum(length > MAX_LENGTH for length in tokens):,}",
         f"{sum(judged) / max(1, len(judged)):.1%} of {len(judged):,}",
         f"{seconds:.2f}",
     ]
+
+
+def tokens_of(rows: Sequence[Row], tokenizer: ChatTokenizer) -> list[int]:
+    """Of each row, rendered with the chat template."""
+    texts = [
+        tokenizer.apply_chat_template(
+            [{"role": "user", "content": row.question}, {"role": "assistant", "content": row.answer}]
+        )
+        for row in rows
+    ]
+    return [len(ids) for ids in tokenizer(texts)["input_ids"]]
+
+
+def near_copies(answers: Sequence[str]) -> int:
+    """Answers of which at least 0.8 of the shingles are common with an earlier answer, found by their rarest ones."""
+    shingles = [shingles_of(answer) for answer in answers]
+    known = Counter(each for some in shingles for each in some)
+    holders: dict[tuple[str, ...], list[int]] = {}
+    copies = 0
+    for at, some in enumerate(shingles):
+        # with so much in common, two answers share at least one of the rarest fifth
+        rare = sorted(some, key=lambda each: (known[each], each))[: len(some) // 5 + 1]
+        earlier = {other for each in rare for other in holders.get(each, ())}
+        copies += any(len(some & shingles[other]) >= ALIKE * len(some | shingles[other]) for other in earlier)
+        for each in rare:
+            holders.setdefault(each, []).append(at)
+    return copies
+
+
+def shingles_of(text: str) -> set[tuple[str, ...]]:
+    """Runs of four words or Chinese characters."""
+    units = UNIT.findall(text.lower())
+    return {tuple(units[at : at + 4]) for at in range(max(1, len(units) - 3))}
 
 
 def language_agrees(row: Row) -> bool | None:
@@ -127,7 +174,10 @@ def print_table(plain: Sequence[str], ours: Sequence[str]) -> None:
         "titled by text inside a code fence",
         "rows that share their question",
         "answers that are exact copies",
+        "answers nearly like an earlier one",
         "longest answer, characters",
+        "longest row, tokens",
+        f"rows cut at max_length = {MAX_LENGTH}",
         "question in the language of the prose",
         "CPU seconds on one core",
     )

@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("repository")
     parser.add_argument("--tokens", type=int, default=60_000)
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--questions", type=int, default=0, help="held-out questions to ask; 0: all")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
         settings = load_settings(home=Path(home), docs_repo=options.repository)
@@ -60,6 +61,7 @@ def main() -> None:
         print(
             f"{len(studio):,} rows of the studio, {len(plain):,} of a plain split, {len(held_out)} held-out questions"
         )
+        held_out = random.Random(0).sample(held_out, options.questions or len(held_out))
         report("the base model", model, None, held_out)
         for seed in range(options.seeds):
             for name, rows in (("a plain split", plain), ("the studio's rows", studio)):

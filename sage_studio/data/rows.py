@@ -11,6 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
+import orjson
+
 from sage_studio.data.example import DataRow, RowKind, row_from_json
 from sage_studio.errors import InvalidDataset
 from sage_studio.text import Text
@@ -42,7 +44,7 @@ class RowWriter:
             )
         if self.rows % STRIDE == 0:
             self._offsets.append(self.bytes)
-        line = (json.dumps(row.to_json(), ensure_ascii=False) + "\n").encode()
+        line = orjson.dumps(row.to_json(), option=orjson.OPT_APPEND_NEWLINE)
         self._file.write(line)
         self._hash.update(line)
         self.rows += 1
@@ -80,7 +82,7 @@ def read_rows(folder: Path, offset: int, limit: int) -> Iterator[DataRow]:
             if number >= offset + limit:
                 return
             if number >= offset:
-                yield row_from_json(json.loads(line))
+                yield row_from_json(orjson.loads(line))
 
 
 def rows_at(folder: Path, numbers: Iterable[int]) -> Iterator[DataRow]:
@@ -100,7 +102,7 @@ def search_rows(folder: Path, words: str) -> "array[int]":
     with (folder / DATA).open("rb") as file:
         for number, line in enumerate(file):
             near = plain in line.lower() if plain is not None else in_json.casefold() in line.decode().casefold()
-            if near and any(wanted in text.casefold() for text in _searched(row_from_json(json.loads(line)))):
+            if near and any(wanted in text.casefold() for text in _searched(row_from_json(orjson.loads(line)))):
                 found.append(number)
     return found
 

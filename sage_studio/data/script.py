@@ -5,9 +5,9 @@ Knows character classes. Knows no tokenizer and no row.
 
 import re
 
-HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
+HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+")
 LATIN_WORD = re.compile(r"[A-Za-z]{2,}")
-OTHER_LETTER = re.compile(r"[\u0370-\u1fff\u2c00-\u2dff\u3040-\u30ff\uac00-\ud7af]")
+OTHER_LETTER = re.compile(r"[\u0370-\u1fff\u2c00-\u2dff\u3040-\u30ff\uac00-\ud7af]+")
 WORD = re.compile(r"\w")
 CODE = re.compile(
     r"^[ >]*(?P<fence>`{3,}|~{3,}).*?(?:^[ >]*(?P=fence)[`~]*[ \t]*$|\Z)|`[^`\n]*`", re.DOTALL | re.MULTILINE
@@ -42,9 +42,9 @@ def language_of_text(text: str) -> str:
     """
     if text.isascii():
         return "en"
-    han = len(HAN.findall(text))
+    han = _characters(HAN, text)
     latin = len(LATIN_WORD.findall(text))
-    other = len(OTHER_LETTER.findall(text)) // 2
+    other = _characters(OTHER_LETTER, text) // 2
     if other > han and other > latin:
         return "other"
     return "zh" if han and han >= latin else "en"
@@ -61,4 +61,8 @@ def estimate_tokens(text: str) -> int:
 
 def useful_chars(text: str) -> int:
     """Letters and digits; a Han character counts twice, as it says about as much as two Latin letters or more."""
-    return len(WORD.findall(text)) + (0 if text.isascii() else len(HAN.findall(text)))
+    return len(WORD.findall(text)) + (0 if text.isascii() else _characters(HAN, text))
+
+
+def _characters(runs: re.Pattern[str], text: str) -> int:
+    return len("".join(runs.findall(text)))

@@ -1,6 +1,7 @@
 """Sections brought to a size that is worth training on: short ones folded, long ones split, code never cut open.
 
-Knows sizes in characters. Knows neither questions nor files.
+Knows sizes in bytes of UTF-8, of which a tokenizer makes at most about half as many tokens in any language; of Latin
+words a quarter. Knows neither questions nor files.
 """
 
 import re
@@ -11,7 +12,8 @@ from sage_studio.data.documents import Piece, Section, join_pieces
 from sage_studio.data.script import useful_chars
 
 MIN_USEFUL = 40
-MAX_CHARS = 3000
+MAX_BYTES = 1500
+"""With which every row of the SAGE documentation, its question included, is within 1024 tokens of SmolLM2."""
 
 SENTENCE_END = re.compile(r"(?<=[.!?;])(?=\s)|(?<=[。！？；])")
 OPENING = re.compile(r"^(?P<before>[^`~]*)(?P<marks>`{3,}|~{3,})")
@@ -49,6 +51,11 @@ def is_short(pieces: Sequence[Piece]) -> bool:
     return sum(useful_chars(piece.text) for piece in pieces) < MIN_USEFUL
 
 
+def size_of(text: str) -> int:
+    """In bytes of UTF-8."""
+    return len(text) if text.isascii() else len(text.encode(errors="replace"))
+
+
 def _fold(section: Section) -> Section:
     """Move the text of short sections into their parent, and of short introductions into the first section below."""
     pieces, kept = section.pieces, list[Section]()
@@ -77,26 +84,26 @@ def _parts(section: Section, above: tuple[str, ...]) -> Iterator[Part]:
 
 
 def _chunks(pieces: Sequence[Piece]) -> Iterator[tuple[Piece, ...]]:
-    """Pack pieces into chunks of at most `MAX_CHARS`, about equally long."""
-    if len(join_pieces(pieces)) <= MAX_CHARS:
+    """Pack pieces into chunks of at most `MAX_BYTES`, about equally long."""
+    if size_of(join_pieces(pieces)) <= MAX_BYTES:
         yield tuple(pieces)
         return
     small = [part for piece in pieces for part in _split(piece)]
-    total = len(join_pieces(small))
-    goal = total / -(-total // MAX_CHARS)
+    total = size_of(join_pieces(small))
+    goal = total / -(-total // MAX_BYTES)
     chunk, size = list[Piece](), 0
     for piece in small:
-        grown = size + len(piece.glue) + len(piece.text)
-        if chunk and (grown > MAX_CHARS or (size >= goal and not is_short(chunk))):
+        grown = size + size_of(piece.glue) + size_of(piece.text)
+        if chunk and (grown > MAX_BYTES or (size >= goal and not is_short(chunk))):
             yield tuple(chunk)
-            chunk, grown = [], len(piece.text)
+            chunk, grown = [], size_of(piece.text)
         chunk.append(piece)
         size = grown
     yield tuple(chunk)
 
 
 def _split(piece: Piece) -> list[Piece]:
-    if len(piece.text) <= MAX_CHARS:
+    if size_of(piece.text) <= MAX_BYTES:
         return [piece]
     lines = piece.text.split("\n")
     head: list[str] = []
@@ -106,9 +113,9 @@ def _split(piece: Piece) -> list[Piece]:
         head, tail, lines = lines[:1], lines[-1:], lines[1:-1]
     elif piece.kind == "table":
         head, lines = lines[:2], lines[2:]
-    room = MAX_CHARS - sum(len(line) + 1 for line in (*head, *tail))
-    if room < MAX_CHARS // 2:  # a header that long is no header worth repeating
-        head, tail, lines, room = [], [], piece.text.split("\n"), MAX_CHARS
+    room = MAX_BYTES - sum(size_of(line) + 1 for line in (*head, *tail))
+    if room < MAX_BYTES // 2:  # a header that long is no header worth repeating
+        head, tail, lines, room = [], [], piece.text.split("\n"), MAX_BYTES
     bodies = _packed([part for line in lines for part in _short_lines(line, room)], room)
     texts = ["\n".join((*head, *body, *tail)) for body in bodies]
     return [replace(piece, text=text, glue=piece.glue if i == 0 else "\n\n") for i, text in enumerate(texts)]
@@ -117,27 +124,28 @@ def _split(piece: Piece) -> list[Piece]:
 def _packed(lines: Sequence[str], room: int) -> Iterator[list[str]]:
     body, size = list[str](), 0
     for line in lines:
-        if body and size + len(line) > room:
+        if body and size + size_of(line) > room:
             yield body
             body, size = [], 0
         body.append(line)
-        size += len(line) + 1
+        size += size_of(line) + 1
     yield body
 
 
 def _short_lines(line: str, room: int) -> Iterator[str]:
     """A line that is too long by itself, at the ends of its sentences or, where it has none, anywhere."""
-    if len(line) <= room:
+    if size_of(line) <= room:
         yield line
         return
     rest = ""
     for sentence in SENTENCE_END.split(line):
-        if rest and len(rest) + len(sentence) > room:
+        if rest and size_of(rest) + size_of(sentence) > room:
             yield rest
             rest = ""
         rest += sentence
-        while len(rest) > room:
-            yield rest[:room]
-            rest = rest[room:]
+        while size_of(rest) > room:
+            whole = rest.encode(errors="replace")[:room].decode(errors="ignore")
+            yield whole
+            rest = rest[len(whole) :]
     if rest:
         yield rest

@@ -37,7 +37,7 @@ def test_a_pdf_gives_its_outline_and_pages_as_provenance(tmp_path):
 
 
 def test_a_pdf_without_outline_is_split_where_its_pages_are(tmp_path):
-    pages = [[f"Line {n} tells of {word} and of nothing else." for n in range(50)] for word in ("rain", "snow", "hail")]
+    pages = [[f"Line {n} tells of {word} and of nothing else." for n in range(30)] for word in ("rain", "snow", "hail")]
     rows = rows_of(tmp_path / "book.pdf", pdf(pages))
     assert [row.origin.page for row in rows] == [1, 2, 3]
     assert rows[1].asked == "Explain book (part 2 of 3)."

@@ -4,7 +4,7 @@ import random
 
 from sage_studio.data import questions
 from sage_studio.data.documents import parse_markdown
-from sage_studio.data.sizing import MAX_CHARS, parts_of
+from sage_studio.data.sizing import MAX_BYTES, parts_of, size_of
 
 LONG = "This sentence has enough letters to be worth a row of its own in the dataset. "
 OTHER = "Another paragraph altogether, which tells of windows, sinks and sources in words used nowhere else here. "
@@ -98,7 +98,7 @@ def test_a_long_section_is_split_at_paragraphs_and_its_parts_are_numbered():
         f"Explain A in the SAGE framework (part {n} of {len(rows)})." for n in range(1, len(rows) + 1)
     ]
     assert "\n\n".join(row.completion for row in rows).split("\n\n") == paragraphs
-    assert all(len(row.completion) <= MAX_CHARS for row in rows)
+    assert all(len(row.completion.encode()) <= MAX_BYTES for row in rows)
     lengths = [len(row.completion) for row in rows]
     assert max(lengths) < 2 * min(lengths)
 
@@ -139,6 +139,6 @@ def test_no_part_is_too_long_whatever_the_document():
     for _ in range(60):
         text = "\n\n".join(chance.choice(blocks)() for _ in range(12))
         parts = list(parts_of(parse_markdown(text, "a.md")))
-        assert all(0 < len(part.text) <= MAX_CHARS for part in parts)
+        assert all(0 < size_of(part.text) <= MAX_BYTES for part in parts)
         kept = sum(part.text.count("词") for part in parts)
         assert kept == text.count("词")

@@ -1,0 +1,111 @@
+"""A large JSONL validated and kept as a dataset, against ``datasets.load_dataset("json")`` on the same file.
+
+    python -m benchmarks.ingest [SIZE_MB] [ROUNDS]
+
+Writes a file of SIZE_MB (1024 without) of rows like those of a documentation, half of them Chinese, every hundredth one
+twice. Each way has a process of its own, in turn; printed are the wall-clock and CPU seconds and the peak of its
+resident memory, by the fastest of ROUNDS (1 without). The studio reads, checks, counts and writes every row; the
+library reads and writes its own cache.
+"""
+
+import json
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+LINES = (
+    "A window groups records by time or by count; late records are dropped unless a grace period is set.",
+    "The scheduler places operators by free memory and moves them when a machine is lost.",
+    "```python\nstream.window(seconds=10).map(count).sink(print)\n```",
+    "窗口按照时间或者数量对记录进行分组，没有设置宽限期的时候迟到的记录会被丢弃。",
+    "检索器先把问题编码成向量，再在索引中查找最相近的片段，片段的长度决定取舍。",
+)
+WAYS = ("studio", "datasets")
+
+
+def main() -> None:
+    """Write the file, run both, print the table."""
+    size = int(sys.argv[1]) if len(sys.argv) > 1 else 1024
+    rounds = int(sys.argv[2]) if len(sys.argv) > 2 else 1
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.jsonl"
+        rows = write_rows(path, size << 20)
+        print(f"{rows:,} rows, {path.stat().st_size / 2**20:,.0f} MiB")
+        found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
+        for _ in range(rounds):
+            for way in WAYS:
+                found[way].append(measured(way, path, Path(folder)))
+        best = {way: min(figures, key=lambda each: each["seconds"]) for way, figures in found.items()}
+        for way, figures in best.items():
+            print(
+                f"{way:10}{figures['seconds']:8.1f} s   {figures['cpu']:8.1f} s of CPU   "
+                f"{figures['peak_mb']:8.0f} MB resident at most   {figures['rows']:12,.0f} rows"
+            )
+        print(f"the studio needs {best['studio']['seconds'] / best['datasets']['seconds']:.2f} x the library's time")
+
+
+def write_rows(path: Path, size: int) -> int:
+    """Rows until the file has the size; how many there are."""
+    pick, rows, written = random.Random(1), 0, 0
+    with path.open("wb") as file:
+        while written < size:
+            rows += 1
+            answer = "\n\n".join(pick.choices(LINES, k=pick.randint(4, 20)))
+            question = f"Explain part {rows} of SAGE." if rows % 2 else f"请介绍 SAGE 的第 {rows} 部分"
+            line = (
+                json.dumps({"instruction": question, "input": "", "output": answer}, ensure_ascii=False).encode()
+                + b"\n"
+            )
+            for _ in range(2 if rows % 100 == 0 else 1):
+                written += file.write(line)
+            rows += rows % 100 == 0
+    return rows
+
+
+def measured(way: str, path: Path, folder: Path) -> dict[str, float]:
+    """One run in a process of its own."""
+    with tempfile.TemporaryDirectory(dir=folder) as home:
+        command = [sys.executable, "-m", "benchmarks.ingest", "--run", way, str(path), home]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+        return figures
+
+
+def run(way: str, path: Path, home: Path) -> None:
+    """Read the file one way, and print the figures as JSON."""
+    take = take_studio if way == "studio" else take_datasets
+    begin, cpu = time.monotonic(), time.process_time()
+    rows = take(path, home)
+    seconds, used = time.monotonic() - begin, time.process_time() - cpu
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    peak = max(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, children.ru_maxrss) / 1024
+    used += children.ru_utime + children.ru_stime
+    print(json.dumps({"seconds": seconds, "cpu": used, "peak_mb": peak, "rows": rows}))
+
+
+def take_studio(path: Path, home: Path) -> int:
+    """As an upload, up to the kept dataset with its statistics."""
+    from sage_studio.data.store import DatasetStore
+    from sage_studio.data.upload import UploadSource
+    from sage_studio.database import Database
+
+    store = DatasetStore(Database(home / "studio.db"), home / "datasets")
+    return store.add(UploadSource(path, max_bytes=1 << 40)).stats.total_samples
+
+
+def take_datasets(path: Path, home: Path) -> int:
+    """As anyone would with the library."""
+    from datasets import load_dataset
+
+    return int(load_dataset("json", data_files=str(path), split="train", cache_dir=str(home / "cache")).num_rows)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--run"]:
+        run(sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]))
+    else:
+        main()
