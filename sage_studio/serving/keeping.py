@@ -61,7 +61,8 @@ def base_name(house: House) -> str | None:
     name = house.state.current()
     current = house.state.model(name) if name is not None else None
     if current is not None:
-        return str(current.config["base_name"]) if current.kind != "external" else current.name
+        stands_on_itself = current.kind in ("base", "external")
+        return current.name if stands_on_itself else str(current.config["base_name"])
     engine = house.life.recorded()
     return engine.record.base.name if engine is not None else None
 

@@ -260,6 +260,17 @@ def test_an_engine_started_by_a_script_ends_with_it_unless_a_studio_runs(home, s
     assert registry.status().state is EngineState.DOWN
 
 
+def test_a_base_under_a_name_of_its_own_is_still_current_after_a_restart(home):
+    first = home.registry()
+    first.register_model("house", str(home.base()), {"kind": "base"})
+    first.switch_model("house")
+    restarted = home.registry()
+    restarted.adopt()
+    assert restarted.current_model.name == "house"
+    restarted.close()
+    first.close()
+
+
 def test_restore_backend_keeps_the_last_model(home):
     with_two(home)
     home.settings = home.settings.model_copy(update={"restore_backend": True})
