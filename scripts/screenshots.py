@@ -16,7 +16,9 @@ PROJECT = Path(__file__).resolve().parent.parent
 SIZES = {"": {"width": 1440, "height": 900}, "-narrow": {"width": 390, "height": 844}}
 LOCALES = {"en": "en-US", "zh": "zh-CN"}
 QUESTION = {"en": "What is SAGE?", "zh": "SAGE 是什么？"}
-TABS = ("dataset", "train", "tasks", "models", "chat", "compare")
+TABS = ("dataset", "preview", "combine", "train", "tasks", "models", "chat", "compare")
+WITHIN = {"preview": "dataset", "combine": "dataset", "compare": "chat"}
+"""What stands within which tab."""
 MOST = 4
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 ANSWER_MS = 180_000
@@ -50,13 +52,19 @@ def shoot(browser: Browser, url: str, language: str, suffix: str, folder: Path) 
 
 def open_tab(page: Page, tab: str) -> None:
     """Show a tab and wait until it stands still."""
-    page.locator(f"#{'chat' if tab == 'compare' else tab}-button").first.click()
+    page.locator(f"#{WITHIN.get(tab, tab)}-button").first.click()
+    if WITHIN.get(tab) == "dataset":
+        page.locator(f"#dataset-tab-{tab}-button").click()
     page.wait_for_timeout(2500)
 
 
 def fill(page: Page, tab: str, language: str) -> None:
     """Pick or say something, so that the tab shows what it is for."""
-    rows = {"dataset": "#dataset-list tr[data-key]", "tasks": "#tasks-table tr[data-key]:has-text('✅')"}
+    rows = {
+        "dataset": "#dataset-list tr[data-key]:has-text('sage-docs')",
+        "preview": "#dataset-preview tr[data-key]",
+        "tasks": "#tasks-table tr[data-key]:has-text('✅')",
+    }
     if tab in rows and page.locator(rows[tab]).count():
         page.locator(rows[tab]).first.click()
         page.wait_for_timeout(3000)
