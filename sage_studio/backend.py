@@ -7,7 +7,8 @@ datasets or tasks.
 import os
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from sage_studio.performance.figures import Sample
 from sage_studio.performance.sampler import Address, Sampler
 from sage_studio.serving.registry import VLLMRegistry
 from sage_studio.serving.sampling import check_sampling
-from sage_studio.serving.types import ChatChunk, ChatMessage, EngineState, EngineStatus, RegisteredModel
+from sage_studio.serving.types import ChatChunk, ChatMessage, EngineState, EngineStatus, RegisteredModel, Source
 from sage_studio.settings import PREFIX, Settings
 from sage_studio.text import Text
 from sage_studio.unpacking import ensure_unpacked
@@ -35,6 +36,7 @@ class Backend:
     registry: VLLMRegistry
     vote_book: VoteBook
     sampler: Sampler
+    ground: Callable[[Sequence[ChatMessage], bool | str], tuple[list[ChatMessage], list[Source]]]
 
     def default_model(self) -> str:
         """The model offered first on this machine."""
@@ -98,20 +100,29 @@ class Backend:
         """What the engine is doing."""
         return self.registry.status()
 
-    def chat(self, messages: Sequence[ChatMessage], model: str | None = None, **sampling: Any) -> Iterator[ChatChunk]:
+    def chat(
+        self,
+        messages: Sequence[ChatMessage],
+        model: str | None = None,
+        documents: bool | str = False,
+        **sampling: Any,
+    ) -> Iterator[ChatChunk]:
         """Stream an answer; the engine is started first if it is down.
 
         Args:
             messages: the conversation, the last turn the user's.
             model: a registered model; None for the current one.
+            documents: the dataset to answer from; True for the retriever's own. The last piece then has ``sources``.
             sampling: ``temperature``, ``top_p``, ``max_tokens``, ``seed``, ``stop``.
 
         Raises:
             EngineUnavailable, NotFound, InvalidInput.
+            EmbedderUnavailable, InvalidDataset: nothing can be looked up; without ``documents`` it answers.
         """
+        messages, sources = self.ground(messages, documents)
         if self.registry.current_model is None:
             self.switch_model(self.default_model())
-        return self.registry.stream(messages, model=model, **sampling)
+        return _with_sources(self.registry.stream(messages, model=model, **sampling), sources)
 
     def compare(self, messages: Sequence[ChatMessage], models: Sequence[str], **sampling: Any) -> Iterator[Piece]:
         """Ask two to four models the same, and stream their answers side by side; closing the iterator ends them.
@@ -181,6 +192,13 @@ class Backend:
             ref.location,
             {"kind": "base", "base": ref.location, "base_name": ref.name, "trust_remote_code": ref.trust_remote_code},
         )
+
+
+def _with_sources(chunks: Iterator[ChatChunk], sources: Sequence[Source]) -> Iterator[ChatChunk]:
+    """An answer whose last piece names what it was drawn from; as it is without sources."""
+    if not sources:
+        return chunks
+    return (replace(chunk, sources=tuple(sources)) if chunk.done else chunk for chunk in chunks)
 
 
 def _is_merged_copy(model: RegisteredModel, outputs: Path) -> bool:

@@ -14,7 +14,8 @@
     ├── Unavailable              503  something outside does not answer
     │   ├── DocsUnavailable      503  the documentation's repository
     │   ├── HubUnavailable       503  the model hub
-    │   └── EngineUnavailable    503  the inference engine
+    │   ├── EngineUnavailable    503  the inference engine
+    │   └── EmbedderUnavailable  503  the process that turns texts into vectors
     └── StorageFull              507  no room on the disk
 
 Knows nothing of HTTP beyond the number, nor of any widget.
@@ -135,6 +136,12 @@ class EngineUnavailable(Unavailable):
     """The inference engine does not run, or did not start."""
 
     code = "engine_unavailable"
+
+
+class EmbedderUnavailable(Unavailable):
+    """The embedder does not run, or did not start."""
+
+    code = "embedder_unavailable"
 
 
 class StorageFull(StudioError):

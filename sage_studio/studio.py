@@ -25,7 +25,9 @@ from sage_studio.intake import Intake
 from sage_studio.library import Library
 from sage_studio.model_task import ModelTask
 from sage_studio.performance.sampler import Sampler
+from sage_studio.retrieval import Retrieval
 from sage_studio.serving import vllm_registry
+from sage_studio.serving.retriever import Retriever
 from sage_studio.serving.types import ChatMessage, RegisteredModel
 from sage_studio.settings import PREFIX, Settings
 from sage_studio.tasks.launcher import ProcessLauncher
@@ -40,7 +42,7 @@ from sage_studio.workshop import Workshop
 logger = logging.getLogger("sage_studio")
 
 
-class Studio(Intake, Library, Curation, Workshop, Forecasts, Backend):
+class Studio(Intake, Library, Curation, Workshop, Forecasts, Retrieval, Backend):
     """Everything the studio can do.
 
     Example:
@@ -73,6 +75,7 @@ class Studio(Intake, Library, Curation, Workshop, Forecasts, Backend):
         )
         self.footprints = FootprintBook(settings.models_dir / ".footprints")
         self.known_models: dict[str, ModelRef] = {}
+        self.finder = Retriever(settings, self.database)
         self.vote_book = VoteBook(self.database)
         self.sampler = Sampler(self._metrics_address, lambda: detect_hardware().cards)
         self.presets = load_presets()
@@ -107,6 +110,7 @@ class Studio(Intake, Library, Curation, Workshop, Forecasts, Backend):
         self.jobs.close()
         self.sampler.close()
         self.supervisor.close()
+        self.finder.close()
         self.registry.close()
         self._lock.release()
 

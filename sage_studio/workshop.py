@@ -15,6 +15,7 @@ from sage_studio.errors import Conflict, InvalidDataset, InvalidModel, InvalidNa
 from sage_studio.files import safe_name
 from sage_studio.serving.adapter_check import check_adapter
 from sage_studio.serving.registry import VLLMRegistry
+from sage_studio.serving.retriever import Retriever
 from sage_studio.tasks.archive import stream_archive
 from sage_studio.tasks.compare import TaskComparison, compare_runs
 from sage_studio.tasks.logs import LogPage, read_log
@@ -44,6 +45,7 @@ class Workshop:
     tasks: TaskStore
     supervisor: TaskSupervisor
     registry: VLLMRegistry
+    finder: Retriever
     ensure_model: Callable[[str], ModelRef]
     upload_dataset: Callable[[Path], Dataset]
     get_dataset: Callable[[str], Dataset]
@@ -170,11 +172,17 @@ class Workshop:
         return self.supervisor.resume(self.get_task(task_id))
 
     def delete_task(self, task_id: str) -> None:
-        """Delete a task and its folder. Raises `Conflict` while it runs or while its model is the chat backend."""
+        """Delete a task and its folder. Raises `Conflict` while it runs or while its model is in use."""
         task = self.get_task(task_id)
         if not task.status.is_over and task.status is not TaskStatus.QUEUED:
             raise Conflict(
                 Text(f"{task.id} is still running.", f"{task.id} 仍在运行。"), Text("Stop it first.", "请先停止它。")
+            )
+        chosen = self.finder.chosen
+        if chosen is not None and chosen.task_id == task.id:
+            raise Conflict(
+                Text(f"{task.id} is the retriever.", f"{task.id} 正用作检索器。"),
+                Text("Set another retriever first.", "请先设置其他检索器。"),
             )
         if any(model.name == task.served_name for model in self.registry.models()):
             self.registry.unregister_model(task.served_name)

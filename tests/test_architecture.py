@@ -15,8 +15,8 @@ HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "se
 
 BOTTOM = {"text", "errors", "files", "settings", "database", "hardware", "catalog", "model_task", "votes"}
 HOUSE = {
-    *("studio", "intake", "library", "curation", "workshop", "forecast", "backend"),
-    *("views", "curation_views", "run_views", "intake_views"),
+    *("studio", "intake", "library", "curation", "workshop", "forecast", "retrieval", "backend"),
+    *("views", "curation_views", "run_views", "intake_views", "retrieval_views"),
 }
 LAYERS: list[set[str]] = [
     BOTTOM,

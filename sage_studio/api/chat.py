@@ -12,6 +12,7 @@ from sage_studio.api.guard import language, own_error
 from sage_studio.api.stream import EventStream
 from sage_studio.comparison import Piece
 from sage_studio.errors import StudioError
+from sage_studio.retrieval_views import SourceView
 from sage_studio.serving.types import ChatChunk, ChatMessage
 from sage_studio.studio import Studio
 from sage_studio.text import Language
@@ -53,6 +54,7 @@ class ChatRequest(Question):
     """A question to one model."""
 
     model: str | None = Field(None, description="A registered model; the current one when left out")
+    documents: bool | str = Field(False, description="Answer from documents: true, or the id of a dataset")
 
 
 class CompareRequest(Question):
@@ -91,6 +93,7 @@ class ChatResponse(BaseModel):
     model: str
     usage: dict[str, int]
     tokens_per_second: float | None
+    sources: list[SourceView] = Field(description="What it was drawn from, where it was to answer from documents")
 
 
 def routes(studio: Studio) -> APIRouter:
@@ -102,9 +105,10 @@ def routes(studio: Studio) -> APIRouter:
     def chat(request: Request, body: ChatRequest) -> ChatResponse | EventStream:
         """Ask the current model. With ``stream``, the answer comes as server-sent events ``{text, model, done}``.
 
+        With ``documents`` it answers from passages of a dataset and names them as ``sources``, in the last event.
         If the engine breaks off, the last event holds ``error`` with code, message and hint.
         """
-        chunks = studio.chat(body.messages(), model=body.model, **body.sampling())
+        chunks = studio.chat(body.messages(), body.model, body.documents, **body.sampling())
         if not body.stream:
             return whole(chunks)
         first = next(chunks)  # a fault before the first word is answered with its own status
@@ -147,13 +151,17 @@ def whole(chunks: Iterator[ChatChunk]) -> ChatResponse:
         model=last.model,
         usage={"prompt_tokens": last.prompt_tokens, "completion_tokens": last.completion_tokens},
         tokens_per_second=last.tokens_per_second,
+        sources=[SourceView.of(source) for source in last.sources],
     )
 
 
 def _events(first: ChatChunk, rest: Iterator[ChatChunk], spoken: Language) -> Generator[str, None, None]:
     try:
         for chunk in chain((first,), rest):
-            yield _event({"text": chunk.text, "model": chunk.model, "done": chunk.done})
+            said: dict[str, Any] = {"text": chunk.text, "model": chunk.model, "done": chunk.done}
+            if chunk.sources:
+                said["sources"] = [SourceView.of(source).model_dump() for source in chunk.sources]
+            yield _event(said)
     except StudioError as error:  # the status is sent already
         yield _event({"text": "", "model": first.model, "done": False, "error": own_error(error, spoken)})
 

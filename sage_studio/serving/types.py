@@ -85,6 +85,21 @@ class EngineStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """A passage that an answer was drawn from.
+
+    Attributes:
+        heading: the headings above it, joined by ``›``.
+        score: cosine of question and passage, from -1 to 1.
+    """
+
+    text: str
+    file: str
+    heading: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
 class ChatChunk:
     """A piece of an answer. The last one has ``done`` and the figures.
 
@@ -93,6 +108,7 @@ class ChatChunk:
         model: the identity that the server returned.
         tokens_per_second: of the whole answer, from its first token.
         first_token_seconds: from asking to the first token.
+        sources: what it was drawn from, where it was to answer from documents.
     """
 
     text: str
@@ -103,3 +119,4 @@ class ChatChunk:
     completion_tokens: int = 0
     tokens_per_second: float | None = None
     first_token_seconds: float | None = None
+    sources: tuple[Source, ...] = ()

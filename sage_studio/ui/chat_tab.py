@@ -16,6 +16,7 @@ from sage_studio.text import Language, Text
 from sage_studio.ui.compare_panel import ComparePanel
 from sage_studio.ui.composer import composer
 from sage_studio.ui.conversation import Turn, cleared, conversation, pending, reply, rewind, stopped, take, unanswered
+from sage_studio.ui.documents_panel import DocumentsPanel, documents_of
 from sage_studio.ui.events import follow, on
 from sage_studio.ui.format import bar, short
 from sage_studio.ui.frame import Frame
@@ -46,6 +47,7 @@ class ChatTab:
         self._choose()
         self.banner = html("chat-banner")
         with gr.Column(elem_id="chat-box") as self.box:
+            self.documents = DocumentsPanel(self.frame)
             self._conversation()
             self._compose()
         self.compare.build([self.system, self.temperature, self.max_tokens])
@@ -142,7 +144,7 @@ class ChatTab:
 
     def _wire(self) -> None:
         frame = self.frame
-        sampling = [self.model, self.system, self.temperature, self.max_tokens]
+        sampling = [self.model, self.system, self.temperature, self.max_tokens, *self.documents.inputs]
         asked = on(
             [self.line.message.submit, self.line.send.click],
             take,
@@ -167,13 +169,22 @@ class ChatTab:
     # Handlers
 
     def answer(
-        self, language: Language, turns: list[Turn], model: str, system: str, temperature: float, max_tokens: int
+        self,
+        language: Language,
+        turns: list[Turn],
+        model: str,
+        system: str,
+        temperature: float,
+        max_tokens: int,
+        from_documents: bool,
+        dataset_id: str | None,
     ) -> Iterator[list[Turn]]:
-        """Stream the answer to the last turn, under it which model gave it and how fast."""
+        """Stream the answer to the last turn, under it which model gave it, how fast, and from which sources."""
         yield [*turns, pending()]
         chunks = self.studio.chat(
             conversation(turns, system),
             None if model == CURRENT else model,
+            documents_of(from_documents, dataset_id),
             temperature=temperature,
             max_tokens=int(max_tokens),
         )

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from sage_studio.serving.types import ChatChunk, ChatMessage
 from sage_studio.text import Language, Text
+from sage_studio.ui.documents_panel import sources_under
 
 ANSWERED = Text("first token {:.1f} s", "首字 {:.1f} 秒")
 UNANSWERED = Text(
@@ -68,7 +69,7 @@ def words_of(turn: Turn) -> str:
 
 
 def reply(text: str, chunk: ChatChunk, language: Language) -> Turn:
-    """An answer, with which model gave it and how fast once that is known."""
+    """An answer, with which model gave it, how fast, and what it was drawn from, once that is known."""
     if not chunk.done:
         return {"role": "assistant", "content": text or "…"}
     figures = [chunk.model]
@@ -77,7 +78,8 @@ def reply(text: str, chunk: ChatChunk, language: Language) -> Turn:
     if chunk.first_token_seconds is not None:
         figures.append(ANSWERED.in_(language).format(chunk.first_token_seconds))
     line = Markup('<small class="answered-by">{}</small>').format(" · ".join(figures))
-    return {"role": "assistant", "content": [{"type": "text", "text": text}, {"type": "text", "text": str(line)}]}
+    under = str(line + sources_under(chunk.sources, language))
+    return {"role": "assistant", "content": [{"type": "text", "text": text}, {"type": "text", "text": under}]}
 
 
 def _is_wordless(turn: Turn) -> bool:

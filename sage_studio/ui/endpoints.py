@@ -6,6 +6,7 @@ Knows names and parameters. Knows nothing of widgets: these endpoints have none.
 import functools
 import inspect
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from gradio.utils import get_upload_folder
 
 from sage_studio.comparison import Reply
 from sage_studio.errors import InvalidName, StudioError
+from sage_studio.retrieval import PASSAGES
+from sage_studio.retrieval_views import RetrieverView, SourceView
 from sage_studio.run_views import ForecastView, TaskComparisonView
 from sage_studio.studio import Studio
 from sage_studio.tasks.task import Task
@@ -30,13 +33,8 @@ UNLIMITED = ("chat", "compare", "list_tasks", "get_task", "task_logs")
 
 def register(studio: Studio) -> None:
     """Add every named endpoint to the Blocks under construction."""
-    for verb in (
-        *_data_verbs(studio),
-        *curation_verbs(studio),
-        *_task_verbs(studio),
-        *_run_verbs(studio),
-        *_model_verbs(studio),
-    ):
+    groups = (_data_verbs, curation_verbs, _task_verbs, _run_verbs, _model_verbs, _retrieval_verbs)
+    for verb in chain.from_iterable(group(studio) for group in groups):
         limit = None if verb.__name__ in UNLIMITED else 1
         api(_bilingual(verb), api_name=verb.__name__, concurrency_limit=limit)
 
@@ -133,13 +131,17 @@ def _model_verbs(studio: Studio) -> list[Callable[..., Any]]:
         model: str | None = None,
         temperature: float = 0.7,
         max_tokens: int = 512,
+        documents: bool | str = False,
     ) -> Iterator[dict[str, Any]]:
-        """Ask the current model; the answer grows as it comes, the last one carries the figures."""
+        """Ask the current model; the answer grows as it comes, the last one carries the figures and the sources."""
         messages = [*(history or []), {"role": "user", "content": message}]
         text = ""
-        for chunk in studio.chat(messages, model, temperature=temperature, max_tokens=int(max_tokens)):  # type: ignore[arg-type]
+        sampling = {"temperature": temperature, "max_tokens": int(max_tokens)}
+        for chunk in studio.chat(messages, model, documents, **sampling):  # type: ignore[arg-type]
             text += chunk.text
-            yield {"response": text, "model": chunk.model, "tokens_per_second": chunk.tokens_per_second}
+            sources = [SourceView.of(source).model_dump() for source in chunk.sources]
+            figures = {"tokens_per_second": chunk.tokens_per_second, "sources": sources}
+            yield {"response": text, "model": chunk.model, **figures}
 
     def compare(
         message: str,
@@ -156,6 +158,22 @@ def _model_verbs(studio: Studio) -> list[Callable[..., Any]]:
             yield [reply.model_dump() for reply in replies]
 
     return [use_as_backend, list_models, switch_model, chat, compare]
+
+
+def _retrieval_verbs(studio: Studio) -> list[Callable[..., Any]]:
+    def use_as_retriever(task_id: str = "", model_name: str = "", dataset_id: str = "") -> dict[str, Any]:
+        """Let a completed embedding task's model, or a base embedder, look things up."""
+        return RetrieverView.of(studio.use_as_retriever(task_id, model_name, dataset_id)).model_dump()
+
+    def get_retriever() -> dict[str, Any]:
+        """What looks things up, and how far its index is."""
+        return RetrieverView.of(studio.retriever()).model_dump()
+
+    def retrieve(query: str, count: int = PASSAGES, dataset_id: str = "") -> list[dict[str, Any]]:
+        """The passages of a dataset that answer a question best."""
+        return [SourceView.of(source).model_dump() for source in studio.retrieve(query, int(count), dataset_id)]
+
+    return [use_as_retriever, get_retriever, retrieve]
 
 
 def _with_fields(verb: Callable[..., Any]) -> Callable[..., Any]:

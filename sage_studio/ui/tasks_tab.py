@@ -13,6 +13,7 @@ from markupsafe import Markup
 from sage_studio.serving.types import RegisteredModel
 from sage_studio.tasks.task import Task, TaskStatus
 from sage_studio.text import Language, Text
+from sage_studio.training.recipes import RECIPES
 from sage_studio.ui.dialogs import Dialog
 from sage_studio.ui.events import follow, on
 from sage_studio.ui.frame import Frame, go_to
@@ -28,6 +29,16 @@ BACKEND_TITLE = Text("Set as chat backend", "设为对话后端")
 BACKEND_QUESTION = Text(
     "Make this tuned model the studio's chat backend? The chat will use this model from now on.",
     "确定要将此微调模型设置为 Studio 的对话后端吗？当前对话将使用此模型。",
+)
+RETRIEVER = Text("Set as retriever", "设为检索器")
+RETRIEVER_TITLE = Text("Set as retriever", "设为检索器")
+RETRIEVER_QUESTION = Text(
+    "Let this embedder find the passages that chats with documents answer from?",
+    "确定用此嵌入模型为文档问答查找段落吗？",
+)
+FINDS = Text("✅ Retriever: {}", "✅ 检索器：{}")
+TURN_ON = Text(
+    "Its index is being made. Turn on “Answer from documents” in the chat.", "正在建立索引。请在对话中打开“文档问答”。"
 )
 STOP, DELETE, RESUME = Text("Stop", "停止"), Text("Delete", "删除"), Text("Resume", "继续")
 STOP_TITLE, DELETE_TITLE = Text("Stop the task", "停止任务"), Text("Delete the task", "删除任务")
@@ -50,6 +61,7 @@ class TasksTab:
     def __init__(self, frame: Frame) -> None:
         self.frame, self.studio, self.words = frame, frame.studio, frame.words
         self.backend_dialog = Dialog("dialog-backend", BACKEND_TITLE, BACKEND_QUESTION, BACKEND)
+        self.retriever_dialog = Dialog("dialog-retriever", RETRIEVER_TITLE, RETRIEVER_QUESTION, RETRIEVER)
         self.stop_dialog = Dialog("dialog-stop", STOP_TITLE, STOP_QUESTION, STOP, danger=True)
         self.delete_dialog = Dialog("dialog-delete", DELETE_TITLE, DELETE_QUESTION, DELETE, danger=True)
         self.filter = self.words(
@@ -74,11 +86,13 @@ class TasksTab:
         words = self.words
         with gr.Row(elem_classes="actions"):
             self.backend = words(gr.Button, value=BACKEND, variant="primary", elem_id="task-backend")
+            self.retriever = words(gr.Button, value=RETRIEVER, variant="primary", elem_id="task-retriever")
             self.resume = words(gr.Button, value=RESUME, elem_id="task-resume")
             self.stop = words(gr.Button, value=STOP, elem_id="task-stop")
             self.next_steps = NextSteps(self.frame)
             self.download = html("task-download")
             self.delete = words(gr.Button, value=DELETE, elem_id="task-delete", elem_classes="quiet-button")
+            self.buttons = [self.backend, self.retriever, self.resume, self.stop]
         with gr.Row(visible=False, elem_classes="notice-row") as self.notice_row:
             self.notice = html("backend-notice")
             self.chat = words(
@@ -93,15 +107,24 @@ class TasksTab:
             [*frame.ticks, task.change],
             self.show_task,
             [task],
-            [self.detail, self.backend, self.resume, self.stop, self.download, self.settings, *self.run.outputs],
+            [self.detail, *self.buttons, self.download, self.settings, *self.run.outputs],
         )
-        asked = ((self.backend, self.backend_dialog), (self.stop, self.stop_dialog), (self.delete, self.delete_dialog))
+        asked = (
+            (self.backend, self.backend_dialog),
+            (self.retriever, self.retriever_dialog),
+            (self.stop, self.stop_dialog),
+            (self.delete, self.delete_dialog),
+        )
         for button, dialog in asked:
             on(button.click, asking(dialog), task, dialog.html, queue=False)
         set_backend = self.backend_dialog.confirmed(
             self.set_backend, frame.revision, [self.notice_row, self.notice, frame.revision]
         )
-        on(set_backend.failure, no_notice, None, self.notice_row, queue=False)
+        set_retriever = self.retriever_dialog.confirmed(
+            self.set_retriever, frame.revision, [self.notice_row, self.notice, frame.revision]
+        )
+        for attempt in (set_backend, set_retriever):
+            on(attempt.failure, no_notice, None, self.notice_row, queue=False)
         self.stop_dialog.confirmed(self.stop_task, frame.revision, frame.revision)
         self.delete_dialog.confirmed(self.delete_task, frame.revision, [task, frame.revision])
         on(self.resume.click, self.resume_task, [task, frame.revision], frame.revision)
@@ -115,6 +138,12 @@ class TasksTab:
         yield gr.update(visible=True), loading(task, language), gr.skip()
         model = self.studio.use_as_backend(task.id)
         yield gr.update(visible=True), switched(model, language), revision + 1
+
+    def set_retriever(self, language: Language, revision: int, event: gr.EventData) -> tuple[Any, Markup, int]:
+        """Let the task's embedder look things up, after a yes."""
+        status = self.studio.use_as_retriever(picked_key(event))
+        said = strong(FINDS.in_(language).format(status.choice.model))
+        return gr.update(visible=True), notice("done", said, TURN_ON.in_(language)), revision + 1
 
     def stop_task(self, _: Language, revision: int, event: gr.EventData) -> int:
         """Stop it, after a yes."""
@@ -139,7 +168,7 @@ class TasksTab:
         """The picked task and what its state offers."""
         tasks = [task for task in self.studio.list_tasks() if task.id == picked]
         if not tasks:
-            return (gr.update(visible=False), *(gr.skip() for _ in range(5 + len(self.run.outputs))))
+            return (gr.update(visible=False), *(gr.skip() for _ in range(6 + len(self.run.outputs))))
         task = tasks[0]
         return (
             gr.update(visible=True),
@@ -169,10 +198,12 @@ def no_notice(_: Language) -> Any:
     return gr.update(visible=False)
 
 
-def offered(task: Task) -> tuple[Any, Any, Any]:
-    """Which of set-as-backend, resume and stop a task's state offers."""
+def offered(task: Task) -> tuple[Any, Any, Any, Any]:
+    """Which of set-as-backend, set-as-retriever, resume and stop a task's state and method offer."""
+    completed, trained = task.status is TaskStatus.COMPLETED, RECIPES[task.type].model_task
     return (
-        gr.update(visible=task.status is TaskStatus.COMPLETED),
+        gr.update(visible=completed and trained == "generative"),
+        gr.update(visible=completed and trained == "embedding"),
         gr.update(visible=task.status in (TaskStatus.STOPPED, TaskStatus.FAILED)),
         gr.update(visible=not task.status.is_over),
     )

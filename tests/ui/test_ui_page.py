@@ -1,18 +1,24 @@
 """The page as it is built: its parts have the ids that its docstring promises, and only named endpoints are public."""
 
 import re
+from dataclasses import replace
 
 import gradio as gr
 import pytest
-from fake_studio import FakeStudio
+from fake_studio import SOURCES, FakeStudio
 
 from sage_studio.errors import NotFound
+from sage_studio.retrieval import RetrieverStatus
+from sage_studio.serving.retriever import Choice, IndexStatus
 from sage_studio.serving.types import ChatChunk
 from sage_studio.tasks.task import TaskStatus
+from sage_studio.text import Text
+from sage_studio.training.progress import Result
 from sage_studio.training.recipes import SFTRecipe
 from sage_studio.ui import page as module
 from sage_studio.ui.conversation import conversation, reply, rewind, stopped, unanswered
 from sage_studio.ui.dialogs import Dialog
+from sage_studio.ui.documents_panel import documents_of, retriever_line
 from sage_studio.ui.run_view import head
 from sage_studio.ui.status_bar import StatusBar
 from sage_studio.ui.tasks_tab import BACKEND, BACKEND_QUESTION, BACKEND_TITLE, offered
@@ -77,12 +83,55 @@ def test_the_filter_lets_its_kind_through(fake, chosen, rows):
 def test_a_state_offers_what_can_be_done_with_it():
     fake = FakeStudio()
     can = {task.status: [update["visible"] for update in offered(task)] for task in fake.list_tasks()}
-    assert can[TaskStatus.COMPLETED] == [True, False, False]
-    assert can[TaskStatus.FAILED] == [False, True, False]
-    assert can[TaskStatus.TRAINING] == [False, False, True]
+    assert can[TaskStatus.COMPLETED] == [True, False, False, False]
+    assert can[TaskStatus.FAILED] == [False, False, True, False]
+    assert can[TaskStatus.TRAINING] == [False, False, False, True]
     links = {task.status: str(download_link(task, "zh")) for task in fake.list_tasks()}
     assert "api/finetune/tasks/finetune-1763760000/download" in links[TaskStatus.COMPLETED]
     assert links[TaskStatus.TRAINING] == ""
+
+
+def test_an_embedder_is_offered_as_the_retriever_and_not_as_the_backend():
+    task = next(task for task in FakeStudio().list_tasks() if task.status is TaskStatus.COMPLETED)
+    backend, retriever, *_ = offered(replace(task, type="embedding"))
+    assert (backend["visible"], retriever["visible"]) == (False, True)
+
+
+def test_what_was_measured_before_and_after_is_shown():
+    fake = FakeStudio()
+    task = next(task for task in fake.list_tasks() if task.status is TaskStatus.COMPLETED)
+    details = {"held_out_before": {"ndcg@10": 0.25}, "held_out_after": {"ndcg@10": 0.5}}
+    progress = replace(fake.task_progress(task.id), result=Result(status="completed", details=details))
+    said = head(task, progress, "zh")
+    assert "ndcg@10" in said
+    assert "+0.25" in said
+    assert "ndcg@10" not in head(task, fake.task_progress(task.id), "zh")
+
+
+def test_sources_stand_folded_under_the_answer_and_are_escaped():
+    turn = reply("A window.", ChatChunk("", "m", done=True, sources=SOURCES), "en")
+    words, under = (part["text"] for part in turn["content"])
+    assert words == "A window."
+    assert "2 sources" in under
+    assert "guide/windows.md › Windows › What it is" in under
+    assert "0.83" in under
+    assert "<b>bold" not in under
+    assert "sources" not in reply("x", ChatChunk("", "m", done=True), "en")["content"][1]["text"]
+
+
+@pytest.mark.parametrize(
+    ("is_on", "dataset", "told"), [(False, "d-v1", False), (True, "d-v1", "d-v1"), (True, "", True), (True, None, True)]
+)
+def test_the_switch_says_where_to_look(is_on, dataset, told):
+    assert documents_of(is_on, dataset) == told
+
+
+@pytest.mark.parametrize("state", ["idle", "building", "ready", "failed"])
+def test_the_retriever_says_how_far_it_is(state):
+    status = RetrieverStatus(Choice("minilm", ""), IndexStatus(state, "d", 3, 9, Text("full disk", "磁盘已满")))
+    said = retriever_line(status, "zh")
+    assert "minilm" in said
+    assert {"building": "3/9", "ready": "9", "failed": "磁盘已满"}.get(state, "索引") in said
 
 
 def test_a_failed_task_says_why_and_what_to_do():
