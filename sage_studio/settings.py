@@ -46,7 +46,7 @@ class Settings(BaseSettings):
     docs_folder: str = Field("docs_src", description="Folder inside the repository that holds the Markdown.")
 
     max_upload_mb: int = Field(2048, ge=1, description="Largest file that may be uploaded, in MiB.")
-    max_running: int = Field(1, ge=1, description="Trainings at the same time; the rest wait in order.")
+    max_running: int = Field(0, ge=0, description="Trainings at the same time; 0: one a card. The rest wait in order.")
     stop_grace_seconds: float = Field(120.0, gt=0, description="Time for a checkpoint after stop, before SIGKILL.")
 
     engine: Literal["auto", "vllm", "transformers", "openai"] = Field(

@@ -34,8 +34,9 @@ from sage_studio.tasks.launcher import ProcessLauncher
 from sage_studio.tasks.store import TaskStore
 from sage_studio.tasks.supervisor import TaskSupervisor
 from sage_studio.text import Text
-from sage_studio.training.recipe import load_presets
+from sage_studio.training.recipe import Preset
 from sage_studio.training.recipes import RECIPES
+from sage_studio.training.templates import TemplateBook
 from sage_studio.votes import VoteBook
 from sage_studio.workshop import Workshop
 
@@ -78,7 +79,7 @@ class Studio(Intake, Library, Curation, Workshop, Forecasts, Retrieval, Backend)
         self.finder = Retriever(settings, self.database)
         self.vote_book = VoteBook(self.database)
         self.sampler = Sampler(self._metrics_address, lambda: detect_hardware().cards)
-        self.presets = load_presets()
+        self.templates = TemplateBook(settings.root / "recipes")
 
     # Life
 
@@ -113,6 +114,11 @@ class Studio(Intake, Library, Curation, Workshop, Forecasts, Retrieval, Backend)
         self.finder.close()
         self.registry.close()
         self._lock.release()
+
+    @property
+    def presets(self) -> list[Preset]:
+        """The ready templates and a person's own."""
+        return self.templates.all()
 
     # Models
 

@@ -127,6 +127,7 @@ class Workshop:
             dataset_id=dataset.id,
             dataset_sha256=dataset.sha256,
             docs_commit=dataset.commit or "",
+            gpus=recipe.gpu_vis,
             reproduces=reproduces,
         )
         task = self.tasks.create(recipe, job, dataset_name=dataset.name, dataset_id=dataset.id)

@@ -23,7 +23,7 @@ def test_an_empty_variable_is_no_value(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("PORT", "abc"), ("PORT", "70000"), ("ENGINE", "llama"), ("MAX_RUNNING", "0")]
+    ("name", "value"), [("PORT", "abc"), ("PORT", "70000"), ("ENGINE", "llama"), ("MAX_RUNNING", "-1")]
 )
 def test_a_wrong_value_is_named_with_its_remedy(monkeypatch, name, value):
     monkeypatch.setenv(f"SAGE_STUDIO_{name}", value)

@@ -14,7 +14,6 @@ from sage_studio.api.guard import language
 from sage_studio.run_views import ForecastView, TaskComparisonView
 from sage_studio.studio import Studio
 from sage_studio.tasks.archive import archive_name
-from sage_studio.training.recipe import Preset
 from sage_studio.training.recipes import RECIPES
 from sage_studio.views import BackendView, DatasetStatsView, DatasetView, TaskView
 
@@ -88,11 +87,6 @@ def _add_starting(router: APIRouter, studio: Studio) -> None:
             dataset_id=dataset.id,
             stats=view.stats,
         )
-
-    @router.get("/templates")
-    def templates() -> list[Preset]:
-        """Ready recipes."""
-        return studio.presets
 
     @router.post("/estimate")
     def estimate(request: Request, body: StartRequest) -> ForecastView:

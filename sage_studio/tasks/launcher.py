@@ -18,11 +18,12 @@ import psutil
 
 from sage_studio.errors import naming_full_disk
 from sage_studio.settings import PREFIX, PROJECT
-from sage_studio.training.progress import LOG
+from sage_studio.training.progress import LOG, read_job
 
 TRAINER = (sys.executable, "-m", "sage_studio.training")
 SECRETS = (f"{PREFIX}AUTH",)
 SECRET_ENDINGS = ("_API_KEY",)
+CARDS = "CUDA_VISIBLE_DEVICES"
 REAP_SECONDS = 5.0
 SAME_START_SECONDS = 2.0
 """The system computes a process's start from the clock; the same process may read a little different later."""
@@ -90,20 +91,38 @@ class ProcessLauncher:
 
     def launch(self, folder: Path) -> ChildProcess:
         """Start the child. Raises OSError where the folder is gone, `StorageFull` where its log cannot be written."""
+        cards = cards_of(folder)
         with naming_full_disk(folder), (folder / LOG).open("ab") as log:
             popen = subprocess.Popen(
-                [*self._command, str(folder)],
+                [*command_for(self._command, cards), str(folder)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=PROJECT,
-                env=child_environment(os.environ),
+                env=child_environment(os.environ) | ({CARDS: ",".join(cards)} if cards else {}),
                 start_new_session=True,
             )
         process = psutil.Process(popen.pid)  # there even if it ended already: nobody has reaped it yet
         child = ChildProcess(popen.pid, process.create_time(), process, popen)
         threading.Thread(target=popen.wait, name=f"reap-{popen.pid}", daemon=True).start()
         return child
+
+
+def cards_of(folder: Path) -> list[str]:
+    """The numbers of the cards that the task in a folder is pinned to; none: whichever is free."""
+    try:
+        gpus = read_job(folder).gpus
+    except FileNotFoundError:
+        return []
+    return gpus.split(",") if gpus else []
+
+
+def command_for(command: Sequence[str], cards: Sequence[str]) -> list[str]:
+    """The trainer's command; on several cards a process for each, started by accelerate."""
+    if len(cards) < 2:
+        return list(command)
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(len(cards))]
+    return [command[0], *launch, *command[1:]]
 
 
 def child_environment(environment: Mapping[str, str]) -> dict[str, str]:

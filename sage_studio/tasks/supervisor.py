@@ -14,6 +14,7 @@ from collections.abc import Callable
 from sage_studio.errors import Conflict, StudioError
 from sage_studio.settings import Settings
 from sage_studio.tasks import endings
+from sage_studio.tasks.cards import assign_card, most_running, usable_cards
 from sage_studio.tasks.deadlines import Deadlines
 from sage_studio.tasks.endings import Ending
 from sage_studio.tasks.launcher import ChildProcess, Launcher, find_child
@@ -66,7 +67,7 @@ class TaskSupervisor:
         self._before_start, self._after_end = before_start, after_end
         self._store = store
         self._launcher = launcher
-        self._settings = settings
+        self._settings, self._cards = settings, usable_cards()
         self._reports = Reports()
         self._children: dict[str, ChildProcess | None] = {}
         self._deadlines = Deadlines(settings.stop_grace_seconds)
@@ -75,8 +76,6 @@ class TaskSupervisor:
         self._awake = threading.Event()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
-
-    # Life
 
     def start(self) -> None:
         """Find the children that an earlier studio started, then supervise in a thread of its own."""
@@ -182,7 +181,7 @@ class TaskSupervisor:
         with self._lock:
             for task in self._store.running():
                 self._guarded(self._watch, task)
-            room = self._settings.max_running - len(self._store.running())
+            room = most_running(self._settings.max_running, self._cards) - len(self._store.running())
             for task in self._store.queue()[: max(0, room)]:
                 self._guarded(self._launch, task)
 
@@ -200,6 +199,7 @@ class TaskSupervisor:
 
     def _launch(self, task: Task) -> None:
         self._before_start()
+        assign_card(task, self._store.running(), self._cards)
         task = self._store.transition(task.id, {TaskStatus.QUEUED}, TaskStatus.PREPARING, started_at=time.time())
         child = self._launcher.launch(task.folder)
         self._children[task.id] = child
@@ -263,8 +263,6 @@ class TaskSupervisor:
         self._deadlines.forget(task.id)
         for known in (self._children, self._complaints):
             known.pop(task.id, None)
-
-    # Children
 
     def _adopt(self, task: Task) -> None:
         child = self._child(task)

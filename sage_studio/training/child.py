@@ -5,6 +5,8 @@ first event is out.
 """
 
 import contextlib
+import os
+import shutil
 import sys
 import time
 import traceback
@@ -31,11 +33,12 @@ DONE = Text("The model is trained and passed its checks.", "模型已训练完�
 
 def follow(folder: Path, stop: StopRequest) -> int:
     """Run the task in a folder to its end and write ``result.json``. Returns the exit code: 0 unless it failed."""
-    began = time.monotonic()
+    began, rank = time.monotonic(), int(os.environ.get("RANK", "0"))
+    orders, folder = folder, own_folder(folder, rank)
     run: Run[Any] | None = None
     try:
         stop.interrupt()
-        run = _read_orders(folder, stop)
+        run = _read_orders(orders, folder, rank, stop)
         run.progress.phase(Phase.STARTING)
         (folder / RESERVE).write_bytes(bytes(RESERVE_BYTES))
         environment.prepare(run.job.model_location)
@@ -50,14 +53,27 @@ def follow(folder: Path, stop: StopRequest) -> int:
     with contextlib.suppress(OSError):  # a full disk must not keep the result from being written
         _say(result)
     write_result(folder, result)
+    if rank:
+        shutil.rmtree(folder, ignore_errors=True)
     return 1 if result.status == "failed" else 0
 
 
-def _read_orders(folder: Path, stop: StopRequest) -> Run[Any]:
+def own_folder(folder: Path, rank: int) -> Path:
+    """Where a process of several may write: the first one into the task's folder, each other into one within it."""
+    if not rank:
+        return folder
+    own = folder / f".rank{rank}"
+    own.mkdir(exist_ok=True)
+    return own
+
+
+def _read_orders(orders: Path, folder: Path, rank: int, stop: StopRequest) -> Run[Any]:
+    recipe = load_recipe(orders / RECIPE)
     return Run(
         folder=folder,
-        recipe=load_recipe(folder / RECIPE),
-        job=read_job(folder),
+        recipe=recipe.model_copy(update={"output_dir": ""}) if rank else recipe,
+        job=read_job(orders),
+        rank=rank,
         progress=ProgressWriter(folder),
         stop=stop,
     )

@@ -28,6 +28,7 @@ RULES: dict[str, Text] = {
     "string_type": Text("it must be text", "必须是文本"),
     "string_too_short": Text("it must not be empty", "不能为空"),
     "string_too_long": Text("it must have at most {max_length} characters", "最多 {max_length} 个字符"),
+    "string_pattern_mismatch": Text("it must be numbers separated by commas", "必须是以逗号分隔的数字"),
     "literal_error": Text("it must be one of {expected}", "必须是 {expected} 之一"),
 }
 """pydantic's error types in words for a person; a rule missing here falls back to pydantic's English."""

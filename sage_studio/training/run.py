@@ -37,7 +37,12 @@ class Tally:
 
 @dataclass(frozen=True)
 class Run(Generic[AnyRecipe]):
-    """One training: its orders and its ways to report and to be stopped."""
+    """One training: its orders and its ways to report and to be stopped.
+
+    Attributes:
+        rank: of several processes on several cards, which this is; only 0 reports and saves into the task's folder, the
+            others have a folder of their own within it.
+    """
 
     folder: Path
     recipe: AnyRecipe
@@ -45,8 +50,9 @@ class Run(Generic[AnyRecipe]):
     progress: ProgressWriter
     stop: StopRequest
     tally: Tally = field(default_factory=Tally)
+    rank: int = 0
 
     @property
     def checkpoints(self) -> Path:
         """Where the method keeps what it can resume from."""
-        return self.folder / "checkpoints"
+        return (self.folder.parent if self.rank else self.folder) / "checkpoints"

@@ -146,3 +146,22 @@ def check_reproduction(client, done):
 def test_what_cannot_be_compared_is_refused(client):
     assert client.get("/api/finetune/compare", params={"ids": ""}).status_code == 422
     assert client.get("/api/finetune/compare", params={"ids": "finetune-1,finetune-2"}).status_code == 404
+
+
+def test_templates_are_saved_loaded_copied_compared_and_deleted(client):
+    route = "/api/finetune/templates"
+    ready = len(client.get(route).json())
+    saved = client.post(route, json={"title": "mine", "config": {"learning_rate": 1e-4}}).json()
+    text = client.get(f"{route}/{saved['id']}/yaml").text
+    assert "learning_rate: 0.0001" in text
+    loaded = client.post(route, json={"title": "theirs", "yaml": text.replace("0.0001", "0.001")}).json()
+    copied = client.post(f"{route}/{saved['id']}/duplicate", json={"title": "a copy"}).json()
+    assert len(client.get(route).json()) == ready + 3
+    answer = client.get(f"{route}/diff", params={"first": saved["id"], "second": loaded["id"]}).json()
+    assert answer == {"learning_rate": [1e-4, 1e-3]}
+    for each in (saved, loaded, copied):
+        assert client.delete(f"{route}/{each['id']}").status_code == 200
+    assert client.delete(f"{route}/{saved['id']}").status_code == 404
+    refused = client.post(route, json={"title": "mine", "config": {"lora_r": 0}})
+    assert refused.status_code == 422
+    assert "lora_r" in refused.json()["detail"]["message"]

@@ -52,6 +52,7 @@ BAD = [
     ("save_total_limit", 0),
     ("save_total_limit", 101),
     ("precision", "fp8"),
+    ("gpu_vis", "all"),
     ("seed", -1),
     ("seed", 2**32),
     ("use_rslora", "yes please"),

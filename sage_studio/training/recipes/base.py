@@ -216,6 +216,16 @@ class Recipe(BaseModel):
         Text("Precision", "精度"),
         Text("auto: bf16 where the hardware has it.", "auto：硬件支持时用 bf16。"),
     )
+    gpu_vis: str = knob(
+        "",
+        "more",
+        Text("Cards", "显卡编号"),
+        Text(
+            "Numbers of the cards to use, such as 0 or 0,1; empty: the freest one.",
+            "使用的显卡编号，如 0 或 0,1；留空则用最空闲的。",
+        ),
+        pattern=r"^(\d+(,\d+)*)?$",
+    )
     seed: int = knob(
         42,
         "more",
