@@ -24,6 +24,7 @@ from sage_studio.ui.parts import empty, html
 from sage_studio.ui.run_view import RunView
 from sage_studio.ui.status_bar import running_task
 from sage_studio.ui.table import picked_key
+from sage_studio.ui.templates_panel import TemplatesPanel
 
 METHOD = "sft"
 STOP = Text("Stop", "停止")
@@ -70,7 +71,7 @@ class TrainingTab:
             gr.Dropdown,
             label=Text("Preset", "预设"),
             info=Text("Fills in the form; change it as you like.", "填好下面的表单，可再修改。"),
-            choices=[(Text(**preset.title), preset.id) for preset in self.studio.presets if preset.type == METHOD],
+            choices=[],
             value=None,
             elem_id="train-preset",
         )
@@ -84,6 +85,7 @@ class TrainingTab:
         with words(gr.Accordion, label=Text("More", "更多设置"), open=False, elem_id="train-more"), gr.Group():
             self._inputs("more", {})
             self._inputs("files", {})
+        TemplatesPanel(self.frame, self.method, self.preset, self.inputs)
         self.before = BeforePanel(self.frame, self.method, self.inputs)
         self.start = words(
             gr.Button, value=Text("Start fine-tuning", "开始微调"), variant="primary", elem_id="train-start"

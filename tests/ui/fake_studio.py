@@ -33,7 +33,8 @@ from sage_studio.training.memory import Memory, Remedy
 from sage_studio.training.preview import Piece as SeenPiece
 from sage_studio.training.preview import Seen
 from sage_studio.training.progress import Event, Phase, Reason, Result
-from sage_studio.training.recipe import load_presets, parse_recipe
+from sage_studio.training.recipe import Preset, parse_recipe
+from sage_studio.training.templates import TemplateBook
 from sage_studio.votes import Standing, Vote, tally
 
 SECTIONS = [
@@ -138,7 +139,7 @@ class FakeStudio:
     def __init__(self, settings: Settings | None = None, *, empty: bool = False, start_seconds: float = 6.0) -> None:
         self.settings = settings or load_settings()
         self.catalog = Catalog(self.settings)
-        self.presets = load_presets()
+        self.templates = TemplateBook(self.settings.root / "recipes")
         self.began = time.time()
         self.start_seconds = start_seconds
         self.docs_fail = False
@@ -263,6 +264,10 @@ class FakeStudio:
         self.datasets.remove(self.get_dataset(dataset_id))
 
     # Models and tasks
+
+    @property
+    def presets(self) -> list[Preset]:
+        return self.templates.all()
 
     def model_choices(self, task: str = "generative") -> list[ModelEntry]:
         entries = [entry for entry in self.catalog.entries if entry.task == task]
