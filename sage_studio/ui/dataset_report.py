@@ -42,6 +42,8 @@ ORIGIN = Text("File › heading", "文件 › 标题")
 PREVIEW = Text("Preview", "预览")
 RANGE = Text("{}–{} of {}", "第 {}–{} 行，共 {} 行")
 NOTHING_FOUND = Text("No row matches.", "没有匹配的行。")
+TOLD_BY = Text("told by {}", "依据 {}")
+TRAINS = Text("trains: {}", "可用于训练：{}")
 NAMES = {"zh": Text("Chinese", "中文"), "en": Text("English", "英文")}
 CELL_CHARS = 1200
 
@@ -81,7 +83,7 @@ def report(datasets: Sequence[Dataset], language: Language) -> tuple[Any, Any]:
         return empty(NONE_YET.in_(language), GET_ONE.in_(language)), gr.update(visible=False)
     stats = datasets[0].stats
     bins = {**histogram(stats.token_histogram), "visible": bool(stats.token_histogram)}
-    return headline(datasets[0], language) + figures(stats, language), bins
+    return headline(datasets[0], language) + read_as(datasets[0], language) + figures(stats, language), bins
 
 
 def headline(dataset: Dataset, language: Language) -> Markup:
@@ -91,6 +93,16 @@ def headline(dataset: Dataset, language: Language) -> Markup:
     return Markup('<div class="title"><h2>{} v{}</h2><span class="quiet">{}</span></div>').format(
         dataset.name, dataset.version, joined(rows, commit, dataset.source)
     )
+
+
+def read_as(dataset: Dataset, language: Language) -> Markup:
+    """What the rows were read from, as which format and why, and what they can train."""
+    formats = "; ".join(
+        f"{each.name} ({TOLD_BY.in_(language).format(', '.join(each.keys))}) × {count(each.rows)}"
+        for each in dataset.formats
+    )
+    trains = TRAINS.in_(language).format(", ".join(method.upper() for method in methods_for(dataset.row_kind)) or "—")
+    return Markup('<p class="quiet" data-read-as>{}</p>').format(joined(dataset.container, formats, trains))
 
 
 def figures(stats: DatasetStats, language: Language) -> Markup:

@@ -4,7 +4,6 @@ Knows which verb each button says. Knows nothing of what a dataset looks like (`
 do.
 """
 
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -16,6 +15,7 @@ from sage_studio.ui.dataset_report import datasets_table
 from sage_studio.ui.dialogs import Dialog
 from sage_studio.ui.events import follow, on
 from sage_studio.ui.frame import Frame, dataset_or_newest
+from sage_studio.ui.intake_panel import WAYS, IntakePanel, shown
 from sage_studio.ui.parts import html
 from sage_studio.ui.preview_panel import PreviewPanel
 from sage_studio.ui.report_panel import ReportPanel
@@ -57,19 +57,12 @@ class DatasetTab:
         self.source = words(
             gr.Radio,
             label=Text("Where the data comes from", "数据来源"),
-            choices=[(UPLOAD, "upload"), (DOCS, "docs")],
+            choices=[(UPLOAD, "upload"), (DOCS, "docs"), *WAYS],
             value="docs",
             elem_id="dataset-source",
             elem_classes="stacked",
         )
-        with gr.Column(visible=False) as self.upload_box:
-            self.upload = words(
-                gr.File,
-                label=Text("JSON or JSONL file", "JSON 或 JSONL 文件"),
-                file_types=[".json", ".jsonl"],
-                height=120,
-                elem_id="dataset-upload",
-            )
+        self.intake = IntakePanel(self.frame)
         with gr.Column() as self.docs_box:
             with words(gr.Accordion, label=Text("Where the documentation is", "文档的位置"), open=False):
                 gr.Markdown(f"`{settings.docs_repo}` · `{settings.docs_branch or 'HEAD'}` · `{settings.docs_folder}/`")
@@ -103,11 +96,11 @@ class DatasetTab:
 
     def _wire(self) -> None:
         chosen = self.frame.dataset
-        on(self.source.change, show_source, self.source, [self.upload_box, self.docs_box], queue=False)
-        shown = {"show_progress": "minimal", "show_progress_on": self.progress, "outputs": [chosen, self.progress]}
-        on(self.upload.upload, self.add_file, self.upload, **shown)
-        on(self.prepare.click, self.prepare_docs, **shown)
-        on(self.refresh.click, self.refresh_docs, **shown)
+        on(self.source.change, show_source, self.source, [self.docs_box, *self.intake.boxes], queue=False)
+        bar = {"show_progress": "minimal", "show_progress_on": self.progress, "outputs": [chosen, self.progress]}
+        self.intake.wire(self.progress)
+        on(self.prepare.click, self.prepare_docs, **bar)
+        on(self.refresh.click, self.refresh_docs, **bar)
         on(self.list.select, pick, None, chosen)
         on(self.delete.click, self.ask_delete, chosen, self.delete_dialog.html)
         self.delete_dialog.confirmed(self.delete_dataset, self.frame.revision, [chosen, self.frame.revision])
@@ -115,13 +108,6 @@ class DatasetTab:
         follow([*self.frame.ticks, chosen.change], self.show_actions, [], [self.actions])
 
     # Handlers
-
-    def add_file(self, language: Language, path: str, progress: gr.Progress = PROGRESS) -> tuple[str, str]:
-        """Keep an uploaded file."""
-        dataset = self.studio.upload_dataset(
-            Path(path), on_progress=lambda share, doing: progress(share, doing.in_(language))
-        )
-        return dataset.id, ""
 
     def prepare_docs(self, language: Language, progress: gr.Progress = PROGRESS) -> tuple[str, str]:
         """The documentation, from the cached copy if there is one."""
@@ -160,9 +146,9 @@ class DatasetTab:
         return dataset.id, ""
 
 
-def show_source(_: Language, source: str) -> tuple[Any, Any]:
+def show_source(_: Language, source: str) -> list[Any]:
     """The inputs of one source."""
-    return gr.update(visible=source == "upload"), gr.update(visible=source == "docs")
+    return [gr.update(visible=source == "docs"), *shown(source)]
 
 
 def pick(_: Language, event: gr.EventData) -> str:

@@ -16,6 +16,7 @@ from sage_studio.comparison import Piece, check_models, compare
 from sage_studio.data.dataset import Dataset, DatasetStats, Dropped
 from sage_studio.data.example import Example, Message, Origin
 from sage_studio.data.jobs import Job, JobState
+from sage_studio.data.mapping import ColumnMapping
 from sage_studio.data.paging import Preview
 from sage_studio.data.quality.inspection import Inspection
 from sage_studio.errors import Conflict, DocsUnavailable, EngineUnavailable, InvalidDataset, NotFound
@@ -171,7 +172,12 @@ class FakeStudio:
         return self._keep(self._dataset("sage-docs", 4, "sage_docs"))
 
     def upload_dataset(
-        self, path: Path, name: str = "", on_progress: Callable[[float, Text], None] = lambda *_: None
+        self,
+        path: Path,
+        name: str = "",
+        on_progress: Callable[[float, Text], None] = lambda *_: None,
+        mapping: ColumnMapping | None = None,
+        rows: str = "questions",
     ) -> Dataset:
         on_progress(0.5, Text("reading rows", "读取数据"))
         if path.stat().st_size < 10:

@@ -1,0 +1,72 @@
+"""The question which column is which: asked for a file of no known format, answered, and offered again."""
+
+import gradio as gr
+import pytest
+
+from sage_studio.data.mapping import ColumnMapping
+from sage_studio.studio import Studio
+from sage_studio.ui.dataset_report import read_as
+from sage_studio.ui.frame import Frame
+from sage_studio.ui.i18n import Phrasebook
+from sage_studio.ui.intake_panel import IntakePanel, shown
+from sage_studio.ui.mapping_panel import KEYS, keys_of
+
+CSV = "问题,回复\n为什么？,因为下雨。\n"
+
+
+@pytest.fixture
+def panel(settings):
+    with gr.Blocks() as page:
+        tabs, timer = gr.Tabs(), gr.Timer(active=False)
+        frame = Frame(Studio(settings), Phrasebook(), tabs, timer, page, gr.State(""), gr.State(""), gr.State(0))
+        panel = IntakePanel(frame)
+    page.close()
+    return panel
+
+
+def test_a_file_of_unknown_columns_is_asked_about_and_then_kept(panel, tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(CSV, encoding="utf-8")
+    _, _, asked_path, columns, box, sample, known, *keys = panel.add_file("zh", str(path), "questions")
+    assert (asked_path, columns, box["visible"], known) == (str(path), ["问题", "回复"], True, "Alpaca")
+    assert "因为下雨。" in sample
+    assert [key["label"] for key in keys if key["visible"]] == [
+        "instruction *",
+        "output *",
+        "input",
+        "system",
+        "history",
+    ]
+
+    answered = ["问题", "回复", *["—"] * (KEYS - 2)]
+    dataset_id, _, _, _, box, *_ = panel.add_mapped("zh", asked_path, "Alpaca", *answered)
+    assert box["visible"] is False
+    (row,) = panel.studio.preview_dataset(dataset_id).rows
+    assert (row.asked, row.answer) == ("为什么？", "因为下雨。")
+
+    *_, known, first, second, third = panel.add_file("zh", str(path), "questions")[: 7 + 3]
+    assert (known, first["value"], second["value"], third["value"]) == ("Alpaca", "问题", "回复", "—")
+
+
+def test_a_column_of_the_keys_own_name_is_chosen_already():
+    keys = keys_of("en", "query/pos/neg", ["query", "positive passages", "neg"])
+    assert [key["value"] for key in keys[:3]] == ["query", "—", "neg"]
+    assert not any(key["visible"] for key in keys[3:])
+
+
+def test_the_answer_leaves_out_what_was_not_named(panel):
+    said = panel.mapping.said("Alpaca", ["q", "a", "—", "", None])
+    assert said == ColumnMapping(format="Alpaca", columns={"instruction": "q", "output": "a"})
+
+
+@pytest.mark.parametrize(("source", "seen"), [("upload", 0), ("repository", 1), ("hub", 2), ("docs", None)])
+def test_one_way_is_seen_at_a_time(source, seen):
+    assert [box["visible"] for box in shown(source)] == [seen == number for number in range(3)]
+
+
+def test_the_format_why_and_the_methods_are_shown(panel, tmp_path):
+    path = tmp_path / "b.jsonl"
+    path.write_text('{"question": "Why?", "answer": "So."}\n', encoding="utf-8")
+    dataset_id, *_ = panel.add_file("en", str(path), "questions")
+    shown = read_as(panel.studio.get_dataset(dataset_id), "en")
+    assert "JSON · question/answer (told by question, answer) × 1 · trains: SFT" in shown
