@@ -15,6 +15,7 @@ from sage_studio.data.example import DataRow
 from sage_studio.data.paging import Preview
 from sage_studio.data.quality.inspection import place_of
 from sage_studio.text import Language, Text
+from sage_studio.training.recipes import methods_for
 from sage_studio.ui.format import ago, compact, count, joined, size
 from sage_studio.ui.parts import empty, tiles
 from sage_studio.ui.plots import histogram
@@ -23,8 +24,8 @@ from sage_studio.ui.table import Column, Row, table
 MINE = Text("My datasets", "我的数据集")
 NONE_YET = Text("No dataset yet", "还没有数据集")
 GET_ONE = Text(
-    "Upload a JSON/JSONL file, or press Prepare to turn the SAGE documentation into training data.",
-    "上传一个 JSON/JSONL 文件，或点击“准备”把 SAGE 官方文档变成训练数据。",
+    "Upload rows or documents, or press Prepare to turn the SAGE documentation into training data.",
+    "上传数据或文档，或点击“准备”把 SAGE 官方文档变成训练数据。",
 )
 NAME, VERSION = Text("Name", "名称"), Text("Version", "版本")
 ROWS, SIZE, MADE = Text("Rows", "行数"), Text("Size", "大小"), Text("Made", "创建")

@@ -7,7 +7,7 @@ Every part that a test or a script needs has a stable ``elem_id``:
     status-bar                                   [data-tab=models|tasks] and [data-language] inside it
     tabs: dataset train tasks chat models        the tab's button is #<id>-button
     dataset-source dataset-upload docs-prepare docs-refresh dataset-progress dataset-list dataset-report
-    upload-rows mapping mapping-sample mapping-format mapping-key-0 mapping-use
+    upload-rows mapping mapping-sample mapping-format mapping-use
     repository-address repository-branch repository-folder repository-rows repository-fetch
     hub-repo hub-config hub-split hub-rows hub-fetch
     dataset-histogram dataset-train dataset-delete dataset-search dataset-prev dataset-next dataset-preview

@@ -69,4 +69,5 @@ def test_the_format_why_and_the_methods_are_shown(panel, tmp_path):
     path.write_text('{"question": "Why?", "answer": "So."}\n', encoding="utf-8")
     dataset_id, *_ = panel.add_file("en", str(path), "questions")
     shown = read_as(panel.studio.get_dataset(dataset_id), "en")
-    assert "JSON · question/answer (told by question, answer) × 1 · trains: SFT" in shown
+    for said in ("JSON", "question/answer (told by question, answer) × 1", "trains: SFT"):
+        assert said in shown

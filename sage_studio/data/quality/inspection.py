@@ -234,7 +234,8 @@ def place_of(row: DataRow) -> str:
     """Where a row came from, in one line."""
     origin = row.origin
     where = f"{origin.file}:{origin.row}" if origin.row is not None else origin.file
-    return " › ".join([where, *origin.heading])
+    paged = f"{where} p. {origin.page}" if origin.page is not None else where
+    return " › ".join([paged, *origin.heading])
 
 
 def _digest(text: str) -> int:
