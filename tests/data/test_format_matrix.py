@@ -181,6 +181,11 @@ def cut(content: bytes, share: float = 0.7) -> bytes:
 
 GIVEN = len(MANY)
 LARGE = zipped(dict.fromkeys([f"{n}.txt" for n in range(8)], b" " * (9 << 20)))
+NAMELESS = bytes.fromhex(  # found by fuzzing
+    "504b0304140000000800000021008316dc8c03000000010000000b0000002e2e2f2e2e2f612e747874ab0000504b01021403"
+    "140000000800000021008316dc8c03000000010800000021008316dc8c03000000010000000b0000002e2f2e2e2f612e7478"
+    "74504b05060000000001000100390000002c0000000000"
+)
 WORD_PARTS = {"[Content_Types].xml": "x"}
 BROKEN: dict[str, tuple[str, bytes, int | None, str]] = {
     # name of the file, content, row named, words of the message
@@ -261,6 +266,7 @@ BROKEN: dict[str, tuple[str, bytes, int | None, str]] = {
     "a zip with a link": ("a.zip", zipped_link("a.txt", "/etc/passwd"), None, "is a link"),
     "a zip in a zip": ("a.zip", zipped({"a.zip": zipped({"b.md": SENTENCE})}), None, "a zip itself"),
     "a zip in a zip, disguised": ("a.zip", zipped({"a.txt": zipped({"b.md": SENTENCE})}), None, "another zip in it"),
+    "a zip whose member has no name": ("a.zip", NAMELESS, None, "no section of text"),
     "a zip without documents": ("a.zip", zipped({"a.png": b"x"}), None, "no section of text"),
     "a zip of scans": ("a.zip", zipped({"a.pdf": pdf([[]]), "b.pdf": pdf([[]])}), None, "a.pdf: no text"),
 }  # fmt: skip

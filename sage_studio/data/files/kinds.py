@@ -10,6 +10,7 @@ from enum import StrEnum
 from sage_studio.data.files.content import GZIP, Content
 from sage_studio.data.files.csv_records import SAMPLE, header_of
 from sage_studio.data.files.encoding import not_text, sample_of
+from sage_studio.data.files.zipped import DAMAGE
 from sage_studio.errors import InvalidDataset
 from sage_studio.text import Text
 
@@ -94,7 +95,7 @@ def _kind_of_zip(content: Content) -> Kind:
     try:
         with zipfile.ZipFile(content.path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+    except DAMAGE as error:
         raise InvalidDataset(
             Text(f"{content.name} is a damaged zip: {error}.", f"{content.name} 是损坏的 zip：{error}。"),
             Text("Pack or download the file again.", "请重新压缩或重新下载该文件。"),

@@ -5,6 +5,7 @@ Knows bombs, climbing names, links and zips within zips. Knows nothing of what t
 
 import io
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -16,6 +17,17 @@ from sage_studio.errors import InvalidDataset
 from sage_studio.text import Text
 
 MAX_MEMBERS = 20_000
+DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    OSError,
+    NotImplementedError,
+    ValueError,
+    RuntimeError,
+)
+"""What the standard library raises over a broken zip."""
 UTF8_NAME = 0x800
 ENCRYPTED = 0x1
 
@@ -36,7 +48,7 @@ def members_of(file: Path, name: str, max_bytes: int, wanted: tuple[str, ...]) -
         left = _checked(archive, name, max_bytes)
         for info in sorted(archive.infolist(), key=lambda each: each.filename):
             path = _name(info)
-            if not info.is_dir() and path.lower().endswith(wanted):
+            if path.lower().endswith(wanted):  # a folder's name ends in a slash
                 content = _read(archive, info, left, name, max_bytes)
                 left -= len(content)
                 yield path, content
@@ -52,7 +64,7 @@ def check_zip(content: bytes, name: str, max_bytes: int) -> None:
 def _damage_named(name: str) -> Iterator[None]:
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, ValueError, RuntimeError) as error:
+    except DAMAGE as error:
         raise InvalidDataset(
             Text(f"{name} is a damaged zip: {error}", f"{name} 是损坏的 zip：{error}"),
             Text("Pack or download the file again.", "请重新压缩或重新下载该文件。"),
