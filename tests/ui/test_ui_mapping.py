@@ -18,7 +18,9 @@ CSV = "问题,回复\n为什么？,因为下雨。\n"
 def panel(settings):
     with gr.Blocks() as page:
         tabs, timer = gr.Tabs(), gr.Timer(active=False)
-        frame = Frame(Studio(settings), Phrasebook(), tabs, timer, page, gr.State(""), gr.State(""), gr.State(0))
+        frame = Frame(
+            Studio(settings), Phrasebook(), tabs, timer, page, gr.State(""), gr.State(""), gr.State(0), gr.State(None)
+        )
         panel = IntakePanel(frame)
     page.close()
     return panel
