@@ -35,6 +35,7 @@ from sage_studio.training.memory import (
 from sage_studio.training.recipe import parse_recipe
 from sage_studio.training.recipes import Recipe
 from sage_studio.training.recipes.generative import GenerativeRecipe
+from sage_studio.training.recipes.kbalign import KBAlignRecipe
 
 GIB = 2**30
 RUNS_ASKED = 3
@@ -152,8 +153,10 @@ class Forecasts:
         return remarks
 
     def _longest(self, recipe: Recipe) -> int:
+        """In tokens; KBAlign trains on rows that it has yet to write."""
+        known = recipe.dataset_id and not isinstance(recipe, KBAlignRecipe)
         try:
-            dataset = self.get_dataset(recipe.dataset_id) if recipe.dataset_id else None
+            dataset = self.get_dataset(recipe.dataset_id) if known else None
         except NotFound:
             dataset = None
         return longest_row(dataset.stats.token_histogram if dataset else (), recipe.max_length)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sage_studio.data.dataset import Dataset, DatasetSource, OnProgress, ignore_progress
 from sage_studio.data.docs_processor import SAGEDocsProcessor
+from sage_studio.data.knowledge import KnowledgeSource
 from sage_studio.data.paging import Preview
 from sage_studio.data.store import DatasetStore
 from sage_studio.errors import Conflict
@@ -42,6 +43,10 @@ class Library:
         return self.add_dataset(
             self.docs, on_progress=lambda share, doing: on_progress(FETCHED + (1 - FETCHED) * share, doing)
         )
+
+    def add_knowledge(self, path: Path) -> Dataset:
+        """Keep the texts of a file or folder on this machine as a dataset of passages. Raises `InvalidDataset`."""
+        return self.add_dataset(KnowledgeSource(path, max_bytes=self.settings.max_upload_mb << 20))
 
     def add_dataset(self, source: DatasetSource, name: str = "", on_progress: OnProgress = ignore_progress) -> Dataset:
         """Keep the rows of any source. The same rows under the same name are the same dataset, not a new version."""

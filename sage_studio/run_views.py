@@ -11,6 +11,7 @@ from sage_studio.forecast import Forecast
 from sage_studio.tasks.compare import TaskComparison
 from sage_studio.tasks.task import TaskProgress
 from sage_studio.text import Language
+from sage_studio.training.methods.kbalign.folder import StageFile
 
 
 class ForecastView(BaseModel):
@@ -104,3 +105,19 @@ def last_loss(progress: TaskProgress) -> float | None:
     if progress.result is not None and progress.result.train_loss is not None:
         return progress.result.train_loss
     return progress.now.loss if progress.now is not None else None
+
+
+class StageFileView(BaseModel):
+    """A file that a stage of a task left."""
+
+    name: str
+    meaning: str
+    rows: int
+    size_bytes: int
+    path: str
+
+    @classmethod
+    def of(cls, file: StageFile, language: Language = "en") -> "StageFileView":
+        """The view of a stage's file."""
+        meaning = file.meaning.in_(language)
+        return cls(name=file.name, meaning=meaning, rows=file.rows, size_bytes=file.size_bytes, path=str(file.path))

@@ -25,10 +25,12 @@ from sage_studio.tasks.task import Curve, Task, TaskProgress, TaskStatus
 from sage_studio.text import Text
 from sage_studio.training.actions import SLOWER, Action
 from sage_studio.training.lineage import base_revision, read_lineage
+from sage_studio.training.methods.kbalign.folder import StageFile, stage_file, stage_files
 from sage_studio.training.progress import Event, Job, numbered_events
 from sage_studio.training.recipe import parse_recipe
 from sage_studio.training.recipes import Recipe, methods_for
 from sage_studio.training.recipes.generative import GenerativeRecipe
+from sage_studio.training.recipes.kbalign import KBAlignRecipe
 
 WHOLE_MODEL = Text("It holds a whole model, no adapter.", "其中是完整的模型，而不是适配器。")
 WHOLE_MODEL_HINT = Text(
@@ -48,13 +50,11 @@ class Workshop:
     finder: Retriever
     ensure_model: Callable[[str], ModelRef]
     upload_dataset: Callable[[Path], Dataset]
+    add_knowledge: Callable[[Path], Dataset]
     get_dataset: Callable[[str], Dataset]
 
     def start_finetune(self, values: Mapping[str, Any]) -> Task:
-        """Check a recipe, model and data, then queue a training. Nothing is created unless all of it is usable.
-
-        Args:
-            values: the recipe's fields; see `sage_studio.training.recipes`.
+        """Check a recipe's fields, its model and data, then queue a training; nothing is made unless all is usable.
 
         Raises:
             InvalidRecipe, InvalidModel, InvalidDataset, NotFound, HubUnavailable: naming what to correct.
@@ -164,6 +164,14 @@ class Workshop:
         """Events of a task from a byte offset on, each with the offset behind it."""
         return numbered_events(self.get_task(task_id).folder, offset)
 
+    def task_files(self, task_id: str) -> list[StageFile]:
+        """The files that the stages of a KBAlign task have left so far; none for other methods."""
+        return stage_files(self.get_task(task_id).folder)
+
+    def task_file(self, task_id: str, name: str) -> StageFile:
+        """One of `task_files`, by its name. Raises `NotFound`."""
+        return stage_file(self.get_task(task_id).folder, name)
+
     def stop_task(self, task_id: str) -> Task:
         """Stop a task; a running one first writes a checkpoint to continue from. Raises `Conflict` if it is over."""
         return self.supervisor.stop(self.get_task(task_id))
@@ -231,6 +239,8 @@ class Workshop:
     def _dataset_for(self, recipe: Recipe) -> Dataset:
         if recipe.dataset_id:
             return self.get_dataset(recipe.dataset_id)
+        if isinstance(recipe, KBAlignRecipe) and recipe.input_path:
+            return self.add_knowledge(Path(recipe.input_path).expanduser())
         return self.upload_dataset(Path(recipe.train_data_path).expanduser())
 
 

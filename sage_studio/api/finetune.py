@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.responses import StreamingResponse
+from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from sage_studio.api.guard import language
-from sage_studio.run_views import ForecastView, TaskComparisonView
+from sage_studio.run_views import ForecastView, StageFileView, TaskComparisonView
 from sage_studio.studio import Studio
 from sage_studio.tasks.archive import archive_name
 from sage_studio.training.recipes import RECIPES
@@ -70,6 +70,7 @@ def routes(studio: Studio) -> APIRouter:
     router = APIRouter(prefix="/api/finetune", tags=["finetune"])
     _add_starting(router, studio)
     _add_watching(router, studio)
+    _add_files(router, studio)
     _add_changing(router, studio)
     return router
 
@@ -135,6 +136,19 @@ def _add_watching(router: APIRouter, studio: Studio) -> None:
         name = archive_name(studio.get_task(task_id))
         headers = {"Content-Disposition": f'attachment; filename="{name}"'}
         return StreamingResponse(pieces, media_type="application/gzip", headers=headers)
+
+
+def _add_files(router: APIRouter, studio: Studio) -> None:
+    @router.get("/tasks/{task_id}/files")
+    def files(request: Request, task_id: str) -> list[StageFileView]:
+        """What the stages of a KBAlign task have left: JSON lines to open and edit."""
+        return [StageFileView.of(file, language(request)) for file in studio.task_files(task_id)]
+
+    @router.get("/tasks/{task_id}/files/{name}")
+    def file(task_id: str, name: str) -> FileResponse:
+        """One of these files."""
+        found = studio.task_file(task_id, name)
+        return FileResponse(found.path, media_type="application/jsonl", filename=found.name)
 
 
 def _add_changing(router: APIRouter, studio: Studio) -> None:

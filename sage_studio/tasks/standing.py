@@ -26,6 +26,8 @@ def standing(task: Task, reports: Reports, place_of: Callable[[str], int | None]
 def _percent(task: Task, now: Event | None) -> float:
     if task.status is TaskStatus.COMPLETED:
         return 100.0
+    if now is not None and now.done is not None and now.total:
+        return min(100.0, max(0.0, 100.0 * now.done / now.total))
     if now is None or now.step is None or not now.total_steps:
         return 0.0
     return min(100.0, max(0.0, 100.0 * now.step / now.total_steps))

@@ -87,7 +87,7 @@ class TaskProgress:
 
     Attributes:
         now: newest value of each field over all events; None before the first event.
-        percent: 0 to 100.
+        percent: 0 to 100; of the stage under way where that counts something else than steps.
         queue_place: 1 for the next to start; None unless queued.
         seconds: since the start, until now or until the end.
     """

@@ -56,6 +56,10 @@ def explain(recipe: type[BaseModel], error: ErrorDetails) -> InvalidRecipe:
 
 WHOLE = {
     "give either dataset_id or train_data_path": "请在 dataset_id 与 train_data_path 中填写且只填写一个",
+    "give either dataset_id or train_data_path or input_path": (
+        "请在 dataset_id、train_data_path 与 input_path 中填写且只填写一个"
+    ),
+    "short_dependency and long_dependency cannot both be off": "short_dependency 与 long_dependency 不能同时关闭",
     "a quantized base can only be trained with use_lora": "量化的基座只能用 LoRA 训练（use_lora）",
     "start_from goes on with an adapter and needs use_lora": "start_from 是在适配器上继续训练，需要 use_lora",
     "use_dora and use_rslora need use_lora": "use_dora 与 use_rslora 需要 use_lora",

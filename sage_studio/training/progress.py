@@ -30,6 +30,11 @@ class Phase(StrEnum):
     STARTING = "starting"
     LOADING_MODEL = "loading_model"
     READING_DATA = "reading_data"
+    SHORT_DEPENDENCY = "short_dependency"
+    GENERAL_QUESTIONS = "general_questions"
+    LONG_DEPENDENCY = "long_dependency"
+    MIXING = "mixing"
+    VERIFYING = "verifying"
     TRAINING = "training"
     SAVING = "saving"
     CHECKING = "checking"
@@ -80,6 +85,7 @@ class Event(BaseModel):
     """One line of ``progress.jsonl``. Only what changed is given; times are Unix seconds.
 
     Attributes:
+        done, total: of what a stage that takes no steps counts.
         figures: what a method measures besides, by the names in its recipe's ``plots``.
     """
 
@@ -99,6 +105,8 @@ class Event(BaseModel):
     memory_gb: float | None = None
     memory_total_gb: float | None = None
     figures: dict[str, float] | None = None
+    done: int | None = None
+    total: int | None = None
     detail: str | None = None
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
+from sage_studio.text import NOTHING, Text
 from sage_studio.training.progress import Job, ProgressWriter
 from sage_studio.training.recipes import Recipe
 from sage_studio.training.stopping import StopRequest
@@ -22,6 +23,7 @@ class Tally:
         steps, total_steps: optimizer steps, those before a resumption included.
         tokens: tokens read, without padding.
         details: what only some methods have, for ``result.json``.
+        place: where it is, in words, while it does something else than steps.
     """
 
     steps: int = 0
@@ -33,6 +35,7 @@ class Tally:
     tokens_per_second: float | None = None
     model_kind: Literal["adapter", "full"] | None = None
     details: dict[str, Any] = field(default_factory=dict)
+    place: Text = NOTHING
 
 
 @dataclass(frozen=True)

@@ -60,65 +60,39 @@ def tune(
         parts, encode: which parts of a row are read, and how they become token ids.
         build: makes the trainer.
     """
-    recipe = run.recipe
-    saving.check_output(recipe.output_dir)
-    dtype = environment.compute_type(recipe.precision)
-    set_seed(recipe.seed)
+    saving.check_output(run.recipe.output_dir)
+    dtype = environment.compute_type(run.recipe.precision)
+    set_seed(run.recipe.seed)
 
     run.progress.phase(Phase.READING_DATA)
     tokenizer = base_model.load_tokenizer(run.job)
-    encoded = _read(run, tokenizer, parts, encode)
-    learned, held = _split(encoded, recipe)
+    encoded = read(run, tokenizer, parts, encode)
 
-    run.progress.phase(Phase.LOADING_MODEL)
-    model = base_model.load_model(run.job, recipe, dtype)
-    set_seed(recipe.seed)
-    if recipe.use_lora:
-        model = base_model.add_adapter(model, run.job, recipe)
-    run.tally.model_kind = "adapter" if recipe.use_lora else "full"
-    _introduce(run, model, encoded, dtype)
-
-    given = {"model": model, "processing_class": tokenizer, "train_dataset": learned, "eval_dataset": held}
-    config = {
-        "include_num_input_tokens_seen": "non_padding",
-        **arguments_of(run, len(learned), dtype),
-        **_measuring(run, recipe, len(learned)),
-    }
-    trainer = build(Material({**given, "callbacks": _callbacks(run)}, config))
-    trainer.remove_callback(PrinterCallback)
-    fit(run, trainer)
-
-    run.progress.phase(Phase.SAVING)
-    saving.save_model(run, trainer.model, tokenizer, base_model.published_type(run.job))
-    saving.write_arguments(run, str(tokenizer.chat_template), _figures(encoded))
-
-    run.progress.phase(Phase.CHECKING)
-    health.check_weights(run.folder, run.tally.model_kind)
-    run.tally.details["smoke_answer"] = health.check_answer(trainer.model, tokenizer)
-    saving.copy_output(run)
+    model = load(run, dtype)
+    model = learn(run, model, tokenizer, encoded, dtype, build)
+    finish(run, model, tokenizer, figures(encoded))
 
 
-def _read(
-    run: Run[Any], tokenizer: Any, parts: Callable[[Mapping[str, Any]], rows.Row], encode: Encode
-) -> rows.Encoded:
+def read(run: Run[Any], tokenizer: Any, parts: Callable[[Mapping[str, Any]], rows.Row], encode: Encode) -> rows.Encoded:
+    """The rows of the run's data as token ids; says which are cut or left out. Raises `InvalidDataset`."""
     rows.check_template(tokenizer)
-    read = rows.read_rows(Path(run.job.data_path), run.recipe.max_samples, parts)
-    run.tally.rows = len(read)
+    found = rows.read_rows(Path(run.job.data_path), run.recipe.max_samples, parts)
+    run.tally.rows = len(found)
 
     def on_rows(done: int) -> None:
         run.stop.check()
-        run.progress.write(detail=f"{done}/{len(read)}")
+        run.progress.write(detail=f"{done}/{len(found)}")
 
-    encoded = encode(read, tokenizer, run.recipe.max_length, on_rows)
-    run.tally.details.update(_figures(encoded))
+    encoded = encode(found, tokenizer, run.recipe.max_length, on_rows)
+    run.tally.details.update(figures(encoded))
     if encoded.dropped:
         print(
-            f"{len(encoded.dropped)} of {len(read)} rows left out ({_named(encoded.dropped)}): "
+            f"{len(encoded.dropped)} of {len(found)} rows left out ({_named(encoded.dropped)}): "
             "max_length cuts off all there is to learn"
         )
     if encoded.truncated:
         print(
-            f"{len(encoded.truncated)} of {len(read)} rows are longer than max_length and were cut "
+            f"{len(encoded.truncated)} of {len(found)} rows are longer than max_length and were cut "
             f"({_named(encoded.truncated)})"
         )
     if encoded.diverging:
@@ -126,12 +100,8 @@ def _read(
     return encoded
 
 
-def _named(numbers: list[int]) -> str:
-    more = ", …" if len(numbers) > NAMED else ""
-    return "row " + ", ".join(map(str, numbers[:NAMED])) + more
-
-
-def _figures(encoded: rows.Encoded) -> dict[str, Any]:
+def figures(encoded: rows.Encoded) -> dict[str, Any]:
+    """What is told of the rows."""
     return {
         "rows_used": len(encoded),
         "rows_dropped": len(encoded.dropped),
@@ -139,6 +109,58 @@ def _figures(encoded: rows.Encoded) -> dict[str, Any]:
         "dataset_tokens": encoded.tokens,
         "answer_tokens": encoded.answer_tokens,
     }
+
+
+def load(run: Run[Any], dtype: Any) -> Any:
+    """The model as it is to be trained, with its adapter on if it gets one."""
+    recipe = run.recipe
+    run.progress.phase(Phase.LOADING_MODEL)
+    model = base_model.load_model(run.job, recipe, dtype)
+    set_seed(recipe.seed)
+    if recipe.use_lora:
+        model = base_model.add_adapter(model, run.job, recipe)
+    run.tally.model_kind = "adapter" if recipe.use_lora else "full"
+    return model
+
+
+def learn(
+    run: Run[Any],
+    model: Any,
+    tokenizer: Any,
+    encoded: rows.Encoded,
+    dtype: Any,
+    build: Callable[[Material], Any],
+) -> Any:
+    """Train a model on rows, from the newest checkpoint on if resumed. Returns the model; raises as `fit`."""
+    learned, held = _split(encoded, run.recipe)
+    _introduce(run, model, encoded, dtype)
+    given = {"model": model, "processing_class": tokenizer, "train_dataset": learned, "eval_dataset": held}
+    config = {
+        "include_num_input_tokens_seen": "non_padding",
+        **arguments_of(run, len(learned), dtype),
+        **_measuring(run, run.recipe, len(learned)),
+    }
+    trainer = build(Material({**given, "callbacks": _callbacks(run)}, config))
+    trainer.remove_callback(PrinterCallback)
+    fit(run, trainer)
+    return trainer.model
+
+
+def finish(run: Run[Any], model: Any, tokenizer: Any, said: dict[str, Any]) -> None:
+    """Save a trained model with what is said of its data, and check that it is fit to be used. Raises `Unhealthy`."""
+    run.progress.phase(Phase.SAVING)
+    saving.save_model(run, model, tokenizer, base_model.published_type(run.job))
+    saving.write_arguments(run, str(tokenizer.chat_template), said)
+
+    run.progress.phase(Phase.CHECKING)
+    health.check_weights(run.folder, "adapter" if run.recipe.use_lora else "full")
+    run.tally.details["smoke_answer"] = health.check_answer(model, tokenizer)
+    saving.copy_output(run)
+
+
+def _named(numbers: list[int]) -> str:
+    more = ", …" if len(numbers) > NAMED else ""
+    return "row " + ", ".join(map(str, numbers[:NAMED])) + more
 
 
 def _split(encoded: rows.Encoded, recipe: GenerativeRecipe) -> tuple[Dataset, Dataset | None]:

@@ -22,7 +22,7 @@ from sage_studio.ui.parts import html, notice, strong
 from sage_studio.ui.run_view import RunView
 from sage_studio.ui.runs_panel import RunsPanel
 from sage_studio.ui.table import PICK_JS, picked_key
-from sage_studio.ui.tasks_table import FILTERS, download_link, settings_table, tasks_table
+from sage_studio.ui.tasks_table import FILTERS, download_link, files_table, settings_table, tasks_table
 
 BACKEND = Text("Set as backend", "设为后端")
 BACKEND_TITLE = Text("Set as chat backend", "设为对话后端")
@@ -76,6 +76,7 @@ class TasksTab:
         with gr.Column(visible=False, elem_id="task-detail") as self.detail:
             self._actions()
             self.run = RunView(self.studio, self.words, "task")
+            self.files = html("task-files")
             with self.words(gr.Accordion, label=Text("Settings", "训练设置"), open=False, elem_id="task-settings"):
                 self.settings = html("task-settings-table")
         RunsPanel(self.frame)
@@ -107,7 +108,7 @@ class TasksTab:
             [*frame.ticks, task.change],
             self.show_task,
             [task],
-            [self.detail, *self.buttons, self.download, self.settings, *self.run.outputs],
+            [self.detail, *self.buttons, self.download, self.files, self.settings, *self.run.outputs],
         )
         asked = (
             (self.backend, self.backend_dialog),
@@ -168,12 +169,13 @@ class TasksTab:
         """The picked task and what its state offers."""
         tasks = [task for task in self.studio.list_tasks() if task.id == picked]
         if not tasks:
-            return (gr.update(visible=False), *(gr.skip() for _ in range(6 + len(self.run.outputs))))
+            return (gr.update(visible=False), *(gr.skip() for _ in range(7 + len(self.run.outputs))))
         task = tasks[0]
         return (
             gr.update(visible=True),
             *offered(task),
             download_link(task, language),
+            files_table(task, self.studio.task_files(task.id), language),
             settings_table(task, language),
             *self.run.render(language, task),
         )

@@ -11,6 +11,7 @@ from sage_studio.studio import Studio
 from sage_studio.tasks.task import Task, TaskStatus
 from sage_studio.text import Language, Text
 from sage_studio.training.field import field_label
+from sage_studio.training.methods.kbalign.folder import StageFile
 from sage_studio.training.recipes import RECIPES
 from sage_studio.ui.format import EMPTY, ago, bar, copyable, duration, number
 from sage_studio.ui.labels import TASK_COLOUR, TASK_STATUS
@@ -50,6 +51,12 @@ DOWNLOAD = Text("Download", "下载")
 DOWNLOAD_HELP = Text("Download the model of {} as tar.gz", "下载 {} 的模型 (tar.gz)")
 SETTING, VALUE = Text("Setting", "设置"), Text("Value", "值")
 SETTINGS = Text("Settings", "训练设置")
+FILES = Text("Files of the stages", "各阶段文件")
+FILE_COLUMNS = (Column(Text("File", "文件")), Column(Text("What", "内容")), Column(Text("Rows", "行数"), figures=True))
+EDIT_THEM = Text(
+    "Stop the task, edit them, resume: what stands in them counts. They lie in",
+    "可先停止任务，编辑后再继续：以文件内容为准。位置：",
+)
 SPARKS = "▁▂▃▄▅▆▇█"
 SPARK_POINTS = 10
 
@@ -114,6 +121,20 @@ def download_link(task: Task, language: Language) -> Markup:
         return Markup()
     return Markup('<a class="button" href="api/finetune/tasks/{}/download" download aria-label="{}">{}</a>').format(
         task.id, DOWNLOAD_HELP.in_(language).format(task.id), DOWNLOAD.in_(language)
+    )
+
+
+def files_table(task: Task, files: Sequence[StageFile], language: Language) -> Markup:
+    """The files that the stages left, each a link, with where they lie; empty without any."""
+    if not files:
+        return Markup()
+    link = Markup('<a href="api/finetune/tasks/{}/files/{}" download>{}</a>')
+    rows = [
+        Row((link.format(task.id, file.name, file.name), file.meaning.in_(language), f"{file.rows:,}"))
+        for file in files
+    ]
+    return table(FILE_COLUMNS, rows, language, FILES) + Markup('<p class="quiet">{} <code>{}</code></p>').format(
+        EDIT_THEM.in_(language), files[0].path.parent
     )
 
 

@@ -31,6 +31,7 @@ from sage_studio.tasks.logs import LogPage
 from sage_studio.tasks.task import Curve, Task, TaskProgress, TaskStatus
 from sage_studio.text import NOTHING, Text
 from sage_studio.training.memory import Memory, Remedy
+from sage_studio.training.methods.kbalign.folder import StageFile, stage_files
 from sage_studio.training.preview import Piece as SeenPiece
 from sage_studio.training.preview import Seen
 from sage_studio.training.progress import Event, Phase, Reason, Result
@@ -331,6 +332,9 @@ class FakeStudio:
         last = self._step(self.get_task(task_id))
         steps = range(1, last + 1, max(1, last // points)) if last else range(0)
         return Curve(tuple(steps), tuple(map(_loss, steps)), tuple(map(_rate, steps)), tuple(812.0 for _ in steps))
+
+    def task_files(self, task_id: str) -> list[StageFile]:
+        return stage_files(self.get_task(task_id).folder)
 
     def task_logs(self, task_id: str, limit: int = 100, offset: int | None = None) -> LogPage:
         last = self._step(self.get_task(task_id))

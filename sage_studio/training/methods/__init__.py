@@ -13,6 +13,7 @@ METHODS = {
     "sft": "sage_studio.training.methods.sft",
     "dpo": "sage_studio.training.methods.dpo",
     "embedding": "sage_studio.training.methods.embedding",
+    "kbalign": "sage_studio.training.methods.kbalign.method",
 }
 
 

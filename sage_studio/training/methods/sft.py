@@ -48,9 +48,10 @@ class AnswerTrainer(KeptPlain, SFTTrainer):  # type: ignore[misc]  # trl ships n
 
 def train(run: Run[SFTRecipe]) -> None:
     """Train, save, and check the model. Raises `Stopped` when asked to stop, with a checkpoint written."""
-    tune(run, rows.answered, rows.encode, _trainer)
+    tune(run, rows.answered, rows.encode, trainer_of)
 
 
-def _trainer(material: Material) -> AnswerTrainer:
+def trainer_of(material: Material) -> AnswerTrainer:
+    """The trainer of one run."""
     config = SFTConfig(max_length=None, dataset_kwargs={"skip_prepare_dataset": True}, **material.config)
     return AnswerTrainer(args=config, **material.trainer)

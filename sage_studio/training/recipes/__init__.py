@@ -7,11 +7,17 @@ from sage_studio.data.example import RowKind
 from sage_studio.training.recipes.base import Recipe
 from sage_studio.training.recipes.dpo import DPORecipe
 from sage_studio.training.recipes.embedding import EmbeddingRecipe
+from sage_studio.training.recipes.kbalign import KBAlignRecipe
 from sage_studio.training.recipes.sft import SFTRecipe
 
-__all__ = ["RECIPES", "DPORecipe", "EmbeddingRecipe", "Recipe", "SFTRecipe", "methods_for"]
+__all__ = ["RECIPES", "DPORecipe", "EmbeddingRecipe", "KBAlignRecipe", "Recipe", "SFTRecipe", "methods_for"]
 
-RECIPES: dict[str, type[Recipe]] = {"sft": SFTRecipe, "dpo": DPORecipe, "embedding": EmbeddingRecipe}
+RECIPES: dict[str, type[Recipe]] = {
+    "sft": SFTRecipe,
+    "dpo": DPORecipe,
+    "embedding": EmbeddingRecipe,
+    "kbalign": KBAlignRecipe,
+}
 
 
 def methods_for(kind: RowKind) -> list[str]:

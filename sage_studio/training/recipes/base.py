@@ -25,6 +25,7 @@ class Recipe(BaseModel):
         plots: what the method plots besides loss and learning rate.
         model_task: what the models that it trains are for.
         fewest_rows: with less, there is nothing to learn or nothing to measure it by.
+        sources: fields of which one, and only one, says where the rows come from.
     """
 
     title: ClassVar[Text]
@@ -32,6 +33,7 @@ class Recipe(BaseModel):
     plots: ClassVar[tuple[Plot, ...]] = ()
     model_task: ClassVar[ModelTask] = "generative"
     fewest_rows: ClassVar[int] = 1
+    sources: ClassVar[tuple[str, ...]] = ("dataset_id", "train_data_path")
 
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
 
@@ -237,6 +239,6 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if bool(self.dataset_id) == bool(self.train_data_path):
-            raise ValueError("give either dataset_id or train_data_path")
+        if sum(bool(getattr(self, name)) for name in self.sources) != 1:
+            raise ValueError(f"give either {' or '.join(self.sources)}")
         return self

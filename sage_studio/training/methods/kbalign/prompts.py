@@ -1,0 +1,140 @@
+"""What the model is told in each stage, in English and in Chinese, with one worked example each.
+
+The example matters: a small model imitates it where it would not follow the instruction alone. Knows words. Knows
+nothing of stages, files or models.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from sage_studio.text import Text
+from sage_studio.training.methods.kbalign.writing import Messages, ask
+
+Spoken = Literal["en", "zh"]
+
+NONE = Text("none", "无")
+
+_PAIRS_ROLE = Text(
+    "You write exam questions about a text. Each question names what it asks about, so that it is understood without "
+    "the text, and each answer is one full sentence that says only what the text says.",
+    "你根据文本出题。每个问题都写明所问的对象，不看文本也能看懂；每个答案都是一句完整的话，只说文本中的内容。",
+)
+_EXAMPLE = Text(
+    "The Lume bridge in Orvik was opened in 1931. It is 240 metres long and was designed by Ada Lind.",
+    "奥维克的卢姆大桥于1931年通车，全长240米，由阿达·林德设计。",
+)
+_EXAMPLE_PAIRS = Text(
+    "Question: When was the Lume bridge in Orvik opened?\nAnswer: The Lume bridge in Orvik was opened in 1931.\n\n"
+    "Question: How long is the Lume bridge?\nAnswer: The Lume bridge is 240 metres long.\n\n"
+    "Question: Who designed the Lume bridge?\nAnswer: The Lume bridge was designed by Ada Lind.",
+    "问题：奥维克的卢姆大桥是哪一年通车的？\n答案：奥维克的卢姆大桥于1931年通车。\n\n"
+    "问题：卢姆大桥有多长？\n答案：卢姆大桥全长240米。\n\n问题：卢姆大桥是谁设计的？\n答案：卢姆大桥由阿达·林德设计。",
+)
+_WRITE_PAIRS = Text(
+    "Text:\n{text}\n\nWrite {count} questions about the text, each with its answer.",
+    "文本：\n{text}\n\n请根据文本写出 {count} 个问题，并给出每个问题的答案。",
+)
+_GENERAL_ROLE = Text(
+    "You write general questions: how, why, what for, in what way things differ. Answering one may need other texts "
+    "of the same collection as well. Each question names what it asks about.",
+    "你提出概括性的问题：如何、为什么、有什么作用、有何不同。回答它可能还需要同一资料库中的其他文本。每个问题都写明所问的对象。",
+)
+_EXAMPLE_GENERAL = Text(
+    "1. What makes the bridges of Orvik remarkable?\n2. How did Ada Lind shape the city of Orvik?\n"
+    "3. Why was the Lume bridge built in Orvik?",
+    "1. 奥维克的桥梁有哪些特别之处？\n2. 阿达·林德如何影响了奥维克的城市面貌？\n3. 为什么要在奥维克修建卢姆大桥？",
+)
+_WRITE_GENERAL = Text(
+    "Text:\n{text}\n\nWrite {count} general questions on the subject of the text.",
+    "文本：\n{text}\n\n请就文本的主题写出 {count} 个概括性的问题。",
+)
+_PART_ROLE = Text(
+    'You answer a question from one text alone, in one or two sentences. If the text does not help, you write "none".',
+    "你只根据给出的一段文本，用一两句话回答问题。如果文本没有帮助，就写“无”。",
+)
+_PART = Text("Text:\n{text}\n\nQuestion: {question}", "文本：\n{text}\n\n问题：{question}")
+_REFINE_ROLE = Text(
+    "You join notes into one good answer: complete, without repetition, saying only what the notes say.",
+    "你把若干条笔记整理成一个完整的答案：内容齐全、不重复，只说笔记中的内容。",
+)
+_REFINE = Text("Question: {question}\n\nNotes:\n{notes}\n\nAnswer:", "问题：{question}\n\n笔记：\n{notes}\n\n答案：")
+_WITH_REFERENCES = Text(
+    "Use these references where they help.\n\n{references}\n\nQuestion: {question}",
+    "如有帮助，请参考以下资料。\n\n{references}\n\n问题：{question}",
+)
+_JUDGE_ROLE = Text(
+    'You compare an answer with the right answer. You begin with "correct because" or "wrong because" and say in one '
+    "sentence what kind of error it is, such as missing facts, a wrong fact or beside the question, without giving the "
+    "right answer away.",
+    "你把一个回答与正确答案进行比较。以“正确，因为”或“错误，因为”开头，用一句话说明是哪类错误（如遗漏事实、事实错误、答非所问），不要透露正确答案。",
+)
+_JUDGE = Text(
+    "Question: {question}\nRight answer: {right}\nAnswer: {given}",
+    "问题：{question}\n正确答案：{right}\n回答：{given}",
+)
+_JUDGE_EXAMPLES = (
+    (
+        Text("When was the Lume bridge opened?", "卢姆大桥是哪一年通车的？"),
+        Text("The Lume bridge was opened in 1931.", "卢姆大桥于1931年通车。"),
+        Text("It was opened in 1874.", "它于1874年通车。"),
+        Text("wrong because it states a wrong fact: the year.", "错误，因为事实错误：年份不对。"),
+    ),
+    (
+        Text("Who designed the Lume bridge?", "卢姆大桥是谁设计的？"),
+        Text("The Lume bridge was designed by Ada Lind.", "卢姆大桥由阿达·林德设计。"),
+        Text("Ada Lind designed it.", "阿达·林德设计了它。"),
+        Text("correct because it names the same designer.", "正确，因为说出了同一位设计者。"),
+    ),
+)
+_CHECK = Text(
+    "{asked}\n\nProposed answer: {given}\n\nIs the proposed answer correct? Say why.",
+    "{asked}\n\n给出的回答：{given}\n\n这个回答正确吗？请说明理由。",
+)
+
+
+def write_pairs(text: str, count: int, spoken: Spoken) -> Messages:
+    """Stage 1: questions with answers about a text."""
+    form = _WRITE_PAIRS.in_(spoken)
+    example = form.format(text=_EXAMPLE.in_(spoken), count=3)
+    return ask(_PAIRS_ROLE.in_(spoken), example, _EXAMPLE_PAIRS.in_(spoken), form.format(text=text, count=count))
+
+
+def write_general(text: str, count: int, spoken: Spoken) -> Messages:
+    """Stage 2: general questions on a text's subject."""
+    form = _WRITE_GENERAL.in_(spoken)
+    example = form.format(text=_EXAMPLE.in_(spoken), count=3)
+    return ask(_GENERAL_ROLE.in_(spoken), example, _EXAMPLE_GENERAL.in_(spoken), form.format(text=text, count=count))
+
+
+def answer_part(question: str, text: str, spoken: Spoken) -> Messages:
+    """Stage 2: what one text says to a question."""
+    return ask(_PART_ROLE.in_(spoken), _PART.in_(spoken).format(text=text, question=question))
+
+
+def refine(question: str, notes: Sequence[str], spoken: Spoken) -> Messages:
+    """Stage 2: one answer of several."""
+    listed = "\n".join(f"- {note}" for note in notes)
+    return ask(_REFINE_ROLE.in_(spoken), _REFINE.in_(spoken).format(question=question, notes=listed))
+
+
+def with_references(question: str, references: Sequence[str], spoken: Spoken) -> str:
+    """A question under what was found on it; the question alone where nothing was."""
+    if not references:
+        return question
+    listed = "\n\n".join(f"[{number}] {text}" for number, text in enumerate(references, 1))
+    return _WITH_REFERENCES.in_(spoken).format(references=listed, question=question)
+
+
+def judge(question: str, right: str, given: str, spoken: Spoken) -> Messages:
+    """Stage 4: whether an answer is right, seen beside the right one."""
+    form = _JUDGE.in_(spoken)
+    turns: list[str] = []
+    for asked, answer, wrong, verdict in _JUDGE_EXAMPLES:
+        shown = form.format(question=asked.in_(spoken), right=answer.in_(spoken), given=wrong.in_(spoken))
+        turns += [shown, verdict.in_(spoken)]
+    return ask(_JUDGE_ROLE.in_(spoken), *turns, form.format(question=question, right=right, given=given))
+
+
+def check(asked: str, given: str, spoken: Spoken) -> str:
+    """Stage 4: what is learned from a judgement: to tell whether an answer is right without the right one at hand."""
+    return _CHECK.in_(spoken).format(asked=asked, given=given)

@@ -1,0 +1,66 @@
+"""The files of a KBAlign task's stages by REST: listed, fetched, and nothing else of the machine."""
+
+import pytest
+
+from sage_studio.studio import Studio
+from sage_studio.tasks.task import Task
+from sage_studio.text import Text
+from sage_studio.training.methods.kbalign.folder import StageFile
+from sage_studio.training.progress import Job
+from sage_studio.training.recipes import KBAlignRecipe
+from sage_studio.ui.tasks_table import files_table
+
+
+@pytest.fixture
+def task(studio: Studio) -> Task:
+    """A task that nobody starts, its first stage done."""
+    studio.supervisor.close()
+    recipe = KBAlignRecipe(model_name_or_path="m", dataset_id="kb-v1")
+    task = studio.tasks.create(recipe, Job(model_location="m", data_path="d"), dataset_id="kb-v1", dataset_name="kb")
+    (task.folder / "kbalign").mkdir()
+    (task.folder / "kbalign" / "1-short.jsonl").write_text('{"chunk":0}\n{"chunk":1}\n')
+    (task.folder / "kbalign" / "private.jsonl").write_text("{}\n")
+    return task
+
+
+def test_the_stages_files_are_listed_and_fetched(client, task):
+    address = f"/api/finetune/tasks/{task.id}/files"
+    listed = client.get(address, headers={"Accept-Language": "zh"}).json()
+    assert [(file["name"], file["rows"]) for file in listed] == [("1-short.jsonl", 2)]
+    assert listed[0]["meaning"].startswith("短依赖")
+    fetched = client.get(f"{address}/1-short.jsonl")
+    assert fetched.text == '{"chunk":0}\n{"chunk":1}\n'
+    assert 'filename="1-short.jsonl"' in fetched.headers["content-disposition"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "private.jsonl",
+        "recipe.yaml",
+        "..%2Frecipe.yaml",
+        "%2e%2e%2f%2e%2e%2fstudio.db",
+        "%2Fetc%2Fpasswd",
+        "2-long.jsonl",
+    ],
+)
+def test_nothing_else_can_be_fetched(client, task, name):
+    refused = client.get(f"/api/finetune/tasks/{task.id}/files/{name}")
+    assert refused.status_code == 404
+
+
+@pytest.mark.parametrize("task_id", ["none", "..%2F..", "finetune-0"])
+def test_a_task_that_is_none_has_no_files(client, task_id):
+    assert client.get(f"/api/finetune/tasks/{task_id}/files").status_code in (400, 404)
+
+
+def test_the_page_links_each_file_and_says_where_they_lie(studio, task):
+    shown = files_table(task, studio.task_files(task.id), "en")
+    assert f'href="api/finetune/tasks/{task.id}/files/1-short.jsonl"' in shown
+    assert str(task.folder / "kbalign") in shown
+    assert files_table(task, [], "en") == ""
+
+
+def test_a_name_is_escaped_on_the_page(task):
+    file = StageFile("<b>.jsonl", task.folder, Text("<i>", "<i>"), 1, 1)
+    assert "<b>" not in files_table(task, [file], "en")

@@ -1,0 +1,51 @@
+"""A scripted writer, and the towns that the tests' knowledge base is about. Knows nothing of stages."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sage_studio.training.methods.kbalign.writing import Messages, Style, Written
+
+TOWNS = ("Arn", "Bex", "Cos", "Dol", "Eck", "Fyn")
+
+
+class Killed(BaseException):
+    """The process dies here: nothing may catch it."""
+
+
+@dataclass
+class Scripted:
+    """Answers each prompt by ``answer(last turn)``; a text, a `Written`, or an exception to raise."""
+
+    answer: Callable[[str], Any]
+    asked: list[str] = field(default_factory=list)
+    styles: list[Style] = field(default_factory=list)
+
+    def write(self, prompts: Sequence[Messages], style: Style, seed: str) -> list[Written]:
+        said = []
+        for prompt in prompts:
+            assert [turn["role"] for turn in prompt][-1] == "user"
+            self.asked.append(prompt[-1]["content"])
+            self.styles.append(style)
+            found = self.answer(prompt[-1]["content"])
+            if isinstance(found, BaseException):
+                raise found
+            said.append(found if isinstance(found, Written) else Written(found))
+        return said
+
+
+def town_in(prompt: str) -> str:
+    """The town that a prompt is about: the last one it names."""
+    return max(TOWNS, key=prompt.rfind)
+
+
+def pairs_about(town: str, count: int = 5) -> str:
+    kinds = (
+        "Who built the tower of",
+        "What tower stands in the town of",
+        "Which mason worked in",
+        "What has the town of",
+    )
+    questions = [*(f"{kind} {town}?" for kind in kinds), f"Was the tower built in the town of {town}?"]
+    answer = f"The mason {town}us built it."
+    return "\n\n".join(f"Question: {question}\nAnswer: {answer}" for question in questions[:count])
