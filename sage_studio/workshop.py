@@ -30,7 +30,6 @@ from sage_studio.training.progress import Event, Job, numbered_events
 from sage_studio.training.recipe import parse_recipe
 from sage_studio.training.recipes import Recipe, methods_for
 from sage_studio.training.recipes.generative import GenerativeRecipe
-from sage_studio.training.recipes.kbalign import KBAlignRecipe
 
 WHOLE_MODEL = Text("It holds a whole model, no adapter.", "其中是完整的模型，而不是适配器。")
 WHOLE_MODEL_HINT = Text(
@@ -56,8 +55,7 @@ class Workshop:
     def start_finetune(self, values: Mapping[str, Any]) -> Task:
         """Check a recipe's fields, its model and data, then queue a training; nothing is made unless all is usable.
 
-        Raises:
-            InvalidRecipe, InvalidModel, InvalidDataset, NotFound, HubUnavailable: naming what to correct.
+        Raises `InvalidRecipe`, `InvalidModel`, `InvalidDataset`, `NotFound`, `HubUnavailable`: naming what to correct.
         """
         recipe = parse_recipe(values)
         named = self.catalog.resolve(recipe.model_name_or_path)
@@ -83,7 +81,8 @@ class Workshop:
         revision = base_revision(model.location)
         if revision != lineage.base_revision:
             raise _not_the_same(task.model, lineage.base_revision, revision)
-        recipe = parse_recipe({**task.recipe, "dataset_id": dataset.id, "train_data_path": "", "output_dir": ""})
+        elsewhere = dict.fromkeys((*RECIPES[task.type].sources, "output_dir"), "")
+        recipe = parse_recipe({**task.recipe, **elsewhere, "dataset_id": dataset.id})
         return self._queue(recipe, model, dataset, reproduces=task.id)
 
     def retry_task(self, task_id: str) -> Task:
@@ -239,9 +238,9 @@ class Workshop:
     def _dataset_for(self, recipe: Recipe) -> Dataset:
         if recipe.dataset_id:
             return self.get_dataset(recipe.dataset_id)
-        if isinstance(recipe, KBAlignRecipe) and recipe.input_path:
-            return self.add_knowledge(Path(recipe.input_path).expanduser())
-        return self.upload_dataset(Path(recipe.train_data_path).expanduser())
+        given = str(getattr(recipe, "input_path", ""))
+        add = self.add_knowledge if given else self.upload_dataset
+        return add(Path(given or recipe.train_data_path).expanduser())
 
 
 def check_model(recipe: Recipe, model: ModelRef) -> None:

@@ -1,6 +1,6 @@
 """A knowledge base in pieces that a model can read at once.
 
-Knows how a text is cut by its tokens. Knows neither models nor questions.
+Knows how a text is cut by its tokens. Knows nothing of models or questions.
 """
 
 import json
