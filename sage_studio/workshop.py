@@ -28,7 +28,7 @@ from sage_studio.training.lineage import base_revision, read_lineage
 from sage_studio.training.methods.kbalign.folder import StageFile, stage_file, stage_files
 from sage_studio.training.progress import Event, Job, numbered_events
 from sage_studio.training.recipe import parse_recipe
-from sage_studio.training.recipes import Recipe, methods_for
+from sage_studio.training.recipes import RECIPES, Recipe, methods_for
 from sage_studio.training.recipes.generative import GenerativeRecipe
 
 WHOLE_MODEL = Text("It holds a whole model, no adapter.", "其中是完整的模型，而不是适配器。")
