@@ -1,4 +1,4 @@
-"""Stage 2, long dependency: general questions, each answered from every text that may help, and the answers joined.
+"""Stage 2 answers general questions from several texts: each from every text that may help, the answers joined.
 
 Knows the order: ask in general, look up, answer from one text at a time or not at all, join, refine. Knows nothing of
 models (`writing`), wording (`prompts`) or how texts are found (`data.bm25`).

@@ -1,4 +1,4 @@
-"""Stage 4, rounds: the model learns one part of the questions after the other, and checks itself in between.
+"""Stage 4 goes in rounds: the model learns one part of the questions after the other, and checks itself between.
 
 Knows the order of a round, where each leaves its model, and how steps are counted over all of them. Knows nothing of
 how a model is trained (`training.tuning`) or verified (`verification`).

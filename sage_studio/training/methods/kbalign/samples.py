@@ -1,4 +1,4 @@
-"""Stage 3, samples: each question with its answer and with what a search finds on it, shuffled into one part a round.
+"""Stage 3 makes rows of the questions: with the answer and what a search finds, shuffled into one part a round.
 
 Knows how the questions of both stages become training rows. Knows nothing of models or training.
 """

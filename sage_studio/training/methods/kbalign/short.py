@@ -1,4 +1,4 @@
-"""Stage 1, short dependency: about each chunk the model writes questions that the chunk alone answers.
+"""Stage 1 has the model write questions on each chunk that the chunk alone answers.
 
 Knows how often it is asked and what becomes of what it writes. Knows nothing of models (`writing`) or wording
 (`prompts`).

@@ -1,4 +1,4 @@
-"""Stage 4, self-verification: the model answers its own questions anew, and judges what it answered.
+"""Stage 4 has the model check itself: it answers its own questions anew, and judges what it answered.
 
 Knows what is asked of the model and how its judgements become rows, as many "correct" as "wrong" ones. Knows nothing
 of models (`writing`) or wording (`prompts`).
