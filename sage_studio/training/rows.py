@@ -3,7 +3,6 @@
 Knows the row's shape, the chat template and what truncation does to a row. Knows nothing of tensors or trainers.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,11 +10,11 @@ from typing import Any
 
 from sage_studio.errors import InvalidDataset, InvalidModel
 from sage_studio.text import Text
+from sage_studio.training.lines import no_row, read_lines
 
 IGNORED = -100
 """The label that the loss leaves out."""
 CHUNK = 512
-PREPARE_AGAIN = Text("Prepare or upload the dataset again.", "请重新准备或上传数据集。")
 
 
 Messages = list[dict[str, str]]
@@ -81,21 +80,7 @@ def read_rows(path: Path, limit: int = 0, parts: Callable[[Mapping[str, Any]], R
     Raises:
         InvalidDataset: the file is missing or empty, or a line is no row; the text names the line.
     """
-    rows: list[Row] = []
-    try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                if limit and len(rows) == limit:
-                    break
-                if line.strip():
-                    rows.append(_row(number, line, parts))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidDataset(
-            Text(f"{path} cannot be read: {error}", f"无法读取 {path}：{error}"), PREPARE_AGAIN
-        ) from error
-    if not rows:
-        raise InvalidDataset(Text(f"{path} holds no rows.", f"{path} 中没有数据。"), PREPARE_AGAIN)
-    return rows
+    return [_row(number, line, parts) for number, line in read_lines(path, limit)]
 
 
 def check_template(tokenizer: Any) -> None:
@@ -199,9 +184,9 @@ def _render(tokenizer: Any, messages: list[dict[str, str]], number: int, *, prom
         ) from error
 
 
-def _row(number: int, line: str, parts: Callable[[Mapping[str, Any]], Row]) -> Row:
+def _row(number: int, line: Any, parts: Callable[[Mapping[str, Any]], Row]) -> Row:
     try:
-        row = parts(json.loads(line))
+        row = parts(line)
         for name, messages in row.items():
             if not messages:
                 raise ValueError(f"{name} must not be empty")
@@ -209,11 +194,7 @@ def _row(number: int, line: str, parts: Callable[[Mapping[str, Any]], Row]) -> R
                 if not isinstance(message["role"], str) or not isinstance(message["content"], str):
                     raise TypeError("role and content must be text")
     except (ValueError, KeyError, TypeError) as error:
-        raise InvalidDataset(
-            Text(f"Line {number} of the data is no row: {error!r}", f"数据第 {number} 行无效：{error!r}"),
-            PREPARE_AGAIN,
-            row=number,
-        ) from error
+        raise no_row(number, error) from error
     return row
 
 

@@ -13,8 +13,8 @@ from sage_studio.data.example import DataRow, Example, row_from_json
 from sage_studio.data.script import language_of_text
 from sage_studio.errors import InvalidDataset
 from sage_studio.text import Text
+from sage_studio.training.lines import PREPARE_AGAIN
 from sage_studio.training.methods.kbalign.lines import Line
-from sage_studio.training.rows import PREPARE_AGAIN
 
 Spans = Callable[[str], Sequence[tuple[int, int]]]
 """A text's tokens as (first character, behind the last) pairs."""
