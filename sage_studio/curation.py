@@ -21,7 +21,7 @@ from sage_studio.data.making.combined import CombinedSource, Part, Portion
 from sage_studio.data.making.edited import EditedSource, RowChange
 from sage_studio.data.making.writing import MadeSource, read_made, write_all
 from sage_studio.data.quality.findings import Finding, read_findings
-from sage_studio.data.quality.inspection import Inspection, Yardstick, inspect, read_inspection
+from sage_studio.data.quality.inspection import INSPECTION, Inspection, Yardstick, inspect, read_inspection
 from sage_studio.data.store import DatasetStore
 from sage_studio.errors import InvalidDataset, InvalidInput
 from sage_studio.files import safe_name
@@ -75,6 +75,10 @@ class Curation:
     def inspection(self, dataset_id: str) -> Inspection | None:
         """What the last close look found; None before the first."""
         return read_inspection(self.datasets.folder(safe_name(dataset_id)))
+
+    def is_checked(self, dataset_id: str) -> bool:
+        """Whether it was looked at closely."""
+        return (self.datasets.place(dataset_id) / INSPECTION).is_file()
 
     def findings(self, dataset_id: str, kind: str = "") -> Iterator[Finding]:
         """What is known of single rows: those left out and those that were found wanting, of one kind or of all."""

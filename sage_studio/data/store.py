@@ -118,6 +118,10 @@ class DatasetStore:
         """Its rows in order, from number ``offset`` (from 0) on, read as they are asked for. Raises `NotFound`."""
         return read_rows(self.folder(dataset_id), offset, sys.maxsize)
 
+    def place(self, dataset_id: str) -> Path:
+        """Where its files lie, if there is such a dataset. Raises `InvalidName`."""
+        return self._folder / safe_name(dataset_id)
+
     def folder(self, dataset_id: str) -> Path:
         """Where its files lie. Raises `NotFound` where the dataset or its rows are gone."""
         return self.data_path(dataset_id).parent

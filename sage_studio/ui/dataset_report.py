@@ -4,7 +4,7 @@ Knows how to show a manifest and some rows. Knows no event and no verb.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import gradio as gr
@@ -29,6 +29,7 @@ GET_ONE = Text(
 )
 NAME, VERSION = Text("Name", "名称"), Text("Version", "版本")
 ROWS, SIZE, MADE = Text("Rows", "行数"), Text("Size", "大小"), Text("Made", "创建")
+CHECKED = Text("Checked", "已检查")
 DROPPED, TOKENS = Text("Left out", "剔除"), Text("Tokens", "Token 数")
 ESTIMATED = Text("Tokens, estimated", "Token 数（估算）")
 AVERAGE, LONGEST = Text("Characters, average", "平均字符数"), Text("Longest", "最长")
@@ -57,12 +58,15 @@ element.addEventListener('click', (event) => {
 """A click unfolds a row's texts."""
 
 
-def datasets_table(datasets: Sequence[Dataset], picked: str, language: Language) -> Markup:
-    """All datasets, the picked one marked."""
+def datasets_table(
+    datasets: Sequence[Dataset], picked: str, language: Language, checked: Collection[str] = ()
+) -> Markup:
+    """All datasets, the picked one marked; ``checked`` are the ids of those that were looked at closely."""
     heading = Markup("<h3>{}</h3>").format(MINE.in_(language))
     if not datasets:
         return heading + empty(NONE_YET.in_(language), GET_ONE.in_(language))
-    columns = [Column(NAME), Column(ROWS, figures=True), Column(SIZE, figures=True), Column(MADE, figures=True)]
+    figures = [Column(title, figures=True) for title in (ROWS, SIZE, MADE)]
+    columns = [Column(NAME), *figures, Column(CHECKED)]
     rows = [
         Row(
             (
@@ -70,6 +74,7 @@ def datasets_table(datasets: Sequence[Dataset], picked: str, language: Language)
                 count(item.stats.total_samples),
                 size(item.size_bytes),
                 ago(item.created_at, language),
+                "✓" if item.id in checked else "–",
             ),
             key=item.id,
         )

@@ -133,7 +133,8 @@ class DatasetTab:
     def show_list(self, language: Language, chosen: str) -> tuple[Any]:
         """All datasets; without a choice the newest is marked."""
         datasets = self.studio.list_datasets()
-        return (datasets_table(datasets, dataset_or_newest(self.studio, chosen), language),)
+        checked = {item.id for item in datasets if self.studio.is_checked(item.id)}
+        return (datasets_table(datasets, dataset_or_newest(self.studio, chosen), language, checked),)
 
     def show_actions(self, _: Language) -> tuple[Any]:
         """Whether there is a dataset to do anything with."""

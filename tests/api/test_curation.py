@@ -79,6 +79,11 @@ def test_a_report_is_made_in_the_background_by_the_models_own_tokenizer(client, 
     assert client.get("/api/datasets").json()[0]["id"] == dataset
 
 
+def test_a_dataset_is_checked_once_there_is_a_report(studio, dataset, report):
+    assert studio.is_checked(dataset)
+    assert not studio.is_checked("none-v1")
+
+
 def test_the_list_of_rows_is_a_file_in_two_shapes(client, dataset, report):
     answer = client.get(f"/api/datasets/{dataset}/findings", params={"format": "csv"})
     assert "attachment" in answer.headers["content-disposition"]

@@ -205,6 +205,9 @@ class FakeStudio:
     def inspection(self, dataset_id: str) -> Inspection | None:
         return self.inspections.get(dataset_id)
 
+    def is_checked(self, dataset_id: str) -> bool:
+        return dataset_id in self.inspections
+
     def inspect_dataset(self, dataset_id: str, **values: Any) -> Job:
         self.inspections[dataset_id] = Inspection(
             made_at=time.time(),

@@ -8,6 +8,7 @@ from sage_studio.data.jobs import JobState
 from sage_studio.training.preview import Piece, Seen
 from sage_studio.ui.augment_panel import jobs_table, show_part
 from sage_studio.ui.combine_panel import SLOTS, show_slots
+from sage_studio.ui.dataset_report import datasets_table
 from sage_studio.ui.preview_panel import add_exclusion, coloured, show_pending, texts_of
 from sage_studio.ui.report_panel import findings_view
 
@@ -61,6 +62,12 @@ def test_the_close_look_shows_figures_rows_and_links():
     for part in ("Longer than 512", "1,873", "0.4 %", "nearly the same as an earlier row", "14, 310", "3 h 20 min"):
         assert part in shown, part
     assert "unknown" in findings_view(fake.inspection("sage-docs-v3"), None, "en")
+
+
+def test_the_list_says_which_datasets_were_checked():
+    fake = FakeStudio()
+    assert "✓" not in datasets_table(fake.list_datasets(), "", "en")
+    assert datasets_table(fake.list_datasets(), "", "en", {"support-v1"}).count("✓") == 1
 
 
 def test_jobs_show_how_they_stand():
