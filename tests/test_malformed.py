@@ -63,7 +63,10 @@ DPO: list[tuple[str, Any]] = [
     ("label_smoothing", 0.5),
     ("sft_weight", -1),
 ]
-FIELDS: dict[str, list[tuple[str, Any]]] = {"sft": [*SHARED, *GENERATIVE], "dpo": [*SHARED, *GENERATIVE, *DPO]}
+FIELDS: dict[str, list[tuple[str, Any]]] = {
+    "sft": [*SHARED, *GENERATIVE, ("packing", "tightly")],
+    "dpo": [*SHARED, *GENERATIVE, *DPO],
+}
 
 TOGETHER: list[dict[str, Any]] = [
     {"quantization": "4bit", "use_lora": False},

@@ -1,9 +1,14 @@
 """Which datasets a method may learn from."""
 
+import json
+
 import pytest
 
 from sage_studio.data.dataset import Dataset, DatasetStats
-from sage_studio.errors import InvalidDataset
+from sage_studio.errors import InvalidDataset, InvalidRecipe
+from sage_studio.settings import Settings
+from sage_studio.studio import Studio
+from sage_studio.training.progress import read_job
 from sage_studio.training.recipes import RECIPES, SFTRecipe
 from sage_studio.workshop import check_kind
 
@@ -29,3 +34,22 @@ def test_rows_that_a_method_can_learn_from_pass():
 
 def test_every_method_learns_from_something():
     assert all(recipe.accepts and recipe.title.zh for recipe in RECIPES.values())
+
+
+def test_a_task_starts_from_an_adapter_and_not_from_a_task_that_is_not_done(tmp_path, tiny_model):
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16), LoraConfig(r=4))
+    model.save_pretrained(tmp_path / "adapter")
+    (tmp_path / "pairs.json").write_text(json.dumps([{"prompt": "Why?", "chosen": "Rain.", "rejected": "No."}]))
+    studio = Studio(Settings(home=tmp_path / "home"))
+    values = {"type": "dpo", "model_name_or_path": str(tiny_model), "train_data_path": str(tmp_path / "pairs.json")}
+    task = studio.start_finetune({**values, "start_from": str(tmp_path / "adapter")})
+    assert read_job(task.folder).adapter_location == str(tmp_path / "adapter")
+    assert read_job(studio.start_finetune(values).folder).adapter_location == ""
+    with pytest.raises(InvalidRecipe, match=rf"start_from = {task.id}: .*not completed") as refused:
+        studio.start_finetune({**values, "start_from": task.id})
+    assert refused.value.field == "start_from"
+    assert len(studio.list_tasks()) == 2

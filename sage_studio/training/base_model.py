@@ -78,19 +78,7 @@ def add_adapter(model: Any, job: Job, recipe: GenerativeRecipe) -> Any:
     """
     if recipe.quantization != "none":
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=recipe.gradient_checkpointing)
-    if job.adapter_location:
-        return _load_adapter(model, job)
-    config = LoraConfig(
-        r=recipe.lora_r,
-        lora_alpha=recipe.lora_alpha,
-        lora_dropout=recipe.lora_dropout,
-        target_modules=target_modules(model, recipe.lora_target_modules),
-        use_rslora=recipe.use_rslora,
-        use_dora=recipe.use_dora,
-        task_type="CAUSAL_LM",
-        base_model_name_or_path=job.model_location,
-    )
-    return get_peft_model(model, config)
+    return _load_adapter(model, job) if job.adapter_location else _new_adapter(model, job, recipe)
 
 
 def target_modules(model: Any, wanted: str) -> str | list[str]:
@@ -114,6 +102,20 @@ def target_modules(model: Any, wanted: str) -> str | list[str]:
             Text(f"Give {ALL_LINEAR}, or some of: {known}.", f"请填写 {ALL_LINEAR}，或从以下名称中选择：{known}。"),
         )
     return names
+
+
+def _new_adapter(model: Any, job: Job, recipe: GenerativeRecipe) -> Any:
+    config = LoraConfig(
+        r=recipe.lora_r,
+        lora_alpha=recipe.lora_alpha,
+        lora_dropout=recipe.lora_dropout,
+        target_modules=target_modules(model, recipe.lora_target_modules),
+        use_rslora=recipe.use_rslora,
+        use_dora=recipe.use_dora,
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=job.model_location,
+    )
+    return get_peft_model(model, config)
 
 
 def _load_adapter(model: Any, job: Job) -> Any:

@@ -52,13 +52,18 @@ class KeptPlain:
 
 
 def tune(
-    run: Run[Any], parts: Callable[[Mapping[str, Any]], rows.Row], encode: Encode, build: Callable[[Material], Any]
+    run: Run[Any],
+    parts: Callable[[Mapping[str, Any]], rows.Row],
+    encode: Encode,
+    build: Callable[[Material], Any],
+    arrange: Callable[[Dataset], Dataset] | None = None,
 ) -> None:
     """Train, save, and check a model. Raises `Stopped` when asked to stop, with a checkpoint written.
 
     Args:
         parts, encode: which parts of a row are read, and how they become token ids.
         build: makes the trainer.
+        arrange: makes of the encoded rows what is trained on, where that is something else.
     """
     saving.check_output(run.recipe.output_dir)
     dtype = environment.compute_type(run.recipe.precision)
@@ -69,7 +74,7 @@ def tune(
     encoded = read(run, tokenizer, parts, encode)
 
     model = load(run, dtype)
-    model = learn(run, model, tokenizer, encoded, dtype, build)
+    model = learn(run, model, tokenizer, encoded, dtype, build, arrange)
     finish(run, model, tokenizer, figures(encoded))
 
 
@@ -130,9 +135,13 @@ def learn(
     encoded: rows.Encoded,
     dtype: Any,
     build: Callable[[Material], Any],
+    arrange: Callable[[Dataset], Dataset] | None = None,
 ) -> Any:
     """Train a model on rows, from the newest checkpoint on if resumed. Returns the model; raises as `fit`."""
     learned, held = _split(encoded, run.recipe)
+    if arrange is not None:
+        learned, held = arrange(learned), held and arrange(held)
+        print(f"packed   {len(encoded):,} rows into {len(learned) + len(held or ()):,} sequences")
     _introduce(run, model, encoded, dtype)
     given = {"model": model, "processing_class": tokenizer, "train_dataset": learned, "eval_dataset": held}
     config = {

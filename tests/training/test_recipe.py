@@ -63,6 +63,7 @@ BAD = [
     ("load_best_model", "the best"),
     ("early_stopping_patience", -1),
     ("early_stopping_patience", 1001),
+    ("packing", "tightly"),
     ("no_such_field", 1),
 ]
 

@@ -4,12 +4,14 @@ Knows the loss and how the trainer is built. Knows nothing of what surrounds it,
 (`sage_studio.training.tuning`).
 """
 
+from functools import partial
 from typing import Any
 
 import torch.nn.functional as F
 from trl import SFTConfig, SFTTrainer
 
 from sage_studio.training import rows
+from sage_studio.training.packing import PackCollator, pack
 from sage_studio.training.recipes import SFTRecipe
 from sage_studio.training.run import Run
 from sage_studio.training.tuning import KeptPlain, Material, tune
@@ -33,12 +35,8 @@ class AnswerTrainer(KeptPlain, SFTTrainer):  # type: ignore[misc]  # trl ships n
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         labels = inputs["labels"][:, 1:]
         places = (labels != rows.IGNORED).any(dim=0).nonzero().flatten()
-        outputs = model(
-            input_ids=inputs["input_ids"],
-            attention_mask=inputs["attention_mask"],
-            logits_to_keep=places,
-            use_cache=False,
-        )
+        asked = {name: value for name, value in inputs.items() if name != "labels"}
+        outputs = model(**asked, logits_to_keep=places, use_cache=False)
         labels = labels[:, places]
         learned = labels != rows.IGNORED
         loss = F.cross_entropy(outputs.logits[learned].float(), labels[learned], reduction="sum")
@@ -48,10 +46,14 @@ class AnswerTrainer(KeptPlain, SFTTrainer):  # type: ignore[misc]  # trl ships n
 
 def train(run: Run[SFTRecipe]) -> None:
     """Train, save, and check the model. Raises `Stopped` when asked to stop, with a checkpoint written."""
-    tune(run, rows.answered, rows.encode, trainer_of)
+    recipe = run.recipe
+    arrange = partial(pack, max_length=recipe.max_length) if recipe.packing else None
+    tune(run, rows.answered, rows.encode, partial(trainer_of, packed=recipe.packing), arrange)
 
 
-def trainer_of(material: Material) -> AnswerTrainer:
+def trainer_of(material: Material, packed: bool = False) -> AnswerTrainer:
     """The trainer of one run."""
     config = SFTConfig(max_length=None, dataset_kwargs={"skip_prepare_dataset": True}, **material.config)
-    return AnswerTrainer(args=config, **material.trainer)
+    pad = material.trainer["processing_class"].pad_token_id
+    collator = PackCollator(pad, return_position_ids=True) if packed else None
+    return AnswerTrainer(args=config, data_collator=collator, **material.trainer)

@@ -4,6 +4,7 @@ from typing import ClassVar, Literal
 
 from sage_studio.data.example import RowKind
 from sage_studio.text import Text
+from sage_studio.training.field import knob
 from sage_studio.training.recipes.generative import GenerativeRecipe
 
 
@@ -14,3 +15,12 @@ class SFTRecipe(GenerativeRecipe):
     accepts: ClassVar[tuple[RowKind, ...]] = ("conversation", "preference")
 
     type: Literal["sft"] = "sft"
+    packing: bool = knob(
+        False,
+        "more",
+        Text("Packing", "打包"),
+        Text(
+            "Put short rows together into sequences of max_length: faster where lengths differ much, fewer steps.",
+            "将短样本拼接到 max_length：长度差异大时更快，步数更少。",
+        ),
+    )
