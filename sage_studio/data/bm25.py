@@ -12,7 +12,7 @@ from sage_studio.data.script import HAN
 
 K1, B = 1.2, 0.75
 """How soon a repeated word stops counting, and how much a long text is held back: the usual values."""
-RUNS = re.compile(rf"{HAN.pattern}+|(?:(?!{HAN.pattern})[^\W_])+")
+RUNS = re.compile(rf"{HAN.pattern}|(?:(?!{HAN.pattern})[^\W_])+")
 """Stretches of Han characters, and of letters or digits of other scripts."""
 
 

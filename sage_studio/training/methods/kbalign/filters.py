@@ -63,7 +63,7 @@ def count_words(text: str) -> int:
         >>> count_words("What does SAGE's pipeline do?"), count_words("SAGE 的流水线做什么？")
         (5, 5)
     """
-    return len(WORD.findall(HAN.sub(" ", text))) + -(-len(HAN.findall(text)) // 2)
+    return len(WORD.findall(HAN.sub(" ", text))) + -(-len("".join(HAN.findall(text))) // 2)
 
 
 def pairs_in(text: str) -> list[Pair]:
