@@ -19,7 +19,8 @@ from sage_studio.database import Database
 from sage_studio.errors import StudioError
 from sage_studio.serving import VLLMRegistry
 from sage_studio.serving.types import ChatMessage
-from sage_studio.settings import PROJECT, load_settings
+from sage_studio.settings import load_settings
+from sage_studio.unpacking import ensure_unpacked
 
 CHATS = 8
 MOST_SECONDS = 0.5
@@ -89,10 +90,7 @@ def main(switches: int) -> int:
 
 def unpacked(catalog: Catalog) -> str:
     """The folder of the built-in model."""
-    ref = catalog.resolve(BUILT_IN)
-    command = [sys.executable, "-m", "sage_studio.training.unpack", str(ref.gguf), ref.location]
-    subprocess.run(command, check=True, cwd=PROJECT)
-    return ref.location
+    return ensure_unpacked(catalog, BUILT_IN).location
 
 
 def register_adapters(registry: VLLMRegistry, model: str, outputs: Path) -> list[str]:
