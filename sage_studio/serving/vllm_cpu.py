@@ -14,8 +14,6 @@ from vllm.entrypoints.launchers.api_server.entry import main
 from vllm.lora.punica_wrapper import punica_cpu
 
 Group = tuple[int, torch.Tensor | None]
-FEW_TOKENS = 64
-"""Up to here waking a second thread costs more than it computes."""
 
 
 class GroupedAdapters(punica_cpu.PunicaWrapperCPU):  # type: ignore[misc]  # vllm's types are not read
@@ -47,21 +45,6 @@ class GroupedAdapters(punica_cpu.PunicaWrapperCPU):  # type: ignore[misc]  # vll
             output_slices: width of each slice.
         """
         outputs, inputs = y.view(-1, y.shape[-1]), x.view(-1, x.shape[-1])
-        threads = torch.get_num_threads()
-        if len(inputs) <= FEW_TOKENS:
-            torch.set_num_threads(1)
-        self._add(outputs, inputs, lora_a_stacked, lora_b_stacked, scale, output_slices)
-        torch.set_num_threads(threads)
-
-    def _add(
-        self,
-        outputs: torch.Tensor,
-        inputs: torch.Tensor,
-        lora_a_stacked: tuple[torch.Tensor, ...],
-        lora_b_stacked: tuple[torch.Tensor, ...],
-        scale: float,
-        output_slices: tuple[int, ...],
-    ) -> None:
         for slot, tokens in self.groups:
             rows = inputs if tokens is None else inputs[tokens]
             begin = 0
