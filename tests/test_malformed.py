@@ -36,6 +36,7 @@ SHARED: list[tuple[str, Any]] = [
     ("save_steps", 0),
     ("save_total_limit", 0),
     ("precision", "int4"),
+    ("gpu_vis", "first"),
     ("seed", -1),
     ("learning_rat", 1e-4),
 ]
