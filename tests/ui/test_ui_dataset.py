@@ -2,6 +2,7 @@
 
 import pytest
 from fake_studio import FakeStudio
+from waiting import wait_until
 
 from sage_studio.data.example import Message, Origin, Passage, Preference, Retrieval
 from sage_studio.data.jobs import JobState
@@ -83,6 +84,16 @@ def test_jobs_show_how_they_stand():
 
 
 @pytest.mark.browser
+def changed(page, answer):
+    """Whether a change stands in the list; a form still being laid out may drop what was typed, so type it again."""
+    box = page.locator("#row-answer textarea")
+    if box.input_value() != answer:
+        box.fill(answer)
+    page.locator("#row-change").click()
+    page.wait_for_timeout(2000)
+    return page.locator("#row-pending .notice").is_visible()
+
+
 def test_a_walk_through_the_panels(fake, address, browser):
     context = browser.new_context(locale="en-US", viewport={"width": 390, "height": 844})
     page = context.new_page()
@@ -101,9 +112,7 @@ def test_a_walk_through_the_panels(fake, address, browser):
     page.locator("#dataset-preview tr[data-key='2']").click()
     page.locator("#row-seen .token.learned").first.wait_for()
     page.locator("#row-edit").get_by_role("button").first.click()
-    page.locator("#row-answer textarea").fill("better")
-    page.locator("#row-change").click()
-    page.locator("#row-pending .notice").wait_for()
+    wait_until(lambda: changed(page, "better"), 60)
     page.locator("#row-save").click()
     page.locator("#row-pending .notice").wait_for(state="hidden")
     assert fake.edited == [{"row": 2, "answer": "better"}]
