@@ -3,6 +3,7 @@
 Knows how to put the parts together and how to end them. Knows nothing of what any of them does.
 """
 
+import gc
 import logging
 import os
 import secrets
@@ -40,6 +41,7 @@ def serve(settings: Settings) -> int:
         signal.signal(number, lambda *_: stopping.set())
     check_port(settings)
     os.environ["GRADIO_TEMP_DIR"] = str(settings.uploads_dir)
+    gc.disable()  # until all is up: the collector would walk, again and again, a million objects that stay
     from sage_studio.studio import Studio
 
     write_log(settings.log_path)
@@ -47,6 +49,8 @@ def serve(settings: Settings) -> int:
     studio.start()
     try:
         close = launch(studio, credentials(settings))
+        gc.freeze()
+        gc.enable()
         stopping.wait()
         close()
     finally:
@@ -63,7 +67,7 @@ def launch(studio: "Studio", login: tuple[str, str] | None) -> Callable[[], None
 
     settings = studio.settings
     page = build_page(studio)
-    page.queue(api_open=False)
+    page.api_open = False  # as page.queue(api_open=False) would, which builds the whole app once more
     page.launch(
         server_name=settings.host,
         server_port=settings.port,

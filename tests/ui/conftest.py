@@ -61,7 +61,7 @@ def address(page) -> Iterator[str]:
     with socket.socket() as free:  # gradio looks for one too, but leaves a socket behind for each that is taken
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    page.queue(api_open=False)
+    page.api_open = False
     _, url, _ = page.launch(
         server_name="127.0.0.1",
         server_port=port,
