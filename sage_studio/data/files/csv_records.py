@@ -5,6 +5,7 @@ Knows delimiters, quotes and widths. Knows nothing of what a column means but th
 
 import csv
 import json
+import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, TextIO
@@ -20,6 +21,8 @@ MAX_CELL = 16 << 20
 SAMPLE = 1 << 16
 SAMPLE_ROWS = 50
 AGREE = 0.9
+HINT = re.compile(r'sep=([^"\r\n])\r?\n', re.IGNORECASE)
+"""A first line that names the delimiter, as spreadsheets write it."""
 NESTED = ("[", "{")
 STRUCTURED = frozenset({"messages", "conversations", "history", "retrieval_result"}) | frozenset(
     {"pos", "neg", "positive", "negative", "prompt", "completion", "chosen", "rejected"}
@@ -50,9 +53,8 @@ def delimiter_of(sample: str) -> str | None:
         >>> delimiter_of('question;answer\\n"a;b";c\\n')
         ';'
     """
-    named, _, rest = sample.partition("\n")
-    if named.lower().startswith("sep=") and rest:
-        return named.strip()[4:] or None
+    if hint := HINT.match(sample):
+        return hint[1]
     widths = {delimiter: _width(sample, delimiter) for delimiter in DELIMITERS}
     best = max(widths, key=lambda delimiter: widths[delimiter])
     return best if widths[best] > 1 else None
@@ -65,7 +67,7 @@ def header_of(sample: str) -> Cells:
         return []
     rows = csv.reader(sample.splitlines(keepends=True), delimiter=delimiter)
     first = next(rows, [])
-    return [cell.strip() for cell in (next(rows, []) if first and first[0].lower().startswith("sep=") else first)]
+    return [cell.strip() for cell in (next(rows, []) if HINT.match(sample) else first)]
 
 
 def _width(sample: str, delimiter: str) -> int:
@@ -97,7 +99,7 @@ def _rows(file: TextIO, delimiter: str) -> Iterator[Cells]:
             return
         except csv.Error as error:
             raise _broken(number, line, str(error)) from error
-        if not any(cells) or (number == 0 and line == 1 and cells[0].lower().startswith("sep=")):
+        if not any(cells) or (line == 1 and HINT.fullmatch(delimiter.join(cells) + "\n")):
             continue
         yield cells
         number += 1
