@@ -19,9 +19,12 @@ spec.loader.exec_module(server)
 torch.manual_seed(0)
 down = tuple(torch.randn(3, 1, 4, 6) for _ in range(2))
 up = tuple(torch.randn(3, 1, width, 4) for width in (5, 2))
-for slots in ([0, 0, 0], [-1, -1], [2, -1, 0, 2], [1]):
+wrapper = object.__new__(server.GroupedAdapters)
+wrapper.joined = {}
+
+
+def check(slots):
     x, before = torch.randn(len(slots), 6), torch.randn(len(slots), 7)
-    wrapper = object.__new__(server.GroupedAdapters)
     wrapper.groups = server.grouped(slots)
     y = before.clone()
     wrapper.add_lora_linear(y, x, down, up, 0.5, (5, 2))
@@ -31,6 +34,16 @@ for slots in ([0, 0, 0], [-1, -1], [2, -1, 0, 2], [1]):
             parts = [0.5 * (b[slot, 0] @ (a[slot, 0] @ x[at])) for a, b in zip(down, up)]
             wanted[at] += torch.cat(parts)
     torch.testing.assert_close(y, wanted)
+
+
+BATCHES = ([0, 0, 0], [-1, -1], [2, -1, 0, 2], [1], [0] * 60, [2, -1] * 60, [0] * 60 + [1])
+with torch.inference_mode():
+    for slots in BATCHES:
+        check(slots)
+    up[1][0, 0].copy_(torch.randn(2, 4))
+    down[0][2] = 0
+    for slots in BATCHES:
+        check(slots)
 assert server.grouped([]) == ()
 assert server.punica_cpu.PunicaWrapperCPU is server.GroupedAdapters
 print("equal")
