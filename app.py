@@ -73,7 +73,6 @@ def launch(studio: "Studio", login: tuple[str, str] | None) -> Callable[[], None
         server_port=settings.port,
         share=settings.share,
         auth=login,
-        app_kwargs=app_arguments(studio, login),
         prevent_thread_lock=True,
         quiet=True,
         allowed_paths=[],
@@ -83,7 +82,7 @@ def launch(studio: "Studio", login: tuple[str, str] | None) -> Callable[[], None
         enable_monitoring=False,
         strict_cors=True,
         ssr_mode=False,
-        **page_arguments(),
+        **page_arguments(app_arguments(studio, login)),
     )
     announce(settings, page.share_url, login)
 

@@ -1,24 +1,31 @@
 """Chinese or English: which one a request wants, and every label of the page in it.
 
 One mechanism for all words. The language of a request is the person's explicit choice (a cookie) or else the browser's
-``Accept-Language``; the server says every word in it, the labels once when a page loads and the changing texts whenever
-they change. So labels, tables, hints and errors cannot disagree. Gradio's own ``gr.I18n`` is not used: it follows the
-browser only, cannot be switched, and takes a plain ``zh`` for English.
+``Accept-Language``; the server says every word in it, the labels in the page that it serves and the changing texts
+whenever they change. So labels, tables, hints and errors cannot disagree. Gradio's own ``gr.I18n`` is not used: it
+follows the browser only, cannot be switched, and takes a plain ``zh`` for English.
 
 Knows nothing of what the words mean.
 """
 
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import gradio as gr
 from gradio.blocks import Block
+from gradio.data_classes import BlocksConfigDict
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sage_studio.text import Language, Text, language_of
 
 COOKIE = "sage_studio_language"
 DEFAULT: Language = "en"
-"""What a page says in the instant before it has loaded."""
+"""What is said where nobody asks."""
+
+ASKED: ContextVar[Language] = ContextVar("ASKED", default=DEFAULT)
+"""The language of the HTTP request that is being answered."""
 
 SWITCH_JS = (
     f"(language) => {{ document.cookie = `{COOKIE}=${{language}}; path=/; max-age=31536000; samesite=lax`;"
@@ -37,33 +44,71 @@ def requested_language(cookies: Mapping[str, str], headers: Mapping[str, str]) -
     return "en" if chosen == "en" else language_of(headers.get("accept-language"))
 
 
+class AskedLanguage:
+    """ASGI middleware that notes a request's language in `ASKED`."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            asked = HTTPConnection(scope)
+            ASKED.set(requested_language(asked.cookies, asked.headers))
+        await self._app(scope, receive, send)
+
+
 class Phrasebook:
     """Remembers which property of which component is a `Text`, to say all of them in one language.
 
     Example:
         >>> words = Phrasebook()
-        >>> with gr.Blocks():
+        >>> with SpokenBlocks(words) as page:
         ...     button = words(gr.Button, value=Text("Stop", "停止"), variant="stop")
-        >>> words.updates("zh")[0]["value"]
+        >>> words.say(page.config, "zh")["components"][0]["props"]["value"]
         '停止'
     """
 
     def __init__(self) -> None:
-        self.components: list[Block] = []
-        self._texts: list[dict[str, Any]] = []
+        self._texts: dict[int, dict[str, Any]] = {}
 
     def __call__(self, component: Callable[..., B], **properties: Any) -> B:
         """Make a component; each property that is a `Text`, or holds some as choices, is translated from now on."""
         texts = {name: value for name, value in properties.items() if _has_text(value)}
         made = component(**{**properties, **{name: said(value, DEFAULT) for name, value in texts.items()}})
         if texts:
-            self.components.append(made)
-            self._texts.append(texts)
+            self._texts[made._id] = texts
         return made
 
-    def updates(self, language: Language) -> list[dict[str, Any]]:
-        """One update for each of `components`, in their order."""
-        return [gr.update(**{name: said(value, language) for name, value in texts.items()}) for texts in self._texts]
+    def say(self, config: BlocksConfigDict, language: Language) -> BlocksConfigDict:
+        """A page's configuration, as Gradio makes it for the browser, in a language; the given one stays as it is."""
+        if language == DEFAULT:
+            return config
+        return {**config, "components": [self._say_component(each, language) for each in config["components"]]}
+
+    def _say_component(self, component: dict[str, Any], language: Language) -> dict[str, Any]:
+        texts = self._texts.get(component["id"], {})
+        return {**component, "props": component["props"] | {name: said(text, language) for name, text in texts.items()}}
+
+
+class SpokenBlocks(gr.Blocks):
+    """Blocks that a browser gets with every label in the language it asks for.
+
+    Updates after the load would do it too, but the browser looks through the whole page for each of them: 200 labels
+    took it seconds.
+    """
+
+    def __init__(self, words: Phrasebook, **options: Any) -> None:
+        self._words = words
+        super().__init__(**options)
+
+    @property
+    def config(self) -> BlocksConfigDict:
+        """What the browser builds the page from."""
+        return self._words.say(self._config, ASKED.get())
+
+    @config.setter
+    def config(self, made: BlocksConfigDict) -> None:
+        self._config = made
 
 
 def said(value: Any, language: Language) -> Any:

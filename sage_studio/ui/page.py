@@ -33,10 +33,12 @@ A table's row is ``tr[data-key=<id>]``, a vote ``[data-vote=<column>|-1]``; a di
 ``[data-answer=ok|cancel]``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 from sage_studio.studio import Studio
 from sage_studio.text import Language, Text
@@ -45,7 +47,7 @@ from sage_studio.ui.chat_tab import ChatTab
 from sage_studio.ui.dataset_tab import DatasetTab
 from sage_studio.ui.events import TICK_SECONDS, on
 from sage_studio.ui.frame import Frame
-from sage_studio.ui.i18n import Phrasebook
+from sage_studio.ui.i18n import AskedLanguage, Phrasebook, SpokenBlocks
 from sage_studio.ui.models_tab import ModelsTab
 from sage_studio.ui.status_bar import StatusBar
 from sage_studio.ui.tasks_tab import TasksTab
@@ -66,8 +68,8 @@ FIRST = "dataset"
 def build_page(studio: Studio) -> gr.Blocks:
     """The page over a studio, with the named endpoints beside it."""
     words = Phrasebook()
-    page: gr.Blocks
-    with gr.Blocks(title=TITLE, analytics_enabled=False, fill_width=True) as page:
+    page: SpokenBlocks
+    with SpokenBlocks(words, title=TITLE, analytics_enabled=False, fill_width=True) as page:
         bar = StatusBar(studio)
         timer, task, dataset_id, revision = gr.Timer(TICK_SECONDS), gr.State(""), gr.State(""), gr.State(0)
         draft = gr.State(None)
@@ -83,14 +85,19 @@ def build_page(studio: Studio) -> gr.Blocks:
         frame.remember_task()
         dataset: DatasetTab = inside["dataset"]
         on(dataset.train.click, dataset.use, frame.dataset, [frame.dataset, tabs])
-        on(page.load, words.updates, None, words.components, queue=False)
         endpoints.register(studio)
     return page
 
 
-def page_arguments() -> dict[str, Any]:
-    """What ``launch`` needs to show the page as it is meant to look."""
-    return {"theme": Calm(), "css": CSS, "footer_links": ["api"]}
+def page_arguments(app_arguments: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+    """What ``launch`` needs to show the page as it is meant to look.
+
+    Args:
+        app_arguments: what else the app behind the page is made with.
+    """
+    middleware = [*app_arguments.get("middleware", ()), Middleware(AskedLanguage)]
+    app_kwargs = {**app_arguments, "middleware": middleware}
+    return {"theme": Calm(), "css": CSS, "footer_links": ["api"], "app_kwargs": app_kwargs}
 
 
 def only(seen: str) -> Callable[[Language], list[Any]]:

@@ -3,11 +3,12 @@
 import ast
 
 import gradio as gr
+import httpx
 import pytest
 
 from sage_studio.settings import PROJECT
 from sage_studio.text import LANGUAGES, Text
-from sage_studio.ui.i18n import COOKIE, Phrasebook, requested_language
+from sage_studio.ui.i18n import COOKIE, Phrasebook, SpokenBlocks, requested_language
 
 SAME_IN_BOTH = {"Alpha", "Dropout", "LoRA", "中文"}
 
@@ -67,28 +68,31 @@ def test_the_explicit_choice_wins_over_the_browser(cookie, accepted, language):
 
 def test_labels_choices_and_placeholders_are_said_in_one_language():
     words = Phrasebook()
-    with gr.Blocks():
+    with SpokenBlocks(words) as page:
         words(gr.Radio, label=Text("Show", "显示"), choices=[(Text("All", "全部"), "all")], value="all")
         words(gr.Textbox, label=Text("Message", "消息"), placeholder=Text("Type", "输入"))
-        words(gr.Textbox, label="untranslated")
-    assert len(words.components) == 2
-    zh = words.updates("zh")
-    assert zh[0]["label"] == "显示"
-    assert zh[0]["choices"] == [("全部", "all")]
-    assert zh[1]["placeholder"] == "输入"
-    assert "value" not in zh[0]
+        words(gr.Textbox, label="untranslated", value="kept")
+    said = words.say(page.config, "zh")["components"]
+    radio, box, other = (each["props"] for each in said if each["type"] in ("radio", "textbox"))
+    assert (radio["label"], radio["choices"], radio["value"]) == ("显示", [("全部", "all")], "all")
+    assert (box["label"], box["placeholder"]) == ("消息", "输入")
+    assert (other["label"], other["value"]) == ("untranslated", "kept")
+    assert "显示" not in str(page.config)
 
 
-def test_every_label_of_the_page_is_said_at_load(page):
+NAMES = {"rsLoRA", "DoRA", "Alpha", "Beta", "Dropout", "Top p"}
+"""Labels that are the same in both languages."""
+
+
+def test_a_page_is_served_in_the_language_that_is_asked_for(address):
     """A label that is not in the phrasebook would stay English."""
-    load = next(fn for fn in page.fns.values() if fn.fn is not None and fn.fn.__name__ == "ui_updates")
-    said = {component._id for component in load.outputs}
-    unsaid = [
-        block.elem_id
-        for block in page.blocks.values()
-        if getattr(block, "elem_id", None) and getattr(block, "label", None) and block._id not in said
-    ]
-    assert unsaid == []
+    chinese = httpx.get(f"{address}config", headers={"accept-language": "zh-CN"}).json()
+    english = httpx.get(f"{address}config", headers={"accept-language": "zh-CN", "cookie": f"{COOKIE}=en"}).json()
+    pairs = zip(chinese["components"], english["components"], strict=True)
+    labels = [(zh["props"].get("label"), en["props"].get("label")) for zh, en in pairs if zh["props"].get("elem_id")]
+    assert {zh for zh, en in labels if zh and zh == en} == NAMES
+    assert "开始微调" in httpx.get(address, headers={"accept-language": "zh-CN"}).text
+    assert "Start fine-tuning" in httpx.get(address).text
 
 
 def test_the_words_that_the_user_documented_stand_to_the_letter():
