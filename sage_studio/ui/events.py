@@ -29,7 +29,8 @@ def on(triggers: Any, handler: Callable[..., Any], inputs: Any = None, outputs: 
         options: as of Gradio's listeners. ``queue=False`` spares a round trip, but Gradio then tells nobody that a
             ``gr.State`` among the outputs has changed.
     """
-    options.setdefault("show_progress", "hidden")
+    if options.setdefault("show_progress", "hidden") == "hidden":
+        options.setdefault("show_progress_on", [])  # else a browser tells every output at each event that none is shown
     fn = spoken(handler)
     if isinstance(triggers, list):
         return gr.on(triggers, fn, inputs, outputs, api_visibility="private", **options)
