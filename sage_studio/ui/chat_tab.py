@@ -152,9 +152,10 @@ class ChatTab:
             [self.line.message, self.chat],
             queue=False,
         )
-        answered = on(asked.then, self.answer, [self.chat, *sampling], self.chat, concurrency_limit=None)
+        awaited = {"concurrency_limit": None, "show_progress_on": self.chat}  # the dots until the first word
+        answered = on(asked.then, self.answer, [self.chat, *sampling], self.chat, **awaited)
         again = on(self.chat.retry, rewind, self.chat, self.chat, queue=False)
-        retried = on(again.then, self.answer, [self.chat, *sampling], self.chat, concurrency_limit=None)
+        retried = on(again.then, self.answer, [self.chat, *sampling], self.chat, **awaited)
         for attempt in (answered, retried):
             on(attempt.failure, unanswered, self.chat, self.chat, queue=False)
         on(self.line.stop.click, stopped, self.chat, self.chat, cancels=[answered, retried], queue=False)
