@@ -1,162 +1,216 @@
 """The studio's SFT against a bare TRL script, and LLaMA-Factory where it is installed: rows per second, same rows.
 
-``python -m benchmarks.training_speed MODEL DATA``: MODEL is a model folder, DATA a ``data.jsonl`` of the studio. Each
-has its own process and the same settings: LoRA of rank 16 with dropout, bf16, batches of 4 rows of up to 256 tokens in
-the same order. Prints the median seconds per step after the first, by the clock and of CPU time (which bears a busy
-machine), and the losses, which must be equal but for rounding and dropout's chance (LLaMA-Factory renders and cuts rows
-in its own way, so that its losses are others).
+    python -m benchmarks.training_speed MODEL DATA [--steps N] [--llamafactory PYTHON]
+
+MODEL is a model folder, DATA a ``data.jsonl`` of the studio. Each has its own process and the same settings: LoRA of
+rank 16 with dropout, bf16, batches of 4 rows of up to 256 tokens in the same order (LLaMA-Factory gets the token ids,
+for it has templates of its own). They take turns, a step each, while the others wait: so whatever else the machine does
+bears on all alike. Prints rows per second after the first step, by the clock and by CPU time, how much faster the
+studio is (the median over the steps), and how far the losses are apart, which must be equal but for rounding and
+dropout's chance. Exits with 1 when the studio is too slow or the losses differ.
+
 ``--llamafactory PYTHON`` names the interpreter of an environment that has LLaMA-Factory.
 """
 
 import argparse
 import json
+import os
+import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+from datasets import Dataset, DatasetDict
 from transformers import AutoTokenizer
 
 from sage_studio.training.progress import Job
 from sage_studio.training.recipe import dump_recipe
 from sage_studio.training.recipes import SFTRecipe
-from sage_studio.training.rows import encode_each, read_rows
+from sage_studio.training.rows import encode, encode_each, read_rows
 
-CLOCK = """
+BATCH, LENGTH = 4, 256
+STUDIO, TRL, FACTORY = "studio", "bare TRL", "LLaMA-Factory"
+LEAST_FASTER = {TRL: 1.5, FACTORY: 1.1}
+LOSS_APART = 0.02
+"""Most that two losses of a step may differ by, as a share."""
+TURNS = """
 import json, sys, time
 from transformers import TrainerCallback
-class Clock(TrainerCallback):
+class Turns(TrainerCallback):
+    began, loss = None, 0.0
+    def on_step_begin(self, *_, **__):
+        self.tell()
+        sys.stdin.readline()
+        self.began = time.monotonic(), time.process_time()
     def on_log(self, args, state, control, logs, **_):
-        if "loss" in logs:
-            print("LOGGED", json.dumps([time.monotonic(), time.process_time(), float(logs["loss"])]), flush=True)
+        self.loss = float(logs.get("loss", self.loss))
+    def on_train_end(self, *_, **__):
+        self.tell()
+    def tell(self):
+        now = time.monotonic(), time.process_time()
+        spent = [after - before for after, before in zip(now, self.began or now)]
+        print("TURN", json.dumps([*spent, self.loss]), flush=True)
 """
-STUDIO = """
+SCRIPTS = {
+    STUDIO: """
 from sage_studio.training.__main__ import main
-from sage_studio.training.reporting import Reporter
-told = Reporter.on_log
-def on_log(self, args, state, control, logs, **rest):
-    Clock().on_log(args, state, control, logs)
-    told(self, args, state, control, logs, **rest)
-Reporter.on_log = on_log
-sys.exit(main(sys.argv[4:]))
-"""
-BARE = """
+from sage_studio.training.methods import sft
+model, data, steps, out = sys.argv[1:]
+class Timed(sft.AnswerTrainer):
+    def __init__(self, **given):
+        super().__init__(**given)
+        self.add_callback(Turns())
+sft.AnswerTrainer = Timed
+sys.exit(main([out]))
+""",
+    TRL: """
 from datasets import load_dataset
 from peft import LoraConfig
 from trl import SFTConfig, SFTTrainer
 model, data, steps, out = sys.argv[1:]
 SFTTrainer(
-    model=model, train_dataset=load_dataset("json", data_files=data, split="train"), callbacks=[Clock()],
+    model=model, train_dataset=load_dataset("json", data_files=data, split="train"), callbacks=[Turns()],
     args=SFTConfig(out, max_steps=int(steps), per_device_train_batch_size=4, max_length=256, learning_rate=2e-4,
         gradient_checkpointing=False, use_cpu=True, seed=42, save_strategy="no", disable_tqdm=True, logging_steps=1,
         lr_scheduler_type="cosine", model_init_kwargs={"dtype": "bfloat16"}),
     peft_config=LoraConfig(r=16, lora_alpha=32, lora_dropout=0.05, target_modules="all-linear", task_type="CAUSAL_LM"),
 ).train()
-"""
-FACTORY = """
+""",
+    FACTORY: """
 import os
 os.environ["DISABLE_VERSION_CHECK"] = "1"
 from llamafactory.train.tuner import run_exp
 model, data, steps, out = sys.argv[1:]
 run_exp(dict(
     model_name_or_path=model, stage="sft", do_train=True, finetuning_type="lora", lora_rank=16, lora_alpha=32,
-    lora_dropout=0.05, lora_target="all", dataset="rows", dataset_dir=data, template="smollm2", cutoff_len=256,
+    lora_dropout=0.05, lora_target="all", dataset="rows", tokenized_path=data, template="smollm2", cutoff_len=256,
     output_dir=out, max_steps=int(steps), per_device_train_batch_size=4, learning_rate=2e-4, bf16=True, seed=42,
     lr_scheduler_type="cosine", logging_steps=1, save_strategy="no", report_to="none", use_cpu=True,
-    disable_gradient_checkpointing=True, preprocessing_num_workers=1,
-), callbacks=[Clock()])
-"""
+    disable_gradient_checkpointing=True,
+), callbacks=[Turns()])
+""",
+}
 
 
-class Measured(NamedTuple):
-    """A run: the median seconds per step after the first, by the clock and of CPU time, and the loss of each step."""
+class Step(NamedTuple):
+    """One optimizer step: seconds by the clock and of CPU time, and the loss."""
 
     seconds: float
     cpu_seconds: float
-    losses: list[float]
+    loss: float
 
 
-def main() -> None:
+class Trainer:
+    """A training process that waits before each of its steps."""
+
+    def __init__(self, python: str, script: str, *given: str) -> None:
+        self._process = subprocess.Popen(
+            [python, "-c", TURNS + script, *given],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},  # as the launcher does
+        )
+        self._told()
+
+    def step(self) -> Step:
+        """Let it take the next one."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return self._told()
+
+    def end(self) -> None:
+        """Wait for what it does after the last one."""
+        self._process.communicate()
+
+    def _told(self) -> Step:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if "TURN " in line:
+                return Step(*json.loads(line.partition("TURN ")[2]))
+        raise SystemExit(f"a trainer ended with {self._process.wait()}")
+
+
+def main() -> int:
     """Run all and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
-    parser.add_argument("data")
-    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--llamafactory", metavar="PYTHON")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        rows = fitting_rows(options.model, options.data, 4 * options.steps)
-        runs = {"studio": run_studio(folder, options.model, rows, options.steps)}
-        runs["bare TRL"] = run_script(folder, BARE, sys.executable, options.model, plain(folder, rows), options.steps)
-        if options.llamafactory:
-            data = factory_data(folder, rows)
-            runs["LLaMA-Factory"] = run_script(
-                folder, FACTORY, options.llamafactory, options.model, data, options.steps
-            )
-    for said, run in runs.items():
-        slower, more = run.seconds / runs["studio"].seconds, run.cpu_seconds / runs["studio"].cpu_seconds
-        print(f"{said:14} {run.seconds:6.2f} s/step ({slower:.2f} x)  {4 / run.seconds:5.2f} rows/s", end="  ")
-        print(f"{run.cpu_seconds:6.2f} CPU s/step ({more:.2f} x)  loss", *(f"{loss:.3f}" for loss in run.losses))
-    pairs = zip(runs["studio"].losses, runs["bare TRL"].losses, strict=True)
-    print(f"studio and bare TRL differ by at most {max(abs(a / b - 1) for a, b in pairs):.2%} in any step's loss")
+    with tempfile.TemporaryDirectory() as folder:
+        runs = measure(Path(folder), options.model, options.data, options.steps, options.llamafactory)
+    return report({name: steps[1:] for name, steps in runs.items()})
 
 
-def fitting_rows(model: str, data: str, count: int) -> list[dict[str, object]]:
-    """The first rows whose prompt leaves room for an answer: no trainer then leaves one out."""
+def measure(folder: Path, model: str, data: Path, count: int, factory: str | None) -> dict[str, list[Step]]:
+    """The steps of each trainer, taken in turn."""
     tokenizer = AutoTokenizer.from_pretrained(model)
-    rows = read_rows(Path(data), 8 * count)
+    rows = fitting_rows(tokenizer, data, BATCH * count)
+    plain, tokens, task = folder / "rows.jsonl", folder / "tokens", folder / "task"
+    plain.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    write_tokens(tokenizer, rows, tokens)
+    write_task(task, model, plain, count)
+    given = {STUDIO: (plain, task), TRL: (plain, folder / "trl"), FACTORY: (tokens, folder / "factory")}
+    pythons = {STUDIO: sys.executable, TRL: sys.executable} | ({FACTORY: factory} if factory else {})
+    trainers = {
+        name: Trainer(python, SCRIPTS[name], model, str(given[name][0]), str(count), str(given[name][1]))
+        for name, python in pythons.items()
+    }
+    steps: dict[str, list[Step]] = {name: [] for name in trainers}
+    for _ in range(count):
+        for name, trainer in trainers.items():
+            steps[name].append(trainer.step())
+    for trainer in trainers.values():
+        trainer.end()
+    return steps
+
+
+def report(runs: dict[str, list[Step]]) -> int:
+    """Print the table; returns 1 when a limit is missed."""
+    missed = False
+    for name, steps in runs.items():
+        pairs = list(zip(steps, runs[STUDIO], strict=True))
+        faster = statistics.median(step.seconds / ours.seconds for step, ours in pairs)
+        by_cpu = statistics.median(step.cpu_seconds / ours.cpu_seconds for step, ours in pairs)
+        apart = max(abs(step.loss / ours.loss - 1) for step, ours in pairs)
+        rates = [BATCH * len(steps) / sum(spent) for spent in list(zip(*steps, strict=True))[:2]]
+        print(
+            f"{name:14} {rates[0]:5.2f} rows/s, {rates[1]:5.2f} by CPU second; the studio is {faster:.2f} x as fast,"
+            f" {by_cpu:.2f} x by CPU time; losses differ by {apart:.2%} at most"
+        )
+        missed |= faster < LEAST_FASTER.get(name, 0) or apart > LOSS_APART
+    for name, steps in runs.items():
+        print(f"{name:14} losses", *(f"{step.loss:.3f}" for step in steps))
+    return int(missed)
+
+
+def fitting_rows(tokenizer: object, data: Path, count: int) -> list[dict[str, object]]:
+    """The first rows whose prompt leaves room for an answer: no trainer then leaves one out."""
+    rows = read_rows(data, 8 * count)
     encoded = zip(rows, encode_each(rows, tokenizer), strict=True)
-    return [dict(row) for row, tokens in encoded if tokens.learned(256)][:count]
+    return [dict(row) for row, tokens in encoded if tokens.learned(LENGTH)][:count]
 
 
-def run_studio(folder: Path, model: str, rows: list[dict[str, object]], steps: int) -> Measured:
-    """A task folder, followed by the studio's training child."""
-    values = {"max_steps": steps, "per_device_train_batch_size": 4, "max_length": 256, "learning_rate": 2e-4}
+def write_task(folder: Path, model: str, data: Path, steps: int) -> None:
+    """A task folder as the studio's training child finds it."""
+    values = {"max_steps": steps, "per_device_train_batch_size": BATCH, "max_length": LENGTH, "learning_rate": 2e-4}
     recipe = SFTRecipe(model_name_or_path=model, dataset_id="rows", **values)
-    data = plain(folder, rows)
+    folder.mkdir()
     (folder / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
-    (folder / "job.json").write_text(Job(model_location=model, data_path=data).model_dump_json(), encoding="utf-8")
-    return run_script(folder, STUDIO, sys.executable, model, data, steps)
+    (folder / "job.json").write_text(Job(model_location=model, data_path=str(data)).model_dump_json(), encoding="utf-8")
 
 
-def run_script(folder: Path, script: str, python: str, model: str, data: str, steps: int) -> Measured:
-    """A script in a process of its own."""
-    out = folder if script is STUDIO else folder / "out"
-    command = [python, "-c", CLOCK + script, model, data, str(steps), str(out)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    lines = [line.partition("LOGGED ")[2] for line in done.stdout.splitlines() if "LOGGED " in line]
-    times, cpu_times, losses = zip(*map(json.loads, lines), strict=True)
-    return Measured(median_gap(times), median_gap(cpu_times), list(losses))
-
-
-def plain(folder: Path, rows: list[dict[str, object]]) -> str:
-    """The rows as a file of two columns."""
-    path = folder / "plain.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return str(path)
-
-
-def factory_data(folder: Path, rows: list[dict[str, object]]) -> str:
-    """The rows as LLaMA-Factory's folder of data sets."""
-    data = folder / "factory"
-    data.mkdir()
-    turns = [{"messages": [*row["prompt"], *row["completion"]]} for row in rows]  # type: ignore[misc]
-    (data / "rows.json").write_text(json.dumps(turns), encoding="utf-8")
-    tags = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
-    shape = {"formatting": "sharegpt", "columns": {"messages": "messages"}, "tags": {**tags, "system_tag": "system"}}
-    (data / "dataset_info.json").write_text(json.dumps({"rows": {"file_name": "rows.json", **shape}}))
-    return str(data)
-
-
-def median_gap(times: Sequence[float]) -> float:
-    """The median difference of neighbours."""
-    gaps = sorted(after - before for before, after in pairwise(times))
-    return gaps[len(gaps) // 2]
+def write_tokens(tokenizer: object, rows: list[dict[str, object]], folder: Path) -> None:
+    """The rows as LLaMA-Factory keeps them once they are token ids."""
+    columns = encode(rows, tokenizer, LENGTH).columns  # type: ignore[arg-type]
+    seen = [[1] * len(ids) for ids in columns["input_ids"]]
+    DatasetDict({"train": Dataset.from_dict({**columns, "attention_mask": seen})}).save_to_disk(str(folder))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

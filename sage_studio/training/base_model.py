@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAn
 
 from sage_studio.errors import InvalidModel
 from sage_studio.text import NOTHING, Text
+from sage_studio.training.cpu_lora import quicken
 from sage_studio.training.failures import explain
 from sage_studio.training.memory import EAGER_LENGTH
 from sage_studio.training.progress import Job, Reason
@@ -78,7 +79,8 @@ def add_adapter(model: Any, job: Job, recipe: GenerativeRecipe) -> Any:
     """
     if recipe.quantization != "none":
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=recipe.gradient_checkpointing)
-    return _load_adapter(model, job) if job.adapter_location else _new_adapter(model, job, recipe)
+    model = _load_adapter(model, job) if job.adapter_location else _new_adapter(model, job, recipe)
+    return model if torch.cuda.is_available() else quicken(model)
 
 
 def target_modules(model: Any, wanted: str) -> str | list[str]:

@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
+from sage_studio.training.cpu_lora import quicken
 from sage_studio.training.memory import Curve, Footprint, FootprintRequest
 
 LENGTHS = (128, 256, 512)
@@ -131,7 +132,8 @@ def _with_adapter(model: Any, request: FootprintRequest) -> Any:
         task_type="CAUSAL_LM" if request.generative else None,
     )
     with torch.device("meta"):
-        return get_peft_model(model, config)
+        adapted = get_peft_model(model, config)
+    return quicken(adapted) if request.generative and not torch.cuda.is_available() else adapted
 
 
 def _step(model: Any, request: FootprintRequest, length: int, checkpointing: bool) -> int:
