@@ -16,9 +16,11 @@ PROJECT = Path(__file__).resolve().parent.parent
 SIZES = {"": {"width": 1440, "height": 900}, "-narrow": {"width": 390, "height": 844}}
 LOCALES = {"en": "en-US", "zh": "zh-CN"}
 QUESTION = {"en": "What is SAGE?", "zh": "SAGE 是什么？"}
-TABS = ("dataset", "preview", "combine", "train", "tasks", "models", "chat", "compare")
-WITHIN = {"preview": "dataset", "combine": "dataset", "compare": "chat"}
+TABS = ("dataset", "report", "preview", "combine", "train", "tasks", "models", "chat", "compare")
+WITHIN = {"report": "dataset", "preview": "dataset", "combine": "dataset", "compare": "chat"}
 """What stands within which tab."""
+SEEN = {"report": "#dataset-histogram", "preview": "#dataset-preview"}
+"""What a picture begins with, where it is not the top of the page."""
 MOST = 4
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 ANSWER_MS = 180_000
@@ -69,6 +71,19 @@ def fill(page: Page, tab: str, language: str) -> None:
         page.locator(rows[tab]).first.click()
         page.wait_for_timeout(3000)
         page.evaluate("window.scrollTo(0, 0)")
+    if tab == "report":
+        page.locator("#dataset-check").click()
+        page.locator("#check-stop").wait_for()
+        page.locator("#check-stop").wait_for(state="hidden", timeout=ANSWER_MS)
+        page.wait_for_timeout(1500)
+    if tab == "combine":
+        for slot in (1, 2):
+            page.locator(f"#combine-dataset-{slot} input").click()
+            page.locator(f"#combine-dataset-{slot} [role=option]").nth(-slot).click()
+            page.wait_for_timeout(1000)
+        page.evaluate("window.scrollTo(0, 0)")
+    if tab in SEEN:
+        page.evaluate("id => document.querySelector(id).scrollIntoView()", SEEN[tab])
     if tab == "chat":
         page.locator("#chat-settings").get_by_role("button").first.click()
         page.locator("#chat-max-tokens input[type=number]").fill("40")
@@ -85,7 +100,7 @@ def compare(page: Page, language: str) -> None:
     page.locator("#chat-compare input").check()
     page.wait_for_timeout(1500)
     while page.locator("#compare-models .token").count() < MOST:
-        page.locator("#compare-models input").click()
+        page.locator("#compare-models input").focus()  # on a phone the tokens lie over it
         left = page.get_by_role("option", selected=False)
         if not left.count():
             break

@@ -130,15 +130,19 @@ def timeline(times: Sequence[float], lines: Mapping[str, Sequence[float | None]]
 
 
 def histogram(bins: Sequence[tuple[int, int]]) -> dict[str, Any]:
-    """An update of a bar plot from ``(upper bound, rows)`` pairs, the bounds in their order."""
-    names = [f"≤{bound // 1024}k" if bound % 1024 == 0 else f"≤{bound}" for bound, _ in bins]
+    """An update of a bar plot from ``(upper bound, rows)`` pairs, the bounds in their order.
+
+    The plot sorts the names as text, hence the spaces. Given ``sort`` in an update it draws the bars of the one before.
+    """
+    width = max((len(str(bound)) for bound, _ in bins), default=0)
+    names = [f"≤{bound:{width}}" for bound, _ in bins]
     value = {
         "columns": [TOKENS, ROWS],
         "data": [[name, rows] for name, (_, rows) in zip(names, bins, strict=True)],
         "datatypes": {TOKENS: "nominal", ROWS: "quantitative"},
         "mark": "bar",
     }
-    return gr.update(value=value, sort=names)
+    return gr.update(value=value)
 
 
 def runs_plot(words: Phrasebook, label: Text, elem_id: str) -> gr.LinePlot:

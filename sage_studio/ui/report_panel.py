@@ -49,7 +49,8 @@ class ReportPanel:
             y=ROWS,
             x_title=" ",
             y_title=" ",
-            height=190,
+            x_label_angle=-45,
+            height=200,
             elem_id="dataset-histogram",
             visible=False,
         )
@@ -90,7 +91,7 @@ class ReportPanel:
                 min_width=180,
                 elem_id="check-against",
             )
-            self.check = words(gr.Button, value=CHECK, scale=0, min_width=120, elem_id="dataset-check")
+            self.check = words(gr.Button, value=CHECK, scale=0, min_width=150, elem_id="dataset-check")
             self.stop = words(gr.Button, value=STOP, scale=0, min_width=80, elem_id="check-stop", visible=False)
 
     def _wire(self) -> None:

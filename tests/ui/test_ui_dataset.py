@@ -107,6 +107,7 @@ def test_a_walk_through_the_panels(fake, address, browser):
 
     page.locator("#dataset-check").click()
     page.locator("#dataset-findings tr", has_text="nearly the same").wait_for()
+    page.locator("#dataset-histogram svg text", has_text="≤ 500").wait_for()
 
     tab("preview")
     page.locator("#dataset-preview tr[data-key='2']").click()

@@ -84,7 +84,7 @@ def test_a_row_without_a_key_cannot_be_picked():
 def test_plots_leave_out_steps_without_a_value():
     assert line((1, 2, 3), (0.5, None, 0.4))["data"] == [[1, 0.5, ""], [3, 0.4, ""]]
     assert line((), ()) is None
-    assert histogram(((512, 3), (1024, 4)))["value"]["data"] == [["≤512", 3], ["≤1k", 4]]
+    assert histogram(((512, 3), (1024, 4)))["value"]["data"] == [["≤ 512", 3], ["≤1024", 4]]
 
 
 def test_a_plot_of_several_lines_says_which_is_which():
