@@ -43,21 +43,27 @@ class Dropped:
 class LeftOut:
     """Counts what is left out, per reason, and remembers where the first `MOST_PLACES` of it stood."""
 
-    places: dict[Text, list[str]] = field(default_factory=lambda: defaultdict(list))
     counts: Counter[Text] = field(default_factory=Counter)
-    remembered: int = 0
+    places: list[tuple[Text, str]] = field(default_factory=list)
 
     def add(self, reason: Text, place: str) -> None:
         """Count one more."""
         self.counts[reason] += 1
-        if self.remembered < MOST_PLACES:
-            self.places[reason].append(place)
-            self.remembered += 1
+        if len(self.places) < MOST_PLACES:
+            self.places.append((reason, place))
+
+    def merge(self, other: "LeftOut") -> None:
+        """Count what another one left out after this one."""
+        self.counts += other.counts
+        self.places += other.places[: MOST_PLACES - len(self.places)]
 
     @property
     def dropped(self) -> tuple[Dropped, ...]:
         """So far."""
-        return tuple(Dropped(reason, count, tuple(self.places[reason])) for reason, count in self.counts.items())
+        where: dict[Text, list[str]] = defaultdict(list)
+        for reason, place in self.places:
+            where[reason].append(place)
+        return tuple(Dropped(reason, count, tuple(where[reason])) for reason, count in self.counts.items())
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ nothing of files; row numbers are given to it.
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,25 @@ class Format:
     takes: tuple[str, ...] = ()
 
 
+@dataclass
+class Seen:
+    """What was seen of a file's records so far; that of two parts can be added up.
+
+    Attributes:
+        rows: records read.
+        counts: of them per format.
+        left_out: those that hold nothing to learn.
+        first: the first record's format and row.
+        stranger: those of the first record of another kind.
+    """
+
+    rows: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    left_out: LeftOut = field(default_factory=LeftOut)
+    first: tuple[str, int] | None = None
+    stranger: tuple[str, int] | None = None
+
+
 class RecordReader:
     """Reads the records of one file, counting those that hold nothing to learn.
 
@@ -62,20 +81,22 @@ class RecordReader:
     def __init__(self, file: str, mapping: "ColumnMapping | None" = None) -> None:
         self.file = file
         self._mapping = mapping
-        self._left_out = LeftOut()
-        self._counts: Counter[str] = Counter()
-        self._first: tuple[Format, int] | None = None
-        self.rows = 0
+        self.seen = Seen()
+
+    @property
+    def rows(self) -> int:
+        """Records read so far."""
+        return self.seen.rows
 
     @property
     def dropped(self) -> tuple[Dropped, ...]:
         """What was left out so far, and why."""
-        return self._left_out.dropped
+        return self.seen.left_out.dropped
 
     @property
     def formats(self) -> tuple[FormatCount, ...]:
         """The formats of the records so far, the most frequent first."""
-        return tuple(FormatCount(name, BY_NAME[name].needs, rows) for name, rows in self._counts.most_common())
+        return tuple(FormatCount(name, BY_NAME[name].needs, rows) for name, rows in self.seen.counts.most_common())
 
     def read(self, record: Any, row: int) -> DataRow | None:
         """One record as a row, or None when it is dropped and counted.
@@ -85,7 +106,7 @@ class RecordReader:
             InvalidDataset: it is no object, is of another kind than the rows before, or has a value of the wrong kind;
                 names ``row``.
         """
-        self.rows += 1
+        self.seen.rows += 1
         if self._mapping is not None:
             record = self._mapping.apply(record, row)
         if isinstance(record, str):
@@ -95,22 +116,32 @@ class RecordReader:
         found = format_of(record)
         if found is None:
             raise _unknown_keys(record, row)
-        self._check_kind(found, row)
-        self._counts[found.name] += 1
+        self.check_kind(found, row)
+        self.seen.counts[found.name] += 1
         try:
             return found.read(record, Origin(file=self.file, row=row))
         except BadValue as error:
             raise invalid_row(row, error.message, _value_hint(found)) from error
         except NothingToLearn as nothing:
-            self._left_out.add(nothing.reason, str(row))
+            self.seen.left_out.add(nothing.reason, str(row))
             return None
 
-    def _check_kind(self, found: Format, row: int) -> None:
-        first, at = self._first = self._first or (found, row)
-        if first.kind != found.kind:
+    def merge(self, seen: Seen) -> None:
+        """Count the records of the next part of the file. Raises as `check_kind` does."""
+        for name, row in filter(None, (seen.first, seen.stranger)):
+            self.check_kind(BY_NAME[name], row)
+        self.seen.rows += seen.rows
+        self.seen.counts += seen.counts
+        self.seen.left_out.merge(seen.left_out)
+
+    def check_kind(self, found: Format, row: int) -> None:
+        """Raise `InvalidDataset` where the rows before are of another kind than this one."""
+        name, at = self.seen.first = self.seen.first or (found.name, row)
+        if BY_NAME[name].kind != found.kind:
+            self.seen.stranger = found.name, row
             what = Text(
-                f"it is {found.name}, but row {at} is {first.name}: they train different things.",
-                f"该行是 {found.name} 格式，而第 {at} 行是 {first.name} 格式，两者用于不同的训练。",
+                f"it is {found.name}, but row {at} is {name}: they train different things.",
+                f"该行是 {found.name} 格式，而第 {at} 行是 {name} 格式，两者用于不同的训练。",
             )
             raise invalid_row(row, what, Text("Put them into two files.", "请分成两个文件。"))
 

@@ -6,7 +6,8 @@ Knows the file and its index, one byte offset for every hundredth row. Knows not
 import hashlib
 import json
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -35,20 +36,24 @@ class RowWriter:
 
     def write(self, row: DataRow) -> None:
         """Append one row, of the kind of those before it."""
+        line = orjson.dumps(row.to_json(), option=orjson.OPT_APPEND_NEWLINE)
+        self.append(line, (len(line),), row.kind)
+
+    def append(self, lines: bytes, lengths: Sequence[int], kind: RowKind) -> None:
+        """Append rows that are lines already, of these lengths in bytes, and of the kind of those before them."""
         if self.rows == 0:
-            self.kind = row.kind
-        elif row.kind != self.kind:
+            self.kind = kind
+        elif kind != self.kind:
             raise InvalidDataset(
-                Text(f"A {row.kind} row among {self.kind} rows.", f"{self.kind} 数据中混入了 {row.kind} 数据。"),
+                Text(f"A {kind} row among {self.kind} rows.", f"{self.kind} 数据中混入了 {kind} 数据。"),
                 Text("Put them into two datasets.", "请分成两个数据集。"),
             )
-        if self.rows % STRIDE == 0:
-            self._offsets.append(self.bytes)
-        line = orjson.dumps(row.to_json(), option=orjson.OPT_APPEND_NEWLINE)
-        self._file.write(line)
-        self._hash.update(line)
-        self.rows += 1
-        self.bytes += len(line)
+        *begins, end = accumulate(lengths, initial=self.bytes)
+        self._offsets.extend(begins[-self.rows % STRIDE :: STRIDE])
+        self.rows += len(begins)
+        self.bytes = end
+        self._file.write(lines)
+        self._hash.update(lines)
 
     @property
     def sha256(self) -> str:

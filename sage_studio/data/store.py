@@ -5,21 +5,27 @@ Knows names, versions and folders. Knows nothing of where rows come from (the so
 """
 
 import hashlib
+import logging
 import re
 import shutil
 import sys
 import tempfile
 import threading
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from io import BytesIO
 from pathlib import Path
 from time import time
 
+import orjson
 from pydantic import TypeAdapter
 
 from sage_studio.data.dataset import Dataset, DatasetSource, DatasetStats, OnProgress, ignore_progress
-from sage_studio.data.example import DataRow
+from sage_studio.data.example import DataRow, row_from_json
 from sage_studio.data.paging import Pages, Preview
+from sage_studio.data.parts.part import Part
+from sage_studio.data.parts.readers import InParts, ReadAsOne
 from sage_studio.data.quality.findings import write_dropped
 from sage_studio.data.report import Report
 from sage_studio.data.rows import DATA, RowWriter, read_rows
@@ -40,6 +46,7 @@ UNFINISHED = ".new-"
 LONGEST_NAME = 100
 LONGEST_SLUG = 48
 TELL_EVERY = 1000
+logger = logging.getLogger(__name__)
 AS_JSON = TypeAdapter(Dataset)
 Datasets = list[Dataset]
 
@@ -224,16 +231,42 @@ def slug_of(name: str) -> str:
 def _write(
     source: DatasetSource, folder: Path, tokenizer: Path | None, on_progress: OnProgress
 ) -> tuple[RowWriter, DatasetStats]:
-    report = Report(tokenizer)
+    if isinstance(source, InParts):
+        try:
+            with closing(source.parts(sampling=tokenizer is not None)) as parts:
+                return _written(parts, source, folder, tokenizer, on_progress)
+        except ReadAsOne as why:
+            logger.debug("read by one process: %s", why)
+    return _written(source.examples(), source, folder, tokenizer, on_progress)
+
+
+def _written(
+    rows: Iterable[DataRow | Part],
+    source: DatasetSource,
+    folder: Path,
+    tokenizer: Path | None,
+    on_progress: OnProgress,
+) -> tuple[RowWriter, DatasetStats]:
+    report, told = Report(tokenizer), 0
     with RowWriter(folder) as writer:
-        for example in source.examples():
-            writer.write(example)
-            report.add(example)
-            if writer.rows % TELL_EVERY == 0:
-                on_progress(0.0, Text(f"{writer.rows:,} rows", f"{writer.rows:,} 行"))
+        for each in rows:
+            if isinstance(each, Part):
+                _take(each, writer, report)
+            else:
+                writer.write(each)
+                report.add(each)
+            if writer.rows - told >= TELL_EVERY:
+                told = writer.rows
+                on_progress(0.0, Text(f"{told:,} rows", f"{told:,} 行"))
     if not writer.rows:
         raise InvalidDataset(Text(f"{source.source} has no row.", f"{source.source} 没有任何一行。"))
     write_dropped(folder, source.dropped)
     stats = report.stats(tuple(dropped.shortened for dropped in source.dropped))
     on_progress(1.0, Text(f"{writer.rows:,} rows", f"{writer.rows:,} 行"))
     return writer, stats
+
+
+def _take(part: Part, writer: RowWriter, report: Report) -> None:
+    if part.kind is not None:
+        writer.append(part.lines, part.lengths, part.kind)
+    report.merge(part.tally, part.guesses, map(row_from_json, map(orjson.loads, BytesIO(part.lines))))

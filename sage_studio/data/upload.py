@@ -4,19 +4,22 @@ Knows which files can be taken. Knows nothing of how they are read (`files`) or 
 Nothing in a file is ever run.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Literal
 
 from sage_studio.data.dataset import Dropped, FormatCount
 from sage_studio.data.example import DataRow
 from sage_studio.data.files.content import MIB, Content
-from sage_studio.data.files.encoding import not_text
+from sage_studio.data.files.encoding import encoding_of, not_text
 from sage_studio.data.files.json_records import empty_file
-from sage_studio.data.files.kinds import kind_of
+from sage_studio.data.files.kinds import Kind, kind_of
 from sage_studio.data.files.records import records_of
 from sage_studio.data.formats import RecordReader
 from sage_studio.data.mapping import ColumnMapping
+from sage_studio.data.parts.cutting import cuts_of, is_large
+from sage_studio.data.parts.part import Order, Part
+from sage_studio.data.parts.readers import ReadAsOne, Readers, reader_count
 from sage_studio.errors import InvalidDataset
 from sage_studio.text import Text
 
@@ -59,12 +62,7 @@ class UploadSource:
             UnknownColumns: a row has the keys of no format.
             InvalidDataset: the file or a row of it cannot be used; a fault in a row names the row, counted from 1.
         """
-        check_file(self._content.path, self._content.max_bytes)
-        kind = kind_of(self._content)
-        if not kind.holds_rows:
-            raise not_text(self._content, str(kind))
-        self.container = f"{kind}.gz" if self._content.is_packed else str(kind)
-        self._reader = RecordReader(self.source, self._mapping)
+        kind = self._begin()
         usable = 0
         for row, record in enumerate(records_of(self._content, kind), 1):
             example = self._reader.read(record, row)
@@ -73,6 +71,51 @@ class UploadSource:
                 yield example
         if not usable:
             raise self._nothing_usable()
+
+    def parts(self, sampling: bool) -> Generator[Part]:
+        """The same rows of a large JSONL file, read by several processes; raises what `examples` raises.
+
+        Args:
+            sampling: whether some texts are wanted to be tokenized.
+
+        Raises:
+            ReadAsOne: it has to be read by one, from its begin.
+        """
+        count = reader_count()
+        if count < 2 or not is_large(self._content.path):
+            raise ReadAsOne(f"{self.source} is small")
+        cuts = cuts_of(self._content) if self._begin() is Kind.JSON else []
+        if not cuts:
+            raise ReadAsOne(f"{self.source} is not JSONL in UTF-8")
+        mapping = self._mapping.model_dump_json() if self._mapping is not None else ""
+        path = str(self._content.path.resolve())
+        orders = [Order(path, begin, end, self.source, mapping, sampling) for begin, end in cuts]
+        usable = 0
+        with Readers(count) as readers:
+            for part in readers.read(orders):
+                self._check(part)
+                usable += len(part.lengths)
+                yield part
+        if not usable:
+            raise self._nothing_usable()
+
+    def _begin(self) -> Kind:
+        check_file(self._content.path, self._content.max_bytes)
+        kind = kind_of(self._content)
+        if not kind.holds_rows:
+            raise not_text(self._content, str(kind))
+        self.container = f"{kind}.gz" if self._content.is_packed else str(kind)
+        self._reader = RecordReader(self.source, self._mapping)
+        return kind
+
+    def _check(self, part: Part) -> None:
+        """Count what was seen. Where something is wrong, it may be the encoding: only the whole file tells that."""
+        is_right = part.is_utf8 and part.fault is None
+        if not is_right and not encoding_of(self._content).startswith("utf-8"):
+            raise ReadAsOne(f"{self.source} is not in UTF-8")
+        self._reader.merge(part.seen)
+        if part.fault is not None:
+            raise part.fault.raised()
 
     def _nothing_usable(self) -> InvalidDataset:
         rows, dropped = self._reader.rows, self.dropped

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from sage_studio.data import report as reporting
 from sage_studio.data import rows as storing
+from sage_studio.data import token_count
 from sage_studio.data.dataset import Dropped, FormatCount
 from sage_studio.data.example import Example, Message, Origin, row_from_json
 from sage_studio.data.report import Report, histogram
@@ -254,7 +254,7 @@ def test_tokens_are_counted_by_the_real_tokenizer(built_in_model, monkeypatch):
     exact = counted()
     assert (exact.estimated_tokens, exact.tokens_are_exact) == (expected, True)
     assert exact.tokenizer == built_in_model.name
-    monkeypatch.setattr(reporting, "EXACT_CHARS", 40_000)
+    monkeypatch.setattr(token_count, "EXACT_CHARS", 40_000)
     sampled = counted()
     assert not sampled.tokens_are_exact
     assert sampled.estimated_tokens == pytest.approx(expected, rel=0.05)

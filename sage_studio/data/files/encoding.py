@@ -54,6 +54,11 @@ def encoding_of(content: Content) -> str:
     raise _undecodable(content, wrong)
 
 
+def encoding_at_begin(content: Content) -> str:
+    """The encoding as the first bytes have it: what `encoding_of` says if the rest does not contradict."""
+    return _marked(content.head(LOOKED_AT)) or "utf-8"
+
+
 def sample_of(content: Content, size: int) -> str:
     """The first bytes as text, whatever is wrong with them or with what follows. Raises `InvalidDataset` for binary."""
     head = content.head(size)

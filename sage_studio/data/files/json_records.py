@@ -34,11 +34,29 @@ def json_records(content: Content) -> Iterator[Any]:
         raise empty_file(content.name)
     if first[0] not in "[{":
         raise _broken(1, 1, f"the file begins with {first[:20]!r}, not with [ or {{")
-    if first[0] == "{" and _is_one_row(first):
+    if _begins_jsonl(first):
         yield from _lines_of(content, encoding)
         return
     with text_of(content, encoding) as file:
         yield from _values(_Ahead(file), is_array=first[0] == "[")
+
+
+def is_jsonl(content: Content, encoding: str) -> bool:
+    """Whether a file has a row on every line, as far as its first line tells."""
+    with text_of(content, encoding) as file:
+        return _begins_jsonl(_first_line(file))
+
+
+def odd_line(line: str | bytes, row: int, number: int) -> Any:
+    """A line that orjson does not take: what else is JSON to Python. Raises `InvalidDataset` naming row and line."""
+    if len(line) >= MAX_RECORD:
+        raise _broken(row, number, _too_long())
+    try:
+        return json.loads(line if isinstance(line, str) else line.decode("utf-8", errors="surrogateescape"))
+    except json.JSONDecodeError as error:
+        raise _broken(row, number, f"{error.msg}, column {error.colno}") from error
+    except (RecursionError, ValueError) as error:
+        raise _broken(row, number, _limit(error)) from error
 
 
 def empty_file(name: str) -> InvalidDataset:
@@ -53,6 +71,10 @@ def _first_line(file: TextIO) -> str:
     while (line := file.readline(READ)) and line.isspace():
         pass
     return line.strip().removeprefix("\ufeff")
+
+
+def _begins_jsonl(first: str) -> bool:
+    return first.startswith("{") and _is_one_row(first)
 
 
 def _is_one_row(line: str) -> bool:
@@ -86,19 +108,7 @@ def _lines(file: TextIO | BinaryIO) -> Iterator[Any]:
             if line.isspace():
                 continue
             row += 1
-            yield _slowly(line, row, number)
-
-
-def _slowly(line: str | bytes, row: int, number: int) -> Any:
-    """A line that orjson does not take: what else is JSON to Python, or the fault in words."""
-    if len(line) >= MAX_RECORD:
-        raise _broken(row, number, _too_long())
-    try:
-        return json.loads(line if isinstance(line, str) else line.decode("utf-8", errors="surrogateescape"))
-    except json.JSONDecodeError as error:
-        raise _broken(row, number, f"{error.msg}, column {error.colno}") from error
-    except (RecursionError, ValueError) as error:
-        raise _broken(row, number, _limit(error)) from error
+            yield odd_line(line, row, number)
 
 
 def _values(text: "_Ahead", is_array: bool) -> Iterator[Any]:

@@ -1,0 +1,1 @@
+"""Large JSONL files, read by several processes, each a part of it."""

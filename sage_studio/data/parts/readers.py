@@ -1,0 +1,135 @@
+"""Several processes that read the parts of one file, each the next one as soon as it is free; the parts come in order.
+
+Knows the processes and what is said to them. Knows nothing of what stands in a part.
+"""
+
+import logging
+import os
+import pickle
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+from types import TracebackType
+from typing import IO, Any, Protocol, Self, runtime_checkable
+
+from sage_studio.data.parts.part import Order, Part
+
+logger = logging.getLogger(__name__)
+ROOT = Path(__file__).resolve().parents[3]
+MOST = 4
+"""More processes than this would wait for the one that writes what they read."""
+Before = tuple[int, int]
+"""Rows and lines that come before a part."""
+
+
+class ReadAsOne(Exception):
+    """A file has to be read by one process, from its begin; says why."""
+
+
+@runtime_checkable
+class InParts(Protocol):
+    """A source whose rows can be read in parts."""
+
+    def parts(self, sampling: bool) -> Generator[Part]:
+        """The parts, in order. Raises `ReadAsOne`, and what reading the rows one by one raises."""
+        ...
+
+
+class Reader(Protocol):
+    """A process that reads parts; a test puts a thread in its place."""
+
+    stdin: IO[bytes]
+    stdout: IO[bytes]
+
+    def kill(self) -> None:
+        """End it at once."""
+        ...
+
+    def wait(self) -> int:
+        """Until it has ended."""
+        ...
+
+
+def reader_count() -> int:
+    """How many processes are worth their start on this machine."""
+    return min(MOST, os.cpu_count() or 1)
+
+
+def start_reader() -> Reader:
+    """A new process."""
+    command = [sys.executable, "-m", "sage_studio.data.parts.reading_child"]
+    reader: Any = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
+    return reader  # type: ignore[no-any-return]
+
+
+class Readers:
+    """As many processes as are worth it; to be used as a context."""
+
+    def __init__(self, count: int) -> None:
+        self._readers = [start_reader() for _ in range(count)]
+        self._idle: SimpleQueue[Reader] = SimpleQueue()
+        for reader in self._readers:
+            self._idle.put(reader)
+        self._threads = ThreadPoolExecutor(count, thread_name_prefix="parts")
+
+    def read(self, orders: Sequence[Order]) -> Iterator[Part]:
+        """The parts of one file, in order; few are held at a time. Raises `ReadAsOne`."""
+        before: Future[Before] = Future()
+        before.set_result((0, 0))
+        waiting: deque[Future[Part]] = deque()
+        for order in orders:
+            after: Future[Before] = Future()
+            waiting.append(self._threads.submit(self._read, order, before, after))
+            before = after
+            if len(waiting) > len(self._readers):
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for reader in self._readers:
+            reader.kill()
+        self._threads.shutdown(cancel_futures=True)
+        for reader in self._readers:
+            reader.stdout.close()
+            _close(reader.stdin)
+            reader.wait()
+
+    def _read(self, order: Order, before: "Future[Before]", after: "Future[Before]") -> Part:
+        reader = self._idle.get()
+        try:
+            rows, lines = _ask(reader, order)
+            rows_before, lines_before = before.result()
+            after.set_result((rows_before + rows, lines_before + lines))
+            part: Part = _ask(reader, (rows_before, lines_before))
+            return part
+        except (EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
+            ended = ReadAsOne("a process that reads parts ended")
+            logger.warning("%s: the file is read by one process instead (%s)", ended, error)
+            if not after.done():
+                after.set_exception(ended)
+            raise ended from error
+        finally:
+            self._idle.put(reader)
+
+
+def _ask(reader: Reader, what: object) -> Any:
+    pickle.dump(what, reader.stdin)
+    reader.stdin.flush()
+    return pickle.load(reader.stdout)
+
+
+def _close(stream: IO[bytes]) -> None:
+    try:
+        stream.close()
+    except BrokenPipeError:
+        return  # what was still to be written has no reader any more

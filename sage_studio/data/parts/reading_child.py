@@ -1,0 +1,42 @@
+"""The process that reads parts of a JSONL file: it answers orders until there are no more.
+
+For each order it says how many rows and lines the part has, is told how many come before, and gives the part. Knows
+nothing of the other parts.
+"""
+
+import gc
+import pickle
+import sys
+from typing import BinaryIO
+
+from sage_studio.data.parts.part import count_records, lines_of, read_part
+
+
+def main() -> None:
+    """Serve the parent until it closes the pipe."""
+    gc.freeze()
+    gc.disable()  # what a part leaves behind has no cycles
+    serve(sys.stdin.buffer, sys.stdout.buffer)
+
+
+def serve(orders: BinaryIO, answers: BinaryIO) -> None:
+    """Answer orders until there are no more."""
+    while True:
+        try:
+            order = pickle.load(orders)
+        except EOFError:
+            return
+        lines = lines_of(order)
+        _say((count_records(lines), len(lines)), answers)
+        part = read_part(order, lines, *pickle.load(orders))
+        del lines
+        _say(part, answers)
+
+
+def _say(answer: object, answers: BinaryIO) -> None:
+    pickle.dump(answer, answers, protocol=5)
+    answers.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,244 @@
+"""Large JSONL files read in parts: whatever is in them, the dataset and the error are those of reading row by row."""
+
+import io
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import test_format_matrix as matrix
+from fuzzing import written
+from hypothesis import HealthCheck, given, settings
+from test_upload import BROKEN, READ
+
+from sage_studio.data import script, token_count, upload
+from sage_studio.data.mapping import ColumnMapping
+from sage_studio.data.parts import cutting, readers
+from sage_studio.data.parts.reading_child import serve
+from sage_studio.data.script import ADDRESS, CODE, HAN, OTHER_LETTER
+from sage_studio.data.store import DatasetStore
+from sage_studio.data.upload import UploadSource
+from sage_studio.database import Database
+from sage_studio.errors import StudioError
+from sage_studio.settings import PROJECT
+
+LIMIT = 64 << 20
+PLAIN, ASK, SAY = matrix.PLAIN, matrix.ASK, matrix.SAY
+ODD = {
+    "surrogate": b'{"instruction": "a", "output": "\\ud83d"}',
+    "surrogate aside": b'{"instruction": "a", "output": "b", "id": "\\ud83d"}',
+    "no number": b'{"instruction": "a", "output": "b", "id": NaN}',
+    "long number": b'{"instruction": "a", "output": "b", "id": 123456789012345678901234567890}',
+    "escapes": b'{"instruction": "\\u4f60\\/", "output": "\\u0041\\n\\t\\u0001\\"\\\\u"}',
+    "key twice": b'{"instruction": "a", "output": "b", "output": "c"}',
+    "bad byte": b'{"instruction": "a", "output": "b\xff"}',
+    "blank": b"  \t",
+    "carriage return": b'{"instruction": "a", "output": "b"}\r',
+    "empty answer": b'{"instruction": "a", "output": " "}',
+    "null answer": b'{"instruction": "a", "output": null}',
+    "only an input": b'{"instruction": " ", "input": "x", "output": "b"}',
+    "blank input": b'{"instruction": "a ", "input": " \\n", "output": "b"}',
+    "no history": b'{"instruction": "a", "input": null, "history": [], "system": "", "output": "b"}',
+    "system of no kind": b'{"instruction": "a", "system": 0, "output": "b"}',
+    "a number": b'{"instruction": "a", "output": 5}',
+    "of another kind": b'{"prompt": "a", "chosen": "b", "rejected": "c"}',
+    "unknown": b'{"foo": 1}',
+    "broken": b'{"instruction": "a"',
+    "messages": json.dumps(matrix.MESSAGES).encode(),
+    "content first": b'{"messages": [{"content": "a", "role": "user"}, {"role": "assistant", "content": "b"}]}',
+    "turn with a name": json.dumps({"messages": [{**ASK, "name": "x"}, SAY]}).encode(),
+    "ends with a question": json.dumps({"messages": [ASK, SAY, ASK]}).encode(),
+    "no question": json.dumps({"messages": [SAY, SAY]}).encode(),
+    "empty content": json.dumps({"messages": [{"role": "system", "content": None}, ASK, SAY]}).encode(),
+    "pair": json.dumps(matrix.QUESTION, ensure_ascii=False).encode(),
+    "pair of turns": json.dumps(matrix.COMPLETION_TURNS).encode(),
+    "only text": b'"Rain falls."',
+}
+
+
+class Thread:
+    """A reader in this process."""
+
+    def __init__(self) -> None:
+        orders, told = os.pipe()
+        heard, answers = os.pipe()
+        self.stdin, self.stdout = os.fdopen(told, "wb"), os.fdopen(heard, "rb")
+        ends = os.fdopen(orders, "rb"), os.fdopen(answers, "wb")
+        self._thread = threading.Thread(target=self._serve, args=ends)
+        self._thread.start()
+
+    def _serve(self, orders, answers):
+        with orders, answers:
+            serve(orders, answers)
+
+    def kill(self) -> None:
+        """It ends with its orders."""
+
+    def wait(self) -> int:
+        self._thread.join()
+        return 0
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    """Any JSONL file is large, and its parts are of some lines; the readers are threads."""
+    monkeypatch.setattr(cutting, "LEAST", 0)
+    monkeypatch.setattr(cutting, "PART", 150)
+    monkeypatch.setattr(readers, "start_reader", Thread)
+
+
+def kept(path: Path, home: Path, monkeypatch, count: int, **options) -> object:
+    """What becomes of a file: all that is kept of it, or the error."""
+    monkeypatch.setattr(upload, "reader_count", lambda: count)
+    mapping = options.pop("mapping", None)
+    home.mkdir(exist_ok=True)
+    store = DatasetStore(Database(home / "studio.db"), home / "datasets")
+    try:
+        dataset = store.add(UploadSource(path, LIMIT, mapping=mapping), **options)
+    except StudioError as error:
+        return type(error), error.message, error.hint, getattr(error, "row", None)
+    files = [store.folder(dataset.id).joinpath(name).read_bytes() for name in ("data.jsonl", "index.u64")]
+    dropped = store.folder(dataset.id).joinpath("dropped.jsonl").read_bytes()
+    store.delete(dataset.id)
+    return *files, dropped, dataset.stats, dataset.formats, dataset.row_kind, dataset.container, dataset.sha256
+
+
+def assert_same(content: bytes, folder: Path, monkeypatch, **options) -> object:
+    path = folder / "rows.jsonl"
+    path.write_bytes(content)
+    found = kept(path, folder / "parts", monkeypatch, 2, **options)
+    assert found == kept(path, folder / "whole", monkeypatch, 1, **options)
+    return found
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("files", [matrix.GOOD, matrix.BROKEN, READ, BROKEN], ids=["good", "broken", "read", "refused"])
+def test_every_file_of_the_matrix_becomes_the_same(tmp_path, monkeypatch, files):
+    for each in files.values():
+        content = next(part for part in each if isinstance(part, bytes))
+        if len(content) < 1 << 20:
+            assert_same(content, tmp_path, monkeypatch)
+
+
+@pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("name", ODD)
+def test_a_line_of_any_kind_becomes_the_same(tmp_path, monkeypatch, name):
+    line = b'{"instruction": "%d", "output": "b"}\n'
+    rows = [line % number for number in range(9)]
+    for at in (0, 1, 5, 9):
+        assert_same(b"".join([*rows[:at], ODD[name] + b"\n", *rows[at:]]), tmp_path, monkeypatch)
+    assert_same(ODD[name] + b"\n" + ODD[name], tmp_path, monkeypatch)
+    assert_same(b"\xef\xbb\xbf" + b"".join(rows) + ODD[name], tmp_path, monkeypatch)
+
+
+@pytest.mark.usefixtures("small_parts")
+@settings(
+    max_examples=150,
+    deadline=None,
+    database=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
+@given(content=written())
+def test_records_of_any_shape_become_the_same(tmp_path, monkeypatch, content):
+    assert_same(content, tmp_path, monkeypatch)
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_late_change_of_the_encoding_is_seen(tmp_path, monkeypatch):
+    plain, chinese = json.dumps(PLAIN).encode() + b"\n", json.dumps(matrix.ALPACA, ensure_ascii=False).encode("gbk")
+    found = assert_same(plain * 20 + chinese, tmp_path, monkeypatch)
+    assert matrix.ALPACA["output"].encode() in found[0]
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_mapping_is_honoured(tmp_path, monkeypatch):
+    mapping = ColumnMapping(format="Alpaca", columns={"instruction": "问", "output": "答"})
+    rows = "".join(json.dumps({"问": f"{n}?", "答": "x"}, ensure_ascii=False) + "\n" for n in range(20))
+    assert len(assert_same(rows.encode(), tmp_path, monkeypatch, mapping=mapping)[0].splitlines()) == 20
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_tokens_are_counted_the_same(tmp_path, monkeypatch, built_in_model):
+    monkeypatch.setattr(token_count, "EXACT_CHARS", 3000)
+    rows = [{"instruction": f"Why {n}?", "input": "", "output": "Because. " * (n % 40 + 1)} for n in range(600)]
+    found = assert_same(matrix.lines(*rows), tmp_path, monkeypatch, tokenizer=built_in_model / "tokenizer.json")
+    assert found[3].tokenizer == built_in_model.name
+    assert not found[3].tokens_are_exact
+
+
+def test_several_processes_read_a_large_file_and_none_is_left(tmp_path, monkeypatch):
+    started = []
+
+    def start() -> readers.Reader:
+        started.append(start_reader())
+        return started[-1]
+
+    start_reader = readers.start_reader
+    monkeypatch.setattr(cutting, "LEAST", 1 << 20)
+    monkeypatch.setattr(cutting, "PART", 1 << 19)
+    monkeypatch.setattr(readers, "start_reader", start)
+    found = assert_same(matrix.lines(*matrix.MANY) * 12, tmp_path, monkeypatch)
+    assert found[3].duplicates == 33_000
+    assert [reader.wait() is not None for reader in started] == [True, True]
+
+
+def test_a_process_that_dies_is_named_and_the_file_is_read_all_the_same(tmp_path, monkeypatch, caplog):
+    def start() -> readers.Reader:
+        command = [sys.executable, "-c", "import sys; sys.stdin.buffer.read(1)"]
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    monkeypatch.setattr(cutting, "LEAST", 0)
+    monkeypatch.setattr(readers, "start_reader", start)
+    assert len(assert_same(matrix.lines(*matrix.MANY), tmp_path, monkeypatch)[0].splitlines()) == 3000
+    assert "a process that reads parts ended" in caplog.text
+
+
+def test_a_small_file_starts_no_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "start_reader", lambda: pytest.fail("a process for three rows"))
+    assert_same(matrix.lines(PLAIN, PLAIN, PLAIN), tmp_path, monkeypatch)
+
+
+def test_a_row_of_many_megabytes_is_no_part(tmp_path, monkeypatch):
+    monkeypatch.setattr(cutting, "LEAST", 0)
+    monkeypatch.setattr(cutting, "PART", 150)
+    monkeypatch.setattr(cutting, "MAX_RECORD", 1000)
+    monkeypatch.setattr(readers, "start_reader", lambda: pytest.fail("a row too long for a part"))
+    assert_same(matrix.lines(PLAIN, {**PLAIN, "output": "x" * 2000}), tmp_path, monkeypatch)
+
+
+def test_the_start_of_a_reader_is_light():
+    heavy = ("pydantic", "numpy", "pandas", "pyarrow", "gradio", "torch")
+    code = f"import sys, sage_studio.data.parts.reading_child; print([n for n in {heavy} if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT)
+    assert done.stdout.strip() == "[]"
+
+
+PIECES = ["`", "``", "```", "````", "~~~", "\n", "\n\n", " ", ">", "  > ", "a", "word ", "词语", "。", "あ", "é", "Ж"]
+PIECES += ["䷀", "豈", "﨎", "\u4dbf\u4dc0", "x`y", "```py\n", "\n```\n", "http://a.b ", "😀", "가", "\ufe70", "\u2c60"]
+
+
+def test_prose_and_language_are_what_the_whole_text_says():
+    pick = random.Random(1)
+    for _ in range(20_000):
+        text = "".join(pick.choices(pick.sample(PIECES, pick.randint(2, 9)), k=pick.randint(1, 40)))
+        prose = ADDRESS.sub("", CODE.sub("", text))
+        assert script.prose_of(text) == prose
+        length = pick.choice([3, 10, 30, 300])
+        assert script.first_prose_of(text, length) == prose[:length], text
+        han, latin = len("".join(HAN.findall(text))), len(re.findall("[A-Za-z]{2,}", text))
+        other = len("".join(OTHER_LETTER.findall(text))) // 2
+        language = "other" if other > max(han, latin) else "zh" if han and han >= latin else "en"
+        assert script.language_of_text(text) == language, text
+
+
+def test_counts_of_parts_add_up():
+    lines = io.BytesIO(b"\n \n{}\n\r\n{}").readlines()
+    from sage_studio.data.parts.part import count_records
+
+    assert count_records(lines) == 2
