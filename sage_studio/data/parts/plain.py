@@ -1,7 +1,7 @@
 """Conversations of the commonest shapes, read without the detour over the objects that a row is made of.
 
-Knows what such a record looks like, and takes it for what `formats` takes it for: a test compares the two. Knows no
-fault: whatever is unusual about a record is left to those who can say so.
+Knows what such a record looks like, and takes it for what `formats` takes it for: a test compares the two. Knows
+nothing of faults: whatever is unusual about a record is left to those who can say so.
 """
 
 from collections.abc import Callable, Mapping
