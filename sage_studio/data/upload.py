@@ -69,8 +69,7 @@ class UploadSource:
             if example is not None:
                 usable += 1
                 yield example
-        if not usable:
-            raise self._nothing_usable()
+        self._check_usable(usable)
 
     def parts(self, sampling: bool) -> Generator[Part]:
         """The same rows of a large JSONL file, read by several processes; raises what `examples` raises.
@@ -96,8 +95,7 @@ class UploadSource:
                 self._check(part)
                 usable += len(part.lengths)
                 yield part
-        if not usable:
-            raise self._nothing_usable()
+        self._check_usable(usable)
 
     def _begin(self) -> Kind:
         check_file(self._content.path, self._content.max_bytes)
@@ -117,19 +115,21 @@ class UploadSource:
         if part.fault is not None:
             raise part.fault.raised()
 
-    def _nothing_usable(self) -> InvalidDataset:
+    def _check_usable(self, usable: int) -> None:
+        """Raise `InvalidDataset` for a file whose rows were all left out."""
         rows, dropped = self._reader.rows, self.dropped
         why = Text(
             "; ".join(f"{each.reason.en}: {each.count}" for each in dropped),
             "；".join(f"{each.reason.zh}：{each.count}" for each in dropped),
         )
-        return InvalidDataset(
-            Text(
-                f"{self.source} has 0 usable rows of {rows}{f' ({why.en})' if why else ''}.",
-                f"{self.source} 共 {rows} 行，可用 0 行{f'（{why.zh}）' if why else ''}。",
-            ),
-            Text("Fill in the questions and answers.", "请补全问题和回答。"),
-        )
+        if not usable:
+            raise InvalidDataset(
+                Text(
+                    f"{self.source} has 0 usable rows of {rows}{f' ({why.en})' if why else ''}.",
+                    f"{self.source} 共 {rows} 行，可用 0 行{f'（{why.zh}）' if why else ''}。",
+                ),
+                Text("Fill in the questions and answers.", "请补全问题和回答。"),
+            )
 
 
 def check_file(path: Path, max_bytes: int) -> None:
