@@ -56,20 +56,7 @@ def line(steps: Sequence[int], values: Sequence[float | None]) -> dict[str, Any]
 
 def curves(steps: Sequence[int], lines: Mapping[str, Sequence[float | None]]) -> dict[str, Any] | None:
     """Points of some lines over the steps; steps without a value are left out. None while there is nothing to draw."""
-    points = [
-        [step, value, name]
-        for name, values in lines.items()
-        for step, value in zip(steps, values, strict=True)
-        if value is not None
-    ]
-    if not points:
-        return None
-    return {
-        "columns": [STEP, VALUE, LINE],
-        "data": points,
-        "datatypes": {STEP: "quantitative", VALUE: "quantitative", LINE: "nominal"},
-        "mark": "line",
-    }
+    return several_lines({name: (steps, values) for name, values in lines.items()})
 
 
 def plotted(plot: Plot, curve: Curve, language: Language) -> Any:
@@ -113,20 +100,8 @@ def time_plot(words: Phrasebook, label: Text, elem_id: str, y_format: str, lines
 
 def timeline(times: Sequence[float], lines: Mapping[str, Sequence[float | None]]) -> dict[str, Any] | None:
     """Points of one or several lines over Unix seconds; moments without a value are left out. None without any."""
-    points = [
-        [1000 * time, value, name]
-        for name, values in lines.items()
-        for time, value in zip(times, values, strict=True)
-        if value is not None
-    ]
-    if not points:
-        return None
-    return {
-        "columns": [TIME, VALUE, LINE],
-        "data": points,
-        "datatypes": {TIME: "temporal", VALUE: "quantitative", LINE: "nominal"},
-        "mark": "line",
-    }
+    milliseconds = [1000 * time for time in times]
+    return _drawn(TIME, "temporal", {name: (milliseconds, values) for name, values in lines.items()})
 
 
 def histogram(bins: Sequence[tuple[int, int]]) -> dict[str, Any]:
@@ -164,13 +139,19 @@ def runs_plot(words: Phrasebook, label: Text, elem_id: str) -> gr.LinePlot:
 
 def several_lines(lines: Mapping[str, tuple[Sequence[int], Sequence[float | None]]]) -> dict[str, Any] | None:
     """Points of several runs, each under its name; None while there is nothing to draw."""
+    return _drawn(STEP, "quantitative", lines)
+
+
+def _drawn(
+    x: str, kind: str, lines: Mapping[str, tuple[Sequence[float], Sequence[float | None]]]
+) -> dict[str, Any] | None:
     points = [
-        [step, value, name]
-        for name, (steps, values) in lines.items()
-        for step, value in zip(steps, values, strict=True)
+        [at, value, name]
+        for name, (places, values) in lines.items()
+        for at, value in zip(places, values, strict=True)
         if value is not None
     ]
     if not points:
         return None
-    kinds = {STEP: "quantitative", VALUE: "quantitative", LINE: "nominal"}
-    return {"columns": [STEP, VALUE, LINE], "data": points, "datatypes": kinds, "mark": "line"}
+    kinds = {x: kind, VALUE: "quantitative", LINE: "nominal"}
+    return {"columns": [x, VALUE, LINE], "data": points, "datatypes": kinds, "mark": "line"}

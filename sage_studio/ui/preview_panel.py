@@ -17,6 +17,7 @@ from sage_studio.ui.events import follow, on
 from sage_studio.ui.format import count
 from sage_studio.ui.frame import Frame, dataset_or_newest
 from sage_studio.ui.parts import html, notice, quiet
+from sage_studio.ui.reader import reader
 from sage_studio.ui.table import PICK_JS, picked_key
 
 PAGE_ROWS = 20
@@ -74,28 +75,8 @@ class PreviewPanel:
             )
 
     def _seen(self) -> None:
-        words, models = self.words, [entry.id for entry in self.studio.model_choices()]
         with gr.Row(elem_classes="toolbar"):
-            self.model = words(
-                gr.Dropdown,
-                label=Text("As seen by", "以该模型查看"),
-                choices=models,
-                value=next(iter(models), None),
-                allow_custom_value=True,
-                scale=3,
-                min_width=180,
-                elem_id="row-model",
-            )
-            self.max_length = words(
-                gr.Number,
-                label=Text("Max length", "最大长度"),
-                value=1024,
-                precision=0,
-                minimum=16,
-                scale=1,
-                min_width=110,
-                elem_id="row-max-length",
-            )
+            self.model, self.max_length = reader(self.words, self.studio, "row", Text("As seen by", "以该模型查看"))
         self.seen = html("row-seen")
 
     def _edit(self) -> None:

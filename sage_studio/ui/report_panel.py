@@ -19,6 +19,7 @@ from sage_studio.ui.format import ago, bar, compact, count, duration
 from sage_studio.ui.frame import Frame, dataset_or_newest
 from sage_studio.ui.parts import html, notice, quiet, tiles
 from sage_studio.ui.plots import ROWS, TOKENS, histogram
+from sage_studio.ui.reader import reader
 from sage_studio.ui.table import Column, Row, table
 
 CHECK, STOP = Text("Check all rows", "检查全部数据"), Text("Stop", "停止")
@@ -60,28 +61,9 @@ class ReportPanel:
         self._wire()
 
     def _order(self) -> None:
-        words, models = self.words, [entry.id for entry in self.studio.model_choices()]
+        words = self.words
         with gr.Row(elem_classes="toolbar"):
-            self.model = words(
-                gr.Dropdown,
-                label=Text("Tokenizer of", "分词器来自"),
-                choices=models,
-                value=next(iter(models), None),
-                allow_custom_value=True,
-                scale=3,
-                min_width=180,
-                elem_id="check-model",
-            )
-            self.max_length = words(
-                gr.Number,
-                label=Text("Max length", "最大长度"),
-                value=1024,
-                precision=0,
-                minimum=16,
-                scale=1,
-                min_width=110,
-                elem_id="check-max-length",
-            )
+            self.model, self.max_length = reader(self.words, self.studio, "check", Text("Tokenizer of", "分词器来自"))
             self.against = words(
                 gr.Dropdown,
                 label=Text("Leaks into", "与之比对泄漏"),
