@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[3]
 MOST = 4
 """More processes than this would wait for the one that writes what they read."""
+PIPE = 1 << 20
+"""Bytes that a pipe holds, where the system lets it: a part is handed over in few pieces."""
 Before = tuple[int, int]
 """Rows and lines that come before a part."""
 
@@ -62,7 +64,7 @@ def reader_count() -> int:
 def start_reader() -> Reader:
     """A new process."""
     command = [sys.executable, "-m", "sage_studio.data.parts.reading_child"]
-    reader: Any = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
+    reader: Any = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, pipesize=PIPE)
     return reader  # type: ignore[no-any-return]
 
 
