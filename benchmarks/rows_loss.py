@@ -162,7 +162,7 @@ def losses_of(model: Path, adapter: Path | None, rows: Sequence[Example]) -> lis
     assert len(encoded) == len(rows)
     losses = []
     with torch.no_grad():
-        for ids, labels in zip(encoded.input_ids, encoded.labels, strict=True):
+        for ids, labels in zip(encoded.columns["input_ids"], encoded.columns["labels"], strict=True):
             learned = sum(label != IGNORED for label in labels)
             loss = network(input_ids=torch.tensor([ids]), labels=torch.tensor([labels])).loss
             losses.append(Loss(float(loss) * learned, learned))

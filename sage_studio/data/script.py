@@ -40,14 +40,16 @@ def first_prose_of(text: str, length: int) -> str:
     tick = text.find("`")
     prose, at = "", 0
     while tick >= 0 and len(prose) < length:
-        if tick - at > length - len(prose) and not text[at:tick].endswith((" ", ">")):
+        if tick - at > length - len(prose) and text[tick - 1] not in " >":
             break  # enough before the code; the signs of a quote before a fence would go with it
         begin, end = _code_at(text, at, tick)
         prose += text[at:begin]
         at = end
         tick = text.find("`", max(end, tick + 1))
     looked_at = text[: at + length + LONGEST_MARK]
-    if "://" in looked_at or "~~~" in looked_at:
+    if ("/" in looked_at and "://" in looked_at) or (
+        "~" in looked_at and "~~~" in looked_at
+    ):  # one sign is found sooner
         return prose_of(text)[:length]
     return (prose + text[at : at + length])[:length]
 

@@ -75,7 +75,8 @@ def language_of_answer(answer: str, asked: str) -> str:
     if answer.isascii() and asked.isascii():
         return "en"
     prose = first_prose_of(answer if len(answer) <= LOOKED_AT else answer[:LOOKED_AT], READ_FOR_LANGUAGE)
-    begin = "".join(prose[:SURELY].split())
-    if (len(begin) >= FEW_LETTERS and begin.isalpha()) or letters_in(prose[:200]) >= FEW_LETTERS:
+    begin = "".join(prose[:SURELY].split())[:FEW_LETTERS]
+    if len(begin) == FEW_LETTERS and begin.isalpha():
         return language_of_text(prose)
-    return language_of_text(asked)
+    has_words = letters_in(prose[:40]) >= FEW_LETTERS or letters_in(prose[:200]) >= FEW_LETTERS
+    return language_of_text(prose if has_words else asked)
