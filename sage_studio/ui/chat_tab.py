@@ -70,7 +70,7 @@ class ChatTab:
                 value=Text("Back to the base model", "切回基座模型"),
                 elem_id="chat-base",
                 scale=0,
-                min_width=160,
+                min_width=200,
             )
             self.compare.choose()
             self.several = words(
@@ -139,7 +139,7 @@ class ChatTab:
         with gr.Row(elem_classes="toolbar compose"):
             self.line = composer(self.words, "chat", Text("Message", "消息"))
             self.clear = self.words(
-                gr.Button, value=Text("New chat", "新对话"), scale=0, min_width=90, elem_id="chat-clear"
+                gr.Button, value=Text("New chat", "新对话"), scale=0, min_width=110, elem_id="chat-clear"
             )
 
     def _wire(self) -> None:

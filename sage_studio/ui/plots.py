@@ -5,6 +5,8 @@ data only.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import zip_longest
+from operator import itemgetter
 from typing import Any
 
 import gradio as gr
@@ -18,6 +20,8 @@ STEP, VALUE, TOKENS, ROWS = "step", "value", "tokens", "rows"
 TIME, LINE = "time", "line"
 FIRST_COLOUR, SECOND_COLOUR, THIRD_COLOUR = "#2f7d6a", "#d97706", "#5b7fd6"
 """Stand out on white and on black."""
+RUN_COLOURS = (FIRST_COLOUR, SECOND_COLOUR, THIRD_COLOUR, "#c2417d", "#7a5cc4", "#3b93b5", "#8a6d3b", "#7f8f2a")
+"""Of runs beside each other, in their order."""
 NAMES = {
     FIRST_COLOUR: Text("(green)", "（绿）"),
     SECOND_COLOUR: Text("(orange)", "（橙）"),
@@ -56,13 +60,14 @@ def line(steps: Sequence[int], values: Sequence[float | None]) -> dict[str, Any]
 
 def curves(steps: Sequence[int], lines: Mapping[str, Sequence[float | None]]) -> dict[str, Any] | None:
     """Points of some lines over the steps; steps without a value are left out. None while there is nothing to draw."""
-    return several_lines({name: (steps, values) for name, values in lines.items()})
+    return _drawn(STEP, "quantitative", {name: (steps, values) for name, values in lines.items()})
 
 
 def plotted(plot: Plot, curve: Curve, language: Language) -> Any:
     """An update that draws a plot of a method; one of several lines says in its label which is which."""
     shown = {name: said for name, said in plot.lines.items() if any(value is not None for value in curve.of(name))}
-    value = curves(curve.steps, {said.in_(language): curve.of(name) for name, said in shown.items()})
+    none = (None,) * len(curve.steps)
+    value = curves(curve.steps, {said.in_(language): curve.of(name) or none for name, said in plot.lines.items()})
     label = plot.title.in_(language)
     if len(shown) > 1:
         names = (NAMES[colour].in_(language) for _, colour in _coloured(plot.lines.values()))
@@ -121,13 +126,15 @@ def histogram(bins: Sequence[tuple[int, int]]) -> dict[str, Any]:
 
 
 def runs_plot(words: Phrasebook, label: Text, elem_id: str) -> gr.LinePlot:
-    """An empty plot over the steps of several runs, told apart by colour."""
+    """An empty plot over the steps of several runs, each in its one of `RUN_COLOURS`."""
     return words(
         gr.LinePlot,
         label=label,
         x=STEP,
         y=VALUE,
         color=LINE,
+        color_map={str(number): colour for number, colour in enumerate(RUN_COLOURS, 1)},
+        colors_in_legend=[],
         x_title=" ",
         y_title=" ",
         height=260,
@@ -137,14 +144,17 @@ def runs_plot(words: Phrasebook, label: Text, elem_id: str) -> gr.LinePlot:
     )
 
 
-def several_lines(lines: Mapping[str, tuple[Sequence[int], Sequence[float | None]]]) -> dict[str, Any] | None:
-    """Points of several runs, each under its name; None while there is nothing to draw."""
-    return _drawn(STEP, "quantitative", lines)
+def loss_of_runs(shown: Sequence[tuple[Sequence[int], Sequence[float | None]]]) -> dict[str, Any] | None:
+    """Points of several runs, steps and values of each; None while there is nothing to draw."""
+    numbers = range(1, len(RUN_COLOURS) + 1)
+    lines = zip_longest(numbers, shown, fillvalue=((), ()))
+    return _drawn(STEP, "quantitative", {str(number): line for number, line in lines})
 
 
 def _drawn(
     x: str, kind: str, lines: Mapping[str, tuple[Sequence[float], Sequence[float | None]]]
 ) -> dict[str, Any] | None:
+    """A line without a value stands in it all the same: what a plot has not begun with, it never draws."""
     points = [
         [at, value, name]
         for name, (places, values) in lines.items()
@@ -153,5 +163,10 @@ def _drawn(
     ]
     if not points:
         return None
-    kinds = {x: kind, VALUE: "quantitative", LINE: "nominal"}
-    return {"columns": [x, VALUE, LINE], "data": points, "datatypes": kinds, "mark": "line"}
+    awaited = [[points[0][0], None, name] for name in lines.keys() - {name for _, _, name in points}]
+    return {
+        "columns": [x, VALUE, LINE],
+        "data": points + sorted(awaited, key=itemgetter(2)),
+        "datatypes": {x: kind, VALUE: "quantitative", LINE: "nominal"},
+        "mark": "line",
+    }

@@ -19,7 +19,7 @@ from sage_studio.ui.events import follow, on
 from sage_studio.ui.format import EMPTY, duration, number, short
 from sage_studio.ui.frame import Frame
 from sage_studio.ui.parts import html
-from sage_studio.ui.plots import runs_plot, several_lines
+from sage_studio.ui.plots import RUN_COLOURS, loss_of_runs, runs_plot
 from sage_studio.ui.table import Column, Row, table
 
 CHOICES = 200
@@ -62,10 +62,7 @@ class RunsPanel:
         if len(ids) < FEWEST:
             return None, Markup('<p class="quiet">{}</p>').format(PICK.in_(language))
         compared = self.studio.compare_tasks(ids)
-        lines = {
-            named(task): (curve.steps, curve.loss) for task, curve in zip(compared.tasks, compared.curves, strict=True)
-        }
-        return several_lines(lines), differences(compared, language)
+        return loss_of_runs([(curve.steps, curve.loss) for curve in compared.curves]), differences(compared, language)
 
 
 def named(task: Task) -> str:
@@ -77,7 +74,10 @@ def differences(compared: TaskComparison, language: Language) -> Markup:
     """A column a run: how it did, then the settings that differ."""
     columns = [
         Column(SETTING),
-        *(Column(Text(short(named(task), 40), short(named(task), 40)), True) for task in compared.tasks),
+        *(
+            Column(coloured(named(task), colour), True)
+            for task, colour in zip(compared.tasks, RUN_COLOURS, strict=False)
+        ),
     ]
     took = [duration(progress.seconds, language) for progress in compared.progress]
     peaks = [progress.result.peak_memory_gb if progress.result else None for progress in compared.progress]
@@ -89,6 +89,12 @@ def differences(compared: TaskComparison, language: Language) -> Markup:
     ]
     below = Markup() if compared.settings else Markup('<p class="quiet">{}</p>').format(SAME.in_(language))
     return table(columns, rows, language, COMPARE) + below
+
+
+def coloured(name: str, colour: str) -> Text:
+    """A run's name behind a dot in the colour of its line."""
+    shown = Markup('<span aria-hidden="true" style="color:{}">●</span> {}').format(colour, short(name, 40))
+    return Text(shown, shown)
 
 
 def label_of(name: str, language: Language) -> str:

@@ -2,12 +2,13 @@
 
 import pytest
 
+from sage_studio.tasks.compare import MOST
 from sage_studio.tasks.task import Curve
 from sage_studio.text import Text
 from sage_studio.training.curves import LOSS
 from sage_studio.training.recipes import DPORecipe
 from sage_studio.ui import format as shown
-from sage_studio.ui.plots import histogram, line, plotted
+from sage_studio.ui.plots import RUN_COLOURS, histogram, line, loss_of_runs, plotted
 from sage_studio.ui.table import Column, Row, table
 from sage_studio.ui.tasks_table import sparkline
 
@@ -93,7 +94,17 @@ def test_a_plot_of_several_lines_says_which_is_which():
     assert drawn["value"]["data"] == [[1, 2.0, "training"], [2, 1.5, "training"], [2, 1.7, "held out"]]
     assert drawn["label"] == "Loss: training (green), held out (orange)"
     assert plotted(LOSS, curve, "zh")["label"] == "损失: 训练 （绿）, 验证 （橙）"
-    assert plotted(LOSS, Curve((1,), loss=(2.0,)), "en")["label"] == "Loss"
+    early = plotted(LOSS, Curve((1,), loss=(2.0,)), "en")
+    assert early["label"] == "Loss"
+    assert early["value"]["data"] == [[1, 2.0, "training"], [1, None, "held out"]]  # or it would never be drawn
+
+
+def test_runs_have_a_colour_each_and_places_for_more():
+    drawn = loss_of_runs([((1, 2), (2.0, None)), ((1,), (3.0,))])
+    assert drawn["data"][:2] == [[1, 2.0, "1"], [1, 3.0, "2"]]
+    assert drawn["data"][2:] == [[1, None, str(number)] for number in range(3, MOST + 1)]
+    assert len(set(RUN_COLOURS)) == MOST
+    assert loss_of_runs([]) is None
 
 
 def test_a_plot_of_what_was_never_measured_is_hidden():
