@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -73,7 +74,7 @@ class Thread:
         self._thread.start()
 
     def _serve(self, orders, answers):
-        with orders, answers:
+        with suppress(BrokenPipeError), orders, answers:
             serve(orders, answers)
 
     def kill(self) -> None:
@@ -188,15 +189,31 @@ def test_several_processes_read_a_large_file_and_none_is_left(tmp_path, monkeypa
     assert [reader.wait() is not None for reader in started] == [True, True]
 
 
-def test_a_process_that_dies_is_named_and_the_file_is_read_all_the_same(tmp_path, monkeypatch, caplog):
+@pytest.mark.parametrize("dying", [1, 2])
+@pytest.mark.usefixtures("small_parts")
+def test_a_process_that_dies_is_named_and_the_file_is_read_all_the_same(tmp_path, monkeypatch, caplog, dying):
+    left = [dying]
+
     def start() -> readers.Reader:
+        left[0] -= 1
+        if left[0] < 0:
+            return Thread()
         command = [sys.executable, "-c", "import sys; sys.stdin.buffer.read(1)"]
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
+    monkeypatch.setattr(readers, "start_reader", start)
+    assert len(assert_same(matrix.lines(*[PLAIN] * 300), tmp_path, monkeypatch)[0].splitlines()) == 300
+    assert "rows.jsonl: a process that read it ended" in caplog.text
+
+
+def test_a_process_that_cannot_be_started_is_named_and_the_file_is_read_all_the_same(tmp_path, monkeypatch, caplog):
+    def start() -> readers.Reader:
+        raise BlockingIOError("no room for a process")
+
     monkeypatch.setattr(cutting, "LEAST", 0)
     monkeypatch.setattr(readers, "start_reader", start)
-    assert len(assert_same(matrix.lines(*matrix.MANY), tmp_path, monkeypatch)[0].splitlines()) == 3000
-    assert "a process that reads parts ended" in caplog.text
+    assert_same(matrix.lines(PLAIN, PLAIN), tmp_path, monkeypatch)
+    assert "no room for a process" in caplog.text
 
 
 def test_a_small_file_starts_no_process(tmp_path, monkeypatch):

@@ -22,8 +22,6 @@ logger = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[3]
 MOST = 4
 """More processes than this would wait for the one that writes what they read."""
-PIPE = 1 << 20
-"""Bytes that a pipe holds, where the system lets it: a part is handed over in few pieces."""
 Before = tuple[int, int]
 """Rows and lines that come before a part."""
 
@@ -64,7 +62,7 @@ def reader_count() -> int:
 def start_reader() -> Reader:
     """A new process."""
     command = [sys.executable, "-m", "sage_studio.data.parts.reading_child"]
-    reader: Any = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, pipesize=PIPE)
+    reader: Any = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
     return reader  # type: ignore[no-any-return]
 
 
@@ -72,10 +70,10 @@ class Readers:
     """As many processes as are worth it; to be used as a context."""
 
     def __init__(self, count: int) -> None:
-        self._readers = [start_reader() for _ in range(count)]
+        self._count = count
+        self._readers: list[Reader] = []
         self._idle: SimpleQueue[Reader] = SimpleQueue()
-        for reader in self._readers:
-            self._idle.put(reader)
+        self._is_over = False
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="parts")
 
     def read(self, orders: Sequence[Order]) -> Iterator[Part]:
@@ -93,11 +91,23 @@ class Readers:
             yield waiting.popleft().result()
 
     def __enter__(self) -> Self:
+        try:
+            for _ in range(self._count):
+                self._readers.append(start_reader())
+                self._idle.put(self._readers[-1])
+        except OSError as error:
+            self._end()
+            logger.warning("no process can be started to read a part: %s", error)
+            raise ReadAsOne("no process can be started") from error
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._end()
+
+    def _end(self) -> None:
+        self._is_over = True
         for reader in self._readers:
             reader.kill()
         self._threads.shutdown(cancel_futures=True)
@@ -115,12 +125,12 @@ class Readers:
             part: Part = _ask(reader, (rows_before, lines_before))
             return part
         except (EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
-            ended = ReadAsOne("a process that reads parts ended")
-            logger.warning("%s: the file is read by one process instead (%s)", ended, error)
-            if not after.done():
-                after.set_exception(ended)
-            raise ended from error
+            if not self._is_over:
+                logger.warning("%s: a process that read it ended; one reads it anew (%r)", order.name, error)
+            raise ReadAsOne("a process that reads parts ended") from error
         finally:
+            if not after.done():  # or those who wait for it would do so for ever
+                after.set_exception(ReadAsOne("the part before could not be read"))
             self._idle.put(reader)
 
 

@@ -7,6 +7,7 @@ nothing of the other parts.
 import gc
 import pickle
 import sys
+from contextlib import suppress
 from typing import BinaryIO
 
 from sage_studio.data.parts.part import count_records, lines_of, read_part
@@ -20,17 +21,13 @@ def main() -> None:
 
 
 def serve(orders: BinaryIO, answers: BinaryIO) -> None:
-    """Answer orders until there are no more."""
-    while True:
-        try:
+    """Answer orders until the parent closes the pipe, in the midst of one if it likes."""
+    with suppress(EOFError, BrokenPipeError):
+        while True:
             order = pickle.load(orders)
-        except EOFError:
-            return
-        lines = lines_of(order)
-        _say((count_records(lines), len(lines)), answers)
-        part = read_part(order, lines, *pickle.load(orders))
-        del lines
-        _say(part, answers)
+            lines = lines_of(order)
+            _say((count_records(lines), len(lines)), answers)
+            _say(read_part(order, lines, *pickle.load(orders)), answers)
 
 
 def _say(answer: object, answers: BinaryIO) -> None:
