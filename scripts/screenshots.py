@@ -16,10 +16,10 @@ PROJECT = Path(__file__).resolve().parent.parent
 SIZES = {"": {"width": 1440, "height": 900}, "-narrow": {"width": 390, "height": 844}}
 LOCALES = {"en": "en-US", "zh": "zh-CN"}
 QUESTION = {"en": "What is SAGE?", "zh": "SAGE 是什么？"}
-TABS = ("dataset", "report", "preview", "combine", "train", "tasks", "models", "chat", "compare")
-WITHIN = {"report": "dataset", "preview": "dataset", "combine": "dataset", "compare": "chat"}
+TABS = ("dataset", "preview", "combine", "train", "tasks", "models", "chat", "compare")
+WITHIN = {"preview": "dataset", "combine": "dataset", "compare": "chat"}
 """What stands within which tab."""
-SEEN = {"report": "#dataset-histogram", "preview": "#dataset-preview"}
+SEEN = {"dataset": "#dataset-histogram", "preview": "#dataset-preview"}
 """What a picture begins with, where it is not the top of the page."""
 MOST = 4
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
@@ -71,7 +71,7 @@ def fill(page: Page, tab: str, language: str) -> None:
         page.locator(rows[tab]).first.click()
         page.wait_for_timeout(3000)
         page.evaluate("window.scrollTo(0, 0)")
-    if tab == "report":
+    if tab == "dataset":
         page.locator("#dataset-check").click()
         page.locator("#check-stop").wait_for()
         page.locator("#check-stop").wait_for(state="hidden", timeout=ANSWER_MS)
