@@ -55,7 +55,7 @@ class Reports:
         """How the run ended; None while it has not, and where the file cannot be understood."""
         report = self._of(folder)
         with report.lock:
-            stamp = _stamp(folder / RESULT)
+            stamp = _stamp(report.result_path)
             if stamp != report.result_stamp:
                 report.result_stamp = stamp
                 report.result = _result(folder)
@@ -69,19 +69,23 @@ class Reports:
     def _read(self, folder: Path) -> "_Report":
         report = self._of(folder)
         with report.lock:
-            report.catch_up(folder / PROGRESS)
+            report.catch_up()
         return report
 
     def _of(self, folder: Path) -> "_Report":
         with self._lock:
-            return self._reports.setdefault(folder, _Report())
+            if folder not in self._reports:
+                self._reports[folder] = _Report(folder)
+            return self._reports[folder]
 
 
 class _Report:
     """One run's report. Points lie in flat arrays: 32 bytes a step."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
         self.lock = threading.Lock()
+        self.result_path = folder / RESULT
+        self._path = folder / PROGRESS
         self.result: Result | None = None
         self.result_stamp: _Stamp = None
         self.begin()
@@ -97,16 +101,16 @@ class _Report:
         self._thinned = Curve()
         self._thinned_for = (0, 0, 0)
 
-    def catch_up(self, path: Path) -> None:
+    def catch_up(self) -> None:
         """Read what was appended since the last time; nothing is opened if the file has not changed."""
-        stamp = _stamp(path)
+        stamp = _stamp(self._path)
         if stamp == self._stamp:
             return
         if stamp is None or stamp[0] < self._offset:  # removed, or replaced by another
             self.begin()
         self._stamp = stamp
         while True:
-            lines, offset = read_lines(path, self._offset)
+            lines, offset = read_lines(self._path, self._offset)
             if offset == self._offset:
                 return
             self._offset = offset
