@@ -21,6 +21,7 @@ from sage_studio.tasks.store import TaskStore
 from sage_studio.tasks.supervisor import TaskSupervisor
 from sage_studio.tasks.task import Task, TaskStatus
 from sage_studio.text import Text
+from sage_studio.training.checkpoints import COPIES
 from sage_studio.training.environment import cpu_has_bf16
 from sage_studio.training.memory import (
     CUDA_CONTEXT,
@@ -41,8 +42,6 @@ GIB = 2**30
 RUNS_ASKED = 3
 FACTORS = (0.67, 1.5)
 """How far earlier runs may correct an estimate: beyond that they were something else."""
-OPTIMIZER_COPIES = 3
-"""A checkpoint holds the trained weights and two moments of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +116,7 @@ class Forecasts:
         peaks = self._peaks(recipe)
         name, free, total = room(hardware)
         memory = estimate(values, footprint, device, length, self._factor(peaks, device))
-        disk = float(recipe.save_total_limit + 1) * OPTIMIZER_COPIES * 4 * footprint.trained
+        disk = float(recipe.save_total_limit + 1) * COPIES * 4 * footprint.trained
         disk_free = float(shutil.disk_usage(_existing(self.settings.root)).free)
         fitting = remedies(values, footprint, device, length, memory.factor, free) if memory.total > free else []
         return Forecast(

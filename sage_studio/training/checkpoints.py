@@ -1,4 +1,4 @@
-"""Which checkpoint to continue from.
+"""Which checkpoint to continue from, and whether there is room for those to come.
 
 Knows what a whole checkpoint consists of and how to tell one that was cut off while it was written. Imports no torch.
 """
@@ -8,6 +8,12 @@ import shutil
 import zipfile
 from pathlib import Path
 
+from sage_studio.errors import StorageFull
+from sage_studio.text import Text
+
+GIB = 2**30
+COPIES = 3
+"""A checkpoint holds the trained weights and two moments of each."""
 WEIGHTS = ("adapter_model.safetensors", "model.safetensors", "model.safetensors.index.json")
 STATE = "trainer_state.json"
 
@@ -23,6 +29,34 @@ def remove_broken(folder: Path) -> list[Path]:
     for path in broken:
         shutil.rmtree(path, ignore_errors=True)
     return broken
+
+
+def check_room(folder: Path, trained: int, kept: int) -> None:
+    """See that a run's checkpoints will fit on the disk, before it spends hours on what it could not save.
+
+    Args:
+        folder: where they are written; what lies in it already is given up for new ones.
+        trained: bytes of the weights that are trained.
+        kept: how many stay; one more is there while it is written.
+
+    Raises:
+        StorageFull: saying how much is needed, how much there is, and what to do.
+    """
+    there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    need, free = (kept + 1) * COPIES * trained, shutil.disk_usage(folder).free + there
+    if need <= free:
+        return
+    amounts = f"{need / GIB:.1f} GiB", f"{free / GIB:.1f} GiB"
+    raise StorageFull(
+        Text(
+            f"{kept + 1} checkpoints need {amounts[0]} on the disk of {folder}; {amounts[1]} are free.",
+            f"{kept + 1} 个检查点需要 {amounts[0]}，{folder} 所在磁盘剩余 {amounts[1]}。",
+        ),
+        Text(
+            "Make room, keep fewer checkpoints (save_total_limit), or train an adapter instead of the whole model.",
+            "请腾出空间、减少保留的检查点 (save_total_limit)，或训练适配器而非整个模型。",
+        ),
+    )
 
 
 def step_of(checkpoint: Path) -> int:

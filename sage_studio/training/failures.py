@@ -31,7 +31,7 @@ def explain(error: BaseException) -> tuple[Reason, Text, Text]:
     chain = tuple(_chain(error))
     if any(isinstance(link, MemoryError) or _says(link, NO_MEMORY) for link in chain):
         return Reason.MEMORY, _memory(error), SMALLER
-    if any(_is_full_disk(link) for link in chain):
+    if any(_is_full_disk(link) for link in chain) and not isinstance(error, StorageFull):
         return Reason.DISK, DISK, MAKE_ROOM
     if isinstance(error, StudioError):
         reason = next((reason for kind, reason in REASONS if isinstance(error, kind)), Reason.BUG)

@@ -63,12 +63,21 @@ def steps_of(recipe: Recipe, row_count: int) -> int:
 
 
 def fit(run: Run[Any], trainer: Any) -> None:
-    """Train, from the newest whole checkpoint on if resumed. Raises `Stopped` with a checkpoint written."""
+    """Train, from the newest whole checkpoint on if resumed.
+
+    Raises:
+        StorageFull: there is no room for the checkpoints; nothing was trained.
+        Stopped: with a checkpoint written.
+    """
     newest = checkpoints.newest_checkpoint(run.checkpoints) if run.job.resume else None
     for path in checkpoints.remove_broken(run.checkpoints):
         print(f"{path.name} was cut off while it was written, and is left out")
     if newest is not None:
         print(f"continuing from {newest.name}")
+    run.checkpoints.mkdir(parents=True, exist_ok=True)
+    weights = (weight for weight in trainer.model.parameters() if weight.requires_grad)
+    trained = sum(weight.numel() * weight.element_size() for weight in weights)
+    checkpoints.check_room(run.checkpoints, trained, run.recipe.save_total_limit)
     run.stop.wait()
     run.progress.phase(Phase.TRAINING)
     began = time.monotonic()
