@@ -2,15 +2,18 @@
 
 vLLM 0.32 on a CPU copies an adapter's matrices for every single token, and gives a token that asked for no adapter the
 one in the last slot (its index is -1). Here the tokens of one adapter are multiplied at once and tokens without one are
-left alone, so that a tuned model answers about as fast as its base. Knows the one class of vLLM that it replaces. Knows
-nothing of the studio, for it may run in an environment that has only vLLM.
+left alone, so that a tuned model answers about as fast as its base. Knows the class of vLLM that it replaces, and the
+method that puts an adapter into a slot. Knows nothing of the studio, for it may run in an environment that has only
+vLLM.
 """
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from vllm.entrypoints.launchers.api_server.entry import main
+from vllm.lora.model_manager import LoRAModelManager
 from vllm.lora.punica_wrapper import punica_cpu
 
 FEW = 48
@@ -29,7 +32,7 @@ class GroupedAdapters(punica_cpu.PunicaWrapperCPU):  # type: ignore[misc]  # vll
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.joined: dict[tuple[int, int], tuple[list[int], Joined]] = {}
+        self.joined: dict[int, dict[int, Joined]] = {}
 
     def update_metadata(self, *arguments: Any, **options: Any) -> None:
         """Note once per step which tokens belong to which adapter."""
@@ -66,16 +69,16 @@ class GroupedAdapters(punica_cpu.PunicaWrapperCPU):  # type: ignore[misc]  # vll
                 _add(place, tokens, (rows @ down[slot, 0].t()) @ up[slot, 0].t(), scale)
 
     def joined_of(self, slot: int, lora_a_stacked: Matrices, lora_b_stacked: Matrices) -> Joined:
-        """A slot's matrices of all slices as two, made anew after any of them was written to."""
-        key, versions = (id(lora_a_stacked[0]), slot), [each._version for each in (*lora_a_stacked, *lora_b_stacked)]
-        kept = self.joined.get(key)
-        if kept is None or kept[0] != versions:
-            kept = (
-                versions,
-                joined([each[slot, 0] for each in lora_a_stacked], [each[slot, 0] for each in lora_b_stacked]),
-            )
-            self.joined[key] = kept
-        return kept[1]
+        """A slot's matrices of all slices as two; made once and kept until the slot is forgotten."""
+        layers = self.joined.setdefault(slot, {})
+        key = id(lora_a_stacked[0])
+        if key not in layers:
+            layers[key] = joined([each[slot, 0] for each in lora_a_stacked], [each[slot, 0] for each in lora_b_stacked])
+        return layers[key]
+
+    def forget(self, slot: int) -> None:
+        """Another adapter has come into the slot."""
+        self.joined.pop(slot, None)
 
 
 def joined(down: list[torch.Tensor], up: list[torch.Tensor]) -> Joined:
@@ -84,7 +87,25 @@ def joined(down: list[torch.Tensor], up: list[torch.Tensor]) -> Joined:
     Args:
         down, up: per slice, (rank, inputs) and (outputs, rank).
     """
-    return torch.cat(down).t().float().contiguous(), torch.block_diag(*up).t().float().contiguous()
+    whole = torch.zeros(sum(each.shape[1] for each in up), sum(each.shape[0] for each in up))
+    rank = width = 0
+    for each in up:
+        whole[rank : rank + each.shape[1], width : width + each.shape[0]] = each.t()
+        rank, width = rank + each.shape[1], width + each.shape[0]
+    return torch.cat(down).float().t().contiguous(), whole
+
+
+def forgetting(activate: Callable[[Any, int], bool]) -> Callable[[Any, int], bool]:
+    """The method that puts an adapter into a slot, which then also forgets what was kept of the one before."""
+
+    def activate_adapter(manager: Any, lora_id: int) -> bool:
+        activated = activate(manager, lora_id)
+        if activated:
+            for wrapper in manager.punica_wrapper_mapping.values():
+                wrapper.forget(manager.lora_index_to_id.index(lora_id))
+        return activated
+
+    return activate_adapter
 
 
 def grouped(slots: list[int]) -> tuple[Group, ...]:
@@ -111,6 +132,7 @@ def _add(outputs: torch.Tensor, tokens: torch.Tensor | None, part: torch.Tensor,
 
 # Not under the guard below: the engine's own process imports this script again, and needs the class too.
 punica_cpu.PunicaWrapperCPU = GroupedAdapters
+LoRAModelManager.activate_adapter = forgetting(LoRAModelManager.activate_adapter)
 
 if __name__ == "__main__":
     sys.exit(main())

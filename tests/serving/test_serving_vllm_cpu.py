@@ -40,10 +40,30 @@ BATCHES = ([0, 0, 0], [-1, -1], [2, -1, 0, 2], [1], [0] * 60, [2, -1] * 60, [0] 
 with torch.inference_mode():
     for slots in BATCHES:
         check(slots)
-    up[1][0, 0].copy_(torch.randn(2, 4))
-    down[0][2] = 0
+
+
+
+class Manager:
+    lora_index_to_id = [7, None, None]
+    punica_wrapper_mapping = {"language": wrapper}
+
+    def activate_adapter(self, lora_id):
+        if lora_id in self.lora_index_to_id:
+            return False
+        self.lora_index_to_id[2] = lora_id
+        down[0][2], up[1][2, 0] = torch.randn(1, 4, 6), torch.randn(2, 4)
+        return True
+
+
+activate = server.forgetting(Manager.activate_adapter)
+with torch.inference_mode():
+    kept = dict(wrapper.joined)
+    assert activate(Manager(), 8)
+    assert not activate(Manager(), 7)
+    assert wrapper.joined.keys() == kept.keys() - {2}
     for slots in BATCHES:
         check(slots)
+assert server.LoRAModelManager.activate_adapter.__qualname__.startswith("forgetting")
 assert server.grouped([]) == ()
 assert server.punica_cpu.PunicaWrapperCPU is server.GroupedAdapters
 print("equal")
