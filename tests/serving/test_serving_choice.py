@@ -15,7 +15,7 @@ from sage_studio.serving.gpu import Shape, lora_rank_for, plan, usable_cards
 from sage_studio.serving.process import last_words
 from sage_studio.serving.records import Base
 from sage_studio.serving.registry import VLLMRegistry
-from sage_studio.serving.vllm import CPU_SERVER, model_shape, vllm_command, vllm_environment, vllm_rank
+from sage_studio.serving.vllm import CPU_SERVER, cpu_threads, model_shape, vllm_command, vllm_environment, vllm_rank
 from sage_studio.settings import load_settings
 
 RTX_3060 = "0, NVIDIA GeForce RTX 3060, 12288, 512, 3\n"
@@ -75,6 +75,18 @@ def test_the_environment():
     assert cpu["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == cpu["VLLM_NO_USAGE_STATS"] == cpu["HF_HUB_OFFLINE"] == "1"
     gpu = vllm_environment(plan(machine(RTX_3060), 0.8), 2, Base("owner/name", "owner/name"))
     assert not {"VLLM_CPU_KVCACHE_SPACE", "OMP_NUM_THREADS", "HF_HUB_OFFLINE"} & set(gpu)
+
+
+@pytest.mark.parametrize(
+    ("cores", "size", "threads"), [(2, 1 << 20, 1), (1, 1 << 20, 1), (8, 1 << 20, 7), (2, 3 << 30, 2), (2, None, 2)]
+)
+def test_a_small_model_computes_with_one_thread_less(tmp_path, cores, size, threads):
+    if size is not None:
+        with (tmp_path / "model.safetensors").open("wb") as file:
+            file.truncate(size)
+    assert cpu_threads(cores, str(tmp_path)) == threads
+    environment = vllm_environment(plan(machine(""), 0.8), cores, Base(str(tmp_path), "small"))
+    assert environment["OMP_NUM_THREADS"] == str(threads)
 
 
 def test_a_model_is_never_given_more_than_it_was_made_for(tmp_path):
