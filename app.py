@@ -41,7 +41,7 @@ def serve(settings: Settings) -> int:
         signal.signal(number, lambda *_: stopping.set())
     check_port(settings)
     os.environ["GRADIO_TEMP_DIR"] = str(settings.uploads_dir)
-    gc.disable()  # until all is up: the collector would walk, again and again, a million objects that stay
+    gc.disable()  # until all is up: the collector would walk, again and again, the objects that stay
     from sage_studio.studio import Studio
 
     write_log(settings.log_path)
