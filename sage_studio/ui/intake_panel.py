@@ -20,7 +20,8 @@ from sage_studio.ui.mapping_panel import MappingPanel
 REPOSITORY = Text("🗂 Documents of a Git repository", "🗂 Git 仓库中的文档")
 HUB = Text("🤗 A dataset of the hub, by its id", "🤗 按名称获取 Hub 数据集")
 WAYS = [(REPOSITORY, "repository"), (HUB, "hub")]
-FILE = Text(
+FILE = Text("Rows or documents", "数据或文档")
+KINDS = Text(
     "Rows: JSON, JSONL, CSV, Parquet (also .gz). Documents: Markdown, HTML, TXT, PDF, DOCX, zip",
     "数据：JSON、JSONL、CSV、Parquet（可为 .gz）；文档：Markdown、HTML、TXT、PDF、DOCX、zip",
 )
@@ -38,6 +39,7 @@ class IntakePanel:
             self.upload = self.words(
                 gr.File, label=FILE, file_types=list(SUFFIXES), height=120, elem_id="dataset-upload"
             )
+            self.words(gr.Markdown, value=KINDS, elem_classes="quiet")
             self.upload_rows = self._rows("upload-rows")
             self.mapping = MappingPanel(frame)
         with gr.Column(visible=False) as self.repository_box:

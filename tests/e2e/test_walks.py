@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 from playwright.sync_api import expect
 from running_studio import RunningStudio
@@ -147,6 +148,8 @@ def test_client_endpoints_bear_real_names_and_bilingual_faults(studio, tmp_path)
     api = client.view_api(return_format="dict")["named_endpoints"]
     expected = README.split("The endpoints are")[1].split("By REST")[0]
     assert set(re.findall(r"`(/\w+)`", expected)) == set(api)
+    beside_the_queue = httpx.post(f"{studio.url}/gradio_api/run/list_tasks", json={"data": []}, timeout=60)
+    assert beside_the_queue.status_code == 404
     names = [parameter["parameter_name"] for parameter in api["/start_finetune"]["parameters"]]
     assert {"model_name_or_path", "dataset_id", "learning_rate", "lora_r"} <= set(names)
     with pytest.raises(AppError, match=r"必须大于.*must be greater"):
