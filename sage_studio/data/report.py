@@ -10,8 +10,8 @@ from pathlib import Path
 
 from sage_studio.data.dataset import DatasetStats, Dropped
 from sage_studio.data.example import DataRow
-from sage_studio.data.tally import Tally
-from sage_studio.data.token_count import Guesses, TokenCounter
+from sage_studio.data.tally import Tally, guessed_tokens, in_json
+from sage_studio.data.token_count import TokenCounter
 
 BINS = 20
 NICE = (1, 2, 5)
@@ -22,7 +22,7 @@ class Report:
     """Counts rows as they pass.
 
     Args:
-        tokenizer: a ``tokenizer.json``; None to estimate tokens by script.
+        tokenizer: a ``tokenizer.json``; None to estimate tokens by their size.
 
     Example:
         >>> from sage_studio.data.example import Message, Origin
@@ -33,26 +33,29 @@ class Report:
     """
 
     def __init__(self, tokenizer: Path | None = None) -> None:
-        self._tally = Tally()
+        self._tally = Tally(sampling=tokenizer is not None)
         self._tokens = TokenCounter(tokenizer)
 
     def add(self, row: DataRow) -> None:
         """Count one row. Characters and tokens are of all its turns, without the chat template."""
-        texts = row.texts
-        self._tokens.add(texts, *self._tally.add(texts, row.asked))
+        texts, is_tokenized = in_json(row.texts), self._tokens.wants_all
+        self._tally.add(texts, is_guessed=not is_tokenized)
+        if is_tokenized:
+            self._tokens.add("\n".join(row.texts), guessed_tokens(texts))
 
-    def merge(self, tally: Tally, guesses: Guesses, rows: Iterable[DataRow]) -> None:
+    def merge(self, tally: Tally, rows: Iterable[DataRow]) -> None:
         """Count the rows of a part that was counted elsewhere; they are looked at only to tokenize the first ones."""
-        self._tally.merge(tally)
-        if not self._tokens.wants_all:
-            self._tokens.merge(guesses)
-            return
-        for row in rows:
-            self._tokens.add(row.texts, *Tally().add(row.texts, row.asked))
+        if self._tokens.wants_all:
+            for row in rows:
+                self.add(row)
+        else:
+            self._tally.merge(tally)
+        self._take_samples()
 
     def stats(self, dropped: tuple[Dropped, ...] = ()) -> DatasetStats:
         """All of it; to be called once, at the end."""
-        self._tokens.finish()
+        self._take_samples()
+        self._tokens.finish(self._tally.guesses)
         rows, chars = self._tally.rows, self._tally.chars
         return DatasetStats(
             total_samples=rows,
@@ -60,13 +63,17 @@ class Report:
             avg_chars_per_sample=round(chars / rows, 1) if rows else 0.0,
             longest_chars=self._tally.longest,
             estimated_tokens=self._tokens.total,
-            tokens_are_exact=self._tokens.is_exact,
+            tokens_are_exact=bool(self._tokens.name) and not self._tally.guesses,
             tokenizer=self._tokens.name,
             token_histogram=histogram(self._tokens.lengths),
             languages=dict(self._tally.languages.most_common()),
             dropped=dropped,
             duplicates=self._tally.duplicates,
         )
+
+    def _take_samples(self) -> None:
+        for text, guess in self._tally.take_samples():
+            self._tokens.add_sample(text, guess)
 
 
 def histogram(lengths: Counter[int]) -> tuple[tuple[int, int], ...]:

@@ -269,4 +269,4 @@ def _written(
 def _take(part: Part, writer: RowWriter, report: Report) -> None:
     if part.kind is not None:
         writer.append(part.lines, part.lengths, part.kind)
-    report.merge(part.tally, part.guesses, map(row_from_json, map(orjson.loads, BytesIO(part.lines))))
+    report.merge(part.tally, map(row_from_json, map(orjson.loads, BytesIO(part.lines))))

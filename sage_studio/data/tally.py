@@ -6,77 +6,126 @@ that find duplicates) and by nothing else.
 
 from array import array
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 
-from xxhash import xxh3_64_intdigest
+import orjson
 
-from sage_studio.data.script import estimated_tokens, first_prose_of, language_of_text, letters_in
+from sage_studio.data.block import Block, Texts
+from sage_studio.data.script import tokens_of_bytes
 
-FEW_LETTERS, SURELY = 10, 20
-"""Letters that make words of an answer's begin, and how much of it mostly shows them."""
-LOOKED_AT, READ_FOR_LANGUAGE = 2000, 300
-"""Characters of an answer that are looked at for prose, and of the prose that its language is told by."""
+AT_ONCE = 200
+SAMPLE_EVERY = 50
 
 
-@dataclass
+def in_json(texts: Iterable[str]) -> list[bytes]:
+    """Texts as they stand in a line of ``data.jsonl``."""
+    return list(map(orjson.dumps, texts))
+
+
 class Tally:
-    """Counts of rows; characters are of all turns, without the chat template."""
+    """Counts of rows; characters are of all turns, without the chat template.
 
-    rows: int = 0
-    chars: int = 0
-    longest: int = 0
-    languages: Counter[str] = field(default_factory=Counter)
-    digests: "array[int]" = field(default_factory=lambda: array("Q"))
+    Args:
+        sampling: whether some texts are kept to be tokenized. A row's digest decides, so that it does not matter where
+            the row stands.
+    """
 
-    def add(self, texts: Sequence[str], asked: str) -> tuple[int, int]:
-        """Count a row.
+    def __init__(self, *, sampling: bool = False) -> None:
+        self._sampling = sampling
+        self._rows = self._chars = self._longest = 0
+        self._languages: Counter[str] = Counter()
+        self._digests = array("Q")
+        self._guesses: Counter[int] = Counter()
+        self._samples: list[tuple[str, int]] = []
+        self._waiting: list[Texts] = []
+        self._is_guessed = True
 
-        Args:
-            texts: all its texts, the answer last.
-            asked: what is asked in it, for people to read.
+    def add(self, texts: Texts, *, is_guessed: bool = True) -> None:
+        """Count a row; its tokens are to be guessed unless they are counted already."""
+        if is_guessed != self._is_guessed:
+            self.finish()
+            self._is_guessed = is_guessed
+        self._waiting.append(texts)
+        if len(self._waiting) == AT_ONCE:
+            self.finish()
 
-        Returns:
-            64 bits of its texts, the same in every process, and about how many tokens they are.
-        """
-        chars, utf8, digest = 0, 0, 0
-        for text in texts:
-            encoded = text.encode()
-            chars += len(text)
-            utf8 += len(encoded)
-            digest = xxh3_64_intdigest(encoded, digest)
-        self.rows += 1
-        self.chars += chars
-        if chars > self.longest:
-            self.longest = chars
-        self.languages[language_of_answer(texts[-1], asked)] += 1
-        self.digests.append(digest)
-        breaks = len(texts) - 1  # between the turns
-        return digest, estimated_tokens(chars + breaks, utf8 + breaks)
+    def add_all(self, block: Block, *, is_guessed: bool = True) -> None:
+        """Count many rows."""
+        chars, digests = block.chars, block.digests
+        self._rows += len(digests)
+        self._chars += int(chars.sum())
+        self._longest = max(self._longest, int(chars.max()))
+        self._languages.update(block.languages)
+        self._digests.extend(digests)
+        if is_guessed:
+            self._guess(block, digests)
+
+    def finish(self) -> "Tally":
+        """Count the rows that wait. Returns itself."""
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            self.add_all(Block(waiting), is_guessed=self._is_guessed)
+        return self
 
     def merge(self, other: "Tally") -> None:
         """Count the rows of another part besides."""
-        self.rows += other.rows
-        self.chars += other.chars
-        self.longest = max(self.longest, other.longest)
-        self.languages += other.languages
-        self.digests += other.digests
+        figures = other.finish()
+        self._rows += figures._rows
+        self._chars += figures._chars
+        self._longest = max(self._longest, figures._longest)
+        self._languages += figures._languages
+        self._digests += figures._digests
+        self._guesses += figures._guesses
+        self._samples += figures._samples
+
+    @property
+    def rows(self) -> int:
+        """How many."""
+        return self.finish()._rows
+
+    @property
+    def chars(self) -> int:
+        """Of all rows."""
+        return self.finish()._chars
+
+    @property
+    def longest(self) -> int:
+        """Characters of the longest row."""
+        return self.finish()._longest
+
+    @property
+    def languages(self) -> Counter[str]:
+        """Rows per language of the answer."""
+        return self.finish()._languages
+
+    @property
+    def guesses(self) -> Counter[int]:
+        """Rows per number of tokens guessed; of those that neither were tokenized nor are kept for it."""
+        return self.finish()._guesses
 
     @property
     def duplicates(self) -> int:
         """Rows whose texts are those of an earlier one."""
         import numpy as np
 
-        return self.rows - len(np.unique(np.frombuffer(self.digests, np.uint64)))
+        return self.rows - len(np.unique(np.frombuffer(self._digests, np.uint64)))
+
+    def take_samples(self) -> list[tuple[str, int]]:
+        """The texts kept since the last time, and the tokens guessed of each."""
+        taken, self._samples = self.finish()._samples, []
+        return taken
+
+    def _guess(self, block: Block, digests: Iterable[int]) -> None:
+        guesses = list(map(tokens_of_bytes, block.sizes.tolist()))
+        self._guesses.update(guesses)
+        if not self._sampling:
+            return
+        for texts, guess, digest in zip(block.rows, guesses, digests, strict=True):
+            if digest % SAMPLE_EVERY == 0:
+                self._samples.append(("\n".join(map(orjson.loads, texts)), guess))
+                self._guesses[guess] -= 1
 
 
-def language_of_answer(answer: str, asked: str) -> str:
-    """Of the answer's prose; an answer that is nothing but code has the language of its question."""
-    if answer.isascii() and asked.isascii():
-        return "en"
-    prose = first_prose_of(answer if len(answer) <= LOOKED_AT else answer[:LOOKED_AT], READ_FOR_LANGUAGE)
-    begin = "".join(prose[:SURELY].split())[:FEW_LETTERS]
-    if len(begin) == FEW_LETTERS and begin.isalpha():
-        return language_of_text(prose)
-    has_words = letters_in(prose[:40]) >= FEW_LETTERS or letters_in(prose[:200]) >= FEW_LETTERS
-    return language_of_text(prose if has_words else asked)
+def guessed_tokens(texts: Texts) -> int:
+    """About how many tokens a row has."""
+    return tokens_of_bytes(sum(map(len, texts)))

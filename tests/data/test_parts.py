@@ -1,6 +1,5 @@
 """Large JSONL files read in parts: whatever is in them, the dataset and the error are those of reading row by row."""
 
-import io
 import json
 import os
 import random
@@ -8,6 +7,7 @@ import re
 import subprocess
 import sys
 import threading
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,13 +15,16 @@ import pytest
 import test_format_matrix as matrix
 from fuzzing import written
 from hypothesis import HealthCheck, given, settings
+from hypothesis.strategies import characters, lists, text
 from test_upload import BROKEN, READ
 
-from sage_studio.data import script, token_count, upload
+from sage_studio.data import script, tally, token_count, upload
+from sage_studio.data.block import Block, language_of
 from sage_studio.data.mapping import ColumnMapping
 from sage_studio.data.parts import cutting, readers
+from sage_studio.data.parts.part import Lines, Order
 from sage_studio.data.parts.reading_child import serve
-from sage_studio.data.script import ADDRESS, CODE, HAN, OTHER_LETTER
+from sage_studio.data.script import ADDRESS, CODE
 from sage_studio.data.store import DatasetStore
 from sage_studio.data.upload import UploadSource
 from sage_studio.database import Database
@@ -230,7 +233,7 @@ def test_a_row_of_many_megabytes_is_no_part(tmp_path, monkeypatch):
 
 
 def test_the_start_of_a_reader_is_light():
-    heavy = ("pydantic", "numpy", "pandas", "pyarrow", "gradio", "torch")
+    heavy = ("pydantic", "pandas", "pyarrow", "gradio", "torch")
     code = f"import sys, sage_studio.data.parts.reading_child; print([n for n in {heavy} if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT)
     assert done.stdout.strip() == "[]"
@@ -240,22 +243,57 @@ PIECES = ["`", "``", "```", "````", "~~~", "\n", "\n\n", " ", ">", "  > ", "a", 
 PIECES += ["䷀", "豈", "﨎", "\u4dbf\u4dc0", "x`y", "```py\n", "\n```\n", "http://a.b ", "😀", "가", "\ufe70", "\u2c60"]
 
 
-def test_prose_and_language_are_what_the_whole_text_says():
+HAN, OTHER = re.compile(r"[\u4000-\u9fff]"), re.compile(r"[\u0340-\u1fff\u3040-\u30ff\ua000-\ud7ff]")
+
+
+def test_prose_and_language_are_what_the_characters_say():
     pick = random.Random(1)
     for _ in range(20_000):
         text = "".join(pick.choices(pick.sample(PIECES, pick.randint(2, 9)), k=pick.randint(1, 40)))
-        prose = ADDRESS.sub("", CODE.sub("", text))
-        assert script.prose_of(text) == prose
-        length = pick.choice([3, 10, 30, 300])
-        assert script.first_prose_of(text, length) == prose[:length], text
-        han, latin = len("".join(HAN.findall(text))), len(re.findall("[A-Za-z]{2,}", text))
-        other = len("".join(OTHER_LETTER.findall(text))) // 2
+        assert script.prose_of(text) == ADDRESS.sub("", CODE.sub("", text))
+        han, latin, other = len(HAN.findall(text)), len(re.findall("[A-Za-z]{2,}", text)), len(OTHER.findall(text)) // 2
         language = "other" if other > max(han, latin) else "zh" if han and han >= latin else "en"
         assert script.language_of_text(text) == language, text
 
 
-def test_counts_of_parts_add_up():
-    lines = io.BytesIO(b"\n \n{}\n\r\n{}").readlines()
-    from sage_studio.data.parts.part import count_records
+@pytest.mark.parametrize(
+    ("texts", "language"),
+    [
+        (["什么是窗口？", "A window groups records by time."], "en"),
+        (["What is a window?", "窗口按时间对记录进行分组。"], "zh"),
+        (["什么是窗口？", "42"], "zh"),
+        (["怎么写？", "```python\n" + "stream.window(seconds=10)\n" * 100 + "```"], "zh"),
+        (["怎么写？", "```python\n" + "stream.window(seconds=10)\n" * 100 + "```\nThat is all there is to it."], "en"),
+        (["How?", "Вот как это делается на самом деле."], "other"),
+        (["How?", "これはかなです。ひらがなとカタカナ。"], "other"),
+        (["42"], "en"),
+    ],
+)
+def test_the_language_of_a_row_is_that_of_its_answers_prose(texts, language):
+    assert language_of(tally.in_json(texts)) == language
 
-    assert count_records(lines) == 2
+
+def test_languages_of_many_rows_are_those_of_each():
+    pick = random.Random(2)
+    for _ in range(300):
+        answers = ["".join(pick.choices(PIECES, k=pick.randint(0, 400))) for _ in range(pick.randint(1, 20))]
+        rows = [tally.in_json((pick.choice(("How?", "怎么？", "7")), answer)) for answer in answers]
+        assert Block(rows).languages == Counter(map(language_of, rows))
+
+
+@settings(max_examples=300, deadline=None, database=None, derandomize=True)
+@given(rows=lists(lists(text(alphabet=characters(codec="utf-8")), min_size=1, max_size=3), min_size=1, max_size=5))
+def test_characters_are_counted_in_json_as_in_the_text(rows):
+    said = [tally.in_json(texts) for texts in rows]
+    assert Block(said).chars.tolist() == [sum(map(len, texts)) for texts in rows]
+    assert Block(said).sizes.tolist() == [sum(map(len, texts)) for texts in said]
+
+
+@pytest.mark.parametrize(
+    ("content", "rows", "lines"), [(b"\n \n{}\n\r\n{}", 2, 5), (b'{"question": "a", "answer": "b"}\n' * 3, 3, 3)]
+)
+def test_lines_and_records_of_a_part_are_counted(tmp_path, content, rows, lines):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(content)
+    found = Lines(Order(str(path), 0, len(content), path.name))
+    assert (found.rows, found.count) == (rows, lines)

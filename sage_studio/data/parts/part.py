@@ -7,17 +7,20 @@ they have.
 import io
 from array import array
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 import orjson
 
-from sage_studio.data.example import DataRow, RowKind
+from sage_studio.data.block import Block
+from sage_studio.data.example import RowKind
 from sage_studio.data.files.json_records import MAX_RECORD, odd_line
-from sage_studio.data.formats import RecordReader, Seen
-from sage_studio.data.parts.plain import ALONE, Said, shape_of
-from sage_studio.data.tally import Tally
-from sage_studio.data.token_count import Guesses
+from sage_studio.data.formats import Format, RecordReader, Seen
+from sage_studio.data.parts.plain import ALONE, Said, Shape, looked_at, shape_of
+from sage_studio.data.tally import AT_ONCE, Tally, in_json
 from sage_studio.errors import InvalidDataset
 from sage_studio.text import Text
 
@@ -25,6 +28,10 @@ if TYPE_CHECKING:
     from sage_studio.data.mapping import ColumnMapping
 
 
+ALONE_LINE = (
+    b'{"prompt":[{"role":"user","content":%b}],"completion":[{"role":"assistant","content":%b}],"origin":%b,"row":%d}}'
+    b"\n"
+)
 TURNS: Mapping[str, bytes] = {
     role: b'{"role":"%b","content":%%b}' % role.encode() for role in ("system", "user", "assistant")
 }
@@ -77,7 +84,6 @@ class Part:
     """
 
     tally: Tally
-    guesses: Guesses
     seen: Seen
     lines: bytes = b""
     lengths: "array[int]" = field(default_factory=lambda: array("I"))
@@ -86,92 +92,138 @@ class Part:
     is_utf8: bool = True
 
 
-def lines_of(order: Order) -> list[bytes]:
-    """The lines of a part. Raises `ValueError` for one that is too long to be read in a part."""
-    with open(order.path, "rb") as file:
-        file.seek(order.begin)
-        lines = io.BytesIO(file.read(order.end - order.begin)).readlines()
-    if max(map(len, lines), default=0) >= MAX_RECORD:
-        raise ValueError("a row is too long")
-    return lines
+class Lines:
+    """The lines of a part, and its records where all of them are plain ones of the first one's shape.
+
+    Raises:
+        ValueError: a line is too long to be read in a part.
+    """
+
+    def __init__(self, order: Order) -> None:
+        with open(order.path, "rb") as file:
+            file.seek(order.begin)
+            self.whole = file.read(order.end - order.begin)
+        self.shape = _shape_of(self.whole) if not order.mapping else None
+        self.records: list[Any] = []
+        with suppress(msgspec.MsgspecError):
+            self.records = self.shape.decode(self.whole) if self.shape is not None else []
+        if len(self.records) != self.count:
+            self.records = []
+        if len(self.whole) >= MAX_RECORD and max(map(len, self.split), default=0) >= MAX_RECORD:
+            raise ValueError("a row is too long")
+
+    @cached_property
+    def split(self) -> list[bytes]:
+        """One by one."""
+        return io.BytesIO(self.whole).readlines()
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return self.whole.count(b"\n") + (not self.whole.endswith(b"\n"))
+
+    @property
+    def rows(self) -> int:
+        """How many of them hold a record."""
+        return len(self.records) or self.count - sum(map(bytes.isspace, self.split))
 
 
-def count_records(lines: Sequence[bytes]) -> int:
-    """How many of the lines hold a record."""
-    return len(lines) - sum(map(bytes.isspace, lines))
-
-
-def read_part(order: Order, lines: Sequence[bytes], rows: int, before: int) -> Part:
+def read_part(order: Order, lines: Lines, rows: int, before: int) -> Part:
     """Read a part's lines.
 
     Args:
-        lines: as `lines_of` gives them.
         rows: of the file before this part.
         before: lines of the file before it.
     """
-    part = Part(Tally(), Guesses(order.sampling), Seen())
+    part = Part(Tally(sampling=order.sampling), Seen())
+    reading = _Reading(order, part, rows)
     try:
-        _Reading(order, part).read(lines, rows, before)
+        if lines.shape is not None and lines.records:
+            reading.take_plain(lines, lines.shape, before)
+        else:
+            reading.read(lines.split, before)
     except InvalidDataset as error:
         part.fault = Fault(type(error), error.message, error.hint, error.row)
+    reading.finish()
     return part
 
 
 class _Reading:
-    def __init__(self, order: Order, part: Part) -> None:
-        self._part, self._origin = part, orjson.dumps({"file": order.name})[:-1]
+    def __init__(self, order: Order, part: Part, row: int) -> None:
+        self._part, self._row = part, row
+        self._origin = orjson.dumps({"file": order.name})[:-1]
         self._reader = RecordReader(order.name, _mapping(order.mapping))
-        self._reader.seen, self._tally, self._guesses = part.seen, part.tally, part.guesses
-        self._is_mapped = bool(order.mapping)
+        self._reader.seen, self._tally = part.seen, part.tally
+        self._last: Format | None = None
         self._written: list[bytes] = []
 
-    def read(self, lines: Sequence[bytes], row: int, before: int) -> None:
-        """Read all lines, the plain ones without detour."""
-        last, seen = None, self._part.seen
-        for number, line in enumerate(lines, before + 1):
-            try:
-                record = orjson.loads(line)
-            except orjson.JSONDecodeError:
-                if line.isspace():
+    def take_plain(self, lines: Lines, shape: Shape, before: int) -> None:
+        """Copy the texts of plain records; what is unusual about one is read with care."""
+        number = 0
+        for at in range(0, len(lines.records), AT_ONCE):
+            said, block = looked_at(list(map(shape.read, lines.records[at : at + AT_ONCE])))
+            if block is not None:
+                self._count(shape.format, block)
+            for one in said:
+                number += 1
+                if one is None:
+                    self._read(lines.split[number - 1], before + number)
                     continue
-                row += 1
-                self._part.is_utf8 = self._part.is_utf8 and _is_utf8(line)
-                self._write(self._reader.read(odd_line(line, row, number), row))
-                continue
-            row += 1
-            shape = shape_of(tuple(record)) if type(record) is dict and not self._is_mapped else None
-            said = shape.read(record) if shape is not None else None
-            if shape is None or said is None:
-                self._write(self._reader.read(record, row))
-                continue
-            if shape is not last:
-                self._reader.check_kind(shape.format, row)
-                self._part.kind = shape.format.kind
-                last = shape
-            seen.rows += 1
-            seen.counts[shape.format.name] += 1
-            self._write_said(said, row)
+                self._row += 1
+                if self._last is not shape.format:
+                    self._reader.check_kind(shape.format, self._row)
+                    self._last = shape.format
+                self._write(one)
+
+    def read(self, lines: Sequence[bytes], before: int) -> None:
+        """Read lines as any file's."""
+        for number, line in enumerate(lines, before + 1):
+            if not line.isspace():
+                self._read(line, number)
+
+    def finish(self) -> None:
+        """Give the part what was read."""
+        self._tally.finish()
         self._part.lines = b"".join(self._written)
         self._part.lengths = array("I", map(len, self._written))
 
-    def _write_said(self, said: Said, row: int) -> None:
-        """As `Example.to_json` has it; text by text, as that is twice as fast."""
-        roles, texts = said
-        in_json = list(map(orjson.dumps, texts))
-        if roles is ALONE:
-            prompt, asked = TURNS["user"] % in_json[0], texts[0]
-        else:
-            prompt = b",".join(TURNS[role] % text for role, text in zip(roles, in_json, strict=False))
-            asked = "\n\n".join(texts[:-1])
-        self._written.append(LINE % (prompt, in_json[-1], self._origin, row))
-        digest, tokens = self._tally.add(texts, asked)
-        self._guesses.add(texts, digest, tokens)
-
-    def _write(self, row: DataRow | None) -> None:
+    def _read(self, line: bytes, number: int) -> None:
+        self._row += 1
+        self._last = None
+        try:
+            record = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            self._part.is_utf8 = self._part.is_utf8 and _is_utf8(line)
+            record = odd_line(line, self._row, number)
+        row = self._reader.read(record, self._row)
         if row is not None:
             self._part.kind = row.kind
+            self._tally.add(in_json(row.texts))
             self._written.append(orjson.dumps(row.to_json(), option=orjson.OPT_APPEND_NEWLINE))
-            self._guesses.add(row.texts, *self._tally.add(row.texts, row.asked))
+
+    def _count(self, found: Format, block: Block) -> None:
+        self._part.kind = found.kind
+        self._part.seen.rows += len(block.rows)
+        self._part.seen.counts[found.name] += len(block.rows)
+        self._tally.add_all(block)
+
+    def _write(self, said: Said) -> None:
+        """As `Example.to_json` has it."""
+        roles, texts = said
+        if roles is ALONE:
+            self._written.append(ALONE_LINE % (*texts, self._origin, self._row))
+        else:
+            prompt = b",".join(TURNS[role] % text for role, text in zip(roles, texts, strict=False))
+            self._written.append(LINE % (prompt, texts[-1], self._origin, self._row))
+
+
+def _shape_of(whole: bytes) -> Shape | None:
+    """Of the first line's record."""
+    try:
+        record = orjson.loads(whole[: whole.find(b"\n") + 1] or whole)
+    except orjson.JSONDecodeError:
+        return None
+    return shape_of(tuple(record)) if isinstance(record, dict) else None
 
 
 def _mapping(text: str) -> "ColumnMapping | None":

@@ -1,23 +1,33 @@
-"""Conversations of the commonest shapes, read without the detour over the objects that a row is made of.
+"""Conversations of the commonest shapes, read without decoding their texts: these are copied as they stand in JSON.
 
 Knows what such a record looks like, and takes it for what `formats` takes it for: a test compares the two. Knows
 nothing of faults: whatever is unusual about a record is left to those who can say so.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
+import msgspec
+import orjson
+
+from sage_studio.data.block import QUOTE, Block, Texts
 from sage_studio.data.formats import Format, detect_format
 
-Said: TypeAlias = tuple[tuple[str, ...], tuple[str, ...]]
-"""The roles of the turns before the answer, and the texts of all turns."""
-Reads: TypeAlias = Callable[[Mapping[str, Any]], Said | None]
+Said: TypeAlias = tuple[tuple[str, ...], tuple[bytes, ...]]
+"""The roles of the turns before the answer, and the contents of all turns in JSON, be they text or not."""
+Read: TypeAlias = Callable[[Any], Said | None]
+Field: TypeAlias = tuple[str, Any] | tuple[str, Any, Any]
 ALONE = ("user",)
-TURN = ("role", "content")
-ROLES = ("system", "user", "assistant")
-NOTHING_SAID = (None, "")
+NOTHING = (b'""', b"null")
+
+
+class Turn(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """One turn; its content as it stands in JSON."""
+
+    role: Literal["system", "user", "assistant"]
+    content: msgspec.Raw
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,67 +36,109 @@ class Shape:
 
     Attributes:
         format: theirs.
+        decode: lines as records. Raises `msgspec.MsgspecError` where one has other keys, or is no JSON.
         read: a record's conversation; None for a record that has to be read with care.
     """
 
     format: Format
-    read: Reads
+    decode: Callable[[bytes], list[Any]]
+    read: Read
 
 
 @lru_cache(maxsize=1024)
 def shape_of(keys: tuple[str, ...]) -> Shape | None:
     """The shape of records with these keys; None where all of them have to be read with care."""
     found = detect_format(frozenset(keys))
-    read = PLAIN.get(found.name) if found is not None else None
-    return Shape(found, read) if found is not None and read is not None else None
-
-
-def _alpaca(record: Mapping[str, Any]) -> Said | None:
-    given = record.get("input")
-    if record.get("history") not in (None, []) or not (given is None or type(given) is str):
+    if found is None or found.name not in PLAIN or not all(map(str.isidentifier, keys)):
         return None
-    question = record["instruction"]
-    if given and not given.isspace() and _is_said(question):
-        question = f"{question}\n{given}"
-    return _asked(record, question, record["output"])
+    fields, read = PLAIN[found.name]
+    known = {field[0] for field in fields}
+    others: list[Field] = [(key, Any, None) for key in keys if key not in known]
+    record = msgspec.defstruct("Record", [*fields, *others], forbid_unknown_fields=True, gc=False)
+    return Shape(found, msgspec.json.Decoder(record).decode_lines, read)
 
 
-def _pair(ask: str, answer: str) -> Reads:
-    return lambda record: _asked(record, record[ask], record[answer])
+def looked_at(said: list[Said | None]) -> tuple[list[Said | None], Block | None]:
+    """What was said, as it may be written, and all of it as one block.
+
+    Texts are escaped as orjson would; None stands in the place of what has to be read with care.
+    """
+    block = _block_of(said)
+    if block is not None and not block.is_as_written:
+        said = list(map(_written_anew, said))
+        block = _block_of(said)
+    if block is not None and len(block.doubtful):
+        places = [at for at, one in enumerate(said) if one is not None]
+        odd = {places[at] for at in block.doubtful if not _is_plain(block.rows[at])}
+        if odd:
+            said = [None if at in odd else one for at, one in enumerate(said)]
+            block = _block_of(said)
+    return said, block
 
 
-def _asked(record: Mapping[str, Any], question: Any, answer: Any) -> Said | None:
-    if type(question) is not str or type(answer) is not str or record.get("system") not in NOTHING_SAID:
+def _block_of(said: list[Said | None]) -> Block | None:
+    rows = [one[1] for one in said if one is not None]
+    return Block(rows) if rows else None
+
+
+def _written_anew(said: Said | None) -> Said | None:
+    if said is None:
         return None
-    if not question or question.isspace() or not answer or answer.isspace():
+    roles, texts = said
+    try:
+        return roles, tuple(map(orjson.dumps, map(orjson.loads, texts)))
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _is_plain(texts: Texts) -> bool:
+    """Whether all are texts, and neither the answer nor what stands before it is blank."""
+    try:
+        values = list(map(orjson.loads, texts))
+    except orjson.JSONDecodeError:  # a number that is too large
+        return False
+    return all(isinstance(value, str) for value in values) and all(value.strip() for value in values[-2:])
+
+
+def _alpaca(record: Any) -> Said | None:
+    question, given = bytes(record.instruction), bytes(record.input)
+    if record.history is not NO_TURNS and bytes(record.history) not in (b"null", b"[]"):
+        return None
+    if given not in NOTHING:
+        if not given[0] == question[0] == QUOTE or not _is_plain((question, given)):
+            return None
+        question = question[:-1] + b"\\n" + given[1:]
+    return _asked(record, question, bytes(record.output))
+
+
+def _pair(ask: str, answer: str) -> Read:
+    return lambda record: _asked(record, bytes(getattr(record, ask)), bytes(getattr(record, answer)))
+
+
+def _asked(record: Any, question: bytes, answer: bytes) -> Said | None:
+    if record.system is not NO_TEXT and bytes(record.system) not in NOTHING:
         return None
     return ALONE, (question, answer)
 
 
-def _messages(record: Mapping[str, Any]) -> Said | None:
-    turns = record["messages"]
-    if type(turns) is not list or len(turns) < 2 or record.get("system") not in NOTHING_SAID:
+def _messages(record: Any) -> Said | None:
+    turns = record.messages
+    if len(turns) < 2 or (record.system is not NO_TEXT and bytes(record.system) not in NOTHING):
         return None
-    for turn in turns:
-        if type(turn) is not dict or tuple(turn) != TURN or turn["role"] not in ROLES:
-            return None
-        if type(turn["content"]) is not str:
-            return None
-    asked, said = turns[-2:]
-    if asked["role"] != "user" or said["role"] != "assistant":
+    if turns[-2].role != "user" or turns[-1].role != "assistant":
         return None
-    if not (_is_said(asked["content"]) and _is_said(said["content"])):
-        return None
-    return tuple(turn["role"] for turn in turns[:-1]), tuple(turn["content"] for turn in turns)
+    return tuple(turn.role for turn in turns[:-1]), tuple(bytes(turn.content) for turn in turns)
 
 
-def _is_said(text: Any) -> bool:
-    return type(text) is str and bool(text) and not text.isspace()
-
-
-PLAIN: Mapping[str, Reads] = {
-    "Alpaca": _alpaca,
-    "prompt/completion": _pair("prompt", "completion"),
-    "question/answer": _pair("question", "answer"),
-    "messages": _messages,
+TEXT = msgspec.Raw
+NO_TEXT, NO_TURNS = TEXT(b'""'), TEXT(b"null")
+SYSTEM: Field = ("system", TEXT, NO_TEXT)
+PLAIN: dict[str, tuple[list[Field], Read]] = {
+    "Alpaca": (
+        [("instruction", TEXT), ("output", TEXT), ("input", TEXT, NO_TEXT), ("history", TEXT, NO_TURNS), SYSTEM],
+        _alpaca,
+    ),
+    "prompt/completion": ([("prompt", TEXT), ("completion", TEXT), SYSTEM], _pair("prompt", "completion")),
+    "question/answer": ([("question", TEXT), ("answer", TEXT), SYSTEM], _pair("question", "answer")),
+    "messages": ([("messages", list[Turn]), SYSTEM], _messages),
 }

@@ -16,6 +16,7 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import IO, Any, Protocol, Self, runtime_checkable
 
+from sage_studio.data.files.content import MIB
 from sage_studio.data.parts.part import Order, Part
 
 logger = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ def reader_count() -> int:
 def start_reader() -> Reader:
     """A new process."""
     command = [sys.executable, "-m", "sage_studio.data.parts.reading_child"]
-    reader: Any = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
+    reader: Any = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, pipesize=MIB)
     return reader  # type: ignore[no-any-return]
 
 
@@ -123,6 +124,7 @@ class Readers:
             rows_before, lines_before = before.result()
             after.set_result((rows_before + rows, lines_before + lines))
             part: Part = _ask(reader, (rows_before, lines_before))
+            part.lines = _read_exactly(reader.stdout, sum(part.lengths))
             return part
         except (EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
             if not self._is_over:
@@ -138,6 +140,13 @@ def _ask(reader: Reader, what: object) -> Any:
     pickle.dump(what, reader.stdin)
     reader.stdin.flush()
     return pickle.load(reader.stdout)
+
+
+def _read_exactly(stream: IO[bytes], size: int) -> bytes:
+    lines = stream.read(size)
+    if len(lines) < size:
+        raise EOFError
+    return lines
 
 
 def _close(stream: IO[bytes]) -> None:

@@ -1,0 +1,166 @@
+"""The texts of many rows as one array of bytes, looked at all at once: that takes a third of the time of one by one.
+
+Knows texts as they stand in JSON, the way orjson writes them, so that a row can be counted that was never decoded.
+Knows nothing of rows but their texts, the answer last.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import chain
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import orjson
+from xxhash import xxh3_64_intdigest
+
+from sage_studio.data.script import CLASSES, FEW_LETTERS, language_of_utf8
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    Bytes: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
+    Mask: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
+    Numbers: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
+
+Texts: TypeAlias = Sequence[bytes]
+"""A row's texts in JSON, the answer last; at least one."""
+LOOKED_AT, FURTHER = 300, 4000
+"""Bytes of an answer's begin that its language is told by, and of one that begins with code."""
+QUOTE, BACKSLASH, LONG_ESCAPE = b'"\\u'
+MAYBE_BLANK = bytes(byte in b' "\\\xc2\xe1\xe2\xe3' for byte in range(256))
+"""First bytes of spaces, of an escape, and of the end of the text."""
+FOREIGN = bytes(byte in b"u/" for byte in range(256))
+"""What follows a backslash in escapes that orjson does not write, or does only for control characters."""
+LEAST_BEGIN = -64
+"""As signed numbers, bytes below do not begin a character in UTF-8."""
+
+
+class Block:
+    """Texts of at least one row.
+
+    Example:
+        >>> block = Block([[b'"a\\n"', '"词"'.encode()], [b'"b"']])
+        >>> block.sizes.tolist(), block.chars.tolist()
+        ([10, 3], [3, 1])
+    """
+
+    def __init__(self, rows: Sequence[Texts]) -> None:
+        import numpy as np
+
+        self.rows = rows
+        texts = list(chain.from_iterable(rows))
+        lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+        self._begins = np.cumsum(lengths) - lengths
+        self._texts_per_row = np.fromiter(map(len, rows), np.int64, len(rows))
+        self._firsts = np.cumsum(self._texts_per_row) - self._texts_per_row
+        self._joined = b"".join(texts)
+        self._codes = np.frombuffer(self._joined, np.uint8)
+        self._backslashes = np.flatnonzero(self._codes == BACKSLASH)
+        self._escaped = self._codes[self._backslashes + 1]  # never behind the end: a text ends with its quote
+        self.sizes: Numbers = np.add.reduceat(lengths, self._firsts)
+
+    @cached_property
+    def is_as_written(self) -> bool:
+        """Whether the texts are UTF-8 and escaped as orjson would, so that they can be copied.
+
+        A backslash that is one itself may be taken for a foreign escape.
+        """
+        import numpy as np
+
+        is_foreign = np.frombuffer(FOREIGN, np.bool_)[self._escaped].any()
+        return not is_foreign and (self._joined.isascii() or _is_utf8(self._joined))
+
+    @property
+    def doubtful(self) -> "Numbers":
+        """Numbers of the rows that hold a value which is no text, or a text that may be blank."""
+        import numpy as np
+
+        last = len(self._codes) - 1  # a number may have one digit
+        is_doubtful = np.frombuffer(MAYBE_BLANK, np.bool_)[self._codes[np.minimum(self._begins + 1, last)]]
+        is_doubtful |= self._codes[self._begins] != QUOTE
+        return np.unique(np.searchsorted(self._firsts, np.flatnonzero(is_doubtful), side="right") - 1)
+
+    @property
+    def chars(self) -> "Numbers":
+        """Characters of each row."""
+        import numpy as np
+
+        if (self._escaped == LONG_ESCAPE).any() or (self._escaped == BACKSLASH).any():
+            return np.array([sum(len(orjson.loads(text)) for text in texts) for texts in self.rows])
+        begins = self._codes.view(np.int8) >= LEAST_BEGIN
+        begins[self._backslashes] = False  # an escape is one character
+        counted = np.add.reduceat(begins.view(np.uint8), self._begins[self._firsts], dtype=np.uint32)
+        return counted.astype(np.int64) - 2 * self._texts_per_row
+
+    @property
+    def digests(self) -> list[int]:
+        """64 bits of each row's texts, the same in every process."""
+        whole, end = memoryview(self._joined), 0
+        return [xxh3_64_intdigest(whole[end : (end := end + size)]) for size in self.sizes.tolist()]
+
+    @property
+    def languages(self) -> Counter[str]:
+        """How many rows have which language: of each what `language_of` says."""
+        begins = [texts[-1][:LOOKED_AT] for texts in self.rows]
+        chinese, english = _languages_in(begins)
+        english &= [b"`" not in begin for begin in begins]
+        unclear = (~(chinese | english)).nonzero()[0]
+        found = Counter(zh=int(chinese.sum()), en=int(english.sum()))
+        if len(unclear):
+            chinese, english = _languages_in([_prose(begins[at]) for at in unclear])
+            found.update(zh=int(chinese.sum()), en=int(english.sum()))
+            found.update(language_of(self.rows[at]) for at in unclear[~(chinese | english)])
+        return +found
+
+
+def language_of(texts: Texts) -> str:
+    """Of the answer's begin if that is Chinese; else of its prose or, if it is but code, of what stands before it."""
+    answer = texts[-1]
+    begin = answer[:LOOKED_AT]
+    found = language_of_utf8(begin, FEW_LETTERS)
+    if found != "zh" and b"`" in begin:
+        found = language_of_utf8(_prose(begin), FEW_LETTERS)
+    if not found and len(answer) > LOOKED_AT:
+        found = language_of_utf8(_prose(answer[:FURTHER]), FEW_LETTERS)
+    if not found and len(texts) > 1:
+        found = language_of_utf8(_prose(texts[-2][:FURTHER]), 1)
+    return found or language_of_utf8(begin)
+
+
+def _languages_in(begins: Sequence[bytes]) -> "tuple[Mask, Mask]":
+    """Which of the texts are clearly Chinese, and which English, by the rule of `language_of_utf8`."""
+    import numpy as np
+
+    codes = np.frombuffer(b" ".join((*begins, b" ")).translate(CLASSES), np.uint8)
+    lengths = np.fromiter(map(len, begins), np.int64, len(begins)) + 1
+    places = np.cumsum(lengths) - lengths
+
+    def count(mask: "Mask") -> "Numbers":
+        counted: Numbers = np.add.reduceat(mask.view(np.uint8), places, dtype=np.uint16).astype(np.int64)
+        return counted
+
+    letters = codes == ord("a")
+    words = np.zeros_like(letters)
+    words[:-1] = letters[:-1] & letters[1:]
+    words[1:] &= ~letters[:-1]
+    han, latin = count(codes == ord("h")), count(words)
+    is_clear = (han + 2 * latin >= FEW_LETTERS) & (count((codes == ord("o")) | (codes == ord("k"))) // 2 <= han)
+    return is_clear & (han >= latin), is_clear & (han < latin)
+
+
+def _prose(text: bytes) -> bytes:
+    """What is not between backticks, be they one or three."""
+    return b"".join(text.split(b"`")[::2]) if b"`" in text else text
+
+
+def _is_utf8(text: bytes) -> bool:
+    """As `bytes.decode` would tell, in a quarter of the time."""
+    import numpy as np
+    import pyarrow as pa
+
+    whole = pa.StringArray.from_buffers(1, pa.py_buffer(np.array([0, len(text)], np.int32)), pa.py_buffer(text))
+    try:
+        whole.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
