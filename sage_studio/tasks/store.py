@@ -18,7 +18,7 @@ from typing import TypeAlias, Unpack
 from sage_studio.database import Database
 from sage_studio.errors import Conflict, InvalidName, NotFound, naming_full_disk
 from sage_studio.files import safe_name, write_atomically
-from sage_studio.tasks.table import INSERT, LAST_PLACE, NEXT_NUMBER, PLACE, SCHEMA, Changes, columns_of, task_of
+from sage_studio.tasks.table import INSERT, LAST_PLACE, NEXT_NUMBER, PLACE, SCHEMA, Changes, Records, columns_of
 from sage_studio.tasks.task import Task, TaskStatus
 from sage_studio.text import Text
 from sage_studio.training.progress import JOB, RECIPE, Job
@@ -45,6 +45,7 @@ class TaskStore:
     def __init__(self, database: Database, outputs_dir: Path) -> None:
         self._database = database
         self._outputs = outputs_dir
+        self._records = Records(outputs_dir)
         database.create(SCHEMA)
 
     def create(self, recipe: Recipe, job: Job, dataset_id: str, dataset_name: str) -> Task:
@@ -69,12 +70,12 @@ class TaskStore:
                 Text(f"There is no task {task_id!r}.", f"没有任务 {task_id!r}。"),
                 Text("It may have been deleted; take one from the list.", "它可能已被删除，请从列表中选取。"),
             )
-        return task_of(rows[0], self._outputs)
+        return self._records.task_of(rows[0])
 
     def queue(self) -> Tasks:
         """The queued tasks, the next to start first."""
         rows = self._database.rows("SELECT * FROM tasks WHERE status = ? ORDER BY place", (TaskStatus.QUEUED.value,))
-        return [task_of(row, self._outputs) for row in rows]
+        return [self._records.task_of(row) for row in rows]
 
     def queue_place(self, task_id: str) -> int | None:
         """1 for the next to start; None for a task that is not queued."""
@@ -86,7 +87,7 @@ class TaskStore:
         marks = ", ".join("?" * len(RUNNING))
         values = tuple(status.value for status in RUNNING)
         rows = self._database.rows(f"SELECT * FROM tasks WHERE status IN ({marks}) ORDER BY number", values)
-        return [task_of(row, self._outputs) for row in rows]
+        return [self._records.task_of(row) for row in rows]
 
     def transition(
         self, task_id: str, since: Collection[TaskStatus], to: TaskStatus, **changes: Unpack[Changes]
@@ -114,7 +115,7 @@ class TaskStore:
             row = sql.execute(query, values).fetchone()
         if row is None:
             raise _not_in(self.get(task_id), to)
-        return task_of(row, self._outputs)
+        return self._records.task_of(row)
 
     def delete(self, task: Task) -> None:
         """Delete a task and its folder; a folder that is gone already is no error.
@@ -137,6 +138,7 @@ class TaskStore:
             if os.path.lexists(folder):
                 folder.rename(aside)
         _remove(aside)
+        self._records.forget(task.id)
         logger.info("Deleted task: %s", task.id)
 
     def remove_leftovers(self) -> None:
@@ -146,7 +148,7 @@ class TaskStore:
 
     def list(self) -> Tasks:
         """All tasks, newest first."""
-        return [task_of(row, self._outputs) for row in self._database.rows("SELECT * FROM tasks ORDER BY number DESC")]
+        return [self._records.task_of(row) for row in self._database.rows("SELECT * FROM tasks ORDER BY number DESC")]
 
     def close(self) -> None:
         """Close this thread's connection to the database."""

@@ -67,8 +67,44 @@ class Changes(TypedDict, total=False):
     stop_requested_at: float | None
 
 
-def task_of(row: sqlite3.Row, outputs_dir: Path) -> Task:
-    """The record in a row. Its folder is not stored, so the studio's home may be moved."""
+class Records:
+    """Rows as tasks. A row that is as it was is the same object as before: a page asks for all of them every second.
+
+    Args:
+        outputs_dir: where their folders lie; that is not stored, so the studio's home may be moved.
+    """
+
+    def __init__(self, outputs_dir: Path) -> None:
+        self._outputs_dir = outputs_dir
+        self._known: dict[str, tuple[tuple[Any, ...], Task]] = {}
+
+    def task_of(self, row: sqlite3.Row) -> Task:
+        """The task in a row."""
+        values, task_id = tuple(row), row["id"]
+        known = self._known.get(task_id)
+        if known is None or known[0] != values:
+            known = self._known[task_id] = values, _task_of(row, self._outputs_dir)
+        return known[1]
+
+    def forget(self, task_id: str) -> None:
+        """Drop what is kept of a task that is no more."""
+        self._known.pop(task_id, None)
+
+
+def columns_of(changes: Changes) -> dict[str, Any]:
+    """Fields of a task as columns: a text fills two."""
+    columns: dict[str, Any] = {}
+    for name, value in changes.items():
+        if isinstance(value, Text):
+            columns |= {f"{name}_en": value.en, f"{name}_zh": value.zh}
+        elif isinstance(value, dict):
+            columns[name] = json.dumps(value, ensure_ascii=False)
+        else:
+            columns[name] = value.value if isinstance(value, Reason) else value
+    return columns
+
+
+def _task_of(row: sqlite3.Row, outputs_dir: Path) -> Task:
     return Task(
         id=row["id"],
         type=row["type"],
@@ -89,16 +125,3 @@ def task_of(row: sqlite3.Row, outputs_dir: Path) -> Task:
         process_started=row["process_started"],
         stop_requested_at=row["stop_requested_at"],
     )
-
-
-def columns_of(changes: Changes) -> dict[str, Any]:
-    """Fields of a task as columns: a text fills two."""
-    columns: dict[str, Any] = {}
-    for name, value in changes.items():
-        if isinstance(value, Text):
-            columns |= {f"{name}_en": value.en, f"{name}_zh": value.zh}
-        elif isinstance(value, dict):
-            columns[name] = json.dumps(value, ensure_ascii=False)
-        else:
-            columns[name] = value.value if isinstance(value, Reason) else value
-    return columns

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from sage_studio.text import Language, Text
 from sage_studio.ui.parts import COPY_JS
@@ -75,9 +75,12 @@ def picked_key(event: gr.EventData) -> str:
 
 
 def _row(columns: Sequence[Column], row: Row, is_picked: bool) -> Markup:
-    cells = Markup().join(
-        Markup('<td class="{}">{}</td>').format(column.css_class, cell)
-        for column, cell in zip(columns, row.cells, strict=True)
+    # not `Markup.format`, which takes ten times as long: a table has a thousand cells
+    cells = Markup(
+        "".join(
+            f'<td class="{column.css_class}">{escape(cell)}</td>'
+            for column, cell in zip(columns, row.cells, strict=True)
+        )
     )
     if not row.key:
         return Markup("<tr>{}</tr>").format(cells)
