@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 Texts: TypeAlias = Sequence[bytes]
 """A row's texts in JSON, the answer last; at least one."""
-LOOKED_AT, FURTHER = 300, 4000
-"""Bytes of an answer's begin that its language is told by, and of one that begins with code."""
+LOOKED_AT = 300
+"""Bytes of a text's begin that its language is told by."""
 QUOTE, BACKSLASH, LONG_ESCAPE = b'"\\u'
 MAYBE_BLANK = bytes(byte in b' "\\\xc2\xe1\xe2\xe3' for byte in range(256))
 """First bytes of spaces, of an escape, and of the end of the text."""
@@ -36,7 +36,7 @@ LEAST_BEGIN = -64
 
 
 class Block:
-    """Texts of at least one row.
+    r"""Texts of at least one row.
 
     Example:
         >>> block = Block([[b'"a\\n"', '"词"'.encode()], [b'"b"']])
@@ -102,32 +102,33 @@ class Block:
     def languages(self) -> Counter[str]:
         """How many rows have which language: of each what `language_of` says."""
         begins = [texts[-1][:LOOKED_AT] for texts in self.rows]
-        chinese, english = _languages_in(begins)
-        english &= [b"`" not in begin for begin in begins]
-        unclear = (~(chinese | english)).nonzero()[0]
-        found = Counter(zh=int(chinese.sum()), en=int(english.sum()))
-        if len(unclear):
-            chinese, english = _languages_in([_prose(begins[at]) for at in unclear])
+        chinese, english = _languages_in(begins, FEW_LETTERS)
+        found = Counter(zh=int(chinese.sum()))
+        coded = [self.rows[at] for at in english.nonzero()[0] if b"`" in begins[at]]
+        unclear = [self.rows[at] for at in (~(chinese | english)).nonzero()[0]]
+        found["en"] += int(english.sum()) - len(coded)
+        if coded:
+            chinese, english = _languages_in(list(map(_before, coded)), 1)
             found.update(zh=int(chinese.sum()), en=int(english.sum()))
-            found.update(language_of(self.rows[at]) for at in unclear[~(chinese | english)])
+            unclear += [coded[at] for at in (~(chinese | english)).nonzero()[0]]
+        found.update(map(language_of, unclear))
         return +found
 
 
 def language_of(texts: Texts) -> str:
-    """Of the answer's begin if that is Chinese; else of its prose or, if it is but code, of what stands before it."""
+    """Of the answer's begin; where code is in it that says nothing, or too little, of what stands before the answer."""
     answer = texts[-1]
-    begin = answer[:LOOKED_AT]
-    found = language_of_utf8(begin, FEW_LETTERS)
-    if found != "zh" and b"`" in begin:
-        found = language_of_utf8(_prose(begin), FEW_LETTERS)
-    if not found and len(answer) > LOOKED_AT:
-        found = language_of_utf8(_prose(answer[:FURTHER]), FEW_LETTERS)
-    if not found and len(texts) > 1:
-        found = language_of_utf8(_prose(texts[-2][:FURTHER]), 1)
-    return found or language_of_utf8(begin)
+    found = language_of_utf8(answer[:LOOKED_AT], FEW_LETTERS)
+    if not found or (found != "zh" and b"`" in answer[:LOOKED_AT]):
+        found = language_of_utf8(_before(texts), 1) or found
+    return found or language_of_utf8(answer)
 
 
-def _languages_in(begins: Sequence[bytes]) -> "tuple[Mask, Mask]":
+def _before(texts: Texts) -> bytes:
+    return texts[-2][:LOOKED_AT] if len(texts) > 1 else b""
+
+
+def _languages_in(begins: Sequence[bytes], least: int) -> "tuple[Mask, Mask]":
     """Which of the texts are clearly Chinese, and which English, by the rule of `language_of_utf8`."""
     import numpy as np
 
@@ -144,13 +145,8 @@ def _languages_in(begins: Sequence[bytes]) -> "tuple[Mask, Mask]":
     words[:-1] = letters[:-1] & letters[1:]
     words[1:] &= ~letters[:-1]
     han, latin = count(codes == ord("h")), count(words)
-    is_clear = (han + 2 * latin >= FEW_LETTERS) & (count((codes == ord("o")) | (codes == ord("k"))) // 2 <= han)
+    is_clear = (han + 2 * latin >= least) & (count((codes == ord("o")) | (codes == ord("k"))) // 2 <= han)
     return is_clear & (han >= latin), is_clear & (han < latin)
-
-
-def _prose(text: bytes) -> bytes:
-    """What is not between backticks, be they one or three."""
-    return b"".join(text.split(b"`")[::2]) if b"`" in text else text
 
 
 def _is_utf8(text: bytes) -> bool:

@@ -13,7 +13,7 @@ import orjson
 from sage_studio.data.block import Block, Texts
 from sage_studio.data.script import tokens_of_bytes
 
-AT_ONCE = 200
+AT_ONCE = 400
 SAMPLE_EVERY = 50
 
 

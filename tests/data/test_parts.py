@@ -263,13 +263,20 @@ def test_prose_and_language_are_what_the_characters_say():
         (["What is a window?", "窗口按时间对记录进行分组。"], "zh"),
         (["什么是窗口？", "42"], "zh"),
         (["怎么写？", "```python\n" + "stream.window(seconds=10)\n" * 100 + "```"], "zh"),
-        (["怎么写？", "```python\n" + "stream.window(seconds=10)\n" * 100 + "```\nThat is all there is to it."], "en"),
+        (
+            [
+                "How is it written?",
+                "```python\nstream.window(seconds=10)\n```\n这样就可以把流分成许多窗口，每个窗口十秒。",
+            ],
+            "zh",
+        ),
+        (["怎么写？", "Call `stream.window`, which groups records by their time."], "zh"),
         (["How?", "Вот как это делается на самом деле."], "other"),
         (["How?", "これはかなです。ひらがなとカタカナ。"], "other"),
         (["42"], "en"),
     ],
 )
-def test_the_language_of_a_row_is_that_of_its_answers_prose(texts, language):
+def test_the_language_of_a_row_is_that_of_its_answer_or_else_of_its_question(texts, language):
     assert language_of(tally.in_json(texts)) == language
 
 
