@@ -15,10 +15,12 @@ import psutil
 import pytest
 
 from sage_studio.comparison import compare
+from sage_studio.data.bm25 import BM25
 from sage_studio.database import Database
 from sage_studio.errors import EngineUnavailable, InvalidInput, InvalidModel
+from sage_studio.grounding import answer_twice
 from sage_studio.serving.registry import VLLMRegistry
-from sage_studio.serving.types import EngineState
+from sage_studio.serving.types import EngineState, Source
 from sage_studio.serving.vllm import vllm_installed
 from sage_studio.settings import load_settings
 
@@ -126,6 +128,39 @@ def test_a_stream_that_is_closed_ends_in_the_engine(served):
     next(stream)
     assert served.metrics()["vllm:num_requests_running"] == 1
     stream.close()
+    until(lambda: served.metrics()["vllm:num_requests_running"] == 0)
+
+
+TOWN = [
+    "The longest bridge of Orvik is the Lume.",
+    "Lume: 240 metres, painted green.",
+    "Trams of Bex run late.",
+    "Cheese is made in Tarnhollow.",
+]
+
+
+def looked_up(query):
+    return [Source(TOWN[at], "town.md", "", 1.0) for at in BM25(TOWN).nearest(query, 2)]
+
+
+def test_the_first_answer_finds_what_the_question_does_not_name(served):
+    asked = [{"role": "user", "content": "Which bridge of Orvik is the longest?"}]
+    assert [source.text for source in looked_up(asked[0]["content"])] == [TOWN[0], TOWN[2]]
+    chunks = list(
+        answer_twice(asked, lambda messages: served.stream(messages, temperature=0, max_tokens=40), looked_up)
+    )
+    assert [source.text for source in chunks[-1].sources] == [TOWN[0], TOWN[1]]
+    assert chunks[-1].look_ups == 2
+    assert chunks[-1].first_token_seconds > 0
+    assert "Lume" in "".join(chunk.text for chunk in chunks)
+
+
+def test_a_first_answer_that_is_left_ends_in_the_engine(served):
+    asked = [{"role": "user", "content": "Tell a very long story of the longest bridge."}]
+    story = answer_twice(asked, lambda messages: served.stream(messages, temperature=0, max_tokens=1500), looked_up)
+    assert next(story).text == ""
+    assert served.metrics()["vllm:num_requests_running"] == 1
+    story.close()
     until(lambda: served.metrics()["vllm:num_requests_running"] == 0)
 
 

