@@ -10,13 +10,17 @@ import pytest
 from fastapi.testclient import TestClient
 from refusing import refuse
 from rest_app import LOGIN
+from serving_files import write_adapter
+from test_retrieval import made
 from test_retrieval import studio as studio
 from waiting import wait_until
 
 from sage_studio import grounding
+from sage_studio.catalog import BUILT_IN
 from sage_studio.errors import NotFound
 from sage_studio.serving.types import Source
 from sage_studio.studio import Studio
+from sage_studio.tasks.task import TaskStatus
 from sage_studio.text import Text
 
 FACTS = [
@@ -151,3 +155,21 @@ def test_an_engine_that_breaks_off_in_the_first_answer_is_an_error(asking: TestC
 def test_to_look_up_twice_needs_documents(asking: TestClient, language: str):
     asking.headers["Accept-Language"] = language
     refuse(asking.post("/api/chat", json=TWICE | {"documents": False}), 422, "expand = true")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "learned"),
+    [({"type": "kbalign"}, True), ({"type": "kbalign", "references": 0}, False), ({"type": "sft"}, False)],
+    ids=["KBAlign", "without references", "SFT"],
+)
+def test_who_was_tuned_with_references_has_learned_them(answering: Studio, facts: str, recipe: Any, learned: bool):
+    task_id = made(answering, facts, model_name_or_path=BUILT_IN, **recipe)
+    folder, base = answering.tasks.get(task_id).folder, answering.registry.models()[0].path
+    write_adapter(folder, base)
+    answering.registry.register_model("knowing", str(folder), {"base_name": "small", "task_id": task_id})
+    assert [answering.learned_references(name) for name in ("knowing", "small", "", None)] == [learned, *[False] * 3]
+    answering.switch_model("knowing")
+    assert answering.learned_references() is learned
+    answering.tasks.transition(task_id, {TaskStatus.QUEUED}, TaskStatus.FAILED)
+    answering.tasks.delete(answering.tasks.get(task_id))
+    assert answering.learned_references() is False, "nobody knows any more"

@@ -129,6 +129,13 @@ def test_an_answer_that_was_looked_up_twice_says_so_and_its_first_answer_is_neve
     assert ["检索两次" in text for text in said] == [False, True]
 
 
+def test_the_named_endpoint_looks_up_twice(page):
+    chat = next(fn.fn for fn in page.fns.values() if fn.api_name == "chat")
+    last = list(chat("What is a window?", documents=True, expand=True))[-1]
+    assert (last["look_ups"], len(last["sources"])) == (2, 2)
+    assert last["response"].startswith("You asked: What is a window?")
+
+
 def test_looking_up_twice_is_recommended_for_a_model_that_learned_it():
     assert ["KBAlign" in twice_line(suits, "en") for suits in (False, True)] == [False, True]
 
