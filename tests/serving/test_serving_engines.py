@@ -15,10 +15,9 @@ import psutil
 import pytest
 
 from sage_studio.comparison import compare
-from sage_studio.data.bm25 import BM25
 from sage_studio.database import Database
 from sage_studio.errors import EngineUnavailable, InvalidInput, InvalidModel
-from sage_studio.grounding import answer_twice
+from sage_studio.grounding import answer_twice, grounded
 from sage_studio.serving.registry import VLLMRegistry
 from sage_studio.serving.types import EngineState, Source
 from sage_studio.serving.vllm import vllm_installed
@@ -131,33 +130,33 @@ def test_a_stream_that_is_closed_ends_in_the_engine(served):
     until(lambda: served.metrics()["vllm:num_requests_running"] == 0)
 
 
-TOWN = [
-    "The longest bridge of Orvik is the Lume.",
-    "Lume: 240 metres, painted green.",
-    "Trams of Bex run late.",
-    "Cheese is made in Tarnhollow.",
-]
+BRIDGE = [Source("The longest bridge of Orvik is the Lume.", "town.md", "Bridges", 0.7)]
+LUME = [Source("The Lume is 240 metres long and painted green.", "town.md", "Lume", 0.6)]
 
 
-def looked_up(query):
-    return [Source(TOWN[at], "town.md", "", 1.0) for at in BM25(TOWN).nearest(query, 2)]
+def test_the_first_answer_is_looked_up_with_and_the_second_is_drawn_from_what_that_finds(served):
+    asked, queries = [{"role": "user", "content": "How long is the longest bridge of Orvik?"}], []
 
+    def look_up(query):
+        queries.append(query)
+        return BRIDGE if len(queries) == 1 else LUME
 
-def test_the_first_answer_finds_what_the_question_does_not_name(served):
-    asked = [{"role": "user", "content": "Which bridge of Orvik is the longest?"}]
-    assert [source.text for source in looked_up(asked[0]["content"])] == [TOWN[0], TOWN[2]]
-    chunks = list(
-        answer_twice(asked, lambda messages: served.stream(messages, temperature=0, max_tokens=40), looked_up)
-    )
-    assert [source.text for source in chunks[-1].sources] == [TOWN[0], TOWN[1]]
-    assert chunks[-1].look_ups == 2
-    assert chunks[-1].first_token_seconds > 0
-    assert "Lume" in "".join(chunk.text for chunk in chunks)
+    def ask(messages):
+        return served.stream(messages, temperature=0, max_tokens=40)
+
+    chunks = list(answer_twice(asked, ask, look_up))
+    first, second = ("".join(chunk.text for chunk in ask(grounded(asked, found))) for found in (BRIDGE, LUME))
+    assert queries == [asked[0]["content"], f"{asked[0]['content']}\n{first.strip()}"]
+    assert "".join(chunk.text for chunk in chunks) == second != first
+    assert (list(chunks[-1].sources), chunks[-1].look_ups, chunks[-1].model) == (LUME, 2, "base")
+    until(lambda: served.metrics()["vllm:num_requests_running"] == 0)
 
 
 def test_a_first_answer_that_is_left_ends_in_the_engine(served):
     asked = [{"role": "user", "content": "Tell a very long story of the longest bridge."}]
-    story = answer_twice(asked, lambda messages: served.stream(messages, temperature=0, max_tokens=1500), looked_up)
+    story = answer_twice(
+        asked, lambda messages: served.stream(messages, temperature=0, max_tokens=1500), lambda _: BRIDGE
+    )
     assert next(story).text == ""
     assert served.metrics()["vllm:num_requests_running"] == 1
     story.close()
