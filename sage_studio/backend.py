@@ -7,14 +7,14 @@ datasets or tasks.
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sage_studio.catalog import Catalog, ModelRef
 from sage_studio.comparison import Piece, check_models, compare
 from sage_studio.errors import Conflict, InvalidInput, InvalidModel, NotFound
+from sage_studio.grounding import Ask, answer_once, answer_twice
 from sage_studio.hardware import Hardware
 from sage_studio.performance.figures import Sample
 from sage_studio.performance.sampler import Address, Sampler
@@ -36,7 +36,7 @@ class Backend:
     registry: VLLMRegistry
     vote_book: VoteBook
     sampler: Sampler
-    ground: Callable[[Sequence[ChatMessage], bool | str], tuple[list[ChatMessage], list[Source]]]
+    retrieve: Callable[..., list[Source]]
 
     def default_model(self) -> str:
         """The model offered first on this machine."""
@@ -105,6 +105,7 @@ class Backend:
         messages: Sequence[ChatMessage],
         model: str | None = None,
         documents: bool | str = False,
+        expand: bool = False,
         **sampling: Any,
     ) -> Iterator[ChatChunk]:
         """Stream an answer; the engine is started first if it is down.
@@ -113,16 +114,23 @@ class Backend:
             messages: the conversation, the last turn the user's.
             model: a registered model; None for the current one.
             documents: the dataset to answer from; True for the retriever's own. The last piece then has ``sources``.
+            expand: look up twice, the second time with a first answer of the same model, which is not shown.
             sampling: ``temperature``, ``top_p``, ``max_tokens``, ``seed``, ``stop``.
 
         Raises:
             EngineUnavailable, NotFound, InvalidInput.
             EmbedderUnavailable, InvalidDataset: nothing can be looked up; without ``documents`` it answers.
         """
-        messages, sources = self.ground(messages, documents)
-        if self.registry.current_model is None:
-            self.switch_model(self.default_model())
-        return _with_sources(self.registry.stream(messages, model=model, **sampling), sources)
+        if documents is False:
+            _refuse_expansion(expand)
+            return self._asker(model, sampling)(messages)
+
+        def look_up(query: str) -> list[Source]:
+            return self.retrieve(query, dataset_id=documents if isinstance(documents, str) else "")
+
+        if expand:
+            return answer_twice(messages, self._asker(model, sampling, stays=True), look_up)
+        return answer_once(messages, self._asker(model, sampling), look_up)
 
     def compare(self, messages: Sequence[ChatMessage], models: Sequence[str], **sampling: Any) -> Iterator[Piece]:
         """Ask two to four models the same, and stream their answers side by side; closing the iterator ends them.
@@ -159,6 +167,18 @@ class Backend:
         """How the engine did in the last ten minutes, oldest first."""
         return self.sampler.samples()
 
+    def _asker(self, model: str | None, sampling: Mapping[str, Any], stays: bool = False) -> Ask:
+        """What asks a model. ``stays``: who answers first does so again, though another has become current."""
+
+        def ask(messages: Sequence[ChatMessage]) -> Generator[ChatChunk, None, None]:
+            nonlocal model
+            current = self.registry.current_model or self.switch_model(self.default_model())
+            if stays:
+                model = model or current.name
+            return self.registry.stream(messages, model=model, **sampling)
+
+        return ask
+
     def _metrics_address(self) -> Address | None:
         status = self.registry.status()
         if status.state is not EngineState.READY or not status.url:
@@ -194,11 +214,13 @@ class Backend:
         )
 
 
-def _with_sources(chunks: Iterator[ChatChunk], sources: Sequence[Source]) -> Iterator[ChatChunk]:
-    """An answer whose last piece names what it was drawn from; as it is without sources."""
-    if not sources:
-        return chunks
-    return (replace(chunk, sources=tuple(sources)) if chunk.done else chunk for chunk in chunks)
+def _refuse_expansion(expand: bool) -> None:
+    """Without documents there is nothing to look up twice."""
+    if expand:
+        raise InvalidInput(
+            Text("expand = true, but the answer is not from documents.", "expand = true，但未开启文档问答。"),
+            Text("Set documents too, or leave expand out.", "请同时设置 documents，或去掉 expand。"),
+        )
 
 
 def _is_merged_copy(model: RegisteredModel, outputs: Path) -> bool:

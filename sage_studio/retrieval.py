@@ -1,12 +1,12 @@
 """Answers from documents: the verbs of `Studio` about the retriever.
 
-Knows how a task or a base embedder becomes the retriever, and how passages get into a conversation. Knows nothing of
-vectors or processes, nor of widgets or routes.
+Knows how a task or a base embedder becomes the retriever. Knows nothing of vectors or processes, of how an answer is
+drawn from what is found (`grounding`), nor of widgets or routes.
 """
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,8 +14,11 @@ from sage_studio.catalog import BUILT_IN_EMBEDDER, Catalog, ModelRef
 from sage_studio.data.dataset import Dataset
 from sage_studio.data.store import DatasetStore
 from sage_studio.errors import Conflict, InvalidInput, InvalidModel, NotFound, StudioError
+from sage_studio.grounding import LONGEST_QUERY
+from sage_studio.serving.registry import VLLMRegistry
 from sage_studio.serving.retriever import Choice, IndexStatus, Retriever
-from sage_studio.serving.types import ChatMessage, Source
+from sage_studio.serving.types import Source
+from sage_studio.tasks.store import TaskStore
 from sage_studio.tasks.task import Task
 from sage_studio.text import Text
 from sage_studio.training.recipes import RECIPES
@@ -24,11 +27,6 @@ logger = logging.getLogger("sage_studio")
 
 PASSAGES = 4
 MOST_PASSAGES = 50
-LONGEST_QUESTION = 4000
-GROUNDED = Text(
-    "Answer the question from these passages. If they do not hold the answer, say so.\n\n{}\n\nQuestion: {}",
-    "请根据以下资料回答问题。如果资料中没有答案，请直接说明。\n\n{}\n\n问题：{}",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +42,8 @@ class Retrieval:
 
     catalog: Catalog
     datasets: DatasetStore
+    registry: VLLMRegistry
+    tasks: TaskStore
     finder: Retriever
     ensure_model: Callable[[str], ModelRef]
     list_datasets: Callable[[], list[Dataset]]
@@ -78,7 +78,7 @@ class Retrieval:
         """The passages that are most like a question, the most alike first; the first time an index is made.
 
         Args:
-            question: at most `LONGEST_QUESTION` characters.
+            question: at most `LONGEST_QUERY` characters.
             count: how many, 1 to `MOST_PASSAGES`.
             dataset_id: where to look; the retriever's own dataset unless given.
 
@@ -93,20 +93,17 @@ class Retrieval:
         dataset = self._place(dataset_id or choice.dataset_id)
         return self.finder.search(choice, dataset, self.datasets.data_path(dataset.id).parent, question, count)
 
-    def ground(self, messages: Sequence[ChatMessage], documents: bool | str) -> tuple[list[ChatMessage], list[Source]]:
-        """The conversation with passages put before its last question, and the passages.
-
-        Args:
-            documents: the dataset to look in; True for the retriever's own, False to leave the conversation as it is.
-
-        Raises:
-            as `retrieve` does.
-        """
-        if documents is False:
-            return list(messages), []
-        question = messages[-1]["content"] if messages else ""
-        sources = self.retrieve(question, dataset_id=documents if isinstance(documents, str) else "")
-        return [*messages[:-1], ChatMessage(role="user", content=grounded(question, sources))], sources
+    def learned_references(self, model: str | None = None) -> bool:
+        """Whether a model was taught to answer from references, as KBAlign teaches; None asks of the current one."""
+        known = self.registry.models()
+        asked = next((each for each in known if (each.name == model if model else each.current)), None)
+        if asked is None or "task_id" not in asked.config:
+            return False
+        try:
+            task = self.tasks.get(asked.config["task_id"])
+        except NotFound:
+            return False
+        return task.type == "kbalign" and bool(task.recipe.get("references", True))
 
     def _tuned(self, task_id: str) -> Choice:
         task = self._completed(task_id)
@@ -148,26 +145,14 @@ class Retrieval:
             logger.warning("The retriever's index was not made: %s", error)
 
 
-def grounded(question: str, sources: Sequence[Source]) -> str:
-    """A question with the passages to answer it from, in the question's language."""
-    passages = "\n\n".join(f"[{place}] {named(source)}\n{source.text}" for place, source in enumerate(sources, 1))
-    chinese = any("\u4e00" <= character <= "\u9fff" for character in question)
-    return GROUNDED.in_("zh" if chinese else "en").format(passages, question)
-
-
-def named(source: Source) -> str:
-    """``file › heading``."""
-    return " › ".join(part for part in (source.file, source.heading) if part)
-
-
 def _check_question(question: Any, count: int) -> None:
     if not isinstance(question, str) or not question.strip():
         raise InvalidInput(Text("The message is empty.", "消息为空。"), Text("Type something.", "请输入内容。"))
-    if len(question) > LONGEST_QUESTION:
+    if len(question) > LONGEST_QUERY:
         raise InvalidInput(
             Text(
-                f"The question has {len(question):,} characters; documents can be searched for {LONGEST_QUESTION:,}.",
-                f"问题有 {len(question):,} 个字符；文档检索最多支持 {LONGEST_QUESTION:,} 个。",
+                f"The question has {len(question):,} characters; documents can be searched for {LONGEST_QUERY:,}.",
+                f"问题有 {len(question):,} 个字符；文档检索最多支持 {LONGEST_QUERY:,} 个。",
             ),
             Text("Shorten it, or answer without documents.", "请缩短问题，或关闭文档问答。"),
         )

@@ -55,6 +55,7 @@ class ChatRequest(Question):
 
     model: str | None = Field(None, description="A registered model; the current one when left out")
     documents: bool | str = Field(False, description="Answer from documents: true, or the id of a dataset")
+    expand: bool = Field(False, description="With documents: look up twice, the second time with a first answer too")
 
 
 class CompareRequest(Question):
@@ -94,6 +95,7 @@ class ChatResponse(BaseModel):
     usage: dict[str, int]
     tokens_per_second: float | None
     sources: list[SourceView] = Field(description="What it was drawn from, where it was to answer from documents")
+    look_ups: int = Field(description="How often passages were looked up for it")
 
 
 def routes(studio: Studio) -> APIRouter:
@@ -106,9 +108,10 @@ def routes(studio: Studio) -> APIRouter:
         """Ask the current model. With ``stream``, the answer comes as server-sent events ``{text, model, done}``.
 
         With ``documents`` it answers from passages of a dataset and names them as ``sources``, in the last event.
+        With ``expand`` too a first answer is written and looked up with; while it is, events without text come.
         If the engine breaks off, the last event holds ``error`` with code, message and hint.
         """
-        chunks = studio.chat(body.messages(), body.model, body.documents, **body.sampling())
+        chunks = studio.chat(body.messages(), body.model, body.documents, body.expand, **body.sampling())
         if not body.stream:
             return whole(chunks)
         first = next(chunks)  # a fault before the first word is answered with its own status
@@ -152,6 +155,7 @@ def whole(chunks: Iterator[ChatChunk]) -> ChatResponse:
         usage={"prompt_tokens": last.prompt_tokens, "completion_tokens": last.completion_tokens},
         tokens_per_second=last.tokens_per_second,
         sources=[SourceView.of(source) for source in last.sources],
+        look_ups=last.look_ups,
     )
 
 
@@ -161,6 +165,7 @@ def _events(first: ChatChunk, rest: Iterator[ChatChunk], spoken: Language) -> Ge
             said: dict[str, Any] = {"text": chunk.text, "model": chunk.model, "done": chunk.done}
             if chunk.sources:
                 said["sources"] = [SourceView.of(source).model_dump() for source in chunk.sources]
+                said["look_ups"] = chunk.look_ups
             yield _event(said)
     except StudioError as error:  # the status is sent already
         yield _event({"text": "", "model": first.model, "done": False, "error": own_error(error, spoken)})

@@ -4,7 +4,7 @@ Knows how a model's name becomes an engine and a name in there. Knows nothing of
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from sage_studio.errors import Conflict, NotFound
@@ -57,7 +57,9 @@ class Answers:
         self._touched: dict[str, float] = {}
         self.speed: float | None = None
 
-    def stream(self, name: str | None, messages: Sequence[ChatMessage], sampling: Sampling) -> Iterator[ChatChunk]:
+    def stream(
+        self, name: str | None, messages: Sequence[ChatMessage], sampling: Sampling
+    ) -> Generator[ChatChunk, None, None]:
         """Bring up the engine and the model if they are not there, then answer. See `VLLMRegistry.stream`.
 
         Args:
@@ -91,7 +93,7 @@ class Answers:
 
     def _answer(
         self, route: Route, asked: str | None, messages: Sequence[ChatMessage], sampling: Sampling
-    ) -> Iterator[ChatChunk]:
+    ) -> Generator[ChatChunk, None, None]:
         self._touch(route.name)
         try:
             yield from self._chunks(route, messages, sampling)

@@ -7,7 +7,7 @@ and the rules about them; knows nothing of tasks, widgets or routes.
 import atexit
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -211,7 +211,9 @@ class VLLMRegistry:
         messages = [ChatMessage(role="user", content=prompt)] if isinstance(prompt, str) else prompt
         return "".join(chunk.text for chunk in self.stream(messages, model, **sampling))
 
-    def stream(self, messages: Sequence[ChatMessage], model: str | None = None, **sampling: Any) -> Iterator[ChatChunk]:
+    def stream(
+        self, messages: Sequence[ChatMessage], model: str | None = None, **sampling: Any
+    ) -> Generator[ChatChunk, None, None]:
         """An answer piece by piece; closing the iterator ends it in the engine. The engine is started if it is down.
 
         Raises:

@@ -109,6 +109,7 @@ class ChatChunk:
         tokens_per_second: of the whole answer, from its first token.
         first_token_seconds: from asking to the first token.
         sources: what it was drawn from, where it was to answer from documents.
+        look_ups: how often passages were looked up for it: twice where a first answer was looked up with too.
     """
 
     text: str
@@ -120,3 +121,4 @@ class ChatChunk:
     tokens_per_second: float | None = None
     first_token_seconds: float | None = None
     sources: tuple[Source, ...] = ()
+    look_ups: int = 0

@@ -24,7 +24,7 @@ from sage_studio.ui.labels import ENGINE_COLOUR, MODEL_KIND
 from sage_studio.ui.parts import html, notice, strong
 from sage_studio.ui.status_bar import engine_state, start_percent
 
-CURRENT = "current"
+CURRENT = ""
 CURRENT_MODEL = Text("Current backend", "当前后端")
 ENGINE = Text("Inference engine", "推理引擎")
 DOWN = Text(
@@ -47,7 +47,7 @@ class ChatTab:
         self._choose()
         self.banner = html("chat-banner")
         with gr.Column(elem_id="chat-box") as self.box:
-            self.documents = DocumentsPanel(self.frame)
+            self.documents = DocumentsPanel(self.frame, self.model)
             self._conversation()
             self._compose()
         self.compare.build([self.system, self.temperature, self.max_tokens])
@@ -179,13 +179,15 @@ class ChatTab:
         max_tokens: int,
         from_documents: bool,
         dataset_id: str | None,
+        twice: bool,
     ) -> Iterator[list[Turn]]:
         """Stream the answer to the last turn, under it which model gave it, how fast, and from which sources."""
         yield [*turns, pending()]
         chunks = self.studio.chat(
             conversation(turns, system),
-            None if model == CURRENT else model,
+            model or None,
             documents_of(from_documents, dataset_id),
+            from_documents and twice,
             temperature=temperature,
             max_tokens=int(max_tokens),
         )

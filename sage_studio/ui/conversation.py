@@ -13,6 +13,8 @@ from sage_studio.text import Language, Text
 from sage_studio.ui.documents_panel import sources_under
 
 ANSWERED = Text("first token {:.1f} s", "首字 {:.1f} 秒")
+TWICE = Text("looked up twice", "检索两次")
+FIRST = Text("Writing a first answer to look up with …", "正在写初步回答，用于二次检索……")
 UNANSWERED = Text(
     "⚠️ No answer. Your message is kept; press ⟳ to try again.", "⚠️ 没有得到回答。你的消息已保留，点击 ⟳ 重试。"
 )
@@ -23,9 +25,9 @@ PENDING, LOST = "pending", "lost"
 Turn = dict[str, Any]
 
 
-def pending() -> Turn:
+def pending(said: str = "…") -> Turn:
     """The turn that is awaited."""
-    return {"role": "assistant", "content": "…", "metadata": {"id": PENDING}}
+    return {"role": "assistant", "content": said, "metadata": {"id": PENDING}}
 
 
 def take(_: Language, message: str, turns: list[Turn]) -> tuple[str, list[Turn]]:
@@ -71,12 +73,14 @@ def words_of(turn: Turn) -> str:
 def reply(text: str, chunk: ChatChunk, language: Language) -> Turn:
     """An answer, with which model gave it, how fast, and what it was drawn from, once that is known."""
     if not chunk.done:
-        return {"role": "assistant", "content": text or "…"}
+        return {"role": "assistant", "content": text} if text else pending(FIRST.in_(language))
     figures = [chunk.model]
     if chunk.tokens_per_second is not None:
         figures.append(f"{chunk.tokens_per_second:.1f} tok/s")
     if chunk.first_token_seconds is not None:
         figures.append(ANSWERED.in_(language).format(chunk.first_token_seconds))
+    if chunk.look_ups > 1:
+        figures.append(TWICE.in_(language))
     line = Markup('<small class="answered-by">{}</small>').format(" · ".join(figures))
     under = str(line + sources_under(chunk.sources, language))
     return {"role": "assistant", "content": [{"type": "text", "text": text}, {"type": "text", "text": under}]}

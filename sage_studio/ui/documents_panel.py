@@ -1,4 +1,4 @@
-"""The Chat tab's switch "answer from documents": on or off, which dataset, and how far the retriever's index is.
+"""The Chat tab's switch "answer from documents": on or off, where, once or twice, and how far the retriever's index is.
 
 Knows how a choice becomes what `Studio.chat` is told, and how sources look under an answer. Knows nothing of how
 passages are found.
@@ -10,7 +10,8 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
-from sage_studio.retrieval import RetrieverStatus, named
+from sage_studio.grounding import named
+from sage_studio.retrieval import RetrieverStatus
 from sage_studio.serving.types import Source
 from sage_studio.text import Language, Text
 from sage_studio.ui.events import follow, on
@@ -28,12 +29,25 @@ STATE = {
     "failed": Text("no index: {}", "索引失败：{}"),
 }
 SOURCES = Text("{} sources", "{} 处来源")
+TWICE = Text("Look up twice", "二次检索")
+TWICE_IS = Text(
+    "Looked up twice: a first answer is written, not shown, and looked up with too. Slower, but it finds what the "
+    "question does not name.",
+    "二次检索：先写出一个不显示的初步回答，再用它检索一次。较慢，但能找到问题中没有点名的内容。",
+)
+SUITS = Text(
+    "Recommended: KBAlign taught this model to use references.", "推荐开启：该模型经 KBAlign 训练，学过参考资料作答。"
+)
 
 
 class DocumentsPanel:
-    """A switch, a picker and a line. ``inputs`` are what `documents_of` reads."""
+    """Two switches, a picker and some lines. ``inputs`` are what `documents_of` reads, and whether to look up twice.
 
-    def __init__(self, frame: Frame) -> None:
+    Args:
+        model: who is asked; empty for the current model.
+    """
+
+    def __init__(self, frame: Frame, model: gr.Dropdown) -> None:
         self.studio, words = frame.studio, frame.words
         with gr.Row(elem_classes="toolbar"):
             self.switch = words(
@@ -44,6 +58,17 @@ class DocumentsPanel:
                 scale=0,
                 min_width=190,
                 elem_id="chat-documents",
+                elem_classes="switch",
+            )
+            self.twice = words(
+                gr.Checkbox,
+                label=TWICE,
+                value=False,
+                visible=False,
+                container=False,
+                scale=0,
+                min_width=120,
+                elem_id="chat-documents-twice",
                 elem_classes="switch",
             )
             self.dataset = words(
@@ -57,18 +82,21 @@ class DocumentsPanel:
                 elem_id="chat-documents-dataset",
             )
         self.line = html("chat-documents-line")
-        on(self.switch.input, turned, self.switch, self.dataset, queue=False)
-        follow([*frame.ticks, self.switch.change], self.show, [self.switch], [self.line])
+        on(self.switch.input, turned, self.switch, [self.twice, self.dataset], queue=False)
+        follow([*frame.ticks, self.switch.change, model.input], self.show, [self.switch, model], [self.line])
         on([frame.page.load, frame.revision.change, self.switch.input], self.renew, None, self.dataset, queue=False)
 
     @property
     def inputs(self) -> list[Any]:
-        """The switch and the dataset."""
-        return [self.switch, self.dataset]
+        """The switch, the dataset and the second switch."""
+        return [self.switch, self.dataset, self.twice]
 
-    def show(self, language: Language, is_on: bool) -> tuple[Markup]:
-        """Which retriever it is and how far its index is, while the switch is on."""
-        return (retriever_line(self.studio.retriever(), language) if is_on else Markup(),)
+    def show(self, language: Language, is_on: bool, model: str) -> tuple[Markup]:
+        """Which retriever it is, how far its index is and what looking up twice is, while the switch is on."""
+        if not is_on:
+            return (Markup(),)
+        suits = self.studio.learned_references(model or None)
+        return (retriever_line(self.studio.retriever(), language) + twice_line(suits, language),)
 
     def renew(self, language: Language) -> Any:
         """The datasets there are; the choice stays."""
@@ -76,9 +104,9 @@ class DocumentsPanel:
         return gr.update(choices=[(OWN_DATASET.in_(language), OWN), *known])
 
 
-def turned(_: Language, is_on: bool) -> Any:
-    """The picker is there while the switch is on."""
-    return gr.update(visible=is_on)
+def turned(_: Language, is_on: bool) -> list[Any]:
+    """The second switch and the picker are there while the switch is on."""
+    return [gr.update(visible=is_on), gr.update(visible=is_on)]
 
 
 def documents_of(is_on: bool, dataset_id: str | None) -> bool | str:
@@ -97,6 +125,12 @@ def retriever_line(status: RetrieverStatus, language: Language) -> Markup:
     }
     model = LOOKS_UP.in_(language).format(short(status.choice.model, 40))
     return Markup('<p class="quiet">{}</p>').format(joined(model, said.format(*values.get(index.state, ()))))
+
+
+def twice_line(suits: bool, language: Language) -> Markup:
+    """What looking up twice is, and whether it is recommended for the model that is asked."""
+    advice = Markup(" <strong>{}</strong>").format(SUITS.in_(language)) if suits else ""
+    return Markup('<p class="quiet">{}{}</p>').format(TWICE_IS.in_(language), advice)
 
 
 def sources_under(sources: Sequence[Source], language: Language) -> Markup:

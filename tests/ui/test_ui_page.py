@@ -18,7 +18,7 @@ from sage_studio.training.recipes import SFTRecipe
 from sage_studio.ui import page as module
 from sage_studio.ui.conversation import conversation, reply, rewind, stopped, unanswered
 from sage_studio.ui.dialogs import Dialog
-from sage_studio.ui.documents_panel import documents_of, retriever_line
+from sage_studio.ui.documents_panel import documents_of, retriever_line, twice_line
 from sage_studio.ui.run_view import head
 from sage_studio.ui.status_bar import StatusBar
 from sage_studio.ui.tasks_tab import BACKEND, BACKEND_QUESTION, BACKEND_TITLE, offered
@@ -117,6 +117,27 @@ def test_sources_stand_folded_under_the_answer_and_are_escaped():
     assert "0.83" in under
     assert "<b>bold" not in under
     assert "sources" not in reply("x", ChatChunk("", "m", done=True), "en")["content"][1]["text"]
+
+
+def test_an_answer_that_was_looked_up_twice_says_so_and_its_first_answer_is_never_said():
+    waiting = reply("", ChatChunk("", "m", look_ups=1), "en")
+    assert "first answer" in waiting["content"]
+    asked = {"role": "user", "content": "why?"}
+    assert stopped("en", [asked, waiting]) == [asked]
+    assert conversation([asked, waiting], "") == [asked]
+    said = [reply("x", ChatChunk("", "m", done=True, look_ups=times), "zh")["content"][1]["text"] for times in (1, 2)]
+    assert ["检索两次" in text for text in said] == [False, True]
+
+
+def test_the_named_endpoint_looks_up_twice(page):
+    chat = next(fn.fn for fn in page.fns.values() if fn.api_name == "chat")
+    last = list(chat("What is a window?", documents=True, expand=True))[-1]
+    assert (last["look_ups"], len(last["sources"])) == (2, 2)
+    assert last["response"].startswith("You asked: What is a window?")
+
+
+def test_looking_up_twice_is_recommended_for_a_model_that_learned_it():
+    assert ["KBAlign" in twice_line(suits, "en") for suits in (False, True)] == [False, True]
 
 
 @pytest.mark.parametrize(

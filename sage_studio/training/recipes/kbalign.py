@@ -123,9 +123,20 @@ class KBAlignRecipe(GenerativeRecipe):
         3,
         "more",
         Text("General questions", "概括性问题数"),
-        Text("Per chunk, for the long dependency.", "每片段的概括性问题数（长依赖）。"),
+        Text("Per chunk or cluster, for the long dependency.", "每个片段（或每组）的概括性问题数（长依赖）。"),
         ge=1,
         le=20,
+    )
+    cluster_size: int = knob(
+        1,
+        "more",
+        Text("Chunks asked about together", "合并提问的片段数"),
+        Text(
+            "Like chunks share their general questions, as many as the model can read at once; 1: none do.",
+            "相似片段合并提出概括性问题，以模型上下文能容纳为限；1 表示逐个提问。",
+        ),
+        ge=1,
+        le=10,
     )
     retrieved_chunks: int = knob(
         10,

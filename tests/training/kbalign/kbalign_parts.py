@@ -20,6 +20,7 @@ class Scripted:
     answer: Callable[[str], Any]
     asked: list[str] = field(default_factory=list)
     styles: list[Style] = field(default_factory=list)
+    context: int = 8192
 
     def write(self, prompts: Sequence[Messages], style: Style, seed: str) -> list[Written]:
         said = []

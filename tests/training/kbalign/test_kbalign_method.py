@@ -87,6 +87,13 @@ def test_a_whole_run_leaves_every_stage_and_a_model(ready: NewTask, capsys: pyte
     assert "the model judged" in said
 
 
+def test_general_questions_are_asked_of_like_chunks_at_once(ready: NewTask):
+    task = ready(long_dependency=True, cluster_size=4)
+    assert task.run().status == "completed"
+    lines = [json.loads(line) for line in (task.path / "kbalign" / "2-general.jsonl").read_text().splitlines()]
+    assert [line["cluster"] for line in lines] == [[0, 1, 2, 3], [4, 5]]
+
+
 def test_the_whole_model_can_be_trained(ready: NewTask):
     task = ready(use_lora=False, rounds=2, learning_rate=1e-3)
     assert task.run().model_kind == "full"

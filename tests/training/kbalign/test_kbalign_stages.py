@@ -196,7 +196,7 @@ def test_general_questions_are_sieved(start, towns):
     run = start()
     asked = ("How were the towers built?", "Why?", "How were the towers built?", "What do masons do?", "Who is it by?")
     said = "\n".join(f"{number}. {question}" for number, question in enumerate(asked, 1))
-    made = long.ask_in_general(run, Scripted(lambda _: said), towns[:1], general_lines(run))
+    made = long.ask_in_general(run, Scripted(lambda _: said), towns[:1], general_lines(run), words)
     assert made[0].questions == ("How were the towers built?", "What do masons do?", "Who is it by?")
     assert made[0].left_out == {filters.WRONG_LENGTH: 1}
 
@@ -262,8 +262,8 @@ def test_stage_two_goes_on_after_a_kill(start, towns):
         return Killed() if first else "1. Which mason built the tower of the town?"
 
     with pytest.raises(Killed):
-        long.ask_in_general(run, Scripted(general_answer), towns, general_lines(run))
-    made = long.ask_in_general(start(), Scripted(general_answer), towns, general_lines(run))
+        long.ask_in_general(run, Scripted(general_answer), towns, general_lines(run), words)
+    made = long.ask_in_general(start(), Scripted(general_answer), towns, general_lines(run), words)
     assert asked == {"Arn": 1, "Bex": 1, "Cos": 1, "Dol": 2, "Eck": 1, "Fyn": 1}
 
     refined = Counter()

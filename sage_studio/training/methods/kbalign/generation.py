@@ -26,7 +26,7 @@ class TransformersWriter:
         self._tokenizer = tokenizer
         self._batch_size = batch_size
         self._seed = seed
-        self._longest = getattr(model.config, "max_position_embeddings", None) or 1 << 30
+        self.context: int = getattr(model.config, "max_position_embeddings", None) or 1 << 30
 
     def write(self, prompts: Sequence[Messages], style: Style, seed: str) -> list[Written]:
         """Continue each conversation, those of like length together."""
@@ -69,7 +69,7 @@ class TransformersWriter:
         return [*self._tried(batch[:half], style), *self._tried(batch[half:], style)]
 
     def _generated(self, batch: Sequence[list[int]], style: Style) -> list[Written]:
-        room = self._longest - style.max_tokens
+        room = self.context - style.max_tokens
         if len(batch[0]) > room:
             raise RuntimeError(f"{len(batch[0])} tokens are more than the model reads ({room}); lower chunk_size")
         padded = self._tokenizer.pad({"input_ids": list(batch)}, padding_side="left", return_tensors="pt")

@@ -1,16 +1,17 @@
 """Stage 2 answers general questions from several texts: each from every text that may help, the answers joined.
 
 Knows the order: ask in general, look up, answer from one text at a time or not at all, join, refine. Knows nothing of
-models (`writing`), wording (`prompts`) or how texts are found (`data.bm25`).
+models (`writing`), wording (`prompts`), which texts are alike (`clusters`) or how texts are found (`data.bm25`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pydantic import Field
 
 from sage_studio.data.bm25 import BM25
 from sage_studio.training.methods.kbalign import prompts
-from sage_studio.training.methods.kbalign.chunks import Chunk
+from sage_studio.training.methods.kbalign.chunks import Chunk, Spans
+from sage_studio.training.methods.kbalign.clusters import Cluster, clusters_of
 from sage_studio.training.methods.kbalign.filters import (
     UNANSWERED,
     distinct,
@@ -21,7 +22,7 @@ from sage_studio.training.methods.kbalign.filters import (
 )
 from sage_studio.training.methods.kbalign.lines import Line, Lines
 from sage_studio.training.methods.kbalign.working import work_through
-from sage_studio.training.methods.kbalign.writing import Style, Writer, Written
+from sage_studio.training.methods.kbalign.writing import Messages, Style, Writer, Written
 from sage_studio.training.progress import Phase
 from sage_studio.training.recipes.kbalign import KBAlignRecipe
 from sage_studio.training.run import Run
@@ -29,14 +30,22 @@ from sage_studio.training.run import Run
 TOKENS_A_QUESTION = 50
 TOKENS_A_PART = 120
 TOKENS_AN_ANSWER = 320
+TOKENS_OF_A_TEMPLATE = 16
+"""What a chat template puts around a turn, at most."""
 NOTHING_FOUND = ("none", "n/a", "no", "无", "没有")
 NO_TEXT_HELPS = "no text answers it"
 
 
 class GeneralLine(Line):
-    """The general questions on one chunk's subject."""
+    """The general questions on the subject of a chunk, or of a cluster of chunks.
+
+    Attributes:
+        chunk: the chunk, or the first of the cluster.
+        cluster: all chunks of the cluster; empty for a chunk alone.
+    """
 
     chunk: int
+    cluster: tuple[int, ...] = ()
     questions: tuple[str, ...] = ()
     left_out: dict[str, int] = Field(default_factory=dict)
     error: str = ""
@@ -53,7 +62,8 @@ class LongLine(Line):
     """A general question with what was found on it.
 
     Attributes:
-        number: of the question among those of its chunk, counted from 0.
+        chunk: that of the `GeneralLine` which it was asked in.
+        number: of the question among those of its line, counted from 0.
         answer: joined and refined; empty where no text helped.
         error: why there is no answer.
     """
@@ -67,15 +77,23 @@ class LongLine(Line):
 
 
 def ask_in_general(
-    run: Run[KBAlignRecipe], writer: Writer, chunks: Sequence[Chunk], lines: Lines[GeneralLine]
+    run: Run[KBAlignRecipe], writer: Writer, chunks: Sequence[Chunk], lines: Lines[GeneralLine], spans: Spans
 ) -> list[GeneralLine]:
-    """Have the model ask in general about every chunk that the file does not hold yet. Raises as `work_through`."""
+    """Have the model ask in general about every chunk that the file does not hold yet, like ones at once.
+
+    A cluster that stands in the file stays as it is, edited or not; only chunks in none are put together. Raises as
+    `work_through`.
+    """
+    by_number = {chunk.chunk: chunk for chunk in chunks}
+    asked = [_cluster_of(line, by_number) for line in lines.read() if line.chunk in by_number]
+    taken = {number for cluster in asked for number in cluster.numbers}
+    asked += clusters_of(chunks, run.recipe.cluster_size, _room(run.recipe, writer, spans), spans, taken)
     return work_through(
         run,
         Phase.GENERAL_QUESTIONS,
         lines,
-        chunks,
-        lambda chunk: chunk.chunk,
+        asked,
+        lambda cluster: cluster.chunk,
         lambda line: line.chunk,
         lambda lot: _asked(run.recipe, writer, lot),
         run.recipe.generation_batch_size,
@@ -118,22 +136,41 @@ def says_something(answer: str) -> bool:
     return bool(plain) and plain not in NOTHING_FOUND and not UNANSWERED.search(answer)
 
 
-def _asked(recipe: KBAlignRecipe, writer: Writer, lot: Sequence[Chunk]) -> list[GeneralLine]:
+def _cluster_of(line: GeneralLine, by_number: Mapping[int, Chunk]) -> Cluster:
+    """What a line was asked about; chunks that are gone are left out."""
+    others = (number for number in dict.fromkeys(line.cluster) if number in by_number and number != line.chunk)
+    return Cluster((by_number[line.chunk], *(by_number[number] for number in others)))
+
+
+def _room(recipe: KBAlignRecipe, writer: Writer, spans: Spans) -> int:
+    """Tokens that a cluster may have: what the model reads at once, less the prompt around it and the answer."""
     count = recipe.general_questions
-    asked = [prompts.write_general(chunk.shown, count, chunk.language) for chunk in lot]
+    around = max(_tokens_of(prompts.write_general(["", ""], count, spoken), spans) for spoken in ("en", "zh"))
+    return writer.context - count * TOKENS_A_QUESTION - around
+
+
+def _tokens_of(prompt: Messages, spans: Spans) -> int:
+    return sum(len(spans(turn["content"])) + TOKENS_OF_A_TEMPLATE for turn in prompt)
+
+
+def _asked(recipe: KBAlignRecipe, writer: Writer, lot: Sequence[Cluster]) -> list[GeneralLine]:
+    count = recipe.general_questions
+    asked = [prompts.write_general([chunk.shown for chunk in each.chunks], count, each.language) for each in lot]
     style = Style(count * TOKENS_A_QUESTION, recipe.temperature, recipe.top_p)
     written = writer.write(asked, style, f"general {lot[0].chunk}")
-    return [_general_line(chunk, said, count) for chunk, said in zip(lot, written, strict=True)]
+    return [_general_line(cluster, said, count) for cluster, said in zip(lot, written, strict=True)]
 
 
-def _general_line(chunk: Chunk, said: Written, count: int) -> GeneralLine:
+def _general_line(cluster: Cluster, said: Written, count: int) -> GeneralLine:
     kept, left_out = list[str](), dict[str, int]()
     for question in distinct(iter(questions_in(said.text))):
         if fault := fault_of_question(question):
             left_out[fault] = left_out.get(fault, 0) + 1
         else:
             kept.append(question)
-    return GeneralLine(chunk=chunk.chunk, questions=tuple(kept[:count]), left_out=left_out, error=said.error)
+    together = cluster.numbers if len(cluster.chunks) > 1 else ()
+    questions = tuple(kept[:count])
+    return GeneralLine(chunk=cluster.chunk, cluster=together, questions=questions, left_out=left_out, error=said.error)
 
 
 def _answered(

@@ -87,7 +87,8 @@ def _samples(run: Run[KBAlignRecipe], writer: Writer, tokenizer: Any, chunks: Se
     asked = short.annotate(run, writer, chunks, short_file) if recipe.short_dependency else []
     answered: list[long.LongLine] = []
     if recipe.long_dependency:
-        general = long.ask_in_general(run, writer, chunks, _file(run, names.GENERAL, long.GeneralLine))
+        general_file = _file(run, names.GENERAL, long.GeneralLine)
+        general = long.ask_in_general(run, writer, chunks, general_file, token_spans(tokenizer))
         answered = long.answer_in_general(run, writer, chunks, general, long_file)
     run.progress.phase(Phase.MIXING)
     if _is_older(lines.path, (short_file.path, long_file.path)) and not rounds.has_begun(run):

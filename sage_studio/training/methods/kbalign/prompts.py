@@ -48,6 +48,10 @@ _WRITE_GENERAL = Text(
     "Text:\n{text}\n\nWrite {count} general questions on the subject of the text.",
     "文本：\n{text}\n\n请就文本的主题写出 {count} 个概括性的问题。",
 )
+_WRITE_GENERAL_OF_SEVERAL = Text(
+    "Texts:\n{text}\n\nWrite {count} general questions on the subject that these texts share.",
+    "文本：\n{text}\n\n请就这些文本共同的主题写出 {count} 个概括性的问题。",
+)
 _PART_ROLE = Text(
     'You answer a question from one text alone, in one or two sentences. If the text does not help, you write "none".',
     "你只根据给出的一段文本，用一两句话回答问题。如果文本没有帮助，就写“无”。",
@@ -99,11 +103,12 @@ def write_pairs(text: str, count: int, spoken: Spoken) -> Messages:
     return ask(_PAIRS_ROLE.in_(spoken), example, _EXAMPLE_PAIRS.in_(spoken), form.format(text=text, count=count))
 
 
-def write_general(text: str, count: int, spoken: Spoken) -> Messages:
-    """Stage 2: general questions on a text's subject."""
-    form = _WRITE_GENERAL.in_(spoken)
-    example = form.format(text=_EXAMPLE.in_(spoken), count=3)
-    return ask(_GENERAL_ROLE.in_(spoken), example, _EXAMPLE_GENERAL.in_(spoken), form.format(text=text, count=count))
+def write_general(texts: Sequence[str], count: int, spoken: Spoken) -> Messages:
+    """Stage 2: general questions on the subject of a text, or of several that are alike."""
+    example = _WRITE_GENERAL.in_(spoken).format(text=_EXAMPLE.in_(spoken), count=3)
+    form = _WRITE_GENERAL if len(texts) == 1 else _WRITE_GENERAL_OF_SEVERAL
+    asked = form.in_(spoken).format(text="\n\n".join(texts), count=count)
+    return ask(_GENERAL_ROLE.in_(spoken), example, _EXAMPLE_GENERAL.in_(spoken), asked)
 
 
 def answer_part(question: str, text: str, spoken: Spoken) -> Messages:

@@ -30,7 +30,13 @@ class Written:
 
 
 class Writer(Protocol):
-    """Whatever can continue conversations."""
+    """Whatever can continue conversations.
+
+    Attributes:
+        context: most tokens that a conversation may have, what is written included.
+    """
+
+    context: int
 
     def write(self, prompts: Sequence[Messages], style: Style, seed: str) -> list[Written]:
         """Continue each conversation; one that fails has its ``error`` and does not spoil the others.
