@@ -48,6 +48,15 @@ def parquet(*records: dict[str, Any], **options: Any) -> bytes:
     return file.getvalue()
 
 
+def parquet_of(*columns: tuple[str, list[Any]]) -> bytes:
+    """A Parquet file of these columns, whatever their names."""
+    file = io.BytesIO()
+    pq.write_table(
+        pa.Table.from_arrays([pa.array(values) for _, values in columns], [name for name, _ in columns]), file
+    )
+    return file.getvalue()
+
+
 def recoded(content: bytes, encoding: str) -> bytes:
     return content.decode().encode(encoding)
 

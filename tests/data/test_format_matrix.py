@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from made_files import array, docx, lines, parquet, pdf, recoded, table, zipped, zipped_link
-from tools_files import LEFT_BY_TOOLS
+from tools_files import LEFT_BY_TOOLS, REFUSED_OF_TOOLS
 
 from sage_studio.data.sources import source_of_file
 from sage_studio.errors import InvalidDataset
@@ -173,7 +173,7 @@ BROKEN: dict[str, tuple[str, bytes, int | None, str]] = {
     "jsonl cut off": ("a.jsonl", cut(lines(*MANY)), 2124, "broken JSON"),
     "a broken line": ("a.jsonl", lines(PLAIN) + b'{"instruction": "a" "output": "b"}\n', 2, "line 2 of the file"),
     "a line of two objects": ("a.jsonl", lines(PLAIN) + b'{"a": 1}{"b": 2}\n', 2, "Extra data"),
-    "a line with a comma": ("a.jsonl", lines(PLAIN) + lines(PLAIN, end=",\n"), 2, "Extra data"),
+    "a line with two commas": ("a.jsonl", lines(PLAIN) + lines(PLAIN, end=",,\n"), 2, "Extra data"),
     "a tab within a string": ("a.jsonl", lines(PLAIN) + b'{"question": "a\tb", "answer": "c"}', 2, "control char"),
     "nested without end": ("a.json", b'[{"instruction": ' + b"[" * 100_000, 1, "nested too deeply"),
     "a number too long": ("a.jsonl", lines(PLAIN) + b'{"instruction": ' + b"9" * 5000 + b', "output": "a"}', 2, ""),
@@ -240,6 +240,7 @@ BROKEN: dict[str, tuple[str, bytes, int | None, str]] = {
     "a zip whose member has no name": ("a.zip", NAMELESS, None, "no section of text"),
     "a zip without documents": ("a.zip", zipped({"a.png": b"x"}), None, "no section of text"),
     "a zip of scans": ("a.zip", zipped({"a.pdf": pdf([[]]), "b.pdf": pdf([[]])}), None, "a.pdf: no text"),
+    **REFUSED_OF_TOOLS,
 }  # fmt: skip
 
 
