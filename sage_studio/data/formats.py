@@ -181,8 +181,14 @@ FORMATS = (
     Format("ShareGPT ranking", "preference", ("conversations", *PAIR), preferences.read_conversed, ("system",)),
     Format("chosen/rejected", "preference", PAIR, preferences.read_implicit, ("system",)),
     Format("KTO Alpaca", "conversation", ("instruction", "output", TAG), read_judged(read_alpaca, TAG), ASKED),
-    Format("KTO messages", "conversation", ("messages", TAG), read_judged(read_turns("messages"), TAG)),
-    Format("KTO ShareGPT", "conversation", ("conversations", TAG), read_judged(read_turns("conversations"), TAG)),
+    Format("KTO messages", "conversation", ("messages", TAG), read_judged(read_turns("messages"), TAG), ("system",)),
+    Format(
+        "KTO ShareGPT",
+        "conversation",
+        ("conversations", TAG),
+        read_judged(read_turns("conversations"), TAG),
+        ("system",),
+    ),
     Format(
         "instruction/output/label",
         "conversation",

@@ -45,6 +45,7 @@ PREVIEW = Text("Preview", "预览")
 RANGE = Text("{}–{} of {}", "第 {}–{} 行，共 {} 行")
 NOTHING_FOUND = Text("No row matches.", "没有匹配的行。")
 TOLD_BY = Text("told by {}", "依据 {}")
+NOT_READ = Text("columns not read: {}", "未使用的列：{}")
 TRAINS = Text("trains: {}", "可用于训练：{}")
 NAMES = {"zh": Text("Chinese", "中文"), "en": Text("English", "英文")}
 CELL_CHARS = 1200
@@ -107,8 +108,10 @@ def read_as(dataset: Dataset, language: Language) -> Markup:
         f"{each.name} ({TOLD_BY.in_(language).format(', '.join(each.keys))}) × {count(each.rows)}"
         for each in dataset.formats
     )
+    names = dict.fromkeys(name for each in dataset.formats for name in each.unread)
+    unread = NOT_READ.in_(language).format(", ".join(names)) if names else ""
     trains = TRAINS.in_(language).format(", ".join(method.upper() for method in methods_for(dataset.row_kind)) or "—")
-    return Markup('<p class="quiet" data-read-as>{}</p>').format(joined(dataset.container, formats, trains))
+    return Markup('<p class="quiet" data-read-as>{}</p>').format(joined(dataset.container, formats, unread, trains))
 
 
 def figures(stats: DatasetStats, language: Language) -> Markup:

@@ -2,9 +2,11 @@
 
 import pytest
 
+from sage_studio.data.dataset import FormatCount
 from sage_studio.data.example import Message, row_from_json
 from sage_studio.data.formats import RecordReader, detect_format
 from sage_studio.data.mapping import ColumnMapping
+from sage_studio.data.unread import Unread
 from sage_studio.errors import InvalidDataset
 
 SYSTEM = Message("system", "Be brief.")
@@ -157,6 +159,16 @@ def test_a_mapped_label_must_be_a_judgement():
     reader = RecordReader("rows.json", ColumnMapping(format="messages/label", columns=columns))
     with pytest.raises(InvalidDataset, match="label must be true or false"):
         reader.read({"chat": [{"role": "user", "content": "a"}], "verdict": "good"}, 1)
+
+
+def test_columns_of_which_nothing_is_made_are_named():
+    unread = Unread()
+    unread.see({"conversations": [], "tools": "[]", "meta": None, "system": "Be brief."})
+    unread.see({"conversations": [], "tools": '[{"name": "weather"}]', "id": 1})
+    unread.see({"anchor": "a", "positive": "b", "negative_1": "c", "negative_x": "d"})
+    unread.see({"of no format": 1})
+    counts = (FormatCount("ShareGPT", ("conversations",), 2), FormatCount("anchor/positive", ("anchor",), 1))
+    assert [each.unread for each in unread.beside(counts)] == [("tools", "id"), ("negative_x",)]
 
 
 def test_formats_are_told_by_all_keys_not_by_their_order():

@@ -68,8 +68,8 @@ def test_one_way_is_seen_at_a_time(source, seen):
 
 def test_the_format_why_and_the_methods_are_shown(panel, tmp_path):
     path = tmp_path / "b.jsonl"
-    path.write_text('{"question": "Why?", "answer": "So."}\n', encoding="utf-8")
+    path.write_text('{"question": "Why?", "answer": "So.", "context": "Rain."}\n', encoding="utf-8")
     dataset_id, *_ = panel.add_file("en", str(path), "questions")
     shown = read_as(panel.studio.get_dataset(dataset_id), "en")
-    for said in ("JSON", "question/answer (told by question, answer) × 1", "trains: SFT"):
+    for said in ("JSON", "question/answer (told by question, answer) × 1", "not read: context", "trains: SFT"):
         assert said in shown
