@@ -39,6 +39,7 @@ def test_a_mapping_is_said_once_and_offered_again(client):
     look = send(client, "a.csv", CSV, "/look").json()
     assert (look["columns"], look["needs_mapping"], look["remembered"]) == (["问题", "回复", "备注"], True, None)
     assert look["sample"][0]["问题"] == "为什么？"
+    assert look["guess"] == MAPPING
     assert {"name": "question/answer", "needs": ["question", "answer"], "takes": ["system"]} in look["known_formats"]
 
     dataset = send(client, "a.csv", CSV, mapping=json.dumps(MAPPING)).json()
