@@ -16,6 +16,7 @@ from sage_studio.data.values import (
     items,
     shown,
     string,
+    unpacked,
 )
 from sage_studio.text import Text
 
@@ -47,7 +48,7 @@ def read_turns(key: str) -> Reader:
     """A reader of a whole conversation under one key, up to its last answer that OpenAI's ``weight`` does not bar."""
 
     def read(record: Mapping[str, Any], origin: Origin) -> Example:
-        said = record[key]
+        said = unpacked(record[key])
         turns = conversation(said, key)
         has_answer = any(turn.role == "assistant" for turn in turns)
         while turns and (turns[-1].role != "assistant" or said[len(turns) - 1].get("weight") == 0):

@@ -69,8 +69,22 @@ def items(value: Any, key: str) -> list[Any]:
 def conversation(value: Any, key: str) -> Turns:
     """A list of turns, ``role``/``content`` or ``from``/``value``. Raises `BadValue`, `NothingToLearn`."""
     if not isinstance(value, list):
-        raise BadValue(f"{key} must be a list of turns, not {kind_of(value)}.", f"{key} 必须是对话轮次的列表。")
+        raise BadValue(
+            f"{key} must be a list of turns, not {kind_of(value)}: {shown(value)}",
+            f"{key} 必须是对话轮次的列表，而不是：{shown(value)}",
+        )
     return [_turn(turn, key) for turn in value]
+
+
+def unpacked(value: Any) -> Any:
+    """A list that was written as text, as tools do that know no lists; anything else as it is."""
+    if not isinstance(value, str) or not value.lstrip().startswith("["):
+        return value
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+    return found if isinstance(found, list) else value
 
 
 def check_characters(texts: Iterable[str]) -> None:

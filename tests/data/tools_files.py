@@ -27,6 +27,7 @@ PARTS = {"messages": [{**ASK, "content": [{"type": "input_text", "text": "Hi?"},
 PICTURE = {"messages": [{**ASK, "content": [{"type": "text", "text": "What?"}, {"type": "image_url"}]}, SAY]}
 SHAREGPT = {"id": "x_0", "conversations": [{"from": "human", "value": "Hi?"}, {"from": "gpt", "value": "Yes."}]}
 SHAREGPT_CAPITALS = {"conversations": [{"from": "Human", "value": "Hi?"}, {"from": "Bing", "value": "Yes."}]}
+AS_TEXT = {"conversations": json.dumps(SHAREGPT["conversations"])}
 SHAREGPT_TOOLS = {
     "conversations": [
         {"from": "human", "value": "Weather?"},
@@ -59,6 +60,7 @@ COMMAS = lines(PLAIN, PLAIN, end=",\n")
 LEFT_BY_TOOLS: dict[str, tuple[str, bytes, str, str, int, int]] = {
     # name of the file, content, container, formats, rows, left out
     "sharegpt with tools": ("a.json", array(SHAREGPT, SHAREGPT_TOOLS, SHAREGPT), "JSON", "ShareGPT", 2, 1),
+    "sharegpt, turns written as text": ("a.parquet", parquet(AS_TEXT, AS_TEXT), "Parquet", "ShareGPT", 2, 0),
     "sharegpt, roles in capitals": ("a.json", array(SHAREGPT_CAPITALS), "JSON", "ShareGPT", 1, 0),
     "openai with tools": ("a.jsonl", lines(OPENAI, OPENAI_TOOLS), "JSON", "messages", 1, 1),
     "openai with functions": ("a.jsonl", lines(OPENAI, OPENAI_FUNCTIONS), "JSON", "messages", 1, 1),
