@@ -168,7 +168,8 @@ def preview_table(page: Preview, language: Language, picked: int = 0) -> Markup:
 
 def _origin(row: DataRow) -> str:
     taken = f"{row.origin.dataset}:{row.origin.dataset_row}" if row.origin.dataset else ""
-    return "\n".join(part for part in (place_of(row), taken, row.origin.made or "") if part)
+    evidence = f"“{row.origin.evidence}”" if row.origin.evidence else ""
+    return "\n".join(part for part in (place_of(row), taken, row.origin.made or "", evidence) if part)
 
 
 def _clamp(text: str, css: str = "") -> Markup:
