@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from sage_studio.data.files import content
+from sage_studio.data.files.kinds import Kind
+from sage_studio.data.files.records import first_records
 from sage_studio.data.upload import UploadSource
 from sage_studio.errors import InvalidDataset
 from sage_studio.settings import PROJECT
@@ -131,6 +134,9 @@ def test_a_file_of_200_mb_needs_little_memory(tmp_path):
     script = """
 import sys
 from pathlib import Path
+from sage_studio.data.files import content
+from sage_studio.data.files.kinds import Kind
+from sage_studio.data.files.records import first_records
 from sage_studio.data.upload import UploadSource
 def peak():  # of this process alone: getrusage() would begin with that of pytest, which started it
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
@@ -142,3 +148,13 @@ print((peak() - before) // 1024)
     command = [sys.executable, "-c", script, str(array), str(lines)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=PROJECT, timeout=120)
     assert int(done.stdout) < 60, f"{done.stdout.strip()} MiB more than before"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "gb18030", "utf-16"])
+def test_the_first_records_are_had_without_the_rest(tmp_path, monkeypatch, encoding):
+    monkeypatch.setattr(content, "BEGINNING", 1000)
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(((json.dumps(ROW, ensure_ascii=False) + "\n") * 200 + '{"broken').encode(encoding))
+    found = list(first_records(content.Content(path, 1 << 20), Kind.JSON))
+    assert found == [ROW] * len(found)
+    assert 5 < len(found) < 20
