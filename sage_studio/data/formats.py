@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from sage_studio.data import preferences
-from sage_studio.data.conversations import judgement, read_alpaca, read_judged, read_pair, read_turns
+from sage_studio.data.conversations import read_alpaca, read_judged, read_pair, read_turns
 from sage_studio.data.dataset import Dropped, FormatCount, LeftOut
 from sage_studio.data.example import DataRow, Origin, RowKind
 from sage_studio.data.faults import invalid_row
@@ -149,9 +149,9 @@ class RecordReader:
 def format_of(record: Mapping[str, Any]) -> Format | None:
     """The format of a record: by the keys that hold something, or else by all; tables give every row every key.
 
-    A ``label`` that is no judgement says nothing of an answer, except in KTO's own shape.
+    A ``label`` that is not plainly true or false is a class, and says nothing of an answer, except in KTO's own shape.
     """
-    if LABEL in record and "completion" not in record and judgement(record[LABEL]) is None:
+    if LABEL in record and "completion" not in record and str(record[LABEL]).strip().lower() not in PLAIN_JUDGEMENTS:
         record = {key: value for key, value in record.items() if key != LABEL}
     found = detect_format(frozenset(record))
     if found is not None and all(record[key] is not None for key in found.needs):
@@ -168,6 +168,7 @@ def detect_format(keys: Collection[str]) -> Format | None:
 PAIR = ("chosen", "rejected")
 ASKED = ("input", "system", "history")
 TAG, LABEL = "kto_tag", "label"
+PLAIN_JUDGEMENTS = ("true", "false")
 FORMATS = (
     Format(
         "query/retrieval_result/chosen/rejected",

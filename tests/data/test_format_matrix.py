@@ -192,7 +192,7 @@ BROKEN: dict[str, tuple[str, bytes, int | None, str]] = {
     "history that is text": ("a.json", array({**PLAIN, "history": "x"}), 1, "history must be a list"),
     "history of triples": ("a.json", array({**PLAIN, "history": [["a", "b", "c"]]}), 1, "pairs"),
     "messages that are text": ("a.json", array({"messages": "x"}), 1, "must be a list of turns"),
-    "messages csv, not json": ("a.csv", b'id,messages\n1,"[{\'role\': \'user\'}]"\n', 1, "must be a list of turns"),
+    "messages csv, not json": ("a.csv", b'id,messages\n1,"[{role: user}]"\n', 1, "must be a list of turns"),
     "an unknown role": ("a.json", array({"messages": [{"role": "judge", "content": "x"}]}), 1, "judge"),
     "a tool's turn": ("a.json", array({"messages": [ASK, {"role": "tool", "content": "x"}]}), None, "(a tool call"),
     "a tool call": ("a.json", array({"messages": [ASK, {**SAY, "tool_calls": [{}]}]}), None, "(a tool call"),

@@ -40,7 +40,7 @@ SHAREGPT_TOOLS = {
 KTO_DEMO = [{**OPENAI, "label": True}, {**OPENAI, "label": False}]
 KTO_ALPACA = [{"instruction": "Why?", "output": "So.", "label": label} for label in (True, False)]
 KTO_FLOATS = [{"prompt": "Why?", "completion": "So.", "label": label} for label in (1.0, 0.0)]
-CLASSES = [{**OPENAI, "label": "weather"}, {**OPENAI, "label": 3}]
+CLASSES = [{**OPENAI, "label": label} for label in ("weather", 3, 0, None)]
 TRIPLETS = {"anchor": "Why?", "positive": "Rain.", "negative_1": "Sun.", "negative_2": "Snow."}
 PLAIN = {"instruction": "Why?", "input": "", "output": "So."}
 WRAPPED = {"version": "1.0", "info": {"by": "me", "n": 2}, "tags": ["a"], "data": [PLAIN, PLAIN], "licence": {"a": []}}
@@ -71,7 +71,7 @@ LEFT_BY_TOOLS: dict[str, tuple[str, bytes, str, str, int, int]] = {
     "llama-factory's kto demo": ("a.json", array(*KTO_DEMO), "JSON", "messages/label", 1, 1),
     "kto by label, alpaca": ("a.json", array(*KTO_ALPACA), "JSON", "instruction/output/label", 1, 1),
     "kto, labels as pandas writes them": ("a.parquet", parquet(*KTO_FLOATS), "Parquet", "KTO", 1, 1),
-    "a label that is a class": ("a.jsonl", lines(*CLASSES), "JSON", "messages", 2, 0),
+    "a label that is a class": ("a.jsonl", lines(*CLASSES), "JSON", "messages", 4, 0),
     "an object with the rows in it": ("a.json", pretty(WRAPPED), "JSON", "Alpaca", 2, 0),
     "the same on one line, packed": ("a.json.gz", gzip.compress(lines(WRAPPED)), "JSON.gz", "Alpaca", 2, 0),
     "the same on one long line": ("a.json", lines(ONE_LINE), "JSON", "Alpaca", 30_000, 0),
@@ -91,12 +91,27 @@ LEFT_BY_TOOLS: dict[str, tuple[str, bytes, str, str, int, int]] = {
     "a page in the encoding it declares": ("a.html", LATIN.encode("latin-1"), "HTML", "", 1, 0),
     "a page under no name": ("page", LATIN.encode(), "HTML", "", 1, 0),
     "a zip of documents and rows": ("a.zip", zipped(DOCUMENTS_AND_ROWS), "Markdown", "", 1, 2),
+    "pandas' csv of messages": (
+        "a.csv",
+        table({"id": 1, "messages": str(OPENAI["messages"])}),
+        "CSV",
+        "messages",
+        1,
+        0,
+    ),
     "sentence-transformers' triplets": ("a.jsonl", lines(TRIPLETS), "JSON", "anchor/positive", 1, 0),
 }
 
 REFUSED_OF_TOOLS: dict[str, tuple[str, bytes, int | None, str]] = {
     # name of the file, content, row named, words of the message
     "an object with two lists": ("a.json", lines({"train": [PLAIN], "test": [PLAIN]}), 2, "test, after train"),
+    "an object with an empty list": ("a.json", b'{"data": []}', None, "0 usable rows of 0"),
+    "python in a cell that would run": (
+        "a.csv",
+        table({"id": 1, "messages": "[{'role': exit()}]"}),
+        1,
+        "a list of turns",
+    ),
     "an object whose list is broken": ("a.json", b'{"data": [{"question": "a", "answer": "b"} 5]}', 1, "',' or ']'"),
     "an object that is not closed": ("a.json", lines(WRAPPED)[:-2], 2, "',' or '}' expected after the rows"),
     "an object with more behind it": ("a.json", pretty(WRAPPED) + b"[]", 2, "more text after"),

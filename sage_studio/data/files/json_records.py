@@ -30,7 +30,7 @@ LISTS = ("data", "rows", "records", "examples", "samples", "instances", "dataset
 OTHER_LISTS = (*LISTS, "test", "validation", "valid", "dev", "eval")
 KEY = r'"(?:[^"\\]|\\.)*+"\s*:\s*'
 FLAT = r'(?:"(?:[^"\\]|\\.)*+"|[-+.\w]++|\{[^{}]*+\}|\[[^\[\]{}]*+\])\s*,\s*'
-WRAPPED = re.compile(rf'\{{\s*(?:{KEY}{FLAT})*?"({"|".join(LISTS)})"\s*:\s*(?=\[\s*[{{"])', re.DOTALL)
+WRAPPED = re.compile(rf'\{{\s*(?:{KEY}{FLAT})*?"({"|".join(LISTS)})"\s*:\s*(?=\[\s*[{{"\]])', re.DOTALL)
 
 
 def json_records(content: Content) -> Iterator[Any]:
