@@ -151,7 +151,7 @@ def format_of(record: Mapping[str, Any]) -> Format | None:
 
     A ``label`` that is not plainly true or false is a class, and says nothing of an answer, except in KTO's own shape.
     """
-    if LABEL in record and "completion" not in record and str(record[LABEL]).strip().lower() not in PLAIN_JUDGEMENTS:
+    if LABEL in record and "completion" not in record and not _is_plain(record[LABEL]):
         record = {key: value for key, value in record.items() if key != LABEL}
     found = detect_format(frozenset(record))
     if found is not None and all(record[key] is not None for key in found.needs):
@@ -168,7 +168,6 @@ def detect_format(keys: Collection[str]) -> Format | None:
 PAIR = ("chosen", "rejected")
 ASKED = ("input", "system", "history")
 TAG, LABEL = "kto_tag", "label"
-PLAIN_JUDGEMENTS = ("true", "false")
 FORMATS = (
     Format(
         "query/retrieval_result/chosen/rejected",
@@ -233,6 +232,10 @@ FORMATS = (
 )
 BY_NAME = {each.name: each for each in FORMATS}
 KNOWN = "; ".join(f"{each.name}: {', '.join(each.needs)}" for each in FORMATS)
+
+
+def _is_plain(label: Any) -> bool:
+    return isinstance(label, bool) or (isinstance(label, str) and label.strip().lower() in ("true", "false"))
 
 
 def _not_an_object(record: Any, row: int) -> InvalidDataset:

@@ -106,6 +106,7 @@ REFUSED_OF_TOOLS: dict[str, tuple[str, bytes, int | None, str]] = {
     # name of the file, content, row named, words of the message
     "an object with two lists": ("a.json", lines({"train": [PLAIN], "test": [PLAIN]}), 2, "test, after train"),
     "an object with an empty list": ("a.json", b'{"data": []}', None, "0 usable rows of 0"),
+    "python in a cell that json has not": ("a.csv", table({"id": 1, "messages": "[{'a': {[]: 1}}]"}), 1, "of turns"),
     "python in a cell that would run": (
         "a.csv",
         table({"id": 1, "messages": "[{'role': exit()}]"}),

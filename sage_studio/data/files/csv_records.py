@@ -145,14 +145,14 @@ def _value(key: str, cell: str) -> Any:
         return cell
     try:
         value = _literal(cell) if cell.startswith(AS_PYTHON) else json.loads(cell)
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
         return cell
     return value if isinstance(value, list | dict) else cell
 
 
 def _literal(cell: str) -> Any:
-    """A value in Python's notation, nothing of which is run. Raises what `ast.literal_eval` raises."""
-    return ast.literal_eval(cell) if len(cell) <= LONGEST_PYTHON else cell
+    """A value in Python's notation, nothing of which is run, if JSON has it too. Raises what both libraries raise."""
+    return json.loads(json.dumps(ast.literal_eval(cell))) if len(cell) <= LONGEST_PYTHON else cell
 
 
 def _broken(row: int, line: int, cause: str) -> InvalidDataset:

@@ -43,11 +43,11 @@ def zipped_documents(content: Content) -> Iterator[DocumentFile]:
     Raises:
         InvalidDataset: the zip is damaged or does harm.
     """
-    for path, member in members_of(content.path, content.name, content.max_bytes, (*DOCUMENTS, *ROWS)):
+    for path, member in members_of(content.path, content.name, content.max_bytes, tuple(DOCUMENTS), tuple(ROWS)):
         if any(part in SKIPPED_FOLDERS for part in Path(path).parts):
             continue
         if kind := ROWS.get(Path(path).suffix.lower()):
-            yield DocumentFile(path, kind, b"")
+            yield DocumentFile(path, kind, member)
         else:
             yield _document(path.replace("\\", "/"), member, content)
 

@@ -29,9 +29,12 @@ FOREIGN_ENOUGH, USUAL = 4, 0.5
 CHARSET = re.compile(rb"<meta[^>]{1,200}charset\s*=\s*[\"']?\s*([\w.:-]{2,40})", re.IGNORECASE)
 
 
-def text_of(content: Content, encoding: str, newline: str | None = None) -> TextIO:
-    """The file as text, in the encoding found by `encoding_of`. Reading UTF-16 may raise `UnicodeDecodeError`."""
-    errors = ERRORS.get(encoding, "surrogatepass")
+def text_of(content: Content, encoding: str, newline: str | None = None, *, lenient: bool = False) -> TextIO:
+    """The file as text, in the encoding found by `encoding_of`.
+
+    Reading UTF-16 may raise `UnicodeDecodeError`, unless ``lenient``.
+    """
+    errors = ERRORS.get(encoding, "replace" if lenient else "surrogatepass")
     return io.TextIOWrapper(content.open(), encoding, errors, newline=newline)
 
 
@@ -91,7 +94,8 @@ def decoded(content: bytes, *, is_page: bool = False) -> str | None:
     for tried in [encoding] if encoding else ["utf-8", *([declared[1].decode()] if declared else []), "gb18030"]:
         try:
             text = content.decode(tried).removeprefix("\ufeff")
-        except (UnicodeDecodeError, LookupError):  # LookupError: a page may declare anything
+            text.encode()
+        except (UnicodeError, LookupError):  # a page may declare anything
             continue
         return text if tried != "gb18030" or _is_usual(text) else None
     return None

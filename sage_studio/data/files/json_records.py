@@ -85,7 +85,7 @@ def empty_file(name: str) -> InvalidDataset:
 
 def _head(content: Content, encoding: str) -> str:
     """The begin of a file's text, without white space and mark before it; empty for a file of nothing else."""
-    with text_of(content, encoding) as file:
+    with text_of(content, encoding, lenient=True) as file:
         while (head := file.read(READ)) and head.isspace():
             pass
     return head.lstrip().removeprefix("\ufeff").lstrip()
