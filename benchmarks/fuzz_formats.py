@@ -1,7 +1,8 @@
 """How long the reader of data files withstands garbled ones: ``python -m benchmarks.fuzz_formats --minutes 30``.
 
-Makes files (``tests/data/fuzzing.py``), reads each to its end and counts. Ends with status 1 and the smallest file that
-made the reader fail, as hypothesis found it.
+Makes files (``tests/data/fuzzing.py``), reads each to its end and counts; then JSONL (``tests/data/fuzzing_parts.py``)
+that is kept twice, read in small parts and as one, and must come to the same. Ends with status 1 and the smallest file
+that made a reader fail, as hypothesis found it.
 """
 
 import argparse
@@ -17,8 +18,9 @@ PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT / "tests" / "data"))
 
 from fuzzing import FILES, Tally, read  # noqa: E402  # lies beside the tests
+from fuzzing_parts import IN_PARTS, read_both  # noqa: E402
 
-A_ROUND = 500
+A_ROUND, IN_PARTS_A_ROUND = 500, 250
 
 
 def main() -> None:
@@ -26,17 +28,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=30.0)
     minutes = parser.parse_args().minutes
-    tally, began = Tally(), monotonic()
+    tally, in_parts, began = Tally(), Tally(), monotonic()
     with tempfile.TemporaryDirectory() as folder:
         while monotonic() < began + 60 * minutes:
             number = random.randrange(1 << 32)
             try:
                 one_round(Path(folder), tally, number)
+                one_round_in_parts(Path(folder), in_parts, number)
             except Exception:
-                print(f"FAILED with seed {number} after {tally.files:,} files")
+                print(f"FAILED with seed {number} after {tally.files:,} and {in_parts.files:,} files")
                 raise
             print(f"{(monotonic() - began) / 60:5.1f} min  {said(tally)}", flush=True)
+            print(f"    twice  {said(in_parts)}; {in_parts.in_parts:,} in parts", flush=True)
     print(f"no unhandled exception in {(monotonic() - began) / 60:.1f} min: {said(tally)}")
+    print(f"no difference between parts and whole: {said(in_parts)}; {in_parts.in_parts:,} in parts")
 
 
 def one_round(folder: Path, tally: Tally, number: int) -> None:
@@ -49,6 +54,18 @@ def one_round(folder: Path, tally: Tally, number: int) -> None:
         path = folder / file[0]
         path.write_bytes(file[1])
         read(path, tally)
+
+    run()
+
+
+def one_round_in_parts(folder: Path, tally: Tally, number: int) -> None:
+    """Some hundred files kept in two ways; raises what a reader raised, and where the two differ."""
+
+    @seed(number)
+    @settings(max_examples=IN_PARTS_A_ROUND, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(file=IN_PARTS)
+    def run(file: tuple[bytes, int]) -> None:
+        read_both(*file, folder, tally)
 
     run()
 

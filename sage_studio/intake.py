@@ -12,7 +12,7 @@ from sage_studio.data.document_source import DocumentSource, Rows
 from sage_studio.data.files.content import Content
 from sage_studio.data.hub import HubSource
 from sage_studio.data.look import Look, columns_of, look_at
-from sage_studio.data.mapping import ColumnMapping, MappingBook
+from sage_studio.data.mapping import ColumnMapping, MappingBook, guess
 from sage_studio.data.repository_documents import RepositoryDocuments
 from sage_studio.data.sources import named, source_of_file
 from sage_studio.data.upload import check_file
@@ -21,10 +21,11 @@ from sage_studio.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Brought:
-    """A file as it was found, and the column mapping last used for one with the same columns, if any."""
+    """A file as it was found, the column mapping last used for one with the same columns, and a guess at it, if any."""
 
     look: Look
     remembered: ColumnMapping | None
+    guess: ColumnMapping | None = None
 
 
 class Intake:
@@ -65,7 +66,9 @@ class Intake:
         """What a file holds, all of it read and nothing kept. Raises `InvalidDataset` for one of no known kind."""
         check_file(path, self._most)
         look = look_at(Content(path, self._most))
-        return Brought(look, self.mappings.recall(look.columns) if look.columns else None)
+        if not look.needs_mapping:
+            return Brought(look, self.mappings.recall(look.columns) if look.columns else None)
+        return Brought(look, self.mappings.recall(look.columns), guess(look.columns))
 
     def add_repository(
         self,

@@ -41,6 +41,7 @@ class LookView(BaseModel):
     fault: dict[str, Any] | None = Field(description="code, message, hint and row, where a row cannot be used")
     needs_mapping: bool = Field(description="Whether somebody has to say which column is which")
     remembered: ColumnMapping | None = Field(description="The mapping last used for these columns")
+    guess: ColumnMapping | None = Field(description="What the columns seem to be, where somebody has to say it")
     known_formats: list[KnownFormat]
 
     @classmethod
@@ -65,6 +66,7 @@ class LookView(BaseModel):
             },
             needs_mapping=look.needs_mapping,
             remembered=brought.remembered,
+            guess=brought.guess,
             known_formats=[KnownFormat.of(each) for each in FORMATS],
         )
 

@@ -38,11 +38,12 @@ class FormatView(BaseModel):
     name: str
     keys: list[str] = Field(description="The keys by which it was told")
     rows: int
+    unread: list[str] = Field(description="Columns of which nothing is made")
 
     @classmethod
     def of(cls, found: FormatCount) -> "FormatView":
         """The view of a format."""
-        return cls(name=found.name, keys=list(found.keys), rows=found.rows)
+        return cls(name=found.name, keys=list(found.keys), rows=found.rows, unread=list(found.unread))
 
 
 class DatasetView(BaseModel):

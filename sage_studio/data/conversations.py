@@ -16,6 +16,7 @@ from sage_studio.data.values import (
     items,
     shown,
     string,
+    unpacked,
 )
 from sage_studio.text import Text
 
@@ -23,6 +24,7 @@ NO_ANSWER = Text("empty answer", "回答为空")
 NO_QUESTION = Text("empty question", "问题为空")
 NO_TURN_BEFORE = Text("no question before the answer", "回答之前没有问题")
 JUDGED_BAD = Text("marked as a bad answer", "标记为差的回答")
+NOT_WEIGHTED = Text("every answer has weight 0", "所有回答的权重均为 0")
 JUDGEMENTS: Mapping[Any, bool] = {True: True, False: False, "true": True, "false": False, "1": True, "0": False}
 
 Reader = Callable[[Mapping[str, Any], Origin], Example]
@@ -43,13 +45,17 @@ def read_pair(ask: str, answer: str) -> Reader:
 
 
 def read_turns(key: str) -> Reader:
-    """A reader of a whole conversation under one key, up to its last answer."""
+    """A reader of a whole conversation under one key, up to its last answer that OpenAI's ``weight`` does not bar."""
 
     def read(record: Mapping[str, Any], origin: Origin) -> Example:
-        turns = [*system_of(record), *conversation(record[key], key)]
-        while turns and turns[-1].role != "assistant":
+        said = unpacked(record[key])
+        turns = conversation(said, key)
+        has_answer = any(turn.role == "assistant" for turn in turns)
+        while turns and (turns[-1].role != "assistant" or said[len(turns) - 1].get("weight") == 0):
             turns.pop()
-        return _example(turns, origin)
+        if has_answer and not turns:
+            raise NothingToLearn(NOT_WEIGHTED)
+        return _example([*system_of(record), *turns] if turns else [], origin)
 
     return read
 
@@ -59,17 +65,23 @@ def read_judged(read: Reader, key: str) -> Reader:
 
     def read_good(record: Mapping[str, Any], origin: Origin) -> Example:
         value = record[key]
-        plain = value.strip().lower() if isinstance(value, str) else value
-        if not isinstance(plain, bool | int | str) or plain not in JUDGEMENTS:
+        is_good = judgement(value)
+        if is_good is None:
             raise BadValue(
                 f"{key} must be true or false, not {shown(value)}",
                 f"{key} 必须是 true 或 false：{shown(value)}",
             )
-        if not JUDGEMENTS[plain]:
+        if not is_good:
             raise NothingToLearn(JUDGED_BAD)
         return read(record, origin)
 
     return read_good
+
+
+def judgement(value: Any) -> bool | None:
+    """Good or bad, as KTO's rows say it: true and false, 1 and 0, or the words for them; None for anything else."""
+    plain = value.strip().lower() if isinstance(value, str) else value
+    return JUDGEMENTS.get(plain) if isinstance(plain, bool | int | float | str) else None
 
 
 def alpaca_prompt(record: Mapping[str, Any]) -> Turns:

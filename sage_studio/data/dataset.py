@@ -87,11 +87,12 @@ class DatasetStats:
 
 @dataclass(frozen=True, slots=True)
 class FormatCount:
-    """How many rows of a file had a format, and the keys by which it was told."""
+    """How many rows of a file had a format, the keys by which it was told, and columns that it does not read."""
 
     name: str
     keys: tuple[str, ...]
     rows: int
+    unread: tuple[str, ...] = ()
 
 
 SourceKind = Literal["upload", "sage_docs", "documents", "hub", "combined", "augmented", "annotated"]

@@ -28,6 +28,8 @@ OCR = Text(
     "Run text recognition over it first (for example ocrmypdf), then bring it again.",
     "请先做文字识别（例如 ocrmypdf），再重新上传。",
 )
+HOLDS_ROWS = Text("rows, not a document", "是数据而不是文档")
+BY_ITSELF = Text("Bring a file of rows by itself, not in a zip.", "请单独上传数据文件，不要放在 zip 中。")
 NO_ENCODING = Text("its text is in no known encoding", "文本编码无法识别")
 NEEDS_PASSWORD = Text("needs a password", "需要密码")
 
@@ -102,6 +104,10 @@ class DocumentSource:
     def _sections(self, left_out: LeftOut, refused: list[tuple[str, Unusable]]) -> Iterator[tuple[str, Section]]:
         with Converter() as converter:
             for document in self._files():
+                if document.kind.holds_rows:
+                    refused.append((document.file, Unusable(HOLDS_ROWS, BY_ITSELF)))
+                    left_out.add(HOLDS_ROWS, document.file)
+                    continue
                 self._kinds[document.kind] = self._kinds.get(document.kind, 0) + 1
                 try:
                     section = read_document(document, converter)
@@ -132,7 +138,7 @@ def read_document(document: DocumentFile, converter: Converter) -> Section:
         return _read_pdf(document, converter)
     if document.kind is Kind.DOCX:
         return parse_markdown(_converted(document, converter, document.content), document.file)
-    text = decoded(document.content)
+    text = decoded(document.content, is_page=document.kind is Kind.HTML)
     if text is None:
         raise Unusable(NO_ENCODING, Text("Save it as UTF-8.", "请保存为 UTF-8。"))
     if document.kind is Kind.HTML:

@@ -26,6 +26,7 @@ class Origin:
     Attributes:
         dataset: the dataset of the studio that this row was taken from or made of, and ``dataset_row`` its row there.
         made: how it differs from that row: ``edited``, ``paraphrase``, ``back_translation``, ``annotated``.
+        evidence: words of that row's text that bear the answer out, where a model wrote it.
     """
 
     file: str
@@ -36,6 +37,7 @@ class Origin:
     dataset_row: int | None = None
     made: str | None = None
     page: int | None = None
+    evidence: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """What is known of it."""
@@ -48,6 +50,7 @@ class Origin:
             "dataset_row": self.dataset_row,
             "made": self.made,
             "page": self.page,
+            "evidence": self.evidence,
         }
         return {key: value for key, value in values.items() if value}
 

@@ -113,7 +113,7 @@ class RecordReader:
             record = {"text": record}
         if not isinstance(record, dict):
             raise _not_an_object(record, row)
-        found = format_of(record)
+        found = format_of(record) if self._mapping is None else BY_NAME[self._mapping.format]
         if found is None:
             raise _unknown_keys(record, row)
         self.check_kind(found, row)
@@ -147,7 +147,12 @@ class RecordReader:
 
 
 def format_of(record: Mapping[str, Any]) -> Format | None:
-    """The format of a record: by the keys that hold something, or else by all; tables give every row every key."""
+    """The format of a record: by the keys that hold something, or else by all; tables give every row every key.
+
+    A ``label`` that is not plainly true or false is a class, and says nothing of an answer, except in KTO's own shape.
+    """
+    if LABEL in record and "completion" not in record and not _is_plain(record[LABEL]):
+        record = {key: value for key, value in record.items() if key != LABEL}
     found = detect_format(frozenset(record))
     if found is not None and all(record[key] is not None for key in found.needs):
         return found
@@ -162,7 +167,7 @@ def detect_format(keys: Collection[str]) -> Format | None:
 
 PAIR = ("chosen", "rejected")
 ASKED = ("input", "system", "history")
-TAG = "kto_tag"
+TAG, LABEL = "kto_tag", "label"
 FORMATS = (
     Format(
         "query/retrieval_result/chosen/rejected",
@@ -176,16 +181,39 @@ FORMATS = (
     Format("ShareGPT ranking", "preference", ("conversations", *PAIR), preferences.read_conversed, ("system",)),
     Format("chosen/rejected", "preference", PAIR, preferences.read_implicit, ("system",)),
     Format("KTO Alpaca", "conversation", ("instruction", "output", TAG), read_judged(read_alpaca, TAG), ASKED),
-    Format("KTO messages", "conversation", ("messages", TAG), read_judged(read_turns("messages"), TAG)),
-    Format("KTO ShareGPT", "conversation", ("conversations", TAG), read_judged(read_turns("conversations"), TAG)),
+    Format("KTO messages", "conversation", ("messages", TAG), read_judged(read_turns("messages"), TAG), ("system",)),
+    Format(
+        "KTO ShareGPT",
+        "conversation",
+        ("conversations", TAG),
+        read_judged(read_turns("conversations"), TAG),
+        ("system",),
+    ),
+    Format(
+        "instruction/output/label",
+        "conversation",
+        ("instruction", "output", LABEL),
+        read_judged(read_alpaca, LABEL),
+        ASKED,
+    ),
+    Format(
+        "messages/label", "conversation", ("messages", LABEL), read_judged(read_turns("messages"), LABEL), ("system",)
+    ),
+    Format(
+        "conversations/label",
+        "conversation",
+        ("conversations", LABEL),
+        read_judged(read_turns("conversations"), LABEL),
+        ("system",),
+    ),
     Format("Alpaca", "conversation", ("instruction", "output"), read_alpaca, ASKED),
     Format("messages", "conversation", ("messages",), read_turns("messages"), ("system",)),
     Format("ShareGPT", "conversation", ("conversations",), read_turns("conversations"), ("system",)),
     Format(
         "KTO",
         "conversation",
-        ("prompt", "completion", "label"),
-        read_judged(read_pair("prompt", "completion"), "label"),
+        ("prompt", "completion", LABEL),
+        read_judged(read_pair("prompt", "completion"), LABEL),
         ("system",),
     ),
     Format(
@@ -204,6 +232,10 @@ FORMATS = (
 )
 BY_NAME = {each.name: each for each in FORMATS}
 KNOWN = "; ".join(f"{each.name}: {', '.join(each.needs)}" for each in FORMATS)
+
+
+def _is_plain(label: Any) -> bool:
+    return isinstance(label, bool) or (isinstance(label, str) and label.strip().lower() in ("true", "false"))
 
 
 def _not_an_object(record: Any, row: int) -> InvalidDataset:

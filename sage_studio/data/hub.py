@@ -17,6 +17,7 @@ from sage_studio.data.files.records import records_of
 from sage_studio.data.formats import RecordReader
 from sage_studio.data.hub_files import Hub
 from sage_studio.data.mapping import ColumnMapping
+from sage_studio.data.unread import Unread
 from sage_studio.errors import InvalidDataset
 from sage_studio.text import Text
 
@@ -49,7 +50,7 @@ class HubSource:
     ) -> None:
         self._config, self._split, self._max_rows, self._max_bytes = config, split, max_rows, max_bytes
         self._work_dir, self._on_progress = work_dir, on_progress
-        self._reader = RecordReader(repo, mapping)
+        self._reader, self._unread = RecordReader(repo, mapping), Unread(mapping)
         self.name = PurePosixPath(repo).name or "hub"
         self.source, self.container = repo, ""
         self.commit: str | None = None
@@ -61,8 +62,8 @@ class HubSource:
 
     @property
     def formats(self) -> tuple[FormatCount, ...]:
-        """The formats found so far."""
-        return self._reader.formats
+        """The formats found so far, each with the columns of which nothing is made."""
+        return self._unread.beside(self._reader.formats)
 
     def examples(self) -> Iterator[DataRow]:
         """The usable rows, in order.
@@ -102,5 +103,6 @@ class HubSource:
         self.container, self._reader.file = str(kind), file
         for number, record in enumerate(records_of(content, kind), 1):
             row = self._reader.read(record, number)
+            self._unread.see(record)
             if row is not None:
                 yield row

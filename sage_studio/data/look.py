@@ -3,7 +3,6 @@
 Knows how to look. Knows nothing of where it is shown.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +10,11 @@ from sage_studio.data.dataset import FormatCount
 from sage_studio.data.example import RowKind
 from sage_studio.data.files.content import Content
 from sage_studio.data.files.kinds import Kind, kind_of
-from sage_studio.data.files.records import records_of
+from sage_studio.data.files.records import first_records, records_of
 from sage_studio.data.formats import RecordReader
+from sage_studio.data.unread import Unread
 from sage_studio.errors import InvalidDataset, UnknownColumns
 
-COLUMN_ROWS = 1000
 SHOWN_ROWS = 5
 
 
@@ -53,16 +52,17 @@ def look_at(content: Content) -> Look:
     if not kind.holds_rows:
         return Look(str(kind))
     columns, sample = _first_rows(content, kind)
-    reader = RecordReader(content.name)
+    reader, unread = RecordReader(content.name), Unread()
     row_kind: RowKind | None = None
     fault = None
     try:
         for number, record in enumerate(records_of(content, kind), 1):
             row = reader.read(record, number)
+            unread.see(record)
             row_kind = row_kind or (row.kind if row is not None else None)
     except InvalidDataset as error:
         fault = error
-    return Look(str(kind), columns, sample, reader.rows, reader.formats, row_kind, fault)
+    return Look(str(kind), columns, sample, reader.rows, unread.beside(reader.formats), row_kind, fault)
 
 
 def columns_of(content: Content) -> tuple[str, ...]:
@@ -73,18 +73,9 @@ def columns_of(content: Content) -> tuple[str, ...]:
 def _first_rows(content: Content, kind: Kind) -> tuple[tuple[str, ...], tuple[dict[str, Any], ...]]:
     columns: dict[str, None] = {}
     sample: list[dict[str, Any]] = []
-    for record in _readable(records_of(content, kind)):
+    for record in first_records(content, kind):
         if isinstance(record, dict):
             columns.update(dict.fromkeys(record))
             if len(sample) < SHOWN_ROWS:
                 sample.append(record)
     return tuple(columns), tuple(sample)
-
-
-def _readable(records: Iterator[Any]) -> Iterator[Any]:
-    """The first records, ending quietly where one is wrong: the second reading says why."""
-    try:
-        for _ in range(COLUMN_ROWS):
-            yield next(records)
-    except (StopIteration, InvalidDataset):
-        return

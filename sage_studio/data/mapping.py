@@ -1,6 +1,6 @@
 """Which column of a file is which key of a format, said by a person and remembered for files with the same columns.
 
-Knows mappings and where they are kept. Knows nothing of files or widgets.
+Knows mappings, what columns are often called, and where mappings are kept. Knows nothing of files or widgets.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sage_studio.data.faults import invalid_row
-from sage_studio.data.formats import BY_NAME, Format
+from sage_studio.data.formats import BY_NAME, FORMATS, Format
 from sage_studio.database import Database
 from sage_studio.errors import InvalidInput
 from sage_studio.text import Text
@@ -22,6 +22,23 @@ CREATE TABLE IF NOT EXISTS column_mappings (
     columns_key TEXT PRIMARY KEY, mapping TEXT NOT NULL, used_at REAL NOT NULL
 );
 """
+ALSO_CALLED: Mapping[str, tuple[str, ...]] = {
+    "instruction": ("指令",),
+    "input": ("context", "输入", "上下文"),
+    "output": ("response", "输出"),
+    "prompt": ("提示",),
+    "completion": ("response",),
+    "question": ("问题", "提问", "问"),
+    "answer": ("response", "答案", "回答", "回复", "答"),
+    "messages": ("conversation", "dialog", "dialogue", "chat", "turns"),
+    "conversations": ("items",),
+    "chosen": ("preferred", "better"),
+    "rejected": ("dispreferred", "worse"),
+    "query": ("查询",),
+    "pos": ("passage", "document", "context"),
+    "text": ("content", "body", "正文", "文本", "内容"),
+}
+"""Other names of the keys, for a first guess."""
 
 
 class ColumnMapping(BaseModel):
@@ -79,6 +96,25 @@ class ColumnMapping(BaseModel):
         return found
 
 
+def guess(columns: Collection[str]) -> ColumnMapping | None:
+    """What these columns may be, to be looked at by a person; None where they look like no format.
+
+    Example:
+        >>> found = guess(["Instruction", "context", "response", "id"])
+        >>> found.format, found.columns
+        ('Alpaca', {'instruction': 'Instruction', 'output': 'response', 'input': 'context'})
+    """
+    named = {column.strip().casefold(): column for column in columns}
+    best, most = None, -1
+    for each in FORMATS:
+        found = {key: column for key in (*each.needs, *each.takes) if (column := _called(key, named))}
+        needed = [found.get(key) for key in each.needs]
+        own = sum(key in named for key in each.needs)
+        if all(needed) and len(set(needed)) == len(needed) and own > most:
+            best, most = ColumnMapping(format=each.name, columns=found), own
+    return best
+
+
 def parse_mapping(text: str) -> ColumnMapping | None:
     """A mapping written as JSON; None for no text. Raises `InvalidInput` for anything else."""
     if not text.strip():
@@ -115,6 +151,10 @@ class MappingBook:
         query = "SELECT mapping FROM column_mappings WHERE columns_key = ?"
         rows = self._database.rows(query, (_key(columns),))
         return ColumnMapping.model_validate_json(rows[0]["mapping"]) if rows else None
+
+
+def _called(key: str, named: Mapping[str, str]) -> str | None:
+    return next((named[name] for name in (key, *ALSO_CALLED.get(key, ())) if name in named), None)
 
 
 def _key(columns: Collection[str]) -> str:

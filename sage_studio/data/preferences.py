@@ -9,7 +9,16 @@ from typing import Any
 
 from sage_studio.data.conversations import NO_ANSWER, alpaca_prompt, check_prompt, prompt_of, system_of
 from sage_studio.data.example import Message, Origin, Preference
-from sage_studio.data.values import BadValue, NothingToLearn, Turns, check_characters, conversation, shown, string
+from sage_studio.data.values import (
+    BadValue,
+    NothingToLearn,
+    Turns,
+    check_characters,
+    conversation,
+    shown,
+    string,
+    unpacked,
+)
 from sage_studio.text import Text
 
 SAME_ANSWER = Text("chosen and rejected are the same", "chosen 与 rejected 相同")
@@ -39,7 +48,7 @@ def read_instructed(record: Mapping[str, Any], origin: Origin) -> Preference:
 
 def read_conversed(record: Mapping[str, Any], origin: Origin) -> Preference:
     """LLaMA-Factory's ShareGPT ranking: ``conversations``, ``chosen``, ``rejected``."""
-    turns = [*system_of(record), *conversation(record["conversations"], "conversations")]
+    turns = [*system_of(record), *conversation(unpacked(record["conversations"]), "conversations")]
     return _preference(turns, record, origin)
 
 

@@ -4,6 +4,7 @@ Knows how each is read. Knows nothing of files or rows.
 """
 
 from collections.abc import Callable, Mapping
+from itertools import count, takewhile
 from typing import Any
 
 from sage_studio.data.conversations import NO_QUESTION
@@ -16,11 +17,16 @@ NO_TEXT = Text("empty text", "文本为空")
 
 
 def read_retrieval(query: str, pos: str, neg: str) -> Callable[[Mapping[str, Any], Origin], Retrieval]:
-    """A reader of a query and its passages, text or lists of text, under three keys; ``neg`` may be absent."""
+    """A reader of a query and its passages, text or lists of text, under three keys; ``neg`` may be absent.
+
+    Further wrong passages may stand under the key with a number: ``negative_1``, ``negative_2``, ….
+    """
 
     def read(record: Mapping[str, Any], origin: Origin) -> Retrieval:
         asked = string(record[query], query)
-        right, wrong = _passages(record.get(pos), pos), _passages(record.get(neg), neg)
+        numbered = takewhile(record.__contains__, (f"{neg}_{number}" for number in count(1)))
+        right = _passages(record.get(pos), pos)
+        wrong = tuple(text for key in (neg, *numbered) for text in _passages(record.get(key), key))
         if not asked.strip():
             raise NothingToLearn(NO_QUESTION)
         if not right:

@@ -14,12 +14,13 @@ from sage_studio.data.files.content import MIB, Content
 from sage_studio.data.files.encoding import encoding_of, not_text
 from sage_studio.data.files.json_records import empty_file
 from sage_studio.data.files.kinds import Kind, kind_of
-from sage_studio.data.files.records import records_of
+from sage_studio.data.files.records import first_records, records_of
 from sage_studio.data.formats import RecordReader
 from sage_studio.data.mapping import ColumnMapping
 from sage_studio.data.parts.cutting import cuts_of, is_large
 from sage_studio.data.parts.part import Order, Part
 from sage_studio.data.parts.readers import ReadAsOne, Readers, reader_count
+from sage_studio.data.unread import Unread
 from sage_studio.errors import InvalidDataset
 from sage_studio.text import Text
 
@@ -52,8 +53,13 @@ class UploadSource:
 
     @property
     def formats(self) -> tuple[FormatCount, ...]:
-        """The formats found so far."""
-        return self._reader.formats
+        """The formats found so far, each with the columns of its first rows of which nothing is made."""
+        formats = self._reader.formats
+        if formats:
+            unread = Unread(self._mapping)
+            unread.see_all(first_records(self._content, kind_of(self._content)))
+            return unread.beside(formats)
+        return formats
 
     def examples(self) -> Iterator[DataRow]:
         """The usable rows, in order, in one pass over the file.
@@ -128,7 +134,7 @@ class UploadSource:
                     f"{self.source} has 0 usable rows of {rows}{f' ({why.en})' if why else ''}.",
                     f"{self.source} 共 {rows} 行，可用 0 行{f'（{why.zh}）' if why else ''}。",
                 ),
-                Text("Fill in the questions and answers.", "请补全问题和回答。"),
+                Text("Every row needs a question and its answer in text.", "每一行都需要文本形式的问题和回答。"),
             )
 
 

@@ -1,6 +1,7 @@
 """Values of a record, each taken as what it must be or refused in words for a person.
 
-Knows the kinds of JSON values. Knows no format; which row a value stood in is known to the caller.
+Knows the kinds of JSON values and who may speak in a conversation. Knows no format; which row a value stood in is known
+to the caller.
 """
 
 import json
@@ -14,12 +15,20 @@ ROLES: Mapping[str, Role] = {
     "system": "system",
     "user": "user",
     "human": "user",
+    "developer": "system",
+    "prompter": "user",
     "assistant": "assistant",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "bot": "assistant",
-    "model": "assistant",
+    **dict.fromkeys(("gpt", "chatgpt", "bing", "bard", "bot", "ai", "model"), "assistant"),
 }
+"""In any case: dumps of the same tool write ``Human`` and ``human``."""
+TOOLS = frozenset(
+    {"tool", "tool_call", "tool_calls", "tool_response", "function", "function_call", "observation", "ipython"}
+)
+"""Roles of turns that are a tool's, or a call to one."""
+CALLS = ("tool_calls", "function_call")
+TEXT_PARTS = ("text", "input_text", "output_text")
+TOOL_CALL = Text("a tool call, which cannot be trained on yet", "含有工具调用，暂不支持训练")
+NOT_TEXT = Text("a picture, sound or file among the turns", "对话中含有图片、音频或文件")
 Turns = list[Message]
 
 
@@ -58,10 +67,24 @@ def items(value: Any, key: str) -> list[Any]:
 
 
 def conversation(value: Any, key: str) -> Turns:
-    """A list of turns, ``role``/``content`` or ``from``/``value``. Raises `BadValue`."""
+    """A list of turns, ``role``/``content`` or ``from``/``value``. Raises `BadValue`, `NothingToLearn`."""
     if not isinstance(value, list):
-        raise BadValue(f"{key} must be a list of turns, not {kind_of(value)}.", f"{key} 必须是对话轮次的列表。")
+        raise BadValue(
+            f"{key} must be a list of turns, not {kind_of(value)}: {shown(value)}",
+            f"{key} 必须是对话轮次的列表，而不是：{shown(value)}",
+        )
     return [_turn(turn, key) for turn in value]
+
+
+def unpacked(value: Any) -> Any:
+    """A list that was written as text, as tools do that know no lists; anything else as it is."""
+    if not isinstance(value, str) or not value.lstrip().startswith("["):
+        return value
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+    return found if isinstance(found, list) else value
 
 
 def check_characters(texts: Iterable[str]) -> None:
@@ -95,16 +118,22 @@ def _turn(turn: Any, key: str) -> Message:
     if not isinstance(turn, dict):
         raise BadValue(f"a turn of {key} is {kind_of(turn)}, not an object.", f"{key} 中有一轮不是对象。")
     speaker = turn.get("role", turn.get("from"))
-    role = ROLES.get(speaker) if isinstance(speaker, str) else None
-    if role is None or turn.get("tool_calls"):
+    name = speaker.strip().lower() if isinstance(speaker, str) else ""
+    if name in TOOLS or any(turn.get(call) for call in CALLS):
+        raise NothingToLearn(TOOL_CALL)
+    if name not in ROLES:
         raise BadValue(
-            f"{key} has a turn of role {speaker!r}; known are {', '.join(ROLES)}; tool calls cannot be trained on yet.",
-            f"{key} 中出现角色 {speaker!r}；支持的角色为 {', '.join(ROLES)}；暂不支持工具调用。",
+            f"{key} has a turn of role {speaker!r}; known are {', '.join(ROLES)}.",
+            f"{key} 中出现角色 {speaker!r}；支持的角色为 {', '.join(ROLES)}。",
         )
-    return Message(role, _content(turn.get("content", turn.get("value")), key))
+    return Message(ROLES[name], _content(turn.get("content", turn.get("value")), key))
 
 
 def _content(value: Any, key: str) -> str:
-    if isinstance(value, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in value):
-        return "\n".join(string(part.get("text"), key) for part in value)
-    return string(value, key)
+    """Text, or a list of parts of it. Raises `NothingToLearn` for a part of another type."""
+    if not isinstance(value, list):
+        return string(value, key)
+    types = {part.get("type") for part in value if isinstance(part, dict) and isinstance(part.get("type"), str)}
+    if types - set(TEXT_PARTS):
+        raise NothingToLearn(NOT_TEXT)
+    return "\n".join(string(part.get("text") if isinstance(part, dict) else part, key) for part in value)

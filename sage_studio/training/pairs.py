@@ -41,7 +41,8 @@ def encode(
                 continue
             if max(len(better.ids), len(worse.ids)) > max_length:
                 encoded.truncated.append(number)
-            encoded.add(prompt_ids=better.ids[:known], chosen_ids=chosen, rejected_ids=rejected)
+            prompt = better.ids[:known]
+            encoded.add(prompt, chosen, prompt_ids=prompt, chosen_ids=chosen, rejected_ids=rejected)
             encoded.diverging += better.diverging or worse.diverging
             encoded.answer_tokens += len(chosen) + len(rejected)
             encoded.tokens += 2 * known + len(chosen) + len(rejected)

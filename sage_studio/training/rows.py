@@ -15,6 +15,8 @@ from sage_studio.training.lines import no_row, read_lines
 IGNORED = -100
 """The label that the loss leaves out."""
 CHUNK = 512
+LONG_ANSWER = 24
+"""Tokens from which two equal answers are copies; shorter ones (yes, positive, 42) answer many questions."""
 
 
 Messages = list[dict[str, str]]
@@ -32,6 +34,7 @@ class Encoded:
         truncated: numbers (from 1) of the rows that were longer, and kept.
         dropped: numbers of the rows left out because truncation had cut off all there was to learn.
         diverging: rows whose prompt the template renders differently once an answer follows.
+        said: for each row a number for its question, and one for a long answer; the same for the same text.
     """
 
     columns: dict[str, list[list[int]]] = field(default_factory=dict)
@@ -40,14 +43,17 @@ class Encoded:
     truncated: list[int] = field(default_factory=list)
     dropped: list[int] = field(default_factory=list)
     diverging: int = 0
+    said: list[tuple[int, ...]] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), ()))
 
-    def add(self, **row: list[int]) -> None:
-        """Append a row: one list for each column."""
+    def add(self, question: list[int], answer: list[int], **row: list[int]) -> None:
+        """Append a row: what is asked and answered in it, and one list for each column."""
         for name, values in row.items():
             self.columns.setdefault(name, []).append(values)
+        asked = hash((0, *question))
+        self.said.append((asked, hash((1, *answer))) if len(answer) >= LONG_ANSWER else (asked,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +164,8 @@ def _add(encoded: Encoded, number: int, tokens: Tokens, max_length: int) -> None
     if len(tokens.ids) > max_length:
         encoded.truncated.append(number)
     ids = tokens.ids[:max_length]
-    encoded.add(input_ids=ids, labels=[IGNORED] * tokens.known + ids[tokens.known :])
+    question, answer = tokens.ids[: tokens.known], ids[tokens.known :]
+    encoded.add(question, answer, input_ids=ids, labels=[IGNORED] * tokens.known + answer)
     encoded.diverging += tokens.diverging
     encoded.tokens += len(ids)
     encoded.answer_tokens += learned

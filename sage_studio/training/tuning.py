@@ -18,6 +18,7 @@ from sage_studio.errors import InvalidDataset
 from sage_studio.text import Text
 from sage_studio.training import base_model, environment, health, rows, saving
 from sage_studio.training.fitting import arguments_of, fit, steps_of
+from sage_studio.training.holding_out import held_out
 from sage_studio.training.progress import Phase
 from sage_studio.training.recipes.generative import GenerativeRecipe
 from sage_studio.training.reporting import Reporter
@@ -173,12 +174,14 @@ def _named(numbers: list[int]) -> str:
 
 
 def _split(encoded: rows.Encoded, recipe: GenerativeRecipe) -> tuple[Dataset, Dataset | None]:
-    """The rows to learn and those held out; the same ones again for the same seed, as a resumption needs."""
+    """The rows to learn and those held out; the same ones again for the same seed, as a resumption needs.
+
+    Rows with the same question, or with the same long answer, stay on one side.
+    """
     whole = Dataset.from_dict(encoded.columns)
     if not recipe.eval_share:
         return whole, None
-    held = max(1, round(len(whole) * recipe.eval_share))
-    if held >= len(whole):
+    if max(1, round(len(whole) * recipe.eval_share)) >= len(whole):
         raise InvalidDataset(
             Text(
                 f"With {len(whole)} row there is none to hold out (eval_share = {recipe.eval_share}).",
@@ -186,8 +189,9 @@ def _split(encoded: rows.Encoded, recipe: GenerativeRecipe) -> tuple[Dataset, Da
             ),
             Text("Add rows, or set eval_share to 0.", "请增加数据，或将 eval_share 设为 0。"),
         )
-    parts = whole.train_test_split(test_size=held, seed=recipe.seed)
-    return parts["train"], parts["test"]
+    held = held_out(encoded.said, recipe.eval_share, recipe.seed)
+    print(f"held out {len(held):,} rows; where rows share a question or a long answer, all or none of them")
+    return whole.select(sorted(set(range(len(whole))) - set(held))), whole.select(held)
 
 
 def _introduce(run: Run[Any], model: Any, encoded: rows.Encoded, dtype: Any) -> None:

@@ -61,16 +61,24 @@ def _making(studio: Studio) -> list[Callable[..., Any]]:
         copies: int = 1,
         max_rows: int = 0,
         name: str = "",
+        least_alike: float = 0.1,
+        most_alike: float = 0.9,
+        temperature: float = 0.8,
+        keep_originals: bool = True,
     ) -> dict[str, Any]:
-        """Say rows in other words with the current chat model, in the background."""
-        job = studio.augment_dataset(
-            dataset_id=dataset_id, ways=ways or ["paraphrase"], part=part, copies=copies, max_rows=max_rows, name=name
-        )
+        """Say rows in other words with the current chat model, in the background; too like or unlike is left out."""
+        values: dict[str, Any] = {"ways": ways or ["paraphrase"], "part": part, "copies": copies, "max_rows": max_rows}
+        band = {"least_alike": least_alike, "most_alike": most_alike, "temperature": temperature}
+        job = studio.augment_dataset(dataset_id=dataset_id, name=name, keep_originals=keep_originals, **values, **band)
         return JobView.of(job).model_dump()
 
-    def annotate_dataset(dataset_id: str, pairs: int = 3, max_rows: int = 0, name: str = "") -> dict[str, Any]:
+    def annotate_dataset(
+        dataset_id: str, pairs: int = 3, max_rows: int = 0, name: str = "", temperature: float = 0.8
+    ) -> dict[str, Any]:
         """Write questions about texts with the current chat model, in the background."""
-        job = studio.annotate_dataset(dataset_id=dataset_id, pairs=pairs, max_rows=max_rows, name=name)
+        job = studio.annotate_dataset(
+            dataset_id=dataset_id, pairs=pairs, max_rows=max_rows, name=name, temperature=temperature
+        )
         return JobView.of(job).model_dump()
 
     return [edit_dataset, combine_datasets, augment_dataset, annotate_dataset]
@@ -93,4 +101,9 @@ def _jobs(studio: Studio) -> list[Callable[..., Any]]:
         """Go on with it."""
         return JobView.of(studio.resume_job(job_id)).model_dump()
 
-    return [list_dataset_jobs, get_dataset_job, stop_dataset_job, resume_dataset_job]
+    def delete_dataset_job(job_id: str) -> dict[str, str]:
+        """Forget it; a dataset that it made stays."""
+        studio.delete_job(job_id)
+        return {"status": "success", "job_id": job_id}
+
+    return [list_dataset_jobs, get_dataset_job, stop_dataset_job, resume_dataset_job, delete_dataset_job]

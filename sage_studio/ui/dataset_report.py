@@ -45,6 +45,7 @@ PREVIEW = Text("Preview", "预览")
 RANGE = Text("{}–{} of {}", "第 {}–{} 行，共 {} 行")
 NOTHING_FOUND = Text("No row matches.", "没有匹配的行。")
 TOLD_BY = Text("told by {}", "依据 {}")
+NOT_READ = Text("columns not read: {}", "未使用的列：{}")
 TRAINS = Text("trains: {}", "可用于训练：{}")
 NAMES = {"zh": Text("Chinese", "中文"), "en": Text("English", "英文")}
 CELL_CHARS = 1200
@@ -107,8 +108,10 @@ def read_as(dataset: Dataset, language: Language) -> Markup:
         f"{each.name} ({TOLD_BY.in_(language).format(', '.join(each.keys))}) × {count(each.rows)}"
         for each in dataset.formats
     )
+    names = dict.fromkeys(name for each in dataset.formats for name in each.unread)
+    unread = NOT_READ.in_(language).format(", ".join(names)) if names else ""
     trains = TRAINS.in_(language).format(", ".join(method.upper() for method in methods_for(dataset.row_kind)) or "—")
-    return Markup('<p class="quiet" data-read-as>{}</p>').format(joined(dataset.container, formats, trains))
+    return Markup('<p class="quiet" data-read-as>{}</p>').format(joined(dataset.container, formats, unread, trains))
 
 
 def figures(stats: DatasetStats, language: Language) -> Markup:
@@ -165,7 +168,8 @@ def preview_table(page: Preview, language: Language, picked: int = 0) -> Markup:
 
 def _origin(row: DataRow) -> str:
     taken = f"{row.origin.dataset}:{row.origin.dataset_row}" if row.origin.dataset else ""
-    return "\n".join(part for part in (place_of(row), taken, row.origin.made or "") if part)
+    evidence = f"“{row.origin.evidence}”" if row.origin.evidence else ""
+    return "\n".join(part for part in (place_of(row), taken, row.origin.made or "", evidence) if part)
 
 
 def _clamp(text: str, css: str = "") -> Markup:

@@ -33,8 +33,9 @@ DOCS = Text(
 DELETE = Text("Delete", "删除")
 DELETE_TITLE = Text("Delete dataset", "删除数据集")
 DELETE_QUESTION = Text(
-    "Delete this dataset? Its rows are gone for good; models already trained on it stay.",
-    "确定删除此数据集吗？其中的数据将无法恢复；已用它训练的模型不受影响。",
+    "Delete this dataset? Its rows are gone for good, and a stopped run on it cannot go on; models already trained on "
+    "it stay.",
+    "确定删除此数据集吗？其中的数据将无法恢复，使用它的已停止任务无法继续；已用它训练的模型不受影响。",
 )
 
 

@@ -27,7 +27,7 @@ from sage_studio.ui.curation_endpoints import curation_verbs
 from sage_studio.ui.intake_endpoints import intake_verbs
 from sage_studio.views import BackendView, DatasetView, ModelView, ReplyView, RowView, TaskView
 
-UNLIMITED = ("chat", "compare", "list_tasks", "get_task", "task_logs")
+UNLIMITED = ("chat", "compare", "list_datasets", "list_tasks", "get_task", "task_logs")
 """May run as often at the same time as they are asked for."""
 
 
@@ -50,7 +50,16 @@ def _data_verbs(studio: Studio) -> list[Callable[..., Any]]:
         rows = zip(page.rows, page.numbers, strict=True)
         return {"total": page.total, "rows": [RowView.of(row, number).model_dump() for row, number in rows]}
 
-    return [prepare_sage_docs, *intake_verbs(studio, _uploaded), preview_dataset]
+    def list_datasets() -> list[dict[str, Any]]:
+        """All datasets, newest first."""
+        return [DatasetView.of(dataset).model_dump() for dataset in studio.list_datasets()]
+
+    def delete_dataset(dataset_id: str) -> dict[str, str]:
+        """Delete a dataset; refused while a task needs it."""
+        studio.delete_dataset(dataset_id)
+        return {"status": "success", "dataset_id": dataset_id}
+
+    return [prepare_sage_docs, *intake_verbs(studio, _uploaded), list_datasets, preview_dataset, delete_dataset]
 
 
 def _task_verbs(studio: Studio) -> list[Callable[..., Any]]:

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from sage_studio.data.formats import BY_NAME, FORMATS
 from sage_studio.data.mapping import ColumnMapping
 from sage_studio.intake import Brought
-from sage_studio.text import Language, Text
+from sage_studio.text import NOTHING, Language, Text
 from sage_studio.ui.events import on
 from sage_studio.ui.frame import Frame
 from sage_studio.ui.parts import html
@@ -21,6 +21,7 @@ from sage_studio.ui.table import Column, Row, table
 
 TITLE = Text("Which column is which?", "请指定各列的含义")
 REMEMBERED = Text("As you said for the last file with these columns.", "已按上次相同列的文件填好。")
+GUESSED = Text("Filled in as the names suggest: please check.", "已按列名推测填好，请核对。")
 SAMPLE = Text("First rows", "前几行")
 NONE = "—"
 KEYS = max(len(each.needs) + len(each.takes) for each in FORMATS)
@@ -63,9 +64,9 @@ class MappingPanel:
         on(self.use.click, answered, [self.path, self.format, *self.keys], [*outputs, *self.asked], **options)
 
     def ask(self, language: Language, path: str) -> list[Any]:
-        """Show the question for a file, answered as it was for the last one with the same columns."""
+        """Show the question for a file, answered as for the last one with the same columns, or as it seems to be."""
         brought = self.studio.look_at_file(Path(path))
-        columns, known = list(brought.look.columns), brought.remembered
+        columns, known = list(brought.look.columns), brought.remembered or brought.guess
         name = known.format if known is not None else USUAL
         return [
             path,
@@ -109,8 +110,8 @@ def _keys(name: str) -> tuple[str, ...]:
 def _sample(brought: Brought, language: Language) -> Markup:
     look = brought.look
     fault = look.fault.message.in_(language) if look.fault is not None else ""
-    note = REMEMBERED.in_(language) if brought.remembered is not None else ""
+    note = REMEMBERED if brought.remembered is not None else GUESSED if brought.guess is not None else NOTHING
     rows = [Row([str(row.get(column, ""))[:CELL_CHARS] for column in look.columns]) for row in look.sample]
     columns = [Column(Text(column, column)) for column in look.columns]
-    head = Markup('<h3>{}</h3><p class="quiet">{} {}</p>').format(TITLE.in_(language), fault, note)
+    head = Markup('<h3>{}</h3><p class="quiet">{} {}</p>').format(TITLE.in_(language), fault, note.in_(language))
     return head + table(columns, rows, language, SAMPLE)

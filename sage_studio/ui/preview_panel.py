@@ -67,6 +67,16 @@ class PreviewPanel:
                 scale=3,
                 min_width=160,
             )
+            self.number = words(
+                gr.Number,
+                value=None,
+                label=Text("Go to row", "跳到第几行"),
+                precision=0,
+                minimum=1,
+                elem_id="dataset-goto",
+                scale=1,
+                min_width=110,
+            )
             self.back = words(
                 gr.Button, value=Text("‹ Back", "‹ 上一页"), elem_id="dataset-prev", scale=0, min_width=90
             )
@@ -103,7 +113,8 @@ class PreviewPanel:
         texts = [self.question, self.answer, self.rejected]
         on(self.search.input, first_page, None, self.offset)
         on(self.back.click, page_back, self.offset, self.offset)
-        on(self.next.click, page_on, self.offset, self.offset)
+        on(self.next.click, self.page_on, [chosen, self.offset, self.search], self.offset)
+        on(self.number.submit, self.go_to, [chosen, self.number], [self.search, self.offset, self.row])
         on(self.rows.select, pick_row, None, self.row)
         on(chosen.change, forget, None, [self.offset, self.row, self.changes])
         follow(
@@ -112,7 +123,7 @@ class PreviewPanel:
                 chosen.change,
                 frame.revision.change,
                 self.offset.change,
-                self.search.input,
+                self.search.change,
                 self.row.change,
             ],
             self.show_rows,
@@ -144,6 +155,18 @@ class PreviewPanel:
         page = self.studio.preview_dataset(dataset_id, offset=offset, limit=PAGE_ROWS, search=search)
         hint = quiet(PICK_ROW.in_(language)) if page.rows and not row else Markup()
         return preview_table(page, language, row) + hint, gr.update(visible=True)
+
+    def page_on(self, _: Language, chosen: str, offset: int, search: str) -> int:
+        """The rows after, if there are any."""
+        dataset_id = dataset_or_newest(self.studio, chosen)
+        page = self.studio.preview_dataset(dataset_id, offset=offset + PAGE_ROWS, limit=1, search=search)
+        return offset + PAGE_ROWS if page.rows else offset
+
+    def go_to(self, _: Language, chosen: str, number: float | None) -> tuple[str, int, int]:
+        """The page on which a row stands, with the row picked; of all rows, whatever was searched for."""
+        dataset = self.studio.get_dataset(dataset_or_newest(self.studio, chosen))
+        row = min(max(int(number or 1), 1), dataset.stats.total_samples)
+        return "", (row - 1) // PAGE_ROWS * PAGE_ROWS, row
 
     def show_seen(self, language: Language, chosen: str, row: int, model: str, max_length: float) -> tuple[Any]:
         """The chosen row as the model sees it; why not, where it cannot be shown."""
@@ -255,8 +278,3 @@ def first_page(_: Language) -> int:
 def page_back(_: Language, offset: int) -> int:
     """The rows before."""
     return max(offset - PAGE_ROWS, 0)
-
-
-def page_on(_: Language, offset: int) -> int:
-    """The rows after."""
-    return offset + PAGE_ROWS

@@ -177,6 +177,7 @@ def test_rows_are_said_in_other_words_and_questions_are_written(client, studio, 
     job = done(studio, client.post("/api/datasets/annotate", json={"dataset_id": dataset}))
     (row,) = client.get(f"/api/datasets/{job.result}/preview").json()["rows"]
     assert (row["instruction"], row["origin"]["dataset_row"]) == ("How much do seven and seven make?", 7)
+    assert row["origin"]["evidence"] == "for 7 and 7 make 14"
     ids = [known["id"] for known in client.get("/api/dataset-jobs", params={"dataset_id": dataset}).json()]
     assert len(ids) == 2
     assert client.delete(f"/api/dataset-jobs/{ids[0]}").status_code == 200

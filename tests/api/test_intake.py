@@ -21,11 +21,14 @@ def send(client, file, content, route="", **fields):
 
 
 def test_what_was_found_and_what_it_can_train_is_kept(client):
-    rows = b"".join(json.dumps({"question": f"q{n}", "answer": f"a{n}"}).encode() + b"\n" for n in range(3))
+    row = {"question": "q", "answer": "a", "context": "c", "meta": None}
+    rows = b"".join(json.dumps({**row, "id": n}).encode() + b"\n" for n in range(3))
     dataset = send(client, "qa.jsonl.gz", gzip.compress(rows)).json()
     assert dataset["name"] == "qa"
     assert (dataset["container"], dataset["row_kind"]) == ("JSON.gz", "conversation")
-    assert dataset["formats"] == [{"name": "question/answer", "keys": ["question", "answer"], "rows": 3}]
+    keys, unread = ["question", "answer"], ["context", "id"]
+    assert dataset["formats"] == [{"name": "question/answer", "keys": keys, "rows": 3, "unread": unread}]
+    assert send(client, "qa.jsonl.gz", gzip.compress(rows), "/look").json()["formats"] == dataset["formats"]
     assert "sft" in dataset["methods"]
     assert client.get(f"/api/datasets/{dataset['id']}").json() == dataset
 
@@ -36,10 +39,12 @@ def test_a_mapping_is_said_once_and_offered_again(client):
     look = send(client, "a.csv", CSV, "/look").json()
     assert (look["columns"], look["needs_mapping"], look["remembered"]) == (["问题", "回复", "备注"], True, None)
     assert look["sample"][0]["问题"] == "为什么？"
+    assert look["guess"] == MAPPING
     assert {"name": "question/answer", "needs": ["question", "answer"], "takes": ["system"]} in look["known_formats"]
 
     dataset = send(client, "a.csv", CSV, mapping=json.dumps(MAPPING)).json()
     assert dataset["stats"]["total_samples"] == 2
+    assert dataset["formats"][0]["unread"] == ["备注"]
     page = client.get(f"/api/datasets/{dataset['id']}/preview").json()
     assert (page["rows"][1]["instruction"], page["rows"][1]["output"]) == ("怎么办？", "带伞。")
 
@@ -73,7 +78,7 @@ def test_a_look_keeps_nothing_and_tells_the_fault(client):
     rows = json.dumps([{"text": "a"}, {"text": "b"}, {"text": 5}]).encode()
     look = send(client, "kb.json", rows, "/look").json()
     assert (look["rows"], look["row_kind"], look["fault"]["row"]) == (3, "passage", 3)
-    assert look["formats"] == [{"name": "text", "keys": ["text"], "rows": 3}]
+    assert look["formats"] == [{"name": "text", "keys": ["text"], "rows": 3, "unread": []}]
     assert client.get("/api/datasets").json() == []
 
 

@@ -49,6 +49,9 @@ class Tally:
     rows: int = 0
     refused: dict[str, int] = field(default_factory=dict)
     slowest: float = 0.0
+    in_parts: int = 0
+    """Files that were read in parts, at least in the beginning."""
+    readers: int = 0
 
 
 def read(path: Path, tally: Tally) -> None:

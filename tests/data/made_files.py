@@ -1,7 +1,13 @@
-"""Small real files for the tests: PDF with pages, outline and Chinese, DOCX with headings, zips of every temper."""
+"""Small real files for the tests: records in every container, PDF with pages, DOCX with headings, zips of all kinds."""
 
+import csv
 import io
+import json
 import zipfile
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
 CONTENT_TYPES = (
@@ -15,6 +21,44 @@ RELATIONS = (
     '<Relationship Id="rId1" Type="http://schemas.openxmlformats.org/officeDocument/2006/relationships/officeDocument" '
     'Target="word/document.xml"/></Relationships>'
 )
+
+
+def array(*records: Any, **options: Any) -> bytes:
+    return json.dumps(records, ensure_ascii=False, **options).encode()
+
+
+def lines(*records: Any, end: str = "\n") -> bytes:
+    return "".join(json.dumps(record, ensure_ascii=False) + end for record in records).encode()
+
+
+def table(*records: dict[str, Any], delimiter: str = ",", end: str = "\n") -> bytes:
+    file = io.StringIO()
+    writer = csv.DictWriter(file, list(records[0]), delimiter=delimiter, lineterminator=end)
+    writer.writeheader()
+    writer.writerows(
+        {key: json.dumps(value) if isinstance(value, list | dict) else value for key, value in record.items()}
+        for record in records
+    )
+    return file.getvalue().encode()
+
+
+def parquet(*records: dict[str, Any], **options: Any) -> bytes:
+    file = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(list(records)), file, **options)
+    return file.getvalue()
+
+
+def parquet_of(*columns: tuple[str, list[Any]]) -> bytes:
+    """A Parquet file of these columns, whatever their names."""
+    file = io.BytesIO()
+    pq.write_table(
+        pa.Table.from_arrays([pa.array(values) for _, values in columns], [name for name, _ in columns]), file
+    )
+    return file.getvalue()
+
+
+def recoded(content: bytes, encoding: str) -> bytes:
+    return content.decode().encode(encoding)
 
 
 def pdf(pages: list[list[str]], outline: list[tuple[str, int]] = (), *, locked: bool = False) -> bytes:

@@ -1,15 +1,12 @@
 """The format matrix: files as people have them, each read right; broken ones, each refused or repaired by its row."""
 
-import csv
 import gzip
-import io
 import json
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from made_files import docx, pdf, zipped, zipped_link
+from made_files import array, docx, lines, parquet, pdf, recoded, table, zipped, zipped_link
+from tools_files import LEFT_BY_TOOLS, REFUSED_OF_TOOLS
 
 from sage_studio.data.sources import source_of_file
 from sage_studio.errors import InvalidDataset
@@ -48,35 +45,6 @@ RECORDS += [IMPLICIT, ANTHROPIC, RANKING, SHAREGPT_RANKING, *KTO, *KTO_TAG, EMBE
 SENTENCE = "These words stand here so that the section is long enough to become a row of the dataset. "
 
 OTHER = "A second section tells of windows, sources and sinks, in words that are used nowhere else in here at all."
-
-
-def array(*records: Any, **options: Any) -> bytes:
-    return json.dumps(records, ensure_ascii=False, **options).encode()
-
-
-def lines(*records: Any, end: str = "\n") -> bytes:
-    return "".join(json.dumps(record, ensure_ascii=False) + end for record in records).encode()
-
-
-def table(*records: dict[str, Any], delimiter: str = ",", end: str = "\n") -> bytes:
-    file = io.StringIO()
-    writer = csv.DictWriter(file, list(records[0]), delimiter=delimiter, lineterminator=end)
-    writer.writeheader()
-    writer.writerows(
-        {key: json.dumps(value) if isinstance(value, list | dict) else value for key, value in record.items()}
-        for record in records
-    )
-    return file.getvalue().encode()
-
-
-def parquet(*records: dict[str, Any], **options: Any) -> bytes:
-    file = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(list(records)), file, **options)
-    return file.getvalue()
-
-
-def recoded(content: bytes, encoding: str) -> bytes:
-    return content.decode().encode(encoding)
 
 
 MANY = [{"instruction": f"question {n}", "input": "", "output": f"answer {n} " * 20} for n in range(3000)]
@@ -153,6 +121,7 @@ GOOD: dict[str, tuple[str, bytes, str, str, int, int]] = {
     "pdf with an outline": ("a.pdf", OUTLINED, "PDF", "", 2, 0),
     "docx": ("a.docx", WORD, "DOCX", "", 2, 0),
     "a zip of documents": ("a.zip", ZIP, "Markdown, PDF", "", 1, 1),
+    **LEFT_BY_TOOLS,
 }  # fmt: skip
 
 
@@ -204,7 +173,7 @@ BROKEN: dict[str, tuple[str, bytes, int | None, str]] = {
     "jsonl cut off": ("a.jsonl", cut(lines(*MANY)), 2124, "broken JSON"),
     "a broken line": ("a.jsonl", lines(PLAIN) + b'{"instruction": "a" "output": "b"}\n', 2, "line 2 of the file"),
     "a line of two objects": ("a.jsonl", lines(PLAIN) + b'{"a": 1}{"b": 2}\n', 2, "Extra data"),
-    "a line with a comma": ("a.jsonl", lines(PLAIN) + lines(PLAIN, end=",\n"), 2, "Extra data"),
+    "a line with two commas": ("a.jsonl", lines(PLAIN) + lines(PLAIN, end=",,\n"), 2, "Extra data"),
     "a tab within a string": ("a.jsonl", lines(PLAIN) + b'{"question": "a\tb", "answer": "c"}', 2, "control char"),
     "nested without end": ("a.json", b'[{"instruction": ' + b"[" * 100_000, 1, "nested too deeply"),
     "a number too long": ("a.jsonl", lines(PLAIN) + b'{"instruction": ' + b"9" * 5000 + b', "output": "a"}', 2, ""),
@@ -223,11 +192,11 @@ BROKEN: dict[str, tuple[str, bytes, int | None, str]] = {
     "history that is text": ("a.json", array({**PLAIN, "history": "x"}), 1, "history must be a list"),
     "history of triples": ("a.json", array({**PLAIN, "history": [["a", "b", "c"]]}), 1, "pairs"),
     "messages that are text": ("a.json", array({"messages": "x"}), 1, "must be a list of turns"),
-    "messages csv, not json": ("a.csv", b'id,messages\n1,"[{\'role\': \'user\'}]"\n', 1, "must be a list of turns"),
+    "messages csv, not json": ("a.csv", b'id,messages\n1,"[{role: user}]"\n', 1, "must be a list of turns"),
     "an unknown role": ("a.json", array({"messages": [{"role": "judge", "content": "x"}]}), 1, "judge"),
-    "a tool's turn": ("a.json", array({"messages": [ASK, {"role": "tool", "content": "x"}]}), 1, "tool calls"),
-    "a tool call": ("a.json", array({"messages": [ASK, {**SAY, "tool_calls": [{}]}]}), 1, "tool calls"),
-    "a picture": ("a.json", array({"messages": [{**ASK, "content": [{"type": "image_url"}]}]}), 1, "must be text"),
+    "a tool's turn": ("a.json", array({"messages": [ASK, {"role": "tool", "content": "x"}]}), None, "(a tool call"),
+    "a tool call": ("a.json", array({"messages": [ASK, {**SAY, "tool_calls": [{}]}]}), None, "(a tool call"),
+    "a picture": ("a.json", array({"messages": [{**ASK, "content": [{"type": "image_url"}]}]}), None, "(a picture"),
     "a label that is a word": ("a.json", array({**COMPLETION, "label": "good"}), 1, "label must be true or false"),
     "chosen without text": ("a.json", array({**RETRIEVED, "chosen": {"score": 1}}), 1, "chosen has no text"),
     "two answers to two questions": ("a.json", array({"chosen": [ASK, SAY], "rejected": [NO]}), 1, "same conversation"),
@@ -271,6 +240,7 @@ BROKEN: dict[str, tuple[str, bytes, int | None, str]] = {
     "a zip whose member has no name": ("a.zip", NAMELESS, None, "no section of text"),
     "a zip without documents": ("a.zip", zipped({"a.png": b"x"}), None, "no section of text"),
     "a zip of scans": ("a.zip", zipped({"a.pdf": pdf([[]]), "b.pdf": pdf([[]])}), None, "a.pdf: no text"),
+    **REFUSED_OF_TOOLS,
 }  # fmt: skip
 
 

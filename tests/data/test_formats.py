@@ -2,12 +2,16 @@
 
 import pytest
 
+from sage_studio.data.dataset import FormatCount
 from sage_studio.data.example import Message, row_from_json
 from sage_studio.data.formats import RecordReader, detect_format
+from sage_studio.data.mapping import ColumnMapping
+from sage_studio.data.unread import Unread
 from sage_studio.errors import InvalidDataset
 
 SYSTEM = Message("system", "Be brief.")
 ASK = Message("user", "Hi?")
+TOOL_CALL, TOOL = "a tool call, which cannot be trained on yet", {"role": "tool", "content": "a"}
 USABLE = {
     "alpaca": ({"instruction": "Hi?", "input": "", "output": "Yes."}, (ASK,)),
     "alpaca without input": ({"instruction": "Hi?", "output": "Yes."}, (ASK,)),
@@ -45,6 +49,18 @@ USABLE = {
         },
         (ASK,),
     ),
+    "messages whose last answer is barred": (
+        {
+            "messages": [
+                {"role": "User", "content": "Hi?"},
+                {"role": "Assistant", "content": "Yes.", "weight": 1},
+                {"role": "user", "content": "And?"},
+                {"role": "assistant", "content": "No.", "weight": 0},
+            ]
+        },
+        (ASK,),
+    ),
+    "a label that is no judgement": ({"question": "Hi?", "answer": "Yes.", "label": "greeting"}, (ASK,)),
     "sharegpt": (
         {"system": "Be brief.", "conversations": [{"from": "human", "value": "Hi?"}, {"from": "gpt", "value": "Yes."}]},
         (SYSTEM, ASK),
@@ -73,8 +89,11 @@ REFUSED = {
     "a turn is text": ({"messages": ["hello"]}, "a turn of messages is text"),
     "an unknown role": ({"messages": [{"role": "judge", "content": "a"}]}, "role 'judge'"),
     "a list as role": ({"messages": [{"role": ["user"], "content": "a"}]}, "role ['user']"),
-    "a tool call": ({"messages": [{"role": "assistant", "content": "", "tool_calls": [{}]}]}, "tool calls"),
-    "an image": ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "must be text"),
+    "a part that is a number": (
+        {"messages": [{"role": "user", "content": [5]}]},
+        "messages must be text, not a number",
+    ),
+    "a judgement that is none": ({"prompt": "a", "completion": "b", "label": "good"}, "label must be true or false"),
 }
 DROPPED = {
     "empty answer": ({"instruction": "a", "output": " \n"}, "empty answer"),
@@ -83,6 +102,18 @@ DROPPED = {
     "no answer at all": ({"messages": [{"role": "user", "content": "a"}]}, "empty answer"),
     "no turns": ({"messages": []}, "empty answer"),
     "an answer first": ({"messages": [{"role": "assistant", "content": "a"}]}, "no question before the answer"),
+    "a tool call": ({"messages": [{"role": "assistant", "content": "", "tool_calls": [{}]}]}, TOOL_CALL),
+    "a function call": ({"messages": [{"role": "assistant", "content": "", "function_call": {}}, TOOL]}, TOOL_CALL),
+    "a tool's turn": ({"conversations": [{"from": "Observation", "value": "a"}]}, TOOL_CALL),
+    "an image": (
+        {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+        "a picture, sound or file among the turns",
+    ),
+    "a barred answer": (
+        {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0}]},
+        "every answer has weight 0",
+    ),
+    "a bad answer": ({"messages": [], "label": False}, "marked as a bad answer"),
     "half a character": (
         {"instruction": "a", "output": "\ud83d"},
         "half a character (a lone surrogate), or bytes that are not UTF-8",
@@ -121,6 +152,23 @@ def test_a_record_with_nothing_to_learn_is_dropped_and_counted(name):
     assert reader.read(record, 5) is None
     (dropped,) = reader.dropped
     assert (dropped.reason.en, dropped.count, dropped.rows) == (reason, 2, ("2", "5"))
+
+
+def test_a_mapped_label_must_be_a_judgement():
+    columns = {"messages": "chat", "label": "verdict"}
+    reader = RecordReader("rows.json", ColumnMapping(format="messages/label", columns=columns))
+    with pytest.raises(InvalidDataset, match="label must be true or false"):
+        reader.read({"chat": [{"role": "user", "content": "a"}], "verdict": "good"}, 1)
+
+
+def test_columns_of_which_nothing_is_made_are_named():
+    unread = Unread()
+    unread.see({"conversations": [], "tools": "[]", "meta": None, "system": "Be brief."})
+    unread.see({"conversations": [], "tools": '[{"name": "weather"}]', "id": 1})
+    unread.see({"anchor": "a", "positive": "b", "negative_1": "c", "negative_x": "d"})
+    unread.see({"of no format": 1})
+    counts = (FormatCount("ShareGPT", ("conversations",), 2), FormatCount("anchor/positive", ("anchor",), 1))
+    assert [each.unread for each in unread.beside(counts)] == [("tools", "id"), ("negative_x",)]
 
 
 def test_formats_are_told_by_all_keys_not_by_their_order():

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from sage_studio.data.example import Example, Message, Origin, Passage, Preference, Retrieval
+from sage_studio.data.example import Example, Message, Origin, Passage, Preference, Retrieval, row_from_json
 from sage_studio.data.jobs import Jobs, JobState
 from sage_studio.data.making import annotated, augmented
 from sage_studio.data.making.annotated import AnnotateOrder, annotator, pairs_in
@@ -258,6 +258,8 @@ def test_a_question_is_asked_once_even_after_a_break(store):
     rows = list(store.rows(docs.id))
     made = first(1, rows[0])
     assert (made.rows[0].asked, made.rows[0].origin.made) == ("What does a window group records by?", "annotated")
+    assert made.rows[0].origin.evidence in PAIR
+    assert row_from_json(made.rows[0].to_json()) == made.rows[0]
     assert first(2, rows[1]).refused == {"repeat": 1}
     resumed = annotator(AnnotateOrder(dataset_id=docs.id), docs, lambda *_: PAIR, made.rows)
     assert resumed(2, rows[1]).refused == {"repeat": 1}

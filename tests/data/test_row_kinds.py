@@ -49,6 +49,7 @@ def test_what_was_retrieved_becomes_context(retrieved):
         ({"query": "Why?", "pos": ["a", "b"], "neg": ["c"]}, ("a", "b"), ("c",)),
         ({"query": "Why?", "pos": "a"}, ("a",), ()),
         ({"anchor": "Why?", "positive": "a", "negative": "c"}, ("a",), ("c",)),
+        ({"anchor": "Why?", "positive": "a", "negative_1": "c", "negative_2": "d"}, ("a",), ("c", "d")),
     ],
 )
 def test_a_retrieval_row_has_texts_or_lists(record, right, wrong):

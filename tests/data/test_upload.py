@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from sage_studio.data.files import content
+from sage_studio.data.files.kinds import Kind
+from sage_studio.data.files.records import first_records
 from sage_studio.data.upload import UploadSource
 from sage_studio.errors import InvalidDataset
 from sage_studio.settings import PROJECT
@@ -20,6 +23,7 @@ READ = {
     "array, named jsonl": (json.dumps([ROW, ROW], indent=2).encode(), 2),
     "jsonl": (PLAIN + b"\n\n" + PLAIN + b"\n", 2),
     "jsonl with windows line ends": (PLAIN + b"\r\n" + PLAIN + b"\r\n", 2),
+    "jsonl with commas": (PLAIN + b",\n" + PLAIN, 2),
     "one object": (PLAIN, 1),
     "objects over several lines": (json.dumps(ROW, indent=2).encode() * 3, 3),
     "utf-8 with mark": (json.dumps([ROW], ensure_ascii=False).encode("utf-8-sig"), 1),
@@ -43,7 +47,7 @@ BROKEN = {
     "a quote missing": (MANY.replace('"q3210"', '"q3210').encode(), 3211, "line 16053 of the file"),
     "jsonl, second row": (PLAIN + b"\n\n" + b'{"instruction": "a" "output": "b"}', 2, "line 3 of the file"),
     "jsonl, first row": (b'{"instruction": "a" "output": "b"}\n' + PLAIN, 1, "line 1 of the file"),
-    "jsonl with commas": (PLAIN + b",\n" + PLAIN, 1, "line 1 of the file: Extra data"),
+    "objects with semicolons": (PLAIN + b";\n" + PLAIN, 2, "line 1 of the file: "),
     "a newline in a string": (b'{"instruction": "a\nb", "output": "c"}', 1, "Invalid control character"),
     "wrong keys": (b"[" + PLAIN + b', {"sentence": "a"}]', 2, "(sentence)"),
     "no object": (b"[1, 2]", 1, "a number, not an object"),
@@ -130,6 +134,9 @@ def test_a_file_of_200_mb_needs_little_memory(tmp_path):
     script = """
 import sys
 from pathlib import Path
+from sage_studio.data.files import content
+from sage_studio.data.files.kinds import Kind
+from sage_studio.data.files.records import first_records
 from sage_studio.data.upload import UploadSource
 def peak():  # of this process alone: getrusage() would begin with that of pytest, which started it
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
@@ -141,3 +148,13 @@ print((peak() - before) // 1024)
     command = [sys.executable, "-c", script, str(array), str(lines)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=PROJECT, timeout=120)
     assert int(done.stdout) < 60, f"{done.stdout.strip()} MiB more than before"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "gb18030", "utf-16"])
+def test_the_first_records_are_had_without_the_rest(tmp_path, monkeypatch, encoding):
+    monkeypatch.setattr(content, "BEGINNING", 1000)
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(((json.dumps(ROW, ensure_ascii=False) + "\n") * 200 + '{"broken').encode(encoding))
+    found = list(first_records(content.Content(path, 1 << 20), Kind.JSON))
+    assert found == [ROW] * len(found)
+    assert 5 < len(found) < 20

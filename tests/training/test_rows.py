@@ -8,6 +8,7 @@ import pytest
 from sage_studio.errors import InvalidDataset
 from sage_studio.training.environment import cpu_has_bf16, usable_cores
 from sage_studio.training.health import Unhealthy, check_weights
+from sage_studio.training.holding_out import families
 from sage_studio.training.rows import IGNORED, encode
 
 PROMPT = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "你好, what is 1+1?"}]
@@ -38,6 +39,16 @@ def test_a_long_row_keeps_its_beginning(tokenizer: Any):
     assert (whole.truncated, cut.truncated) == ([], [1])
     assert cut.columns["input_ids"][0] == whole.columns["input_ids"][0][:40]
     assert cut.columns["labels"][0] == whole.columns["labels"][0][:40]
+
+
+def test_rows_that_say_the_same_are_known_by_it(tokenizer: Any):
+    long = "A window groups the records of a stream by time or by count. " * 4
+    said = [("Why?", "So."), ("Why?", "No."), ("How?", "So."), ("What?", long), ("What is it?", long)]
+    rows = [
+        {"prompt": [{"role": "user", "content": ask}], "completion": [{"role": "assistant", "content": answer}]}
+        for ask, answer in said
+    ]
+    assert families(encode(rows, tokenizer, 512).said) == [[0, 1], [2], [3, 4]]
 
 
 def test_a_template_that_rewrites_the_prompt_is_counted_and_masked_up_to_the_difference(tokenizer: Any):

@@ -3,7 +3,7 @@
 import gradio as gr
 import pytest
 
-from sage_studio.data.mapping import ColumnMapping
+from sage_studio.data.mapping import ColumnMapping, guess
 from sage_studio.studio import Studio
 from sage_studio.ui.dataset_report import read_as
 from sage_studio.ui.frame import Frame
@@ -11,7 +11,7 @@ from sage_studio.ui.i18n import Phrasebook
 from sage_studio.ui.intake_panel import IntakePanel, shown
 from sage_studio.ui.mapping_panel import KEYS, keys_of
 
-CSV = "问题,回复\n为什么？,因为下雨。\n"
+CSV = "甲,乙\n为什么？,因为下雨。\n"
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_a_file_of_unknown_columns_is_asked_about_and_then_kept(panel, tmp_path)
     path = tmp_path / "a.csv"
     path.write_text(CSV, encoding="utf-8")
     _, _, asked_path, columns, box, sample, known, *keys = panel.add_file("zh", str(path), "questions")
-    assert (asked_path, columns, box["visible"], known) == (str(path), ["问题", "回复"], True, "Alpaca")
+    assert (asked_path, columns, box["visible"], known) == (str(path), ["甲", "乙"], True, "Alpaca")
     assert "因为下雨。" in sample
     assert [key["label"] for key in keys if key["visible"]] == [
         "instruction *",
@@ -40,14 +40,44 @@ def test_a_file_of_unknown_columns_is_asked_about_and_then_kept(panel, tmp_path)
         "history",
     ]
 
-    answered = ["问题", "回复", *["—"] * (KEYS - 2)]
+    answered = ["甲", "乙", *["—"] * (KEYS - 2)]
     dataset_id, _, _, _, box, *_ = panel.add_mapped("zh", asked_path, "Alpaca", *answered)
     assert box["visible"] is False
     (row,) = panel.studio.preview_dataset(dataset_id).rows
     assert (row.asked, row.answer) == ("为什么？", "因为下雨。")
 
     *_, known, first, second, third = panel.add_file("zh", str(path), "questions")[: 7 + 3]
-    assert (known, first["value"], second["value"], third["value"]) == ("Alpaca", "问题", "回复", "—")
+    assert (known, first["value"], second["value"], third["value"]) == ("Alpaca", "甲", "乙", "—")
+
+
+def test_columns_that_say_what_they_are_are_filled_in(panel, tmp_path):
+    path = tmp_path / "dolly.jsonl"
+    path.write_text('{"Instruction": "Why?", "context": "Rain.", "response": "So."}\n', encoding="utf-8")
+    *_, sample, known, output, answer, given = panel.add_file("en", str(path), "questions")[: 7 + 3]
+    assert "please check" in sample
+    assert (known, output["value"], answer["value"], given["value"]) == (
+        "Alpaca",
+        "Instruction",
+        "response",
+        "context",
+    )
+
+
+@pytest.mark.parametrize(
+    ("columns", "known", "found"),
+    [
+        (["Question", "ANSWER "], "question/answer", {"question": "Question", "answer": "ANSWER "}),
+        (["问题", "答案", "来源"], "question/answer", {"question": "问题", "answer": "答案"}),
+        (["prompt", "response"], "prompt/completion", {"prompt": "prompt", "completion": "response"}),
+        (["id", "content"], "text", {"text": "content"}),
+        (["prompt", "better", "worse"], "prompt/chosen/rejected", {"prompt": "prompt", "chosen": "better"}),
+        (["sentence1", "sentence2"], None, {}),
+    ],
+)
+def test_what_columns_seem_to_be(columns, known, found):
+    mapping = guess(columns)
+    assert (mapping.format if mapping else None) == known
+    assert found.items() <= (mapping.columns if mapping else {}).items()
 
 
 def test_a_column_of_the_keys_own_name_is_chosen_already():
@@ -68,8 +98,8 @@ def test_one_way_is_seen_at_a_time(source, seen):
 
 def test_the_format_why_and_the_methods_are_shown(panel, tmp_path):
     path = tmp_path / "b.jsonl"
-    path.write_text('{"question": "Why?", "answer": "So."}\n', encoding="utf-8")
+    path.write_text('{"question": "Why?", "answer": "So.", "context": "Rain."}\n', encoding="utf-8")
     dataset_id, *_ = panel.add_file("en", str(path), "questions")
     shown = read_as(panel.studio.get_dataset(dataset_id), "en")
-    for said in ("JSON", "question/answer (told by question, answer) × 1", "trains: SFT"):
+    for said in ("JSON", "question/answer (told by question, answer) × 1", "not read: context", "trains: SFT"):
         assert said in shown

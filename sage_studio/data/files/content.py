@@ -25,6 +25,7 @@ RATIO = 200
 """Text is packed to a third or a tenth; what unpacks to more than this many times its size was made to do harm."""
 UNSUSPECTED = 32 * MIB
 """Anything may unpack to this much."""
+BEGINNING = 8 * MIB
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,19 @@ class Content:
         with self.open() as file:
             while chunk := file.read(CHUNK):
                 yield chunk
+
+
+class Beginning(Content):
+    """The first lines of a file, as if that were all of it: what is known by them need not cost a whole reading."""
+
+    def open(self) -> BinaryIO:
+        """Their bytes."""
+        with super().open() as file:
+            head = file.read(BEGINNING)
+        if len(head) < BEGINNING:
+            return io.BytesIO(head)
+        end = head.rfind(b"\n")
+        return io.BytesIO(head[: end - end % 2 if b"\0" in head else end])  # a character of UTF-16 has two bytes
 
 
 def unpacks_to_too_much(name: str, limit: int) -> InvalidDataset:

@@ -3,6 +3,7 @@
 Knows delimiters, quotes and widths. Knows nothing of what a column means but that some hold JSON.
 """
 
+import ast
 import csv
 import json
 import re
@@ -24,6 +25,8 @@ AGREE = 0.9
 HINT = re.compile(r'sep=([^"\r\n])\r?\n', re.IGNORECASE)
 """A first line that names the delimiter, as spreadsheets write it."""
 NESTED = ("[", "{")
+AS_PYTHON, LONGEST_PYTHON = ("[{'", "['", "{'"), 1 << 20
+"""Begins of lists as Python prints them, as pandas does into a table; longer ones are left as they are."""
 STRUCTURED = frozenset({"messages", "conversations", "history", "retrieval_result"}) | frozenset(
     {"pos", "neg", "positive", "negative", "prompt", "completion", "chosen", "rejected"}
 )
@@ -141,10 +144,15 @@ def _value(key: str, cell: str) -> Any:
     if key not in STRUCTURED or not cell.startswith(NESTED):
         return cell
     try:
-        value = json.loads(cell)
-    except (ValueError, RecursionError):
+        value = _literal(cell) if cell.startswith(AS_PYTHON) else json.loads(cell)
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
         return cell
     return value if isinstance(value, list | dict) else cell
+
+
+def _literal(cell: str) -> Any:
+    """A value in Python's notation, nothing of which is run, if JSON has it too. Raises what both libraries raise."""
+    return json.loads(json.dumps(ast.literal_eval(cell))) if len(cell) <= LONGEST_PYTHON else cell
 
 
 def _broken(row: int, line: int, cause: str) -> InvalidDataset:

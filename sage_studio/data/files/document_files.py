@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sage_studio.data.files.content import MIB, Content
 from sage_studio.data.files.encoding import not_text
-from sage_studio.data.files.kinds import DOCUMENTS, PDF, ZIP, Kind
+from sage_studio.data.files.kinds import DOCUMENTS, PDF, ROWS, ZIP, Kind
 from sage_studio.data.files.zipped import check_zip, members_of
 from sage_studio.errors import InvalidDataset
 from sage_studio.text import Text
@@ -38,9 +38,17 @@ def one_document(content: Content, kind: Kind) -> Iterator[DocumentFile]:
 
 
 def zipped_documents(content: Content) -> Iterator[DocumentFile]:
-    """The documents of a zip, by their names. Raises `InvalidDataset` for a zip that is damaged or does harm."""
-    for path, member in members_of(content.path, content.name, content.max_bytes, tuple(DOCUMENTS)):
-        if not any(part in SKIPPED_FOLDERS for part in Path(path).parts):
+    """The documents of a zip, by their names; files of rows too, though without their content, to be told of.
+
+    Raises:
+        InvalidDataset: the zip is damaged or does harm.
+    """
+    for path, member in members_of(content.path, content.name, content.max_bytes, tuple(DOCUMENTS), tuple(ROWS)):
+        if any(part in SKIPPED_FOLDERS for part in Path(path).parts):
+            continue
+        if kind := ROWS.get(Path(path).suffix.lower()):
+            yield DocumentFile(path, kind, member)
+        else:
             yield _document(path.replace("\\", "/"), member, content)
 
 

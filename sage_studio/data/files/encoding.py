@@ -1,10 +1,13 @@
 """What a file's bytes say about its text: whether it is one, and in which encoding.
 
-Knows byte order marks, UTF-8, UTF-16 and GB18030. Knows nothing of what the text means.
+Knows byte order marks, UTF-8, UTF-16, GB18030 and the encoding that a page declares. Knows nothing of what the text
+means.
 """
 
 import codecs
 import io
+import re
+from collections import Counter
 from typing import TextIO
 
 from sage_studio.data.files.content import CHUNK, Content
@@ -21,11 +24,17 @@ ERRORS = {"utf-8": "surrogateescape", "utf-8-sig": "surrogateescape", "gb18030":
 not the whole file for one of them. Other encodings have no such room: UTF-16 passes on the halves it has itself."""
 MOSTLY_FOREIGN, MOSTLY = 0.1, 0.02
 LOOKED_AT = 4096
+FOREIGN_ENOUGH, USUAL = 4, 0.5
+"""Of so many characters of two bytes this share is in GB2312, if they are Chinese: of traditional ones two thirds."""
+CHARSET = re.compile(rb"<meta[^>]{1,200}charset\s*=\s*[\"']?\s*([\w.:-]{2,40})", re.IGNORECASE)
 
 
-def text_of(content: Content, encoding: str, newline: str | None = None) -> TextIO:
-    """The file as text, in the encoding found by `encoding_of`. Reading UTF-16 may raise `UnicodeDecodeError`."""
-    errors = ERRORS.get(encoding, "surrogatepass")
+def text_of(content: Content, encoding: str, newline: str | None = None, *, lenient: bool = False) -> TextIO:
+    """The file as text, in the encoding found by `encoding_of`.
+
+    Reading UTF-16 may raise `UnicodeDecodeError`, unless ``lenient``.
+    """
+    errors = ERRORS.get(encoding, "replace" if lenient else "surrogatepass")
     return io.TextIOWrapper(content.open(), encoding, errors, newline=newline)
 
 
@@ -46,8 +55,11 @@ def encoding_of(content: Content) -> str:
     wrong = _first_wrong_byte(content, "utf-8")
     if wrong is None:
         return encoding or "utf-8"
-    damaged = _around(content, wrong).decode("utf-8", errors="replace")
+    piece = _around(content, wrong)
+    damaged = piece.decode("utf-8", errors="replace")
     if not _has_few_bad(damaged, foreign=True) and not encoding and _first_wrong_byte(content, "gb18030") is None:
+        if not _is_usual(piece.decode("gb18030", errors="ignore")):
+            raise _undecodable(content, wrong)
         return "gb18030"
     if _has_few_bad(damaged, foreign=False):
         return encoding or "utf-8"
@@ -73,23 +85,28 @@ def sample_of(content: Content, size: int) -> str:
     return head.decode(encoding or "utf-8", errors="replace").removeprefix("\ufeff")
 
 
-def decoded(content: bytes) -> str | None:
-    """Bytes as text, by their mark or as UTF-8, else as GB18030; None where they are neither, or binary."""
+def decoded(content: bytes, *, is_page: bool = False) -> str | None:
+    """Bytes as text: by their mark, as UTF-8, as a page declares, or as GB18030; None where they are none of these."""
     encoding = _marked(content[:LOOKED_AT])
     if encoding is None and b"\0" in content:
         return None
-    for tried in [encoding] if encoding else ["utf-8", "gb18030"]:
+    declared = CHARSET.search(content[:LOOKED_AT]) if is_page else None
+    for tried in [encoding] if encoding else ["utf-8", *([declared[1].decode()] if declared else []), "gb18030"]:
         try:
-            return content.decode(tried).removeprefix("\ufeff")
-        except UnicodeDecodeError:
+            text = content.decode(tried).removeprefix("\ufeff")
+            text.encode()
+        except (UnicodeError, LookupError):  # a page may declare anything
             continue
+        return text if tried != "gb18030" or _is_usual(text) else None
     return None
 
 
 def not_text(content: Content, kind: str) -> InvalidDataset:
     """The error for a file that is neither text nor of a kind that can be read."""
     return InvalidDataset(
-        Text(f"{content.name} is a {kind} file.", f"{content.name} 是 {kind} 文件。"),
+        Text(
+            f"{content.name} is {'an' if kind[0] in 'aoAO' else 'a'} {kind} file.", f"{content.name} 是 {kind} 文件。"
+        ),
         Text(
             "Rows are read from JSON, JSONL, CSV and Parquet (each also .gz), documents from Markdown, HTML, TXT, PDF, "
             "DOCX and a zip of them.",
@@ -133,6 +150,14 @@ def _has_few_bad(text: str, *, foreign: bool) -> bool:
     """Whether few bytes of UTF-8 are bad: of the foreign ones (GB18030's hardly ever make valid UTF-8), or of all."""
     of = sum(character > "\x7f" for character in text) if foreign else len(text)
     return text.count("\ufffd") < (MOSTLY_FOREIGN if foreign else MOSTLY) * of
+
+
+def _is_usual(text: str) -> bool:
+    """Whether what was decoded as GB18030 is in it: Big5 and Shift JIS decode too, to characters that nobody writes."""
+    foreign = Counter(character for character in text if character > "\x7f")
+    pairs = Counter({each: times for each, times in foreign.items() if len(each.encode("gb18030")) == 2})
+    usual = sum(times for each, times in pairs.items() if each.encode("gb2312", errors="ignore"))
+    return pairs.total() < FOREIGN_ENOUGH or usual >= USUAL * pairs.total()
 
 
 def _around(content: Content, place: int) -> bytes:

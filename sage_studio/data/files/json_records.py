@@ -1,5 +1,7 @@
 """The records of a JSON array, of JSONL, or of JSON objects one after another: one at a time, whatever the file's size.
 
+An array may also stand within an object, as ``{"version": "1.0", "data": […]}``.
+
 Knows JSON and where in the file a fault is. Knows nothing of what a record means. Each record is read whole by a parser
 in C: orjson for the lines it takes, the standard one for all others, as that names the column of a fault.
 """
@@ -7,7 +9,7 @@ in C: orjson for the lines it takes, the standard one for all others, as that na
 import codecs
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, BinaryIO, TextIO
 
 import orjson
@@ -23,36 +25,50 @@ READ = 1 << 20
 SPACE = re.compile(r"[ \t\r\n]*")
 LONGEST_TOKEN = 16
 """Characters of a number, a literal or an escape that the end of the text read so far may have cut."""
+LISTS = ("data", "rows", "records", "examples", "samples", "instances", "dataset", "train")
+"""Keys under which an object holds the rows of a file."""
+OTHER_LISTS = (*LISTS, "test", "validation", "valid", "dev", "eval")
+KEY = r'"(?:[^"\\]|\\.)*+"\s*:\s*'
+FLAT = r'(?:"(?:[^"\\]|\\.)*+"|[-+.\w]++|\{[^{}]*+\}|\[[^\[\]{}]*+\])\s*,\s*'
+WRAPPED = re.compile(rf'\{{\s*(?:{KEY}{FLAT})*?"({"|".join(LISTS)})"\s*:\s*(?=\[\s*[{{"\]])', re.DOTALL)
 
 
 def json_records(content: Content) -> Iterator[Any]:
     """The records, in order. Raises `InvalidDataset` for broken JSON, naming row and line."""
     encoding = encoding_of(content)
-    with text_of(content, encoding) as file:
-        first = _first_line(file)
-    if not first:
+    head = _head(content, encoding)
+    if not head:
         raise empty_file(content.name)
-    if first[0] not in "[{":
-        raise _broken(1, 1, f"the file begins with {first[:20]!r}, not with [ or {{")
-    if _begins_jsonl(first):
+    if head[0] not in '[{"':
+        raise _broken(1, 1, f"the file begins with {head[:20].splitlines()[0]!r}, not with [ or {{")
+    if _begins_jsonl(head):
         yield from _lines_of(content, encoding)
         return
+    wrapped = WRAPPED.match(head)
     with text_of(content, encoding) as file:
-        yield from _values(_Ahead(file), is_array=first[0] == "[")
+        text = _Ahead(file)
+        if wrapped is not None:
+            yield from _wrapped_values(text, wrapped)
+        else:
+            yield from _values(text, is_array=head[0] == "[")
 
 
 def is_jsonl(content: Content, encoding: str) -> bool:
     """Whether a file has a row on every line, as far as its first line tells."""
-    with text_of(content, encoding) as file:
-        return _begins_jsonl(_first_line(file))
+    return _begins_jsonl(_head(content, encoding))
 
 
 def odd_line(line: str | bytes, row: int, number: int) -> Any:
-    """A line that orjson does not take: what else is JSON to Python. Raises `InvalidDataset` naming row and line."""
+    """A line that orjson does not take: what else is JSON to Python, or would be without a comma at its end.
+
+    Raises:
+        InvalidDataset: names row and line.
+    """
     if len(line) >= MAX_RECORD:
         raise _broken(row, number, _too_long())
+    text = line if isinstance(line, str) else line.decode("utf-8", errors="surrogateescape")
     try:
-        return json.loads(line if isinstance(line, str) else line.decode("utf-8", errors="surrogateescape"))
+        return json.loads(text.rstrip().removesuffix(","))
     except json.JSONDecodeError as error:
         raise _broken(row, number, f"{error.msg}, column {error.colno}") from error
     except (RecursionError, ValueError) as error:
@@ -67,14 +83,18 @@ def empty_file(name: str) -> InvalidDataset:
     )
 
 
-def _first_line(file: TextIO) -> str:
-    while (line := file.readline(READ)) and line.isspace():
-        pass
-    return line.strip().removeprefix("\ufeff")
+def _head(content: Content, encoding: str) -> str:
+    """The begin of a file's text, without white space and mark before it; empty for a file of nothing else."""
+    with text_of(content, encoding, lenient=True) as file:
+        while (head := file.read(READ)) and head.isspace():
+            pass
+    return head.lstrip().removeprefix("\ufeff").lstrip()
 
 
-def _begins_jsonl(first: str) -> bool:
-    return first.startswith("{") and _is_one_row(first)
+def _begins_jsonl(head: str) -> bool:
+    first, _, rest = head.partition("\n")
+    is_alone = not rest.strip()
+    return first.startswith(("{", '"')) and _is_one_row(first.rstrip()) and not (is_alone and WRAPPED.match(head))
 
 
 def _is_one_row(line: str) -> bool:
@@ -111,27 +131,54 @@ def _lines(file: TextIO | BinaryIO) -> Iterator[Any]:
             yield odd_line(line, row, number)
 
 
+def _wrapped_values(text: "_Ahead", begin: re.Match[str]) -> Iterator[Any]:
+    """The rows of an array within an object. Raises `InvalidDataset` where a second list of rows stands beside it."""
+    text.skip(begin.end())
+    row = yield from _array(text)
+    while text.peek() == ",":
+        text.skip(1)
+        key = text.value(row)
+        if text.peek() != ":":
+            raise _broken(row, text.line, f"':' expected after {key!r}, found {text.peek()!r}")
+        text.skip(1)
+        if text.value(row) and key in OTHER_LISTS:
+            raise _second_list(row + 1, begin[1], key)
+    if text.peek() != "}":
+        raise _broken(row, text.line, f"',' or '}}' expected after the rows, found {text.peek()!r}")
+    text.skip(1)
+    _check_end(text, row)
+
+
 def _values(text: "_Ahead", is_array: bool) -> Iterator[Any]:
     row = 0
     if is_array:
-        text.skip(1)
-    while (mark := text.peek()) and not (is_array and mark == "]"):
+        row = yield from _array(text)
+        _check_end(text, row)
+    while text.peek():
         row += 1
         yield text.value(row)
-        if is_array and text.peek() == ",":
+
+
+def _array(text: "_Ahead") -> Generator[Any, None, int]:
+    """The rows of the array that begins here, through to its end; returns how many there are."""
+    row = 0
+    text.skip(1)
+    while (mark := text.peek()) and mark != "]":
+        row += 1
+        yield text.value(row)
+        if text.peek() == ",":
             text.skip(1)
             if text.peek() == "]":
                 raise _broken(row, text.line, "a comma after the last row")
-        elif is_array and text.peek() not in ("]", ""):
+        elif text.peek() not in ("]", ""):
             raise _broken(row, text.line, f"',' or ']' expected after the row, found {text.peek()!r}")
-    if is_array:
-        _check_end(text, row)
-
-
-def _check_end(text: "_Ahead", row: int) -> None:
     if not text.peek():
         raise _broken(row + 1, text.line, "the file ends before the closing ]")
     text.skip(1)
+    return row
+
+
+def _check_end(text: "_Ahead", row: int) -> None:
     if text.peek():
         raise _broken(row, text.line, f"more text after the closing ]: {text.peek()!r}")
 
@@ -167,7 +214,8 @@ class _Ahead:
         self._at += count
 
     def value(self, row: int) -> Any:
-        """The JSON value that begins here. Raises `InvalidDataset` naming ``row`` and the line of the fault."""
+        """The JSON value that comes next. Raises `InvalidDataset` naming ``row`` and the line of the fault."""
+        self.peek()
         while True:
             try:
                 value, self._at = self._decode(self._text, self._at)
@@ -205,6 +253,14 @@ def _limit(error: RecursionError | ValueError) -> str:
 
 def _too_long() -> str:
     return f"a row of more than {MAX_RECORD >> 20} million characters"
+
+
+def _second_list(row: int, one: str, other: str) -> InvalidDataset:
+    return invalid_row(
+        row,
+        Text(f"a second list of rows begins: {other}, after {one}.", f"出现第二个数据列表：{one} 之后的 {other}。"),
+        Text("Save each list as a file of its own.", "请把每个列表另存为单独的文件。"),
+    )
 
 
 def _broken(row: int, line: int, cause: str) -> InvalidDataset:

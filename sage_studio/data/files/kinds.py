@@ -8,7 +8,7 @@ import zipfile
 from enum import StrEnum
 
 from sage_studio.data.files.content import GZIP, Content
-from sage_studio.data.files.csv_records import SAMPLE, header_of
+from sage_studio.data.files.csv_records import SAMPLE, delimiter_of, header_of
 from sage_studio.data.files.encoding import not_text, sample_of
 from sage_studio.data.files.zipped import DAMAGE
 from sage_studio.errors import InvalidDataset
@@ -47,7 +47,9 @@ DOCUMENTS = {
 """The suffixes by which documents are found in a folder or a zip."""
 TABLES = (".csv", ".tsv")
 JSONS = (".json", ".jsonl", ".ndjson")
-SUFFIXES = (*JSONS, *TABLES, ".parquet", ".gz", *DOCUMENTS, ".zip")
+ROWS = {**dict.fromkeys(JSONS, Kind.JSON), **dict.fromkeys(TABLES, Kind.CSV), ".parquet": Kind.PARQUET}
+"""The suffixes by which files of rows are found among documents."""
+SUFFIXES = (*ROWS, ".gz", *DOCUMENTS, ".zip")
 """What an upload may be called; any name is taken, these are offered."""
 
 PARQUET, PDF, ZIP = b"PAR1", b"%PDF-", b"PK\x03\x04"
@@ -59,11 +61,14 @@ FOREIGN = (
     (re.compile(rb"\xd0\xcf\x11\xe0"), "old Office (.doc, .xls)"),
     (re.compile(rb"\x93NUMPY|ARROW1|\x89HDF"), "NumPy, Arrow or HDF5"),
     (re.compile(rb"\x7fELF|MZ"), "program"),
+    (re.compile(rb"\{\\rtf"), "rich text (.rtf)"),
     (re.compile(GZIP), "doubly gzipped"),
 )
 HEAD = 4096
 BEGINS_JSON = re.compile(r"\{|\[\s*(?:[{\"\]]|\[\s*[\"{\[\]\d])|\[\s*$")
-BEGINS_HTML = re.compile(r"<(?:!doctype\s+html|html|head|body|article|main|div|h1|p)\b", re.IGNORECASE)
+BEGINS_HTML = re.compile(
+    r"(?:<!--.{0,2000}?-->\s*)?<(?:!doctype\s+html|html|head|body|article|main|div|h1|p)\b", re.IGNORECASE | re.DOTALL
+)
 COLUMN = re.compile(r"[\w .:/()\-]{1,60}")
 WELL_KNOWN = frozenset(
     {"instruction", "input", "output", "prompt", "completion", "question", "answer", "response", "text", "messages"}
@@ -135,9 +140,14 @@ def _kind_of_text(sample: str, content: Content) -> Kind:
 
 
 def _is_table(sample: str, is_named_document: bool) -> bool:
-    """Whether the first line names columns; a document must name two that data files have, to be a table after all."""
+    """Whether the first line names columns; a document must name two that data files have, to be a table after all.
+
+    Or be cut into cells by tabs in every line: spreadsheets call their "Unicode text" ``.txt``.
+    """
     header = header_of(sample)
     names = {name.lower() for name in header}
     if len(names) < 2 or len(names) < len(header) or not all(map(COLUMN.fullmatch, header)):
         return False
-    return len(names & WELL_KNOWN) >= 2 if is_named_document else "\n" in sample.strip()
+    if not is_named_document:
+        return "\n" in sample.strip()
+    return len(names & WELL_KNOWN) >= 2 or (delimiter_of(sample) == "\t" and sample.count("\n") > 1)

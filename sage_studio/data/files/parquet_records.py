@@ -35,7 +35,7 @@ def parquet_records(content: Content) -> Iterator[dict[str, Any]]:
     import pyarrow as pa
 
     with _file(content) as file:
-        columns = [field.name for field in file.schema_arrow if not _is_bytes(field.type)]
+        columns = _columns(file.schema_arrow, content.name)
         unpacked, row = 0, 0
         batches = file.iter_batches(batch_size=BATCH, columns=columns, use_threads=False)
         while True:
@@ -56,6 +56,24 @@ def parquet_records(content: Content) -> Iterator[dict[str, Any]]:
 
 
 DOWNLOAD_AGAIN = Text("Write or download the file again.", "请重新导出或重新下载该文件。")
+
+
+def _columns(schema: "pa.Schema", name: str) -> list[str]:
+    """The columns to read. Raises `InvalidDataset` where there is none, or two of one name."""
+    columns = [field.name for field in schema if not _is_bytes(field.type)]
+    twice = next((each for each in columns if columns.count(each) > 1), None)
+    if twice is not None:
+        raise InvalidDataset(
+            Text(f"{name} has two columns {twice!r}.", f"{name} 中有两列 {twice!r}。"),
+            Text("Name every column once.", "请为每一列取唯一的名称。"),
+        )
+    if not columns:
+        there = ", ".join(schema.names)[:200]
+        raise InvalidDataset(
+            Text(f"{name} has no columns of text but of bytes: {there}.", f"{name} 没有文本列，只有字节列：{there}。"),
+            Text("Write the texts as strings (UTF-8), not as binary.", "请把文本写为字符串（UTF-8），而不是二进制。"),
+        )
+    return columns
 
 
 @contextmanager

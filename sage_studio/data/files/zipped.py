@@ -32,7 +32,9 @@ UTF8_NAME = 0x800
 ENCRYPTED = 0x1
 
 
-def members_of(file: Path, name: str, max_bytes: int, wanted: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
+def members_of(
+    file: Path, name: str, max_bytes: int, wanted: tuple[str, ...], told: tuple[str, ...] = ()
+) -> Iterator[tuple[str, bytes]]:
     """The members whose names end in one of ``wanted``, sorted by name.
 
     Args:
@@ -40,6 +42,7 @@ def members_of(file: Path, name: str, max_bytes: int, wanted: tuple[str, ...]) -
         name: what to call it.
         max_bytes: most that all members may unpack to.
         wanted: suffixes in small letters.
+        told: suffixes of members that are given without their content, which is not read.
 
     Raises:
         InvalidDataset: the zip is damaged, or made to do harm; then nothing of it is used.
@@ -52,6 +55,8 @@ def members_of(file: Path, name: str, max_bytes: int, wanted: tuple[str, ...]) -
                 content = _read(archive, info, left, name, max_bytes)
                 left -= len(content)
                 yield path, content
+            elif path.lower().endswith(told):
+                yield path, b""
 
 
 def check_zip(content: bytes, name: str, max_bytes: int) -> None:

@@ -9,6 +9,7 @@ The filters follow KBAlign (arXiv 2411.14790), section on self-annotation; the e
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -101,7 +102,7 @@ def annotator(
             if reason:
                 made.refused[reason] += 1
                 continue
-            origin = origin_in(row.origin, dataset.id, number, "annotated")
+            origin = replace(origin_in(row.origin, dataset.id, number, "annotated"), evidence=evidence)
             made.rows.append(Example((Message("user", question),), answer, origin))
         return made
 

@@ -54,8 +54,10 @@ class GenerativeRecipe(Recipe):
         "more",
         Text("Held out", "验证集比例"),
         Text(
-            "Share of the rows that is not trained on but measured; 0: none.",
-            "不参与训练、仅用于评估的数据比例；0 表示不评估。",
+            "Share of the rows that is not trained on but measured; 0: none. Rows with the same question or the same "
+            "long answer stay on one side, so that nothing measured was learned.",
+            "不参与训练、仅用于评估的数据比例；0 表示不评估。问题相同或长回答相同的行不会分在两边，"
+            "因此评估的内容不会出现在训练中。",
         ),
         ge=0,
         le=0.5,
