@@ -48,6 +48,10 @@ class StartRequest(BaseModel):
         examples=[{"model_name_or_path": "SmolLM2-135M-Instruct", "dataset_id": "sage-docs-v1", "num_train_epochs": 1}]
     )
 
+    def fields(self) -> dict[str, Any]:
+        """The recipe's fields; a method that was not named may stand in the ``config_file``."""
+        return {**self.model_dump(include={"type"}, exclude_unset=True), **self.config}
+
 
 class LogResponse(BaseModel):
     """Lines of a log and the byte offset to go on from."""
@@ -92,12 +96,12 @@ def _add_starting(router: APIRouter, studio: Studio) -> None:
     @router.post("/estimate")
     def estimate(request: Request, body: StartRequest) -> ForecastView:
         """What a training would take, and what would make it fit; some seconds the first time for a model."""
-        return ForecastView.of(studio.estimate_memory({"type": body.type, **body.config}), language(request))
+        return ForecastView.of(studio.estimate_memory(body.fields()), language(request))
 
     @router.post("/start", status_code=201)
     def start(request: Request, body: StartRequest) -> TaskView:
         """Queue a training."""
-        task = studio.start_finetune({"type": body.type, **body.config})
+        task = studio.start_finetune(body.fields())
         return _shown(studio, task.id, request)
 
 

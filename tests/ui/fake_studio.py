@@ -288,7 +288,8 @@ class FakeStudio:
 
     def start_finetune(self, values: Mapping[str, Any]) -> Task:
         recipe = parse_recipe(values)
-        task = self._task(f"finetune-{int(time.time())}", TaskStatus.TRAINING, 0.0, recipe=recipe.model_dump())
+        kept = {"type": recipe.type, "recipe": recipe.model_dump()}
+        task = self._task(f"finetune-{int(time.time())}", TaskStatus.TRAINING, 0.0, **kept)
         self.tasks.insert(0, task)
         return task
 
