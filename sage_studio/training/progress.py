@@ -4,6 +4,7 @@ Knows the shape of both, how to append and how to read from a byte offset to the
 writes or watches; imports no torch.
 """
 
+import contextlib
 import json
 import os
 import time
@@ -11,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sage_studio.errors import naming_full_disk
 from sage_studio.files import write_atomically
@@ -195,13 +196,20 @@ def read_events(folder: Path, offset: int = 0) -> tuple[list[Event], int]:
 
 
 def numbered_events(folder: Path, offset: int = 0) -> list[tuple[int, Event]]:
-    """Events from a byte offset on, each with the offset behind it: the id to resume a stream from."""
-    lines, end = read_lines(folder / PROGRESS, offset)
-    events = []
-    for line in reversed(lines):
-        events.append((end, Event.model_validate_json(line)))
-        end -= len(line) + 1
-    return events[::-1]
+    """Events from a byte offset on, each with the offset behind it: the id to resume a stream from.
+
+    What is no event is passed over: half a line of a trainer that was killed, or of an offset within one.
+    """
+    while True:
+        lines, end = read_lines(folder / PROGRESS, offset)
+        events, behind = [], end
+        for line in reversed(lines):
+            with contextlib.suppress(ValidationError):
+                events.append((behind, Event.model_validate_json(line)))
+            behind -= len(line) + 1
+        if events or end == offset:
+            return events[::-1]
+        offset = end
 
 
 def write_result(folder: Path, result: Result) -> None:
