@@ -12,7 +12,7 @@ TEMPLATE = (
     "{% for message in messages %}<{{ message.role }}> {{ message.content }} {% endfor %}"
     "{% if add_generation_prompt %}<assistant> {% endif %}"
 )
-"""Every word and every sign between words is a token."""
+"""Every byte of what it renders is a token."""
 MODULES = ("self_attn.q_proj", "self_attn.v_proj", "mlp.up_proj")
 
 
@@ -24,10 +24,11 @@ def write_model(folder: Path, template: str | None = TEMPLATE, **config: Any) ->
     zeros = np.zeros((2, 2), dtype=np.float32)
     names = ("model.embed_tokens", *(f"model.layers.0.{name}" for name in MODULES), "lm_head")
     save_file({f"{name}.weight": zeros for name in names}, folder / "model.safetensors")
-    tokenizer = Tokenizer(models.WordLevel({"<unk>": 0}, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({letter: number for number, letter in enumerate(letters)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<unk>"}))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": letters[0]}))
     if template is not None:
         (folder / "chat_template.jinja").write_text(template)
     return folder

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from model_folder import write_model
 from waiting import wait_until
 
 from sage_studio import footprints
@@ -29,11 +30,7 @@ FOOTPRINT = Footprint(
 
 @pytest.fixture
 def model(tmp_path):
-    folder = tmp_path / "model"
-    folder.mkdir()
-    for name in ("config.json", "model.safetensors", "tokenizer.json"):
-        (folder / name).write_text("{}")
-    return str(folder)
+    return str(write_model(tmp_path / "model"))
 
 
 @pytest.fixture

@@ -110,6 +110,7 @@ def figures(encoded: rows.Encoded) -> dict[str, Any]:
     return {
         "rows_used": len(encoded),
         "rows_dropped": len(encoded.dropped),
+        "first_dropped": encoded.dropped[:NAMED],
         "rows_truncated": len(encoded.truncated),
         "dataset_tokens": encoded.tokens,
         "answer_tokens": encoded.answer_tokens,

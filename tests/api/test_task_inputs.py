@@ -47,7 +47,7 @@ def ids(studio: Studio):
     assert len(studio.presets) == len(studio.templates.ready)
 
 
-@pytest.fixture(params=["en", "zh"])
+@pytest.fixture(scope="module", params=["en", "zh"])
 def client(studio, request):
     with TestClient(app_of(studio), base_url="http://127.0.0.1") as client:
         client.headers["Accept-Language"] = request.param
