@@ -120,6 +120,12 @@ class Forecasts:
         )
         return None
 
+    def kept_estimate(self, recipe: Recipe) -> float | None:
+        """Memory that a recipe would take, in GiB, where the model's sizes are known; nothing is found out for it."""
+        model = self.known_models.get(recipe.model_name_or_path)
+        footprint = self.footprints.kept(_request(recipe, model)) if model is not None else None
+        return None if footprint is None else round(self._forecast(recipe, footprint).memory.total / GIB, 3)
+
     def _forecast(self, recipe: Recipe, footprint: Footprint) -> Forecast:
         hardware, values = detect_hardware(), recipe.model_dump(mode="json")
         device, length = "cuda" if hardware.has_gpu else "cpu", self._longest(recipe)

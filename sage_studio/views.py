@@ -141,6 +141,9 @@ class TaskView(BaseModel):
     queue_place: int | None
     seconds: float
     peak_memory_gb: float | None = Field(description="GiB; known when the run is over")
+    estimated_memory_gb: float | None = Field(
+        description="GiB, as estimated before it was started; known as the peak is"
+    )
     config: dict[str, Any]
 
     @classmethod
@@ -177,6 +180,7 @@ class TaskView(BaseModel):
             queue_place=progress.queue_place,
             seconds=round(progress.seconds, 1),
             peak_memory_gb=progress.result.peak_memory_gb if progress.result is not None else None,
+            estimated_memory_gb=progress.result.estimated_memory_gb if progress.result is not None else None,
             config=task.recipe,
         )
 

@@ -52,6 +52,7 @@ class Workshop:
     upload_dataset: Callable[[Path], Dataset]
     add_knowledge: Callable[[Path], Dataset]
     get_dataset: Callable[[str], Dataset]
+    kept_estimate: Callable[[Recipe], float | None]
 
     def start_finetune(self, values: Mapping[str, Any]) -> Task:
         """Check a recipe's fields, its model and data, then queue a training; nothing is made unless all is usable.
@@ -131,6 +132,7 @@ class Workshop:
             docs_commit=dataset.commit or "",
             gpus=recipe.gpu_vis,
             reproduces=reproduces,
+            estimated_gb=self.kept_estimate(recipe),
         )
         task = self.tasks.create(recipe, job, dataset_name=dataset.name, dataset_id=dataset.id)
         self.supervisor.wake()

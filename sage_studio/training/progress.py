@@ -65,6 +65,7 @@ class Job(BaseModel):
         gpus: numbers of the cards it may use, separated by commas; empty: whichever is free.
         smaller_batches: how often it was started again with half the batch, for want of memory.
         reproduces: id of the task whose run it is to repeat; empty unless it is.
+        estimated_gb: memory it would take, as estimated before, in GiB; None where that was not known yet.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -80,6 +81,7 @@ class Job(BaseModel):
     resume: bool = False
     smaller_batches: int = 0
     reproduces: str = ""
+    estimated_gb: float | None = None
 
 
 class Event(BaseModel):
@@ -130,6 +132,7 @@ class Result(BaseModel):
     tokens: int = 0
     tokens_per_second: float | None = None
     peak_memory_gb: float | None = None
+    estimated_memory_gb: float | None = None
     model_kind: Literal["adapter", "full"] | None = None
     base_model: str = ""
     versions: dict[str, str] = {}

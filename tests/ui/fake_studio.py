@@ -323,7 +323,8 @@ class FakeStudio:
         )
         if task.status is TaskStatus.PREPARING:
             now = Event(time=time.time(), phase=Phase.LOADING_MODEL)
-        result = Result(status="completed", train_loss=1.284, steps=450, model_kind="adapter")
+        measured = {"peak_memory_gb": 4.2, "estimated_memory_gb": 4.1}
+        result = Result(status="completed", train_loss=1.284, steps=450, model_kind="adapter", **measured)
         return TaskProgress(
             now=now,
             percent=100.0 * step / 450,
