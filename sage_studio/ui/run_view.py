@@ -34,7 +34,7 @@ STEP = Text("Step", "步")
 ETA = Text("Left", "剩余")
 TOOK = Text("Took", "用时")
 MEMORY, PEAK = Text("Memory", "内存"), Text("Peak memory", "内存峰值")
-ESTIMATED = Text("{} GB (estimated {})", "{} GB（预估 {}）")
+ESTIMATED = Text("Estimated", "内存预估")
 QUEUE = Text("Number {} in the queue", "排队第 {} 位")
 HELD_OUT = Text("Held-out rows, before and after", "留出数据：训练前后")
 MEASURED = (
@@ -126,7 +126,7 @@ def figures(task: Task, progress: TaskProgress, language: Language) -> Markup:
         (RATE, rate(now.learning_rate if now else None)),
         (SPEED, f"{speed:,.0f} tok/s" if speed is not None else EMPTY),
         (ETA, left) if left else (TOOK, duration(progress.seconds, language) if task.started_at else EMPTY),
-        _memory(progress, language),
+        *_memory(progress),
     ]
     return tiles([(label.in_(language), value) for label, value in shown])
 
@@ -171,10 +171,14 @@ def _doing(task: Task, progress: TaskProgress, language: Language) -> str:
     return " · ".join(part for part in (epochs, phase, now.detail or "") if part)
 
 
-def _memory(progress: TaskProgress, language: Language) -> tuple[Text, str]:
+def _memory(progress: TaskProgress) -> list[tuple[Text, str]]:
     """What it takes now; of a run that is over its peak, beside what was estimated."""
     now, result = progress.now, progress.result
     if result is None or result.peak_memory_gb is None:
-        return MEMORY, f"{now.memory_gb:.1f} GB" if now is not None and now.memory_gb is not None else EMPTY
-    peak, guess = result.peak_memory_gb, result.estimated_memory_gb
-    return PEAK, f"{peak:.1f} GB" if guess is None else ESTIMATED.in_(language).format(f"{peak:.1f}", f"{guess:.1f}")
+        return [(MEMORY, _gb(now.memory_gb) if now is not None and now.memory_gb is not None else EMPTY)]
+    guess = result.estimated_memory_gb
+    return [(PEAK, _gb(result.peak_memory_gb)), *([(ESTIMATED, _gb(guess))] if guess is not None else [])]
+
+
+def _gb(size: float) -> str:
+    return f"{size:.1f} GB"
