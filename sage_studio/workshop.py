@@ -21,12 +21,12 @@ from sage_studio.tasks.archive import stream_archive
 from sage_studio.tasks.compare import TaskComparison, compare_runs
 from sage_studio.tasks.logs import LogPage, read_log
 from sage_studio.tasks.store import TaskStore
-from sage_studio.tasks.supervisor import TaskSupervisor
+from sage_studio.tasks.supervisor import RESUMABLE, TaskSupervisor
 from sage_studio.tasks.task import Curve, Task, TaskProgress, TaskStatus
 from sage_studio.text import Text
 from sage_studio.training.actions import SLOWER, Action
 from sage_studio.training.lineage import base_revision, read_lineage
-from sage_studio.training.methods.kbalign.folder import StageFile, stage_file, stage_files
+from sage_studio.training.methods.kbalign.folder import StageFile, replace_stage_file, stage_file, stage_files
 from sage_studio.training.progress import Event, Job, numbered_events
 from sage_studio.training.recipe import parse_recipe
 from sage_studio.training.recipes import RECIPES, Recipe
@@ -175,6 +175,24 @@ class Workshop:
     def task_file(self, task_id: str, name: str) -> StageFile:
         """One of `task_files`, by its name. Raises `NotFound`."""
         return stage_file(self.get_task(task_id).folder, name)
+
+    def edit_task_file(self, task_id: str, name: str, text: str) -> StageFile:
+        """Put an edited text in the place of one of `task_files`, for when the task goes on.
+
+        Raises:
+            NotFound: there is no such file. InvalidDataset: a line is no JSON object.
+            Conflict: the task is neither stopped nor failed.
+        """
+        task = self.get_task(task_id)
+        if task.status not in RESUMABLE:
+            raise Conflict(
+                Text(
+                    f"{task.id} is {task.status}: nobody would read it.",
+                    f"{task.id} 的状态是 {task.status}，修改不会生效。",
+                ),
+                Text("Stop the task, edit the file, and resume.", "请先停止任务，修改文件后再继续。"),
+            )
+        return replace_stage_file(task.folder, name, text)
 
     def stop_task(self, task_id: str) -> Task:
         """Stop a task; a running one first writes a checkpoint to continue from. Raises `Conflict` if it is over."""

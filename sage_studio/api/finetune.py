@@ -5,7 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Body, Header, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,6 +18,7 @@ from sage_studio.training.recipes import RECIPES
 from sage_studio.views import BackendView, DatasetStatsView, DatasetView, TaskView
 
 POLL_SECONDS = 0.5
+JSON_LINES = "application/jsonl"
 
 
 class PrepareRequest(BaseModel):
@@ -152,7 +153,14 @@ def _add_files(router: APIRouter, studio: Studio) -> None:
     def file(task_id: str, name: str) -> FileResponse:
         """One of these files."""
         found = studio.task_file(task_id, name)
-        return FileResponse(found.path, media_type="application/jsonl", filename=found.name)
+        return FileResponse(found.path, media_type=JSON_LINES, filename=found.name)
+
+    @router.put("/tasks/{task_id}/files/{name}")
+    def edit(
+        request: Request, task_id: str, name: str, text: Annotated[str, Body(media_type=JSON_LINES)]
+    ) -> StageFileView:
+        """Put an edited file in its place; the task must be stopped, and goes on from it when it is resumed."""
+        return StageFileView.of(studio.edit_task_file(task_id, name, text), language(request))
 
 
 def _add_changing(router: APIRouter, studio: Studio) -> None:
