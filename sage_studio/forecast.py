@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sage_studio import preflight
 from sage_studio.catalog import ModelRef
 from sage_studio.data.dataset import Dataset
-from sage_studio.errors import NotFound
+from sage_studio.data.store import DatasetStore
+from sage_studio.errors import InvalidDataset, NotFound
 from sage_studio.footprints import FootprintBook
 from sage_studio.hardware import Hardware, detect_hardware
 from sage_studio.settings import Settings
@@ -79,10 +81,13 @@ class Forecasts:
     settings: Settings
     footprints: FootprintBook
     known_models: dict[str, ModelRef]
+    known_rows: dict[tuple[Any, ...], tuple[Text, ...]]
+    datasets: DatasetStore
     tasks: TaskStore
     supervisor: TaskSupervisor
     ensure_model: Callable[[str], ModelRef]
     get_dataset: Callable[[str], Dataset]
+    adapter_for: Callable[[Recipe, ModelRef], str]
 
     def estimate_memory(self, values: Mapping[str, Any]) -> Forecast:
         """What a recipe would take. The first time for a model it takes some seconds.
@@ -91,7 +96,9 @@ class Forecasts:
             InvalidRecipe, InvalidModel, NotFound, HubUnavailable: naming what to correct.
         """
         recipe = parse_recipe(values)
-        return self._forecast(recipe, self.footprints.find(self._request(recipe)))
+        footprint = self.footprints.find(self._request(recipe))
+        self._look_at_rows(recipe)
+        return self._forecast(recipe, footprint)
 
     def known_estimate(self, values: Mapping[str, Any]) -> Forecast | None:
         """The same at once: None while the model's sizes are being found out, for a later call.
@@ -103,12 +110,21 @@ class Forecasts:
         model = self.known_models.get(recipe.model_name_or_path)
         footprint = self.footprints.kept(_request(recipe, model)) if model is not None else None
         if footprint is not None:
+            key = self._rows_key(recipe)
+            if key not in self.known_rows:
+                self.footprints.later(f"rows {key}", lambda: self._look_at_rows(recipe))
             return self._forecast(recipe, footprint)
         variant = (recipe.use_lora, recipe.precision, recipe.lora_r, recipe.lora_target_modules)
         self.footprints.later(
             f"{recipe.type} {recipe.model_name_or_path} {variant}", lambda: self.footprints.find(self._request(recipe))
         )
         return None
+
+    def kept_estimate(self, recipe: Recipe) -> float | None:
+        """Memory that a recipe would take, in GiB, where the model's sizes are known; nothing is found out for it."""
+        model = self.known_models.get(recipe.model_name_or_path)
+        footprint = self.footprints.kept(_request(recipe, model)) if model is not None else None
+        return None if footprint is None else round(self._forecast(recipe, footprint).memory.total / GIB, 3)
 
     def _forecast(self, recipe: Recipe, footprint: Footprint) -> Forecast:
         hardware, values = detect_hardware(), recipe.model_dump(mode="json")
@@ -132,15 +148,12 @@ class Forecasts:
         )
 
     def _remarks(self, recipe: Recipe, disk: float, disk_free: float) -> list[Text]:
-        remarks = []
-        if recipe.use_lora and isinstance(recipe, GenerativeRecipe) and recipe.lora_r > self.settings.max_lora_rank:
-            limit = self.settings.max_lora_rank
-            remarks.append(
-                Text(
-                    f"Rank {recipe.lora_r} is above the engine's {limit}: the adapter will be merged into its base.",
-                    f"秩 {recipe.lora_r} 超过引擎上限 {limit}：部署时适配器将合并到基座。",
-                )
-            )
+        model = self.known_models[recipe.model_name_or_path]
+        adapter = self.adapter_for(recipe, model)
+        remarks = [
+            *preflight.said_of_serving(recipe, model.location, adapter, self.settings.max_lora_rank),
+            *self.known_rows.get(self._rows_key(recipe), ()),
+        ]
         if disk > disk_free:
             need, left = f"{disk / GIB:.1f}", f"{disk_free / GIB:.1f}"
             remarks.append(
@@ -150,6 +163,28 @@ class Forecasts:
                 )
             )
         return remarks
+
+    # The rows
+
+    def _look_at_rows(self, recipe: Recipe) -> None:
+        """Find out which rows will be left out, and keep what is to be said of it; once for a dataset and a length."""
+        key, model = self._rows_key(recipe), self.known_models[recipe.model_name_or_path]
+        if key in self.known_rows:
+            return
+        said: list[Text] = []
+        try:
+            if recipe.dataset_id:
+                path = self.datasets.data_path(self.get_dataset(recipe.dataset_id).id)
+                said = preflight.said_of(preflight.rows_left_out(recipe, model, path), recipe)
+        except NotFound:  # said when the run is started; here it may be half typed
+            return
+        except InvalidDataset as error:
+            said = [error.message]
+        self.known_rows[key] = tuple(said)
+
+    def _rows_key(self, recipe: Recipe) -> tuple[Any, ...]:
+        model = self.known_models[recipe.model_name_or_path]
+        return recipe.type, model.location, recipe.dataset_id, recipe.max_length, recipe.max_samples
 
     def _longest(self, recipe: Recipe) -> int:
         """In tokens; KBAlign trains on rows that it has yet to write."""

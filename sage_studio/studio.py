@@ -6,6 +6,7 @@ door calls these verbs and adds nothing of its own.
 
 import logging
 import threading
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -76,6 +77,7 @@ class Studio(Intake, Library, Curation, Workshop, Forecasts, Retrieval, Backend)
         )
         self.footprints = FootprintBook(settings.models_dir / ".footprints")
         self.known_models: dict[str, ModelRef] = {}
+        self.known_rows: dict[tuple[Any, ...], tuple[Text, ...]] = {}
         self.finder = Retriever(settings, self.database)
         self.vote_book = VoteBook(self.database)
         self.sampler = Sampler(self._metrics_address, lambda: detect_hardware().cards)

@@ -142,12 +142,13 @@ class TaskView(BaseModel):
     queue_place: int | None
     seconds: float
     peak_memory_gb: float | None = Field(description="GiB; known when the run is over")
+    estimated_memory_gb: float | None = Field(description="GiB, as estimated before; null where nobody knew")
     config: dict[str, Any]
 
     @classmethod
     def of(cls, task: Task, progress: TaskProgress, language: Language = "en") -> "TaskView":
         """The view of a task."""
-        now = progress.now
+        now, result = progress.now, progress.result
         return cls(
             id=task.id,
             type=task.type,
@@ -177,7 +178,8 @@ class TaskView(BaseModel):
             eta_seconds=now.eta_seconds if now is not None else None,
             queue_place=progress.queue_place,
             seconds=round(progress.seconds, 1),
-            peak_memory_gb=progress.result.peak_memory_gb if progress.result is not None else None,
+            peak_memory_gb=result.peak_memory_gb if result is not None else None,
+            estimated_memory_gb=result.estimated_memory_gb if result is not None else None,
             config=task.recipe,
         )
 
@@ -245,9 +247,8 @@ class BackendView(BaseModel):
     @classmethod
     def of(cls, model: RegisteredModel, language: Language = "en") -> "BackendView":
         """The view of the model that is current now."""
-        kind = (
-            Text("the tuned model", "微调模型") if model.config.get("task_id") else Text("the base model", "基座模型")
-        )
+        tuned = bool(model.config.get("task_id"))
+        kind = Text("the tuned model", "微调模型") if tuned else Text("the base model", "基座模型")
         said = Text(f"Switched to {kind.en}: {model.name}", f"已切换到{kind.zh}: {model.name}")
         return cls(message="✅ " + said.in_(language), model_name=model.name, model_path=model.path)
 

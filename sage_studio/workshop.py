@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sage_studio import preflight
 from sage_studio.catalog import Catalog, ModelRef
 from sage_studio.data.dataset import Dataset
 from sage_studio.data.store import DatasetStore
-from sage_studio.errors import Conflict, InvalidDataset, InvalidModel, InvalidName, InvalidRecipe, NotFound
+from sage_studio.errors import Conflict, InvalidModel, InvalidName, InvalidRecipe, NotFound
 from sage_studio.files import safe_name
 from sage_studio.serving.adapter_check import check_adapter
 from sage_studio.serving.registry import VLLMRegistry
@@ -20,15 +21,15 @@ from sage_studio.tasks.archive import stream_archive
 from sage_studio.tasks.compare import TaskComparison, compare_runs
 from sage_studio.tasks.logs import LogPage, read_log
 from sage_studio.tasks.store import TaskStore
-from sage_studio.tasks.supervisor import TaskSupervisor
+from sage_studio.tasks.supervisor import RESUMABLE, TaskSupervisor
 from sage_studio.tasks.task import Curve, Task, TaskProgress, TaskStatus
 from sage_studio.text import Text
 from sage_studio.training.actions import SLOWER, Action
 from sage_studio.training.lineage import base_revision, read_lineage
-from sage_studio.training.methods.kbalign.folder import StageFile, stage_file, stage_files
+from sage_studio.training.methods.kbalign.folder import StageFile, replace_stage_file, stage_file, stage_files
 from sage_studio.training.progress import Event, Job, numbered_events
 from sage_studio.training.recipe import parse_recipe
-from sage_studio.training.recipes import RECIPES, Recipe, methods_for
+from sage_studio.training.recipes import RECIPES, Recipe
 from sage_studio.training.recipes.generative import GenerativeRecipe
 
 WHOLE_MODEL = Text("It holds a whole model, no adapter.", "其中是完整的模型，而不是适配器。")
@@ -51,6 +52,7 @@ class Workshop:
     upload_dataset: Callable[[Path], Dataset]
     add_knowledge: Callable[[Path], Dataset]
     get_dataset: Callable[[str], Dataset]
+    kept_estimate: Callable[[Recipe], float | None]
 
     def start_finetune(self, values: Mapping[str, Any]) -> Task:
         """Check a recipe's fields, its model and data, then queue a training; nothing is made unless all is usable.
@@ -59,11 +61,13 @@ class Workshop:
         """
         recipe = parse_recipe(values)
         named = self.catalog.resolve(recipe.model_name_or_path)
-        check_model(recipe, named)
-        self._adapter_for(recipe, named)  # refused before an upload is kept
+        preflight.check_model(recipe, named)
+        self.adapter_for(recipe, named)  # refused before an upload is kept
         dataset = self._dataset_for(recipe)
-        check_kind(recipe, dataset)
+        preflight.check_kind(recipe, dataset)
         model = self.ensure_model(recipe.model_name_or_path)
+        preflight.check_rows(recipe, model, self.datasets.data_path(dataset.id), dataset.stats.total_samples)
+        preflight.check_copy(recipe)
         return self._queue(recipe, model, dataset)
 
     def reproduce_task(self, task_id: str) -> Task:
@@ -121,13 +125,14 @@ class Workshop:
         job = Job(
             model_location=model.location,
             trust_remote_code=model.trust_remote_code,
-            adapter_location=self._adapter_for(recipe, model),
+            adapter_location=self.adapter_for(recipe, model),
             data_path=str(self.datasets.data_path(dataset.id)),
             dataset_id=dataset.id,
             dataset_sha256=dataset.sha256,
             docs_commit=dataset.commit or "",
             gpus=recipe.gpu_vis,
             reproduces=reproduces,
+            estimated_gb=self.kept_estimate(recipe),
         )
         task = self.tasks.create(recipe, job, dataset_name=dataset.name, dataset_id=dataset.id)
         self.supervisor.wake()
@@ -170,6 +175,24 @@ class Workshop:
     def task_file(self, task_id: str, name: str) -> StageFile:
         """One of `task_files`, by its name. Raises `NotFound`."""
         return stage_file(self.get_task(task_id).folder, name)
+
+    def edit_task_file(self, task_id: str, name: str, text: str) -> StageFile:
+        """Put an edited text in the place of one of `task_files`, for when the task goes on.
+
+        Raises:
+            NotFound: there is no such file. InvalidDataset: a line is no JSON object.
+            Conflict: the task is neither stopped nor failed.
+        """
+        task = self.get_task(task_id)
+        if task.status not in RESUMABLE:
+            raise Conflict(
+                Text(
+                    f"{task.id} is {task.status}: nobody would read it.",
+                    f"{task.id} 的状态是 {task.status}，修改不会生效。",
+                ),
+                Text("Stop the task, edit the file, and resume.", "请先停止任务，修改文件后再继续。"),
+            )
+        return replace_stage_file(task.folder, name, text)
 
     def stop_task(self, task_id: str) -> Task:
         """Stop a task; a running one first writes a checkpoint to continue from. Raises `Conflict` if it is over."""
@@ -217,7 +240,7 @@ class Workshop:
             )
         return task
 
-    def _adapter_for(self, recipe: Recipe, model: ModelRef) -> str:
+    def adapter_for(self, recipe: Recipe, model: ModelRef) -> str:
         """The folder of the adapter that a recipe goes on with; empty for a new one."""
         start = recipe.start_from if isinstance(recipe, GenerativeRecipe) else ""
         if not start:
@@ -243,24 +266,6 @@ class Workshop:
         return add(Path(given or recipe.train_data_path).expanduser())
 
 
-def check_model(recipe: Recipe, model: ModelRef) -> None:
-    """Raise `InvalidModel` for a model that is known to be for something else than what the method trains."""
-    if model.task in (None, recipe.model_task):
-        return
-    is_for = {
-        "generative": Text("a model that writes text", "文本生成模型"),
-        "embedding": Text("an embedder", "嵌入模型"),
-    }
-    found, wanted = is_for[model.task], is_for[recipe.model_task]
-    raise InvalidModel(
-        Text(
-            f"model_name_or_path = {model.name!r} is {found.en}; {recipe.type} trains {wanted.en}.",
-            f"model_name_or_path = {model.name!r} 是{found.zh}；{recipe.type} 训练的是{wanted.zh}。",
-        ),
-        Text("Choose another model or another method.", "请选择其他模型或其他方法。"),
-    )
-
-
 def _not_the_same(what: str, was: str, now: str) -> Conflict:
     return Conflict(
         Text(
@@ -268,33 +273,4 @@ def _not_the_same(what: str, was: str, now: str) -> Conflict:
             f"{what} 已改变：{was[:24]}… → {now[:24]}…。",
         ),
         Text("Start a new task with the same settings.", "请用相同的设置新建任务。"),
-    )
-
-
-def check_kind(recipe: Recipe, dataset: Dataset) -> None:
-    """Raise `InvalidDataset` unless the method can learn from the dataset's rows."""
-    rows = dataset.stats.total_samples
-    if min(rows, recipe.max_samples or rows) < recipe.fewest_rows:
-        raise InvalidDataset(
-            Text(
-                f"{dataset.id} gives {min(rows, recipe.max_samples or rows)} rows; {recipe.type} needs at least "
-                f"{recipe.fewest_rows}.",
-                f"{dataset.id} 只提供 {min(rows, recipe.max_samples or rows)} 行；{recipe.type} 至少需要 "
-                f"{recipe.fewest_rows} 行。",
-            ),
-            Text("Add rows, or raise max_samples.", "请增加数据，或增大 max_samples。"),
-        )
-    if dataset.row_kind in recipe.accepts:
-        return
-    methods = ", ".join(methods_for(dataset.row_kind)) or "—"
-    wanted = ", ".join(recipe.accepts)
-    raise InvalidDataset(
-        Text(
-            f"{dataset.id} holds {dataset.row_kind} rows; {recipe.type} learns from {wanted} rows.",
-            f"{dataset.id} 的数据类型是 {dataset.row_kind}；{recipe.type} 需要 {wanted}。",
-        ),
-        Text(
-            f"Methods for this dataset: {methods}. Or choose another dataset.",
-            f"此数据集可用的方法：{methods}。也可选择其他数据集。",
-        ),
     )

@@ -24,7 +24,7 @@ LAYERS: list[set[str]] = [
     {"training", "unpacking"},
     {"footprints"},
     {"tasks", "serving", "evaluation", "performance"},
-    {"comparison", "grounding"},
+    {"comparison", "grounding", "preflight"},
     HOUSE,
     {"ui", "api", "cli"},
 ]

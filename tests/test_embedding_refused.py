@@ -50,9 +50,9 @@ ROWS: list[tuple[str, str]] = [
     ('[{"query": "a", "pos": ["A"]}, {"query": "b", "pos": [null]}]', "1 rows"),
     ('[{"query": "a", "pos": ["A"]}]', "at least 4"),
     ("[]", "0 usable rows"),
-    ('{"query": "a"', ""),
+    ('{"query": "a"', "Row 1"),
     ('[{"text": "one"}, {"text": "two"}, {"text": "three"}, {"text": "four"}]', "passage"),
-    ('[{"prompt": "q", "chosen": "a", "rejected": "b"}]', ""),
+    (json.dumps([{"prompt": "q", "chosen": "a", "rejected": "b"}] * 4), "preference"),
 ]
 
 

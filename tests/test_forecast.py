@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from model_folder import write_model
 from waiting import wait_until
 
 from sage_studio import footprints
@@ -13,7 +14,7 @@ from sage_studio.run_views import ForecastView
 from sage_studio.studio import Studio
 from sage_studio.tasks.task import TaskStatus
 from sage_studio.training.memory import Curve, Footprint
-from sage_studio.training.progress import Job, Result, write_result
+from sage_studio.training.progress import Job, Result, read_job, write_result
 from sage_studio.training.recipes import SFTRecipe
 
 CURVE = Curve(constant=0, linear=1e6, square=0)
@@ -29,11 +30,7 @@ FOOTPRINT = Footprint(
 
 @pytest.fixture
 def model(tmp_path):
-    folder = tmp_path / "model"
-    folder.mkdir()
-    for name in ("config.json", "model.safetensors", "tokenizer.json"):
-        (folder / name).write_text("{}")
-    return str(folder)
+    return str(write_model(tmp_path / "model"))
 
 
 @pytest.fixture
@@ -109,6 +106,15 @@ def test_earlier_runs_correct_the_next_estimate(studio, model, asked):
     assert corrected.memory.factor == pytest.approx(1.2, rel=0.01)
     assert corrected.measured == pytest.approx(1.2 * guess, rel=0.01), "the newest run's peak is shown beside it"
     assert studio.estimate_memory({**values, "use_lora": False}).memory.factor == 1.0
+
+
+def test_a_task_remembers_its_estimate_where_there_was_one(studio, model, asked, tmp_path):
+    (tmp_path / "rows.json").write_text('[{"instruction": "a", "output": "b"}]')
+    values = {"model_name_or_path": model, "dataset_id": studio.upload_dataset(tmp_path / "rows.json").id}
+    assert read_job(studio.start_finetune(values).folder).estimated_gb is None
+    assert asked == [], "nobody waits for it"
+    guess = studio.estimate_memory(values).memory.total / GIB
+    assert read_job(studio.start_finetune(values).folder).estimated_gb == pytest.approx(guess, abs=0.001)
 
 
 def test_a_rank_beyond_the_engine_will_be_merged(studio, model, asked):

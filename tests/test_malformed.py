@@ -39,6 +39,7 @@ SHARED: list[tuple[str, Any]] = [
     ("gpu_vis", "first"),
     ("seed", -1),
     ("learning_rat", 1e-4),
+    ("config_file", "/no/such.yaml"),
 ]
 GENERATIVE: list[tuple[str, Any]] = [
     ("use_lora", "perhaps"),

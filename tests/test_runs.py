@@ -1,6 +1,7 @@
 """Runs again and beside each other: reproducing, the next action, comparing."""
 
 import pytest
+from model_folder import write_model
 
 from sage_studio.errors import Conflict, InvalidInput, NotFound
 from sage_studio.studio import Studio
@@ -16,11 +17,7 @@ COMPLETED, FAILED, QUEUED = TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.
 
 @pytest.fixture
 def model(tmp_path):
-    folder = tmp_path / "model"
-    folder.mkdir()
-    for name in ("config.json", "model.safetensors", "tokenizer.json"):
-        (folder / name).write_text("{}")
-    return folder
+    return write_model(tmp_path / "model")
 
 
 @pytest.fixture

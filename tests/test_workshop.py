@@ -6,11 +6,11 @@ import pytest
 
 from sage_studio.data.dataset import Dataset, DatasetStats
 from sage_studio.errors import InvalidDataset, InvalidRecipe
+from sage_studio.preflight import check_kind
 from sage_studio.settings import Settings
 from sage_studio.studio import Studio
 from sage_studio.training.progress import read_job
 from sage_studio.training.recipes import RECIPES, SFTRecipe
-from sage_studio.workshop import check_kind
 
 
 def dataset(row_kind):

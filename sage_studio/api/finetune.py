@@ -5,7 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Body, Header, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
@@ -19,6 +19,7 @@ from sage_studio.views import BackendView, DatasetStatsView, DatasetView, TaskVi
 
 POLL_SECONDS = 0.5
 TASKS = TypeAdapter(list[TaskView])
+JSON_LINES = "application/jsonl"
 
 
 class PrepareRequest(BaseModel):
@@ -48,6 +49,10 @@ class StartRequest(BaseModel):
     config: dict[str, Any] = Field(
         examples=[{"model_name_or_path": "SmolLM2-135M-Instruct", "dataset_id": "sage-docs-v1", "num_train_epochs": 1}]
     )
+
+    def fields(self) -> dict[str, Any]:
+        """The recipe's fields; a method that was not named may stand in the ``config_file``."""
+        return {**self.model_dump(include={"type"}, exclude_unset=True), **self.config}
 
 
 class LogResponse(BaseModel):
@@ -93,12 +98,12 @@ def _add_starting(router: APIRouter, studio: Studio) -> None:
     @router.post("/estimate")
     def estimate(request: Request, body: StartRequest) -> ForecastView:
         """What a training would take, and what would make it fit; some seconds the first time for a model."""
-        return ForecastView.of(studio.estimate_memory({"type": body.type, **body.config}), language(request))
+        return ForecastView.of(studio.estimate_memory(body.fields()), language(request))
 
     @router.post("/start", status_code=201)
     def start(request: Request, body: StartRequest) -> TaskView:
         """Queue a training."""
-        task = studio.start_finetune({"type": body.type, **body.config})
+        task = studio.start_finetune(body.fields())
         return _shown(studio, task.id, request)
 
 
@@ -151,7 +156,14 @@ def _add_files(router: APIRouter, studio: Studio) -> None:
     def file(task_id: str, name: str) -> FileResponse:
         """One of these files."""
         found = studio.task_file(task_id, name)
-        return FileResponse(found.path, media_type="application/jsonl", filename=found.name)
+        return FileResponse(found.path, media_type=JSON_LINES, filename=found.name)
+
+    @router.put("/tasks/{task_id}/files/{name}")
+    def edit(
+        request: Request, task_id: str, name: str, text: Annotated[str, Body(media_type=JSON_LINES)]
+    ) -> StageFileView:
+        """Put an edited file in its place; the task must be stopped, and goes on from it when it is resumed."""
+        return StageFileView.of(studio.edit_task_file(task_id, name, text), language(request))
 
 
 def _add_changing(router: APIRouter, studio: Studio) -> None:

@@ -122,6 +122,7 @@ def _figures(run: Run[Any] | None, began: float) -> dict[str, Any]:
         "tokens": tally.tokens,
         "tokens_per_second": tally.tokens_per_second,
         "peak_memory_gb": environment.peak_memory_gb() if "torch" in sys.modules else None,
+        "estimated_memory_gb": run.job.estimated_gb,
         "model_kind": tally.model_kind,
         "base_model": run.job.model_location,
         "versions": environment.versions(),

@@ -1,6 +1,6 @@
 """Whether a finished model is fit to be used: looked at on the disk, and asked once.
 
-Knows the signs of a run that "succeeded" and learned nothing, or broke. Knows nothing of how it was trained.
+Knows the signs of a run that "succeeded" and learned nothing, or broke. Knows nothing of how it was trained or loaded.
 """
 
 from pathlib import Path

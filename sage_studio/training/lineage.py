@@ -19,7 +19,7 @@ LINEAGE = "lineage.json"
 SAMPLE = 1 << 20
 """Bytes read of each end of a weights file for its fingerprint: all of a large model would take minutes."""
 FINGERPRINTED = ("config.json", "tokenizer.json", "*.safetensors", "*.bin")
-PRIVATE = ("output_dir", "train_data_path")
+PRIVATE = ("output_dir", "train_data_path", "input_path", "config_file")
 """Fields of a recipe that are paths of this machine and change nothing about the model."""
 
 

@@ -19,6 +19,16 @@ def paired(line: Mapping[str, Any]) -> Row:
 def encode(
     rows: list[Row], tokenizer: Any, max_length: int, on_rows: Callable[[int], None] = lambda done: None
 ) -> Encoded:
+    """As `encode_some`. Raises `InvalidDataset` also where no row has two different answers left after truncation."""
+    encoded = encode_some(rows, tokenizer, max_length, on_rows)
+    if not encoded:
+        raise no_difference(len(rows), max_length)
+    return encoded
+
+
+def encode_some(
+    rows: list[Row], tokenizer: Any, max_length: int, on_rows: Callable[[int], None] = lambda done: None
+) -> Encoded:
     """Columns ``prompt_ids``, ``chosen_ids`` and ``rejected_ids``; a prompt with either answer fits ``max_length``.
 
     Args:
@@ -28,7 +38,7 @@ def encode(
         on_rows: called with the rows done, now and then.
 
     Raises:
-        InvalidDataset: after truncation no row has two different answers left, or the template refuses a row.
+        InvalidDataset: the template refuses a row.
     """
     encoded = Encoded()
     for first, chunk in chunks(rows):
@@ -47,12 +57,11 @@ def encode(
             encoded.answer_tokens += len(chosen) + len(rejected)
             encoded.tokens += 2 * known + len(chosen) + len(rejected)
         on_rows(first + len(chunk) - 1)
-    if not encoded:
-        raise _no_difference(len(rows), max_length)
     return encoded
 
 
-def _no_difference(count: int, max_length: int) -> InvalidDataset:
+def no_difference(count: int, max_length: int) -> InvalidDataset:
+    """The error for pairs of which the cut leaves nothing that differs."""
     return InvalidDataset(
         Text(
             f"In all {count} rows nothing that differs between chosen and rejected fits into "

@@ -4,6 +4,7 @@ Knows the shape of both, how to append and how to read from a byte offset to the
 writes or watches; imports no torch.
 """
 
+import contextlib
 import json
 import os
 import time
@@ -11,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sage_studio.errors import naming_full_disk
 from sage_studio.files import write_atomically
@@ -64,6 +65,7 @@ class Job(BaseModel):
         gpus: numbers of the cards it may use, separated by commas; empty: whichever is free.
         smaller_batches: how often it was started again with half the batch, for want of memory.
         reproduces: id of the task whose run it is to repeat; empty unless it is.
+        estimated_gb: memory it would take, as estimated before, in GiB; None where that was not known yet.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -79,6 +81,7 @@ class Job(BaseModel):
     resume: bool = False
     smaller_batches: int = 0
     reproduces: str = ""
+    estimated_gb: float | None = None
 
 
 class Event(BaseModel):
@@ -129,6 +132,7 @@ class Result(BaseModel):
     tokens: int = 0
     tokens_per_second: float | None = None
     peak_memory_gb: float | None = None
+    estimated_memory_gb: float | None = None
     model_kind: Literal["adapter", "full"] | None = None
     base_model: str = ""
     versions: dict[str, str] = {}
@@ -195,13 +199,20 @@ def read_events(folder: Path, offset: int = 0) -> tuple[list[Event], int]:
 
 
 def numbered_events(folder: Path, offset: int = 0) -> list[tuple[int, Event]]:
-    """Events from a byte offset on, each with the offset behind it: the id to resume a stream from."""
-    lines, end = read_lines(folder / PROGRESS, offset)
-    events = []
-    for line in reversed(lines):
-        events.append((end, Event.model_validate_json(line)))
-        end -= len(line) + 1
-    return events[::-1]
+    """Events from a byte offset on, each with the offset behind it: the id to resume a stream from.
+
+    What is no event is passed over: half a line of a trainer that was killed, or of an offset within one.
+    """
+    while True:
+        lines, end = read_lines(folder / PROGRESS, offset)
+        events, behind = [], end
+        for line in reversed(lines):
+            with contextlib.suppress(ValidationError):
+                events.append((behind, Event.model_validate_json(line)))
+            behind -= len(line) + 1
+        if events or end == offset:
+            return events[::-1]
+        offset = end
 
 
 def write_result(folder: Path, result: Result) -> None:

@@ -1,6 +1,7 @@
 """Reading and writing recipes: from a form, a REST body or a YAML file, and the ready ones of ``configs/recipes``.
 
-Knows how a wrong recipe is refused. Knows nothing of the fields, which stand in `sage_studio.training.recipes`.
+Knows under which names fields may be given, and how a wrong recipe is refused. Knows nothing of the fields themselves,
+which stand in `sage_studio.training.recipes`.
 """
 
 from collections.abc import Mapping
@@ -14,27 +15,32 @@ from sage_studio.errors import InvalidRecipe
 from sage_studio.settings import CONFIGS
 from sage_studio.text import Text
 from sage_studio.training.complaint import explain
+from sage_studio.training.config_file import FIELD, merged, read_fields
 from sage_studio.training.recipes import RECIPES, Recipe
+from sage_studio.training.recipes.base import OTHER_NAMES
 
 
 def parse_recipe(values: Mapping[str, Any]) -> Recipe:
-    """Check a recipe that came from a form, a REST body or a YAML file.
+    """Check a recipe that came from a form, a REST body or a YAML file; fields in its ``config_file`` are read in.
 
     Raises:
         InvalidRecipe: naming the first wrong field, its value, the rule and the remedy.
     """
-    kind = values.get("type", "sft")
-    if not isinstance(kind, str) or kind not in RECIPES:
-        known = ", ".join(RECIPES)
-        raise InvalidRecipe(
-            Text(f"There is no training method {kind!r}.", f"没有名为 {kind!r} 的训练方法。"),
-            Text(f"Known methods: {known}.", f"可用的方法：{known}。"),
-            field="type",
-        )
-    try:
-        return RECIPES[kind].model_validate(dict(values))
-    except ValidationError as error:
-        raise explain(RECIPES[kind], error.errors()[0]) from error
+    named = values.get(FIELD)
+    if not isinstance(named, str) or not named.strip():
+        recipe = _method(values.get("type", "sft"))
+        return _checked(recipe, _own_names(recipe, values))
+    in_file = read_fields(named.strip())
+    recipe = _method(values.get("type", in_file.get("type", "sft")))
+    if in_file.get("type", recipe_type(recipe)) != recipe_type(recipe):
+        raise _of_another_method(named, in_file["type"], recipe_type(recipe))
+    given = {name: value for name, value in _own_names(recipe, values).items() if name != FIELD}
+    return _checked(recipe, merged(recipe, _own_names(recipe, in_file), given))
+
+
+def recipe_type(recipe: type[Recipe]) -> str:
+    """The method's name in a recipe."""
+    return str(recipe.model_fields["type"].default)
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -78,3 +84,52 @@ def load_presets(folder: Path = CONFIGS / "recipes") -> list[Preset]:
         parse_recipe({"type": preset.type, "model_name_or_path": "any", "dataset_id": "any", **preset.values})
         presets.append(preset)
     return presets
+
+
+def _method(kind: Any) -> type[Recipe]:
+    if isinstance(kind, str) and kind in RECIPES:
+        return RECIPES[kind]
+    known = ", ".join(RECIPES)
+    raise InvalidRecipe(
+        Text(f"There is no training method {kind!r}.", f"没有名为 {kind!r} 的训练方法。"),
+        Text(f"Known methods: {known}.", f"可用的方法：{known}。"),
+        field="type",
+    )
+
+
+def _own_names(recipe: type[Recipe], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Each field under its own name. Raises `InvalidRecipe` where one is given under two."""
+    own = dict(values)
+    for name in [name for name in own if name in OTHER_NAMES and name not in recipe.model_fields]:
+        value, field = own.pop(name), OTHER_NAMES[name]
+        if value in (None, ""):
+            continue
+        if own.get(field) not in (None, ""):
+            raise InvalidRecipe(
+                Text(
+                    f"{name} = {value!r}: {field} is given too, which is the same field.",
+                    f"{name} = {value!r}：与 {field} 是同一字段，不能同时填写。",
+                ),
+                Text("Give one of them.", "请只填写其中一个。"),
+                field=name,
+            )
+        own[field] = value
+    return own
+
+
+def _checked(recipe: type[Recipe], values: dict[str, Any]) -> Recipe:
+    try:
+        return recipe.model_validate(values)
+    except ValidationError as error:
+        raise explain(recipe, error.errors()[0]) from error
+
+
+def _of_another_method(file: str, there: Any, asked: str) -> InvalidRecipe:
+    return InvalidRecipe(
+        Text(
+            f"{FIELD} = {file!r}: its type is {there!r}, and {asked!r} was asked for.",
+            f"{FIELD} = {file!r}：其中的 type 是 {there!r}，而要求的是 {asked!r}。",
+        ),
+        Text("Ask for that method, or name another file.", "请改用该方法，或填写其他文件。"),
+        field=FIELD,
+    )

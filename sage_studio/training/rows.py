@@ -104,6 +104,16 @@ def check_template(tokenizer: Any) -> None:
 def encode(
     rows: list[Row], tokenizer: Any, max_length: int, on_rows: Callable[[int], None] = lambda done: None
 ) -> Encoded:
+    """As `encode_some`. Raises `InvalidDataset` also where no row has any of its answer left after truncation."""
+    encoded = encode_some(rows, tokenizer, max_length, on_rows)
+    if not encoded:
+        raise all_masked(len(rows), max_length)
+    return encoded
+
+
+def encode_some(
+    rows: list[Row], tokenizer: Any, max_length: int, on_rows: Callable[[int], None] = lambda done: None
+) -> Encoded:
     """Columns ``input_ids`` and ``labels``, where everything before the answer is masked.
 
     Args:
@@ -113,16 +123,25 @@ def encode(
         on_rows: called with the rows done, now and then.
 
     Raises:
-        InvalidDataset: no row has any of its answer left after truncation, or the template refuses a row.
+        InvalidDataset: the template refuses a row.
     """
     encoded = Encoded()
     for first, chunk in chunks(rows):
         for number, tokens in enumerate(encode_each(chunk, tokenizer, first), first):
             _add(encoded, number, tokens, max_length)
         on_rows(first + len(chunk) - 1)
-    if not encoded:
-        raise _all_masked(len(rows), max_length)
     return encoded
+
+
+def all_masked(count: int, max_length: int) -> InvalidDataset:
+    """The error for rows of which the cut leaves nothing to learn."""
+    return InvalidDataset(
+        Text(
+            f"In all {count} rows the prompt alone fills max_length = {max_length} tokens: no answer is left to learn.",
+            f"全部 {count} 行的提示本身就占满了 max_length = {max_length} 个 token，没有剩下可学习的回答。",
+        ),
+        Text("Raise max_length, or shorten the prompts.", "请增大 max_length，或缩短提示。"),
+    )
 
 
 def chunks(rows: list[Row]) -> Iterator[tuple[int, list[Row]]]:
@@ -203,13 +222,3 @@ def _row(number: int, line: Any, parts: Callable[[Mapping[str, Any]], Row]) -> R
     except (ValueError, KeyError, TypeError) as error:
         raise no_row(number, error) from error
     return row
-
-
-def _all_masked(count: int, max_length: int) -> InvalidDataset:
-    return InvalidDataset(
-        Text(
-            f"In all {count} rows the prompt alone fills max_length = {max_length} tokens: no answer is left to learn.",
-            f"全部 {count} 行的提示本身就占满了 max_length = {max_length} 个 token，没有剩下可学习的回答。",
-        ),
-        Text("Raise max_length, or shorten the prompts.", "请增大 max_length，或缩短提示。"),
-    )

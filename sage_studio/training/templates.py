@@ -15,6 +15,7 @@ import yaml
 from sage_studio.errors import Conflict, InvalidRecipe, NotFound
 from sage_studio.files import safe_name, write_atomically
 from sage_studio.text import Text
+from sage_studio.training.config_file import FIELD, SHAPE, fields_of
 from sage_studio.training.recipe import Preset, load_presets, parse_recipe
 from sage_studio.training.recipes import RECIPES
 
@@ -22,8 +23,10 @@ logger = logging.getLogger("sage_studio")
 
 OWN = "my-"
 LONGEST_TITLE = 80
-NOT_KEPT = frozenset({"type", "name", "dataset_id", "train_data_path", "output_dir"})
+NOT_KEPT = frozenset({"type", "name", "dataset_id", "train_data_path", "input_path", "output_dir", "config_file"})
 """Belongs to one run, not to a way of training."""
+UNNAMED = "any"
+"""The model of a template that names none."""
 
 
 class TemplateBook:
@@ -64,11 +67,11 @@ class TemplateBook:
             InvalidRecipe: no title, or a field that is unknown or out of bounds.
         """
         title = title.strip()
-        if not 0 < len(title) <= LONGEST_TITLE:
+        if not 0 < len(title) <= LONGEST_TITLE or not title.isprintable():
             raise InvalidRecipe(
                 Text(
-                    f"title = {title!r}: 1 to {LONGEST_TITLE} characters.",
-                    f"名称 {title!r}：需 1 到 {LONGEST_TITLE} 个字符。",
+                    f"title = {title!r}: 1 to {LONGEST_TITLE} characters that can be seen.",
+                    f"title = {title!r}：需 1 到 {LONGEST_TITLE} 个可见字符。",
                 ),
                 Text("Give the template a short name.", "请给模板取一个简短的名称。"),
                 field="title",
@@ -92,19 +95,18 @@ class TemplateBook:
         """
         try:
             content = yaml.safe_load(text)
+            values = fields_of(content)
         except yaml.YAMLError as error:
-            raise InvalidRecipe(Text(f"That is no YAML: {error}", f"不是有效的 YAML：{error}")) from error
-        if not isinstance(content, dict):
             raise InvalidRecipe(
-                Text("The YAML holds no recipe.", "YAML 中没有训练配置。"),
-                Text("Give one field a line, such as learning_rate: 1e-4.", "每行一个字段，例如 learning_rate: 1e-4。"),
-            )
-        values = content.get("values", content)
+                Text(f"That is no YAML: {error}", f"不是有效的 YAML：{error}"), SHAPE, field="yaml"
+            ) from error
+        except ValueError as error:
+            raise InvalidRecipe(
+                Text("The YAML holds no recipe.", "YAML 中没有训练配置。"), SHAPE, field="yaml"
+            ) from error
         named = content.get("title", content.get("name", ""))
         known = str(named.get("en", "") if isinstance(named, dict) else named)
-        if not isinstance(values, dict):
-            raise InvalidRecipe(Text("values: it must hold fields.", "values：必须包含字段。"), field="values")
-        return self.save(title or known, {"type": content.get("type", "sft"), **values})
+        return self.save(title or known, values)
 
     def duplicate(self, template_id: str, title: str) -> Preset:
         """Keep a copy under another name. Raises `NotFound`, or `Conflict` where the name is taken."""
@@ -154,12 +156,14 @@ def as_yaml(preset: Preset) -> str:
 
 def _kept(values: Mapping[str, Any]) -> dict[str, Any]:
     """Checked, and only what differs from the defaults."""
-    given = {name: value for name, value in values.items() if name not in NOT_KEPT}
-    asked = {"model_name_or_path": "any", "dataset_id": "any", **given, "type": values.get("type", "sft")}
-    recipe = parse_recipe(asked)
-    fields = type(recipe).model_fields
+    given = {name: value for name, value in values.items() if name in ("type", FIELD) or name not in NOT_KEPT}
+    recipe = parse_recipe({"model_name_or_path": UNNAMED, **given, "dataset_id": "any"})
     plain = recipe.model_dump(mode="json")
-    return {name: plain[name] for name in given if plain[name] != fields[name].default}
+    return {
+        name: plain[name]
+        for name, info in type(recipe).model_fields.items()
+        if name not in NOT_KEPT and plain[name] not in (info.default, UNNAMED)
+    }
 
 
 def _whole(preset: Preset) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from sage_studio.training.fitting import arguments_of, fit, steps_of
 from sage_studio.training.holding_out import held_out
 from sage_studio.training.progress import Phase
 from sage_studio.training.recipes.generative import GenerativeRecipe
+from sage_studio.training.reloading import loaded_again
 from sage_studio.training.reporting import Reporter
 from sage_studio.training.run import Run
 
@@ -111,6 +112,7 @@ def figures(encoded: rows.Encoded) -> dict[str, Any]:
     return {
         "rows_used": len(encoded),
         "rows_dropped": len(encoded.dropped),
+        "first_dropped": encoded.dropped[:NAMED],
         "rows_truncated": len(encoded.truncated),
         "dataset_tokens": encoded.tokens,
         "answer_tokens": encoded.answer_tokens,
@@ -164,7 +166,8 @@ def finish(run: Run[Any], model: Any, tokenizer: Any, said: dict[str, Any]) -> N
 
     run.progress.phase(Phase.CHECKING)
     health.check_weights(run.folder, "adapter" if run.recipe.use_lora else "full")
-    run.tally.details["smoke_answer"] = health.check_answer(model, tokenizer)
+    saved = loaded_again(model, run.folder, run.recipe.use_lora, run.job.trust_remote_code)
+    run.tally.details["smoke_answer"] = health.check_answer(saved, tokenizer)
     saving.copy_output(run)
 
 

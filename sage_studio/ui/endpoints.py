@@ -23,6 +23,7 @@ from sage_studio.studio import Studio
 from sage_studio.tasks.task import Task
 from sage_studio.text import Text
 from sage_studio.training.recipes import RECIPES
+from sage_studio.training.recipes.base import OTHER_NAMES
 from sage_studio.ui.curation_endpoints import curation_verbs
 from sage_studio.ui.intake_endpoints import intake_verbs
 from sage_studio.views import BackendView, DatasetView, ModelView, ReplyView, RowView, TaskView
@@ -187,18 +188,21 @@ def _retrieval_verbs(studio: Studio) -> list[Callable[..., Any]]:
 
 
 def _with_fields(verb: Callable[..., Any]) -> Callable[..., Any]:
-    """Give ``verb(**values)`` the fields of all recipes as parameters, for gradio to read; None is "the default"."""
+    """Give ``verb(**values)`` the fields of all recipes as parameters, for gradio to read; None is "the default".
+
+    A field's other names are parameters too.
+    """
     fields = {name: info for recipe in RECIPES.values() for name, info in recipe.model_fields.items()}
+    fields |= {name: fields[field] for name, field in OTHER_NAMES.items() if name not in fields}
     parameters = [
         inspect.Parameter(
             name,
             inspect.Parameter.POSITIONAL_OR_KEYWORD,
-            default=inspect.Parameter.empty if info.is_required() else _common_default(name),
+            default=_common_default(name),
             annotation=info.annotation,
         )
-        for name, info in fields.items()
+        for name, info in sorted(fields.items(), key=lambda field: not field[1].is_required())
     ]
-    parameters.sort(key=lambda parameter: parameter.default is not inspect.Parameter.empty)
 
     @functools.wraps(verb)
     def named(*args: Any, **kwargs: Any) -> Any:
@@ -214,11 +218,9 @@ def _with_fields(verb: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _common_default(name: str) -> Any:
-    """The default that all methods give a field; None where they differ, or where one has no such field."""
-    if name == "type":
-        return next(iter(RECIPES))
+    """The default that all methods give a field; None where they differ, where one has no such field or none at all."""
     infos = [recipe.model_fields.get(name) for recipe in RECIPES.values()]
-    defaults = [None if info is None else info.default for info in infos]
+    defaults = [None if info is None or info.is_required() else info.default for info in infos]
     return defaults[0] if all(default == defaults[0] for default in defaults) else None
 
 

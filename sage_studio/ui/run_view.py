@@ -33,7 +33,8 @@ TOKENS_A_SECOND = Text("Tokens per second", "每秒 token 数")
 STEP = Text("Step", "步")
 ETA = Text("Left", "剩余")
 TOOK = Text("Took", "用时")
-MEMORY = Text("Memory", "内存")
+MEMORY, PEAK = Text("Memory", "内存"), Text("Peak memory", "内存峰值")
+ESTIMATED = Text("Estimated", "内存预估")
 QUEUE = Text("Number {} in the queue", "排队第 {} 位")
 HELD_OUT = Text("Held-out rows, before and after", "留出数据：训练前后")
 MEASURED = (
@@ -119,14 +120,13 @@ def figures(task: Task, progress: TaskProgress, language: Language) -> Markup:
     left = duration(now.eta_seconds, language) if now and now.eta_seconds and not task.status.is_over else ""
     speed = now.tokens_per_second if now else None
     loss = result.train_loss if result and result.train_loss is not None else now.loss if now else None
-    memory = now.memory_gb if now else None
     shown = [
         (STEP, f"{now.step:,} / {now.total_steps:,}" if now and now.step is not None and now.total_steps else EMPTY),
         (LOSS, number(loss)),
         (RATE, rate(now.learning_rate if now else None)),
         (SPEED, f"{speed:,.0f} tok/s" if speed is not None else EMPTY),
         (ETA, left) if left else (TOOK, duration(progress.seconds, language) if task.started_at else EMPTY),
-        (MEMORY, f"{memory:.1f} GB" if memory is not None else EMPTY),
+        *_memory(progress),
     ]
     return tiles([(label.in_(language), value) for label, value in shown])
 
@@ -169,3 +169,16 @@ def _doing(task: Task, progress: TaskProgress, language: Language) -> str:
     epochs = f"Epoch {epoch_of(now)} ({progress.percent:.0f}%)" if now.total_epochs else ""
     phase = "" if task.status.is_over or now.phase is Phase.TRAINING else PHASE[now.phase].in_(language)
     return " · ".join(part for part in (epochs, phase, now.detail or "") if part)
+
+
+def _memory(progress: TaskProgress) -> list[tuple[Text, str]]:
+    """What it takes now; of a run that is over its peak, beside what was estimated."""
+    now, result = progress.now, progress.result
+    if result is None or result.peak_memory_gb is None:
+        return [(MEMORY, _gb(now.memory_gb) if now is not None and now.memory_gb is not None else EMPTY)]
+    guess = result.estimated_memory_gb
+    return [(PEAK, _gb(result.peak_memory_gb)), *([(ESTIMATED, _gb(guess))] if guess is not None else [])]
+
+
+def _gb(size: float) -> str:
+    return f"{size:.1f} GB"

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from sage_studio.text import Language, Text
 from sage_studio.training.recipes import RECIPES
-from sage_studio.training.templates import as_yaml
+from sage_studio.training.templates import NOT_KEPT, as_yaml
 from sage_studio.ui.events import on
 from sage_studio.ui.form import given
 from sage_studio.ui.frame import Frame
@@ -90,7 +90,7 @@ class TemplatesPanel:
         pairs = {
             name: (preset.values.get(name, fields[name].default), value)
             for name, value in filled.items()
-            if name not in ("name", "model_name_or_path", "dataset_id", "train_data_path", "output_dir")
+            if name not in NOT_KEPT and name != "model_name_or_path"
         }
         rows = [
             Row((label_of(name, language), shown(before), shown(after)))

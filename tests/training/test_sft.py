@@ -13,13 +13,14 @@ NewTask = Callable[..., Any]
 
 
 def test_a_whole_run_leaves_everything(new_task: NewTask, tiny_model: Path):
-    task = new_task(num_train_epochs=2)
+    task = new_task(num_train_epochs=2, job={"estimated_gb": 1.5})
     result = task.run()
     assert (result.status, result.steps, result.total_steps, result.epochs) == ("completed", 8, 8, 2.0)
     assert result.rows == 8
     assert result.tokens > 0
     assert result.tokens_per_second
     assert result.peak_memory_gb
+    assert result.estimated_memory_gb == 1.5
     assert result.model_kind == "adapter"
     assert result.details["rows_used"] == 8
     config = json.loads((task.path / "adapter_config.json").read_text())

@@ -57,7 +57,9 @@ def test_a_tasks_recipe_can_be_loaded(book):
         ("name: x\nlearning_rate: 0", "learning_rate = 0"),
         ("name: x\ntype: magic", "magic"),
         ("learning_rate: 0.001", "title"),
-        ("name: x\nvalues: 3", "values"),
+        ("name: x\nvalues: 3", "no recipe"),
+        ("1: 2", "no recipe"),
+        pytest.param('name: "a\\nb"', "title", id="unseen"),
     ],
 )
 def test_a_text_that_is_no_template_is_refused_by_name(book, text, said):

@@ -289,7 +289,8 @@ class FakeStudio:
 
     def start_finetune(self, values: Mapping[str, Any]) -> Task:
         recipe = parse_recipe(values)
-        task = self._task(f"finetune-{int(time.time())}", TaskStatus.TRAINING, 0.0, recipe=recipe.model_dump())
+        kept = {"type": recipe.type, "recipe": recipe.model_dump()}
+        task = self._task(f"finetune-{int(time.time())}", TaskStatus.TRAINING, 0.0, **kept)
         self.tasks.insert(0, task)
         return task
 
@@ -323,7 +324,8 @@ class FakeStudio:
         )
         if task.status is TaskStatus.PREPARING:
             now = Event(time=time.time(), phase=Phase.LOADING_MODEL)
-        result = Result(status="completed", train_loss=1.284, steps=450, model_kind="adapter")
+        measured = {"peak_memory_gb": 4.2, "estimated_memory_gb": 4.1}
+        result = Result(status="completed", train_loss=1.284, steps=450, model_kind="adapter", **measured)
         return TaskProgress(
             now=now,
             percent=100.0 * step / 450,

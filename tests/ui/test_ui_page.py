@@ -108,6 +108,18 @@ def test_what_was_measured_before_and_after_is_shown():
     assert "ndcg@10" not in head(task, fake.task_progress(task.id), "zh")
 
 
+def test_the_peak_of_a_run_stands_beside_its_estimate():
+    fake = FakeStudio()
+    by_status = {task.status: head(task, fake.task_progress(task.id), "en") for task in fake.list_tasks()}
+    done = by_status[TaskStatus.COMPLETED]
+    assert "<dt>Peak memory</dt><dd>4.2 GB</dd></div><div><dt>Estimated</dt><dd>4.1 GB</dd>" in done
+    assert "Peak" not in by_status[TaskStatus.TRAINING]
+    task = next(task for task in fake.list_tasks() if task.status is TaskStatus.COMPLETED)
+    unknown = replace(fake.task_progress(task.id), result=Result(status="completed", peak_memory_gb=3.04))
+    assert "3.0 GB<" in head(task, unknown, "zh")
+    assert "预估" not in head(task, unknown, "zh")
+
+
 def test_sources_stand_folded_under_the_answer_and_are_escaped():
     turn = reply("A window.", ChatChunk("", "m", done=True, sources=SOURCES), "en")
     words, under = (part["text"] for part in turn["content"])

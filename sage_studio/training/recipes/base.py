@@ -15,6 +15,9 @@ from sage_studio.text import Text
 from sage_studio.training.curves import Plot
 from sage_studio.training.field import knob
 
+OTHER_NAMES = {"train_data": "train_data_path", "input_path": "train_data_path"}
+"""Names that a field may be given under besides its own; a method with a field of that very name means that one."""
+
 
 class Recipe(BaseModel):
     """What every method asks for.
@@ -66,6 +69,15 @@ class Recipe(BaseModel):
         "files",
         Text("Copy to", "另存到"),
         Text("Folder that gets a copy of the finished model; empty: none.", "训练完成后另存模型的文件夹，可留空。"),
+    )
+    config_file: str = knob(
+        "",
+        "files",
+        Text("Settings file", "配置文件"),
+        Text(
+            "A YAML file on this machine with any of these fields; what you change here counts over it.",
+            "本机的 YAML 文件，可包含任意字段；在此处修改的值优先。",
+        ),
     )
 
     num_train_epochs: float = knob(

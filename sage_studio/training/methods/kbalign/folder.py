@@ -1,14 +1,17 @@
 """What KBAlign leaves in a task's folder, by name: a file a stage and two a round, and what each is.
 
-Knows names and what they mean to a person. Knows nothing of what stands in the files; imports no torch.
+Knows names and what they mean to a person. Knows nothing of what stands in the files but that each line is a JSON
+object; imports no torch.
 """
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sage_studio.errors import NotFound
+from sage_studio.errors import InvalidDataset, NotFound
+from sage_studio.files import write_atomically
 from sage_studio.text import Text
 
 FOLDER = "kbalign"
@@ -57,6 +60,34 @@ def stage_file(task_folder: Path, name: str) -> StageFile:
         Text(f"The task has no stage file {name!r}.", f"该任务没有名为 {name!r} 的阶段文件。"),
         Text("Take a name from the list of its files.", "请从文件列表中选取。"),
     )
+
+
+def replace_stage_file(task_folder: Path, name: str, text: str) -> StageFile:
+    """Put an edited text in the place of one of `stage_files`; the stage itself checks its fields when it goes on.
+
+    Raises:
+        NotFound: there is no such file yet.
+        InvalidDataset: a line is no JSON object; the text names file and line, and nothing has changed.
+        StorageFull: nothing has changed.
+    """
+    path = stage_file(task_folder, name).path
+    lines = text.removeprefix("\ufeff").split("\n")
+    for number, line in enumerate(lines, 1):
+        if line.strip() and not _is_object(line):
+            raise InvalidDataset(
+                Text(f"{name}, line {number}: it is no JSON object.", f"{name} 第 {number} 行：不是 JSON 对象。"),
+                Text("Correct the line, or delete it to have it made again.", "请改正该行，或删除该行以重新生成。"),
+                row=number,
+            )
+    write_atomically(path, "".join(f"{line.strip()}\n" for line in lines if line.strip()))
+    return stage_file(task_folder, name)
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
 
 
 def _found(folder: Path) -> Iterator[StageFile]:

@@ -1,0 +1,207 @@
+"""What can be seen of a run before a task is made of it, from files alone.
+
+Knows which model, rows and folder a method cannot work with, and how the result will be served. Knows nothing of what
+only the trainer can find out: it loads no model, and of a hub's model it looks at nothing.
+"""
+
+import json
+from pathlib import Path
+
+from sage_studio.catalog import ModelRef
+from sage_studio.data.dataset import Dataset
+from sage_studio.errors import InvalidDataset, InvalidModel, InvalidRecipe
+from sage_studio.serving.adapter_check import check_adapter
+from sage_studio.serving.weights import read_tensors
+from sage_studio.text import Text
+from sage_studio.training.learnable import LeftOut, check_learnable, check_queries, left_out
+from sage_studio.training.recipes import Recipe, methods_for
+from sage_studio.training.recipes.generative import GenerativeRecipe
+from sage_studio.training.rows import check_template
+from sage_studio.training.saving import OutputTaken, check_output
+from sage_studio.training.tokenizing import TOKENIZER, tokenizer_of
+
+INDEX = "model.safetensors.index.json"
+ALL_LINEAR = "all-linear"
+IS_FOR = {
+    "generative": Text("a model that writes text", "文本生成模型"),
+    "embedding": Text("an embedder", "嵌入模型"),
+}
+
+
+def check_model(recipe: Recipe, model: ModelRef) -> None:
+    """Raise `InvalidModel` for a model that the method cannot train: of another kind, damaged, without template.
+
+    Raises also `InvalidRecipe` for target modules that it does not have.
+    """
+    if model.task not in (None, recipe.model_task):
+        raise _for_something_else(recipe, model)
+    if not model.is_local or model.packed is not None:
+        return
+    folder = Path(model.location)
+    modules = _modules(folder)
+    if modules:
+        _check_targets(recipe, modules)
+    if isinstance(recipe, GenerativeRecipe) and (folder / TOKENIZER).is_file() and not model.trust_remote_code:
+        _check_tokenizer(model)
+
+
+def check_copy(recipe: Recipe) -> None:
+    """Raise `InvalidRecipe` unless the finished model can be copied to where the recipe says."""
+    try:
+        check_output(recipe.output_dir)
+    except OutputTaken as error:
+        raise InvalidRecipe(error.message, error.hint, field="output_dir") from error
+    except OSError as error:
+        raise InvalidRecipe(
+            Text(
+                f"output_dir = {recipe.output_dir!r}: it cannot be made ({error.strerror}).",
+                f"output_dir = {recipe.output_dir!r}：无法创建（{error.strerror}）。",
+            ),
+            Text("Name a folder in which the studio may write.", "请填写工作室可写入的文件夹。"),
+            field="output_dir",
+        ) from error
+
+
+def check_kind(recipe: Recipe, dataset: Dataset) -> None:
+    """Raise `InvalidDataset` unless the method can learn from the dataset's rows."""
+    rows = dataset.stats.total_samples
+    used = min(rows, recipe.max_samples or rows)
+    if used < recipe.fewest_rows:
+        raise InvalidDataset(
+            Text(
+                f"{dataset.id} gives {used} rows; {recipe.type} needs at least {recipe.fewest_rows}.",
+                f"{dataset.id} 只提供 {used} 行；{recipe.type} 至少需要 {recipe.fewest_rows} 行。",
+            ),
+            Text("Add rows, or raise max_samples.", "请增加数据，或增大 max_samples。"),
+        )
+    if dataset.row_kind in recipe.accepts:
+        return
+    methods = ", ".join(methods_for(dataset.row_kind)) or "—"
+    wanted = ", ".join(recipe.accepts)
+    raise InvalidDataset(
+        Text(
+            f"{dataset.id} holds {dataset.row_kind} rows; {recipe.type} learns from {wanted} rows.",
+            f"{dataset.id} 的数据类型是 {dataset.row_kind}；{recipe.type} 需要 {wanted}。",
+        ),
+        Text(
+            f"Methods for this dataset: {methods}. Or choose another dataset.",
+            f"此数据集可用的方法：{methods}。也可选择其他数据集。",
+        ),
+    )
+
+
+def check_rows(recipe: Recipe, model: ModelRef, path: Path, count: int) -> None:
+    """Raise `InvalidDataset` where the model's template refuses a row, or the rows leave nothing to learn.
+
+    Args:
+        path: the dataset's ``data.jsonl``, with ``count`` rows.
+    """
+    if recipe.model_task == "embedding":
+        check_queries(path, recipe, count)
+    elif _reads_here(model):
+        check_learnable(path, recipe, tokenizer_of(model))
+
+
+def rows_left_out(recipe: Recipe, model: ModelRef, path: Path) -> LeftOut:
+    """Which rows the trainer will leave out; none where only it can say. Raises as `check_rows`."""
+    return left_out(path, recipe, tokenizer_of(model)) if _reads_here(model) else LeftOut()
+
+
+def said_of(rows: LeftOut, recipe: Recipe) -> list[Text]:
+    """A sentence about rows that are left out; none without any."""
+    if not rows.count:
+        return []
+    named = ", ".join(map(str, rows.first)) + (", …" if rows.count > len(rows.first) else "")
+    return [
+        Text(
+            f"{rows.count} of {rows.looked_at} rows will be left out (row {named}): max_length = {recipe.max_length} "
+            "cuts off all there is to learn.",
+            f"{rows.looked_at} 行中有 {rows.count} 行将被忽略（第 {named} 行）：max_length = {recipe.max_length} "
+            "截去了全部可学习的内容。",
+        )
+    ]
+
+
+def said_of_serving(recipe: Recipe, base: str, adapter: str, max_rank: int) -> list[Text]:
+    """A sentence where the engine will not hold the adapter as it is, so that it is merged into its base.
+
+    Args:
+        base: the folder or hub id of the model.
+        adapter: the folder of the adapter that the recipe goes on with; empty for a new one.
+    """
+    if not isinstance(recipe, GenerativeRecipe) or not recipe.use_lora:
+        return []
+    if adapter:
+        why = check_adapter(Path(adapter), base, "vllm", max_rank).merge
+    elif recipe.use_dora:
+        why = "DoRA"
+    else:
+        why = f"rank {recipe.lora_r} (limit {max_rank})" if recipe.lora_r > max_rank else ""
+    if not why:
+        return []
+    return [
+        Text(
+            f"vLLM cannot hold this adapter as it is ({why}): to serve it, it will be merged into its base.",
+            f"vLLM 无法直接加载该适配器（{why}）：部署时将合并到基座。",
+        )
+    ]
+
+
+def _reads_here(model: ModelRef) -> bool:
+    return model.is_local and not model.trust_remote_code and (Path(model.location) / TOKENIZER).is_file()
+
+
+def _for_something_else(recipe: Recipe, model: ModelRef) -> InvalidModel:
+    found, wanted = IS_FOR[model.task or recipe.model_task], IS_FOR[recipe.model_task]
+    return InvalidModel(
+        Text(
+            f"model_name_or_path = {model.name!r} is {found.en}; {recipe.type} trains {wanted.en}.",
+            f"model_name_or_path = {model.name!r} 是{found.zh}；{recipe.type} 训练的是{wanted.zh}。",
+        ),
+        Text("Choose another model or another method.", "请选择其他模型或其他方法。"),
+    )
+
+
+def _modules(folder: Path) -> set[str]:
+    """The modules that have weights, by their files' headers; raises `InvalidModel` for a file missing or cut off."""
+    named = set[str]()
+    if (folder / INDEX).is_file():
+        try:
+            named = set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InvalidModel(
+                Text(f"{folder / INDEX} cannot be read: {error!r}", f"无法读取 {folder / INDEX}：{error!r}"),
+                Text("Copy the model again.", "请重新复制该模型。"),
+            ) from error
+    files = {path.name for path in folder.glob("*.safetensors")} | named
+    return {tensor.name.rpartition(".")[0] for name in sorted(files) for tensor in read_tensors(folder / name)}
+
+
+def _check_targets(recipe: Recipe, modules: set[str]) -> None:
+    names = [name.strip() for name in recipe.lora_target_modules.split(",") if name.strip()]
+    if not recipe.use_lora or names == [ALL_LINEAR]:
+        return
+    unknown = [name for name in names if not any(f".{module}".endswith(f".{name}") for module in modules)]
+    if unknown or not names:
+        bad = ", ".join(unknown) or recipe.lora_target_modules
+        known = ", ".join(sorted({module.rpartition(".")[2] for module in modules}))
+        raise InvalidRecipe(
+            Text(
+                f"lora_target_modules = {recipe.lora_target_modules!r}: the model has no module {bad}.",
+                f"lora_target_modules = {recipe.lora_target_modules!r}：模型中没有模块 {bad}。",
+            ),
+            Text(f"Give {ALL_LINEAR}, or some of: {known}.", f"请填写 {ALL_LINEAR}，或从以下名称中选择：{known}。"),
+            field="lora_target_modules",
+        )
+
+
+def _check_tokenizer(model: ModelRef) -> None:
+    try:
+        tokenizer = tokenizer_of(model)
+    except InvalidModel as error:
+        why = error.__cause__
+        raise InvalidModel(
+            Text(f"The tokenizer of {model.name} cannot be used: {why}", f"{model.name} 的分词器无法使用：{why}"),
+            Text("Copy the model again, or choose another.", "请重新复制该模型，或选择其他模型。"),
+        ) from error
+    check_template(tokenizer)

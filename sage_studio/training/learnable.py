@@ -1,0 +1,83 @@
+"""Whether rows hold something to learn once they are cut, looked at before a training by what the trainer itself uses.
+
+Knows how each method cuts its rows, and looks at so many of them that nobody waits. Knows nothing of trainers, nor of
+where rows and tokenizers are kept; imports no torch.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sage_studio.errors import InvalidDataset
+from sage_studio.training import pairs, queries, rows
+from sage_studio.training.recipes import Recipe
+
+AT_ONCE, MOST = 32, 2000
+"""Rows looked at where one that can be learned is enough, and where all that cannot be are to be told."""
+NAMED = 5
+
+Parts = Callable[[Mapping[str, Any]], rows.Row]
+Encode = Callable[[list[rows.Row], Any, int], rows.Encoded]
+READERS: dict[str, tuple[Parts, Encode]] = {
+    "sft": (rows.answered, rows.encode_some),
+    "dpo": (pairs.paired, pairs.encode_some),
+}
+"""Of the methods whose rows are cut by `max_length` and learned in part."""
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Rows of which the cut leaves nothing to learn, so that the trainer leaves them out.
+
+    Attributes:
+        looked_at: how many rows, from the first on, were looked at.
+        first: numbers (from 1) of the first `NAMED` of them.
+    """
+
+    looked_at: int = 0
+    count: int = 0
+    first: tuple[int, ...] = ()
+
+
+def left_out(path: Path, recipe: Recipe, tokenizer: Any) -> LeftOut:
+    """Which of the first `MOST` rows the trainer will leave out. Raises `InvalidDataset`, also where it is all rows."""
+    if recipe.type not in READERS:
+        return LeftOut()
+    found, encoded = _encoded(path, recipe, tokenizer, MOST)
+    if not encoded and found < MOST:
+        raise _nothing(recipe, found)
+    return LeftOut(found, len(encoded.dropped), tuple(encoded.dropped[:NAMED]))
+
+
+def check_learnable(path: Path, recipe: Recipe, tokenizer: Any) -> None:
+    """Raise `InvalidDataset` where no row has anything to learn; for a method without such rows, do nothing.
+
+    Of many rows only the first are looked at: if none of them is any good, the trainer says whether others are.
+    """
+    if recipe.type not in READERS:
+        return
+    for most in (AT_ONCE, MOST):
+        found, encoded = _encoded(path, recipe, tokenizer, most)
+        if encoded:
+            return
+    if found < MOST:
+        raise _nothing(recipe, found)
+
+
+def check_queries(path: Path, recipe: Recipe, count: int) -> None:
+    """Raise `InvalidDataset` where an embedder has nothing to tell apart; more than `MOST` rows are left to it."""
+    if count <= MOST:
+        queries.read_queries(path, recipe.max_samples)
+
+
+def _encoded(path: Path, recipe: Recipe, tokenizer: Any, most: int) -> tuple[int, rows.Encoded]:
+    """How many rows there are, at most ``most``, and what becomes of them."""
+    parts, encode = READERS[recipe.type]
+    limit = min(recipe.max_samples or most, most)
+    found = rows.read_rows(path, limit, parts)
+    return len(found), encode(found, tokenizer, recipe.max_length)
+
+
+def _nothing(recipe: Recipe, count: int) -> InvalidDataset:
+    return (pairs.no_difference if recipe.type == "dpo" else rows.all_masked)(count, recipe.max_length)
