@@ -16,10 +16,11 @@ import yaml
 from pydantic import BaseModel
 
 from sage_studio.errors import StudioError
+from sage_studio.serving_views import BackendView, ModelView
 from sage_studio.settings import load_settings
 from sage_studio.studio import Studio
 from sage_studio.text import language_of
-from sage_studio.views import BackendView, DatasetView, ModelView, TaskView
+from sage_studio.views import DatasetView, TaskView
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

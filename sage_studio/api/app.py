@@ -15,9 +15,9 @@ from sage_studio import __version__
 from sage_studio.api import chat, curation, datasets, finetune, intake, metrics, models, openai, retrieval, templates
 from sage_studio.api.guard import Guard, language, studio_error, validation_error
 from sage_studio.errors import StudioError
+from sage_studio.serving_views import EngineView
 from sage_studio.settings import LOOPBACK
 from sage_studio.studio import Studio
-from sage_studio.views import EngineView
 
 TITLE = "SAGE Studio"
 

@@ -14,9 +14,9 @@ from sage_studio.comparison import Piece
 from sage_studio.errors import StudioError
 from sage_studio.retrieval_views import SourceView
 from sage_studio.serving.types import ChatChunk, ChatMessage
+from sage_studio.serving_views import ReplyView
 from sage_studio.studio import Studio
 from sage_studio.text import Language
-from sage_studio.views import ReplyView
 from sage_studio.votes import Standing, Vote
 
 

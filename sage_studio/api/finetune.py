@@ -12,10 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from sage_studio.api.guard import language
 from sage_studio.run_views import ForecastView, StageFileView, TaskComparisonView
+from sage_studio.serving_views import BackendView
 from sage_studio.studio import Studio
 from sage_studio.tasks.archive import archive_name
 from sage_studio.training.recipes import RECIPES
-from sage_studio.views import BackendView, DatasetStatsView, DatasetView, TaskView
+from sage_studio.views import DatasetStatsView, DatasetView, TaskView
 
 POLL_SECONDS = 0.5
 TASKS = TypeAdapter(list[TaskView])

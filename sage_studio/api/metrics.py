@@ -3,8 +3,8 @@
 from fastapi import APIRouter, Request
 
 from sage_studio.api.guard import language
+from sage_studio.serving_views import EngineView, MetricsView
 from sage_studio.studio import Studio
-from sage_studio.views import EngineView, MetricsView
 
 
 class MetricsResponse(MetricsView):

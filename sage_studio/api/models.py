@@ -4,8 +4,8 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict
 
 from sage_studio.api.guard import language
+from sage_studio.serving_views import BackendView, EngineView, ModelView
 from sage_studio.studio import Studio
-from sage_studio.views import BackendView, EngineView, ModelView
 
 
 class SwitchRequest(BaseModel):

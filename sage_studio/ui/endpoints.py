@@ -19,6 +19,7 @@ from sage_studio.errors import InvalidName, StudioError
 from sage_studio.retrieval import PASSAGES
 from sage_studio.retrieval_views import RetrieverView, SourceView
 from sage_studio.run_views import ForecastView, TaskComparisonView
+from sage_studio.serving_views import BackendView, ModelView, ReplyView
 from sage_studio.studio import Studio
 from sage_studio.tasks.task import Task
 from sage_studio.text import Text
@@ -26,7 +27,7 @@ from sage_studio.training.recipes import RECIPES
 from sage_studio.training.recipes.base import OTHER_NAMES
 from sage_studio.ui.curation_endpoints import curation_verbs
 from sage_studio.ui.intake_endpoints import intake_verbs
-from sage_studio.views import BackendView, DatasetView, ModelView, ReplyView, RowView, TaskView
+from sage_studio.views import DatasetView, RowView, TaskView
 
 UNLIMITED = ("chat", "compare", "list_datasets", "list_tasks", "get_task", "task_logs")
 """May run as often at the same time as they are asked for."""
