@@ -6,7 +6,7 @@ that find duplicates) and by nothing else.
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import orjson
 
@@ -15,6 +15,8 @@ from sage_studio.data.script import tokens_of_bytes
 
 AT_ONCE = 400
 SAMPLE_EVERY = 50
+EXACT_ROWS, LANGUAGE_EVERY = 20_000, 8
+"""Of more rows than these, the languages are those of a sample of one in eight."""
 
 
 def in_json(texts: Iterable[str]) -> list[bytes]:
@@ -28,12 +30,14 @@ class Tally:
     Args:
         sampling: whether some texts are kept to be tokenized. A row's digest decides, so that it does not matter where
             the row stands.
+        before: rows that came before those counted here, be they usable or not.
     """
 
-    def __init__(self, *, sampling: bool = False) -> None:
-        self._sampling = sampling
+    def __init__(self, *, sampling: bool = False, before: int = 0) -> None:
+        self._sampling, self._before = sampling, before
         self._rows = self._chars = self._longest = 0
         self._languages: Counter[str] = Counter()
+        self._sampled: Counter[str] = Counter()
         self._digests = array("Q")
         self._guesses: Counter[int] = Counter()
         self._samples: list[tuple[str, int]] = []
@@ -55,8 +59,8 @@ class Tally:
         self._rows += len(digests)
         self._chars += int(chars.sum())
         self._longest = max(self._longest, int(chars.max()))
-        self._languages.update(block.languages)
         self._digests.extend(digests)
+        self._tell_languages(block, digests)
         if is_guessed:
             self._guess(block, digests)
 
@@ -74,6 +78,7 @@ class Tally:
         self._chars += figures._chars
         self._longest = max(self._longest, figures._longest)
         self._languages += figures._languages
+        self._sampled += figures._sampled
         self._digests += figures._digests
         self._guesses += figures._guesses
         self._samples += figures._samples
@@ -96,7 +101,10 @@ class Tally:
     @property
     def languages(self) -> Counter[str]:
         """Rows per language of the answer."""
-        return self.finish()._languages
+        if self._languages.total() == self.rows or not self._sampled:
+            return self._languages
+        scale = self.rows / self._sampled.total()
+        return Counter({name: round(rows * scale) for name, rows in self._sampled.items()})
 
     @property
     def guesses(self) -> Counter[int]:
@@ -108,12 +116,19 @@ class Tally:
         """Rows whose texts are those of an earlier one."""
         import numpy as np
 
-        return self.rows - len(np.unique(np.frombuffer(self._digests, np.uint64)))
+        digests = np.sort(np.frombuffer(self.finish()._digests, np.uint64))
+        return int((digests[1:] == digests[:-1]).sum())
 
     def take_samples(self) -> list[tuple[str, int]]:
         """The texts kept since the last time, and the tokens guessed of each."""
         taken, self._samples = self.finish()._samples, []
         return taken
+
+    def _tell_languages(self, block: Block, digests: Sequence[int]) -> None:
+        if self._before + self._rows <= EXACT_ROWS:
+            self._languages.update(block.languages)
+        if sample := [texts for texts, digest in zip(block.rows, digests, strict=True) if digest % LANGUAGE_EVERY == 0]:
+            self._sampled.update(Block(sample).languages)
 
     def _guess(self, block: Block, digests: Iterable[int]) -> None:
         guesses = list(map(tokens_of_bytes, block.sizes.tolist()))

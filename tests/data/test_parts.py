@@ -11,15 +11,16 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 import test_format_matrix as matrix
 from fuzzing import written
 from hypothesis import HealthCheck, given, settings
-from hypothesis.strategies import characters, lists, text
+from hypothesis.strategies import binary, characters, lists, one_of, sampled_from, text
 from test_upload import BROKEN, READ
 
 from sage_studio.data import script, tally, token_count, upload
-from sage_studio.data.block import Block, language_of
+from sage_studio.data.block import Block, is_utf8, language_of
 from sage_studio.data.mapping import ColumnMapping
 from sage_studio.data.parts import cutting, readers
 from sage_studio.data.parts.part import Lines, Order
@@ -280,6 +281,20 @@ def test_the_language_of_a_row_is_that_of_its_answer_or_else_of_its_question(tex
     assert language_of(tally.in_json(texts)) == language
 
 
+def test_the_languages_of_very_many_rows_are_those_of_a_sample():
+    counted, parts = tally.Tally(), [tally.Tally(before=number * 10_000) for number in range(4)]
+    for number in range(40_000):
+        texts = tally.in_json((f"{number}?", "Rain falls on the hills." if number % 4 else "雨水落在山上，流入河流。"))
+        counted.add(texts)
+        parts[number // 10_000].add(texts)
+    for part in parts[1:]:
+        parts[0].merge(part)
+    assert counted.languages == parts[0].languages
+    assert counted.languages["zh"] == pytest.approx(10_000, rel=0.1)
+    assert counted.languages.total() == pytest.approx(40_000, abs=1)
+    assert counted.duplicates == 0
+
+
 def test_languages_of_many_rows_are_those_of_each():
     pick = random.Random(2)
     for _ in range(300):
@@ -294,6 +309,29 @@ def test_characters_are_counted_in_json_as_in_the_text(rows):
     said = [tally.in_json(texts) for texts in rows]
     assert Block(said).chars.tolist() == [sum(map(len, texts)) for texts in rows]
     assert Block(said).sizes.tolist() == [sum(map(len, texts)) for texts in said]
+
+
+GARBLED = (
+    b"",
+    b"\xc0\x80",
+    b"\xe0\x80\x80",
+    b"\xed\xa0\x80",
+    b"\xf0\x8f\x80\x80",
+    b"\xf4\x90\x80\x80",
+    b"\xf5\x80\x80\x80",
+)
+
+
+@settings(max_examples=2000, deadline=None, database=None, derandomize=True)
+@given(begin=text(max_size=4), odd=one_of(binary(max_size=4), sampled_from(GARBLED)), rest=text(max_size=4))
+def test_utf8_is_what_can_be_decoded(begin, odd, rest):
+    content = begin.encode(errors="replace") + odd + rest.encode(errors="replace") + b'"'
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        assert not is_utf8(np.frombuffer(content, np.uint8))
+    else:
+        assert is_utf8(np.frombuffer(content, np.uint8))
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ def read_part(order: Order, lines: Lines, rows: int, before: int) -> Part:
         rows: of the file before this part.
         before: lines of the file before it.
     """
-    part = Part(Tally(sampling=order.sampling), Seen())
+    part = Part(Tally(sampling=order.sampling, before=rows), Seen())
     reading = _Reading(order, part, rows)
     try:
         if lines.shape is not None and lines.records:
@@ -159,21 +159,19 @@ class _Reading:
 
     def take_plain(self, lines: Lines, shape: Shape, before: int) -> None:
         """Copy the texts of plain records; what is unusual about one is read with care."""
-        number = 0
         for at in range(0, len(lines.records), AT_ONCE):
             said, block = looked_at(list(map(shape.read, lines.records[at : at + AT_ONCE])))
             if block is not None:
                 self._count(shape.format, block)
-            for one in said:
-                number += 1
+            for number, one in enumerate(said, at):
                 if one is None:
-                    self._read(lines.split[number - 1], before + number)
+                    self._read(lines.split[number], before + number + 1)
                     continue
                 self._row += 1
                 if self._last is not shape.format:
                     self._reader.check_kind(shape.format, self._row)
                     self._last = shape.format
-                self._write(one)
+                self._written.append(self._line_of(one))
 
     def read(self, lines: Sequence[bytes], before: int) -> None:
         """Read lines as any file's."""
@@ -207,14 +205,13 @@ class _Reading:
         self._part.seen.counts[found.name] += len(block.rows)
         self._tally.add_all(block)
 
-    def _write(self, said: Said) -> None:
+    def _line_of(self, said: Said) -> bytes:
         """As `Example.to_json` has it."""
         roles, texts = said
         if roles is ALONE:
-            self._written.append(ALONE_LINE % (*texts, self._origin, self._row))
-        else:
-            prompt = b",".join(TURNS[role] % text for role, text in zip(roles, texts, strict=False))
-            self._written.append(LINE % (prompt, texts[-1], self._origin, self._row))
+            return ALONE_LINE % (*texts, self._origin, self._row)
+        prompt = b",".join(TURNS[role] % text for role, text in zip(roles, texts, strict=False))
+        return LINE % (prompt, texts[-1], self._origin, self._row)
 
 
 def _shape_of(whole: bytes) -> Shape | None:

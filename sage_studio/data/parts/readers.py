@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[3]
 MOST = 4
 """More processes than this would wait for the one that writes what they read."""
+KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(64 * MIB), "MALLOC_MMAP_THRESHOLD_": str(64 * MIB)}
+"""Lets glibc keep what a part has freed: to get it from the system anew for each batch takes a sixth of the time."""
 Before = tuple[int, int]
 """Rows and lines that come before a part."""
 
@@ -63,7 +65,14 @@ def reader_count() -> int:
 def start_reader() -> Reader:
     """A new process."""
     command = [sys.executable, "-m", "sage_studio.data.parts.reading_child"]
-    reader: Any = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, pipesize=MIB)
+    reader: Any = subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+        pipesize=MIB,
+        env={**os.environ, **KEEP_MEMORY},
+    )
     return reader  # type: ignore[no-any-return]
 
 
