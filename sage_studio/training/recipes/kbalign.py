@@ -92,6 +92,15 @@ class KBAlignRecipe(GenerativeRecipe):
         ge=0,
         le=0.5,
     )
+    answers: Literal["written", "quoted"] = knob(
+        "written",
+        "more",
+        Text("Answers", "答案来源"),
+        Text(
+            "written: by the model, as in the paper; quoted: sentences of the text, for small models.",
+            "written：由模型撰写（同论文）；quoted：取原文句子，适合小模型。",
+        ),
+    )
     questions_per_chunk: int = knob(
         0,
         "more",
@@ -113,8 +122,19 @@ class KBAlignRecipe(GenerativeRecipe):
         "more",
         Text("Support", "依据比例"),
         Text(
-            "Share of an answer's words that its chunk must hold; keeps inventions out. 0: any (as in the paper).",
-            "答案用词须出现在片段中的比例，用于排除编造；0 表示不限（同论文）。",
+            "Share of an answer's words that its chunk must hold, and every name and number; 0: any (as in the paper).",
+            "答案用词须出现在片段中的比例，其中专名与数字须全部出现；0 表示不限（同论文）。",
+        ),
+        ge=0,
+        le=1,
+    )
+    min_agreement: float = knob(
+        0.0,
+        "more",
+        Text("Agreement", "一致比例"),
+        Text(
+            "Share of an answer that the model must give again, asked anew with the chunk at hand; 0: not asked again.",
+            "模型看着片段重新作答时须与原答案一致的比例；0 表示不再问。",
         ),
         ge=0,
         le=1,
