@@ -363,6 +363,22 @@ def test_samples_are_shuffled_into_even_parts_with_references(start, towns):
     assert one.references[0] in rows_of(one)[1]["prompt"][0]["content"]
 
 
+def test_no_chunk_and_no_answer_is_left_to_one_round_alone(start, towns):
+    def pairs(chunk):
+        return tuple(
+            filters.Pair(question=f"What is {number} of {chunk}?", answer=f"{answer} of {chunk}.")
+            for answer in ("Tower", "Mason")
+            for number in range(3)
+        )
+
+    made = [short.ShortLine(chunk=chunk.chunk, pairs=pairs(chunk.chunk)) for chunk in towns]
+    samples = mix(start(rounds=3, references=0).recipe, towns, made, [], words)
+    learned = Counter((sample.answer, sample.part) for sample in samples)
+    assert len(learned) == 2 * len(towns) * 3
+    assert set(learned.values()) == {1}
+    assert [sample.part for sample in samples] == sorted(sample.part for sample in samples)
+
+
 def test_without_references_each_question_is_one_row(start, towns):
     samples = mix(start(references=0).recipe, towns, made_of(towns), [], words)
     assert all(len(rows_of(sample)) == 1 for sample in samples)

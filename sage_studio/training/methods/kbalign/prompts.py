@@ -47,16 +47,8 @@ _QUESTION_EXAMPLES = (
         Text("Who designed the Lume bridge?", "卢姆大桥是谁设计的？"),
     ),
     (
-        Text("Hob is a village of potters in the north of Asta.", "霍布是阿斯塔北部的一个制陶村。"),
-        Text("Where is the village of Hob?", "霍布村在什么地方？"),
-    ),
-    (
         Text("The wells of Hob are nine feet deep.", "霍布的水井深九尺。"),
         Text("How deep are the wells of Hob?", "霍布的水井有多深？"),
-    ),
-    (
-        Text("The Sorn mill grinds rye.", "索恩磨坊磨的是黑麦。"),
-        Text("What does the Sorn mill grind?", "索恩磨坊磨的是什么？"),
     ),
     (
         Text("The flag of Sorn is green.", "索恩的旗帜是绿色的。"),
