@@ -27,6 +27,8 @@ NOTHING_NEW = "the answer only repeats the question"
 REPEATED = "the question was asked before"
 CUT_OFF = "the answer was cut off"
 
+LONGEST_ENDING = 3
+"""Words must be longer to be known again by their beginning."""
 NUMBER = re.compile(r"\d+")
 NAME = re.compile(r"(?<=\w[\s,])[A-Z][^\W\d_]+")
 """A capitalised word that does not begin a sentence."""
@@ -77,7 +79,7 @@ class Sieve:
         fault = fault_of_question(pair.question) or fault_of_answer(pair.answer)
         if not fault and self._least:
             fault = self._fault_by_text(pair)
-        if not fault and set(words_of(pair.answer)) <= set(words_of(pair.question)):
+        if not fault and not news(pair):
             return NOTHING_NEW
         if not fault and key_of(pair.question) in self._asked:
             return REPEATED
@@ -95,6 +97,18 @@ class Sieve:
             for place in self._places
         )
         return "" if together else APART
+
+
+def news(pair: Pair) -> list[str]:
+    """The words of an answer that its question does not hold, in whatever form.
+
+    Example:
+        >>> news(Pair(question="Does it open in May?", answer="It opens in May, on a Monday."))
+        ['on', 'a', 'monday']
+    """
+    asked = set(words_of(pair.question))
+    stems = tuple(word for word in asked if len(word) > LONGEST_ENDING)
+    return [word for word in words_of(pair.answer) if word not in asked and not word.startswith(stems)]
 
 
 def strangers(said: str, text: str) -> list[str]:
