@@ -14,7 +14,8 @@ class KBAlignRecipe(GenerativeRecipe):
     """KBAlign (arXiv 2411.14790): the model asks itself about a knowledge base, learns, and checks its own answers.
 
     The fields of supervised fine-tuning hold for each round. Defaults are the paper's, but for the learning rate, which
-    suits an adapter (the paper trains the whole model at 1e-5).
+    suits an adapter (the paper trains the whole model at 1e-5), and for what keeps a small model's inventions out
+    (``min_support``, ``min_agreement``).
     """
 
     title: ClassVar[Text] = Text("KBAlign", "KBAlign 知识库自适应")
@@ -129,11 +130,11 @@ class KBAlignRecipe(GenerativeRecipe):
         le=1,
     )
     min_agreement: float = knob(
-        0.0,
+        0.6,
         "more",
         Text("Agreement", "一致比例"),
         Text(
-            "Share of an answer that the model must give again, asked anew with the chunk at hand; 0: not asked again.",
+            "Share of an answer that must come again when the model is asked anew with its chunk; 0: not asked.",
             "模型看着片段重新作答时须与原答案一致的比例；0 表示不再问。",
         ),
         ge=0,

@@ -15,6 +15,7 @@ RECIPE: dict[str, Any] = {
     "rounds": 2,
     "long_dependency": False,
     "answers": "quoted",
+    "min_agreement": 0,
     "questions_per_chunk": 2,
     "tries": 2,
     "temperature": 0.6,

@@ -165,7 +165,7 @@ def _next_quotes(one: _Asking) -> list[str]:
 def _keep(recipe: KBAlignRecipe, writer: Writer, found: Sequence[tuple[_Asking, Pair]], seed: str) -> None:
     """Keep the good pairs whose answer the model gives again, or all where the recipe does not ask for that."""
     agreed = [1.0] * len(found)
-    if recipe.min_agreement:
+    if recipe.min_agreement and found:
         asked = [prompts.answer_part(pair.question, one.chunk.shown, one.chunk.language) for one, pair in found]
         given = writer.write(asked, Style(TOKENS_AN_ANSWER), seed)
         agreed = [agreement(pair, said.text) for (_, pair), said in zip(found, given, strict=True)]
