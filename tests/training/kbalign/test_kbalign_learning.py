@@ -29,8 +29,8 @@ RECIPE: dict[str, Any] = {
     "max_length": 256,
 }
 TOKENS_AN_ANSWER = 32
-MARGIN = 5
-"""Fewer than with any seed that was tried; see the test."""
+MARGIN = 6
+"""Half of the worst of the seeds 1, 2, 3 and 42, which gave 14, 17, 14 and 12 of 20; the base model has none."""
 
 
 @pytest.mark.parametrize(("question", "right"), QUESTIONS)
@@ -45,8 +45,8 @@ def test_the_tuned_model_answers_more_questions_of_its_knowledge_base_right(
 ):
     """Annotation, sieve, two rounds and the check between them are all the model's own work.
 
-    Asked without the texts at hand, the base model cannot know a made-up island. Asked with what a search finds, it
-    reads most answers off; that figure is printed and not asserted.
+    Asked without the texts at hand, the base model cannot know a made-up island. With what a search finds at hand it
+    reads most answers off; as nothing of that kind is learned here, for speed, that figure is printed and not asserted.
     """
     rows = [{"text": text, "origin": {"file": "island.md"}} for text in TEXTS]
     task = new_task(rows, job={"model_location": str(built_in_model)}, **RECIPE)
