@@ -14,7 +14,8 @@ class KBAlignRecipe(GenerativeRecipe):
     """KBAlign (arXiv 2411.14790): the model asks itself about a knowledge base, learns, and checks its own answers.
 
     The fields of supervised fine-tuning hold for each round. Defaults are the paper's, but for the learning rate, which
-    suits an adapter (the paper trains the whole model at 1e-5).
+    suits an adapter (the paper trains the whole model at 1e-5), and for what keeps a small model's inventions out
+    (``min_support``, ``min_agreement``).
     """
 
     title: ClassVar[Text] = Text("KBAlign", "KBAlign 知识库自适应")
@@ -92,6 +93,15 @@ class KBAlignRecipe(GenerativeRecipe):
         ge=0,
         le=0.5,
     )
+    answers: Literal["written", "quoted"] = knob(
+        "written",
+        "more",
+        Text("Answers", "答案来源"),
+        Text(
+            "written: by the model, as in the paper; quoted: sentences of the text, for small models.",
+            "written：由模型撰写（同论文）；quoted：取原文句子，适合小模型。",
+        ),
+    )
     questions_per_chunk: int = knob(
         0,
         "more",
@@ -113,8 +123,19 @@ class KBAlignRecipe(GenerativeRecipe):
         "more",
         Text("Support", "依据比例"),
         Text(
-            "Share of an answer's words that its chunk must hold; keeps inventions out. 0: any (as in the paper).",
-            "答案用词须出现在片段中的比例，用于排除编造；0 表示不限（同论文）。",
+            "Share of an answer's words that its chunk must hold, and every name and number; 0: any (as in the paper).",
+            "答案用词须出现在片段中的比例，其中专名与数字须全部出现；0 表示不限（同论文）。",
+        ),
+        ge=0,
+        le=1,
+    )
+    min_agreement: float = knob(
+        0.6,
+        "more",
+        Text("Agreement", "一致比例"),
+        Text(
+            "Share of an answer that must come again when the model is asked anew with its chunk; 0: not asked.",
+            "模型看着片段重新作答时须与原答案一致的比例；0 表示不再问。",
         ),
         ge=0,
         le=1,

@@ -18,7 +18,13 @@ def start(tmp_path: Path) -> Callable[..., Run[KBAlignRecipe]]:
     """A run as the child has it; called again it is the next start in the same folder."""
 
     def start(**recipe: object) -> Run[KBAlignRecipe]:
-        values = {"model_name_or_path": "m", "dataset_id": "d", "generation_batch_size": 1, **recipe}
+        values = {
+            "model_name_or_path": "m",
+            "dataset_id": "d",
+            "generation_batch_size": 1,
+            "min_agreement": 0,
+            **recipe,
+        }
         folder = tmp_path / "task"
         folder.mkdir(exist_ok=True)
         return Run(

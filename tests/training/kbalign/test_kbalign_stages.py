@@ -8,7 +8,7 @@ import pytest
 from kbalign_parts import TOWNS, Killed, Scripted, pairs_about, town_in
 
 from sage_studio.errors import InvalidDataset
-from sage_studio.training.methods.kbalign import filters, long, rounds, short
+from sage_studio.training.methods.kbalign import filters, long, rounds, roundtrip, short, sieve
 from sage_studio.training.methods.kbalign.chunks import Chunk, cut, pieces_of
 from sage_studio.training.methods.kbalign.folder import stage_files
 from sage_studio.training.methods.kbalign.lines import Lines
@@ -96,7 +96,7 @@ def test_a_chunk_is_asked_about_again_until_it_has_enough_but_not_for_ever(start
     made = short.annotate(run, Scripted(answer), towns, short_lines(run))
     assert [line.tries for line in made] == [3, 3, 1, 1, 1, 1]
     assert [len(line.pairs) for line in made] == [3, 0, 3, 3, 3, 3]
-    assert made[0].left_out == {filters.REPEATED: 3}
+    assert made[0].left_out == {sieve.REPEATED: 3}
 
 
 def test_a_chunk_that_fails_loses_no_other_and_says_why(start, towns):
@@ -187,6 +187,58 @@ def test_progress_tells_phase_count_and_time_left(start, towns):
     assert [event.done for event in events if event.done is not None] == [0, 1, 2, 3, 4, 5, 6]
     assert all(event.eta_seconds is not None for event in events if event.done)
     assert events[-1].detail == "6/6"
+
+
+def test_where_answers_are_quoted_only_the_questions_are_the_models(start, towns):
+    run = start(answers="quoted", questions_per_chunk=2, tries=2)
+    chunk = Chunk(chunk=0, text="The town of Arn has a tower. The town of Arn has nine wells. See also below")
+    asked = Counter()
+
+    def answer(sentence):
+        asked[sentence] += 1
+        if "tower" in sentence:
+            return ("What has the town of Arn, a tower?", "What can be seen in the town of Arn?")[asked[sentence] - 1]
+        return "How many wells are in the town of Arn?"
+
+    (made,) = short.annotate(run, Scripted(answer), [chunk], short_lines(run))
+    assert {(pair.question, pair.answer) for pair in made.pairs} == {
+        ("How many wells are in the town of Arn?", "The town of Arn has nine wells."),
+        ("What can be seen in the town of Arn?", "The town of Arn has a tower."),
+    }
+    assert asked == {"The town of Arn has nine wells.": 1, "The town of Arn has a tower.": 2}, "what lacked alone"
+    assert (made.tries, made.left_out) == (2, {sieve.NOTHING_NEW: 1})
+
+
+def test_a_chunk_without_a_sentence_to_quote_says_so_and_a_failure_why(start):
+    run = start(answers="quoted", questions_per_chunk=1, tries=1, generation_batch_size=3)
+    texts = ("| a | table |", "The town of Bex has a tower.", "The town of Cos has a tower.")
+    chunks = [Chunk(chunk=at, text=text) for at, text in enumerate(texts)]
+    said = {texts[1]: Written("", error="no memory"), texts[2]: Written("What has the town of Co", whole=False)}
+    made = short.annotate(run, Scripted(said.__getitem__), chunks, short_lines(run))
+    assert [line.error for line in made] == [short.NO_QUOTES, "no memory", ""]
+    assert [line.left_out for line in made] == [{}, {}, {sieve.CUT_OFF: 1}]
+
+
+def test_answers_that_the_model_does_not_give_again_are_left_out(start, towns):
+    run = start(min_agreement=0.5, questions_per_chunk=2, tries=1)
+    said = (
+        "Question: Who built the tower of {0}?\nAnswer: The mason {0}us.\n\n"
+        "Question: What has the town of {0}?\nAnswer: The town of {0} has a tower."
+    )
+
+    def answer(prompt):
+        town = town_in(prompt)
+        if "Write 2 questions" in prompt:
+            return said.format(town)
+        return f"It was {town}us." if town == "Arn" or "Who built" in prompt else "none"
+
+    writer = Scripted(answer)
+    made = short.annotate(run, writer, towns[:2], short_lines(run))
+    assert [[pair.answer for pair in line.pairs] for line in made] == [["The mason Arnus."], ["The mason Bexus."]]
+    assert [line.left_out for line in made] == [{roundtrip.DISAGREE: 1}] * 2
+    again = [style for style, prompt in zip(writer.styles, writer.asked, strict=True) if "Write 2" not in prompt]
+    assert {style.temperature for style in again} == {0.0}
+    assert all("has a tower. It was built" in prompt for prompt in writer.asked), "with the chunk at hand"
 
 
 # Stage 2
@@ -309,6 +361,22 @@ def test_samples_are_shuffled_into_even_parts_with_references(start, towns):
     assert len(rows_of(one)) == 2
     assert rows_of(one)[0]["prompt"][0]["content"] == one.question
     assert one.references[0] in rows_of(one)[1]["prompt"][0]["content"]
+
+
+def test_no_chunk_and_no_answer_is_left_to_one_round_alone(start, towns):
+    def pairs(chunk):
+        return tuple(
+            filters.Pair(question=f"What is {number} of {chunk}?", answer=f"{answer} of {chunk}.")
+            for answer in ("Tower", "Mason")
+            for number in range(3)
+        )
+
+    made = [short.ShortLine(chunk=chunk.chunk, pairs=pairs(chunk.chunk)) for chunk in towns]
+    samples = mix(start(rounds=3, references=0).recipe, towns, made, [], words)
+    learned = Counter((sample.answer, sample.part) for sample in samples)
+    assert len(learned) == 2 * len(towns) * 3
+    assert set(learned.values()) == {1}
+    assert [sample.part for sample in samples] == sorted(sample.part for sample in samples)
 
 
 def test_without_references_each_question_is_one_row(start, towns):

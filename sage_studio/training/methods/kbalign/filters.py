@@ -1,12 +1,11 @@
-"""Which of the questions and answers that a model wrote are worth learning: found in its text, then sieved.
+"""The questions and answers that a model wrote: found in its text, and what is wrong with one seen by itself.
 
 The bounds are KBAlign's (arXiv 2411.14790): questions of 4 to 25 words that end in a question mark of either width,
-answers of at most 70 words that do not say "not mentioned". Two sieves are added for small models: an answer's words
-must mostly come from the text, and a question must be understood without it. Knows nothing of models or files.
+answers of at most 70 words that do not say "not mentioned"; added is that a question must be understood without its
+text. Knows nothing of models or files, nor of what the text says (`sieve`).
 """
 
 import re
-from collections import Counter
 from collections.abc import Iterator
 
 from sage_studio.data.bm25 import words_of
@@ -44,9 +43,6 @@ ABOUT_TEXT = "the question speaks of the text"
 EMPTY = "the answer is empty"
 TOO_LONG = f"the answer has more than {LONGEST_ANSWER} words"
 NOT_MENTIONED = "the answer says that nothing is known"
-UNSUPPORTED = "the answer's words are not in the text"
-REPEATED = "the question was asked before"
-CUT_OFF = "the answer was cut off"
 
 
 class Pair(Line):
@@ -116,51 +112,22 @@ def support(answer: str, text: str) -> float:
     return sum(word in known for word in words) / len(words) if words else 0.0
 
 
-class Sieve:
-    """Keeps the good pairs of one chunk and counts the others by their fault.
-
-    Args:
-        text: what the answers must come from.
-        least: share of an answer's words that must occur in it.
-    """
-
-    def __init__(self, text: str, least: float) -> None:
-        self._text = text
-        self._least = least
-        self._asked: set[str] = set()
-        self.pairs: list[Pair] = []
-        self.left_out: Counter[str] = Counter()
-
-    def add(self, written: str, *, whole: bool) -> None:
-        """Take what a model wrote; where it is not ``whole`` its last answer was cut off."""
-        found = pairs_in(written)
-        for at, pair in enumerate(found):
-            fault = CUT_OFF if at == len(found) - 1 and not whole else self._fault(pair)
-            if fault:
-                self.left_out[fault] += 1
-                continue
-            self._asked.add(_key(pair.question))
-            self.pairs.append(pair)
-
-    def _fault(self, pair: Pair) -> str:
-        fault = fault_of_question(pair.question) or fault_of_answer(pair.answer)
-        if not fault and support(pair.answer, self._text) < self._least:
-            return UNSUPPORTED
-        if not fault and _key(pair.question) in self._asked:
-            return REPEATED
-        return fault
+def telling_words(text: str) -> list[str]:
+    """The words of a text but those of one or two letters, which any text holds."""
+    return [word for word in words_of(text) if len(word) > 2 or not word.isalpha() or HAN.match(word)]
 
 
 def distinct(questions: Iterator[str]) -> Iterator[str]:
     """The questions, each only once."""
     asked: set[str] = set()
     for question in questions:
-        if _key(question) not in asked:
-            asked.add(_key(question))
+        if key_of(question) not in asked:
+            asked.add(key_of(question))
             yield question
 
 
-def _key(question: str) -> str:
+def key_of(question: str) -> str:
+    """What two wordings of the same question have in common: its words."""
     return " ".join(words_of(question))
 
 

@@ -161,8 +161,9 @@ def _nothing(chunks: int, why: Sequence[str]) -> InvalidDataset:
             f"模型没有为 {chunks} 个片段写出可用的问题{most}。",
         ),
         Text(
-            "Choose a larger model, more tries or a lower min_support; or write pairs into kbalign/1-short.jsonl and "
-            "resume.",
-            "请选择更大的模型、增加 tries 或降低 min_support；也可在 kbalign/1-short.jsonl 中写入问答后继续任务。",
+            "Choose a larger model, answers: quoted, more tries or a lower min_support; or write pairs into "
+            "kbalign/1-short.jsonl and resume.",
+            "请选择更大的模型、把 answers 设为 quoted、增加 tries 或降低 min_support；也可在 kbalign/1-short.jsonl "
+            "中写入问答后继续任务。",
         ),
     )

@@ -1,4 +1,4 @@
-"""What the model is told in each stage, in English and in Chinese, with one worked example each.
+"""What the model is told in each stage, with worked examples, in English and in Chinese.
 
 The example matters: a small model imitates it where it would not follow the instruction alone. Knows words. Knows
 nothing of stages, files or models.
@@ -33,6 +33,27 @@ _EXAMPLE_PAIRS = Text(
 _WRITE_PAIRS = Text(
     "Text:\n{text}\n\nWrite {count} questions about the text, each with its answer.",
     "文本：\n{text}\n\n请根据文本写出 {count} 个问题，并给出每个问题的答案。",
+)
+_QUESTION_ROLE = Text(
+    "You turn a sentence into a question that the sentence answers.", "你把一句话变成一个问题，这句话就是它的答案。"
+)
+_QUESTION_EXAMPLES = (
+    (
+        Text("The Lume bridge in Orvik was opened in 1931.", "奥维克的卢姆大桥于1931年通车。"),
+        Text("When was the Lume bridge in Orvik opened?", "奥维克的卢姆大桥是哪一年通车的？"),
+    ),
+    (
+        Text("The Lume bridge was designed by Ada Lind.", "卢姆大桥由阿达·林德设计。"),
+        Text("Who designed the Lume bridge?", "卢姆大桥是谁设计的？"),
+    ),
+    (
+        Text("The wells of Hob are nine feet deep.", "霍布的水井深九尺。"),
+        Text("How deep are the wells of Hob?", "霍布的水井有多深？"),
+    ),
+    (
+        Text("The flag of Sorn is green.", "索恩的旗帜是绿色的。"),
+        Text("What colour is the flag of Sorn?", "索恩的旗帜是什么颜色的？"),
+    ),
 )
 _GENERAL_ROLE = Text(
     "You write general questions: how, why, what for, in what way things differ. Answering one may need other texts "
@@ -103,6 +124,12 @@ def write_pairs(text: str, count: int, spoken: Spoken) -> Messages:
     return ask(_PAIRS_ROLE.in_(spoken), example, _EXAMPLE_PAIRS.in_(spoken), form.format(text=text, count=count))
 
 
+def write_question(quote: str, spoken: Spoken) -> Messages:
+    """Stage 1: a question that a sentence answers; it is shown alone, for a text around it leads a small model away."""
+    turns = [turn.in_(spoken) for example in _QUESTION_EXAMPLES for turn in example]
+    return ask(_QUESTION_ROLE.in_(spoken), *turns, quote)
+
+
 def write_general(texts: Sequence[str], count: int, spoken: Spoken) -> Messages:
     """Stage 2: general questions on the subject of a text, or of several that are alike."""
     example = _WRITE_GENERAL.in_(spoken).format(text=_EXAMPLE.in_(spoken), count=3)
@@ -112,7 +139,7 @@ def write_general(texts: Sequence[str], count: int, spoken: Spoken) -> Messages:
 
 
 def answer_part(question: str, text: str, spoken: Spoken) -> Messages:
-    """Stage 2: what one text says to a question."""
+    """What one text says to a question."""
     return ask(_PART_ROLE.in_(spoken), _PART.in_(spoken).format(text=text, question=question))
 
 

@@ -1,4 +1,4 @@
-"""Stage 3 makes rows of the questions: with the answer and what a search finds, shuffled into one part a round.
+"""Stage 3 makes rows of the questions: with the answer and what a search finds, dealt into one part a round.
 
 Knows how the questions of both stages become training rows. Knows nothing of models or training.
 """
@@ -41,18 +41,27 @@ def mix(
     long: Sequence[LongLine],
     spans: Spans,
 ) -> list[Sample]:
-    """All questions in the order in which they are learned; every round has its share, as even as can be."""
+    """All questions in the order in which they are learned; every round has its share, as even as can be.
+
+    Dealt out are also those of each chunk, and those of each answer: what only an early round learns is forgotten in
+    the later ones.
+    """
     by_number = {chunk.chunk: chunk for chunk in chunks}
     asked: list[tuple[Literal["short", "long"], int, str, str]] = [
         ("short", line.chunk, pair.question, pair.answer) for line in short for pair in line.pairs
     ]
     asked += [("long", line.chunk, line.question, line.answer) for line in long if line.answer]
-    random.Random(recipe.seed).shuffle(asked)
+    draw = random.Random(recipe.seed)
+    draw.shuffle(asked)
+    asked.sort(key=lambda each: (each[1], each[3]))
+    dealt = [(at % recipe.rounds + 1, *each) for at, each in enumerate(asked)]
+    draw.shuffle(dealt)
+    dealt.sort(key=lambda each: each[0])
     passages = list(dict.fromkeys(_passages(chunks, spans, recipe.reference_size))) if recipe.references else []
     index = BM25(passages)
     return [
         Sample(
-            part=at * recipe.rounds // len(asked) + 1,
+            part=part,
             kind=kind,
             file=by_number[chunk].file,
             spoken=by_number[chunk].language,
@@ -60,7 +69,7 @@ def mix(
             answer=answer,
             references=tuple(passages[found] for found in index.nearest(question, recipe.references)),
         )
-        for at, (kind, chunk, question, answer) in enumerate(asked)
+        for part, kind, chunk, question, answer in dealt
         if chunk in by_number
     ]
 
