@@ -6,7 +6,7 @@ Knows the file and its index, one byte offset for every hundredth row. Knows not
 import hashlib
 import json
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +21,12 @@ from sage_studio.text import Text
 DATA = "data.jsonl"
 INDEX = "index.u64"
 STRIDE = 100
+ORIGIN, BACKSLASH = b',"origin":{', ord("\\")
+SYNTAX = (
+    b'{"prompt":[{"role":"system","content":"},{"role":"user","content":"},{"role":"assistant","content":"}],'
+    b'"completion":[{"chosen":[{"rejected":[{"query":"","pos":["","neg":["","neg":[],"text":"'
+)
+"""What stands in every line between its texts; words that are found there may be in no text."""
 
 
 class RowWriter:
@@ -99,17 +105,42 @@ def rows_at(folder: Path, numbers: Iterable[int]) -> Iterator[DataRow]:
 def search_rows(folder: Path, words: str) -> "array[int]":
     """Numbers, from 0, of the rows that hold ``words`` in a text, in the heading path or in the file's name.
 
-    In any case: of Latin letters, for which no line is decoded in vain, and of all others.
+    In any case: of Latin letters, and of scripts without case, for which hardly a line is decoded, and of all others.
     """
-    wanted, found = words.casefold(), array("Q")
-    in_json = json.dumps(words, ensure_ascii=False)[1:-1]
-    plain = in_json.lower().encode() if in_json.isascii() else None
+    wanted, found, sight = words.casefold(), array("Q"), _sight_of(words)
     with (folder / DATA).open("rb") as file:
         for number, line in enumerate(file):
-            near = plain in line.lower() if plain is not None else in_json.casefold() in line.decode().casefold()
-            if near and any(wanted in text.casefold() for text in _searched(row_from_json(orjson.loads(line)))):
+            seen = sight(line)
+            if seen or (
+                seen is None and any(wanted in text.casefold() for text in _searched(row_from_json(orjson.loads(line))))
+            ):
                 found.append(number)
     return found
+
+
+def _sight_of(words: str) -> Callable[[bytes], bool | None]:
+    """What tells from a line whether its texts hold the words; None where only the decoded texts tell."""
+    in_json = json.dumps(words, ensure_ascii=False)[1:-1]
+    if not all(map(_has_plain_case, in_json)):
+        folded = in_json.casefold()
+        return lambda line: None if folded in line.decode().casefold() else False
+    needle = in_json.lower().encode()
+    is_syntax = needle in SYNTAX
+
+    def sight(line: bytes) -> bool | None:
+        lower = line.lower()
+        at = lower.find(needle)
+        if at < 0:
+            return False
+        is_told = not is_syntax and at < lower.rfind(ORIGIN) and lower[at - 1] != BACKSLASH
+        return True if is_told else None
+
+    return sight
+
+
+def _has_plain_case(character: str) -> bool:
+    """Whether it has no case but that of ASCII, which bytes know too."""
+    return character.isascii() or character.lower() == character.upper()
 
 
 def _searched(row: DataRow) -> Iterator[str]:
