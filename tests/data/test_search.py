@@ -20,7 +20,6 @@ PIECES = [
     "词",
     "语",
     "É",
-    "ß",
     "role",
     "content",
     "user",
