@@ -21,7 +21,7 @@ from sage_studio.text import Text
 DATA = "data.jsonl"
 INDEX = "index.u64"
 STRIDE = 100
-ORIGIN, BACKSLASH = b',"origin":{', ord("\\")
+ORIGIN, CONTROL, BACKSLASH = b',"origin":{', b"\\u00", ord("\\")
 SYNTAX = (
     b'{"prompt":[{"role":"system","content":"},{"role":"user","content":"},{"role":"assistant","content":"}],'
     b'"completion":[{"chosen":[{"rejected":[{"query":"","pos":["","neg":["","neg":[],"text":"'
@@ -132,8 +132,8 @@ def _sight_of(words: str) -> Callable[[bytes], bool | None]:
         at = lower.find(needle)
         if at < 0:
             return False
-        is_told = not is_syntax and at < lower.rfind(ORIGIN) and lower[at - 1] != BACKSLASH
-        return True if is_told else None
+        is_escape = lower[at - 1] == BACKSLASH or CONTROL in lower
+        return None if is_syntax or is_escape or at > lower.rfind(ORIGIN) else True
 
     return sight
 
