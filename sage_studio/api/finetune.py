@@ -3,23 +3,25 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from operator import is_
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field
 
 from sage_studio.api.guard import language
 from sage_studio.run_views import ForecastView, StageFileView, TaskComparisonView
 from sage_studio.serving_views import BackendView
 from sage_studio.studio import Studio
 from sage_studio.tasks.archive import archive_name
+from sage_studio.tasks.task import Task, TaskProgress
+from sage_studio.text import Language
 from sage_studio.training.recipes import RECIPES
 from sage_studio.views import DatasetStatsView, DatasetView, TaskView
 
 POLL_SECONDS = 0.5
-TASKS = TypeAdapter(list[TaskView])
 JSON_LINES = "application/jsonl"
 
 
@@ -108,13 +110,30 @@ def _add_starting(router: APIRouter, studio: Studio) -> None:
         return _shown(studio, task.id, request)
 
 
+class _Listing:
+    """All tasks as JSON; one that is over and has not changed is not written anew: a page asks every second."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, Language], tuple[tuple[object, ...], str]] = {}
+
+    def json_of(self, tasks: list[tuple[Task, TaskProgress]], spoken: Language) -> str:
+        known: dict[tuple[str, Language], tuple[tuple[object, ...], str]] = {}
+        for task, progress in tasks:
+            now, before = (task, progress.now, progress.result), self._known.get((task.id, spoken))
+            is_same = task.status.is_over and before is not None and all(map(is_, before[0], now))
+            shown = before[1] if before and is_same else TaskView.of(task, progress, spoken).model_dump_json()
+            known[task.id, spoken] = now, shown
+        self._known = {**{key: value for key, value in self._known.items() if key[1] != spoken}, **known}
+        return f"[{','.join(shown for _, shown in known.values())}]"
+
+
 def _add_watching(router: APIRouter, studio: Studio) -> None:
+    listing = _Listing()
+
     @router.get("/tasks", response_model=list[TaskView])
     def tasks(request: Request) -> Response:
         """All tasks, newest first."""
-        spoken = language(request)
-        views = [TaskView.of(task, progress, spoken) for task, progress in studio.tasks_with_progress()]
-        return Response(TASKS.dump_json(views), media_type="application/json")  # FastAPI would check each once more
+        return Response(listing.json_of(studio.tasks_with_progress(), language(request)), media_type="application/json")
 
     @router.get("/compare")
     def compare(ids: str) -> TaskComparisonView:
