@@ -54,14 +54,9 @@ def rows_of(docs: SAGEDocsProcessor, **how: bool) -> list[dict]:
 
 
 def test_the_whole_documentation_becomes_good_rows(settings, docs_repository):
-    seconds = []
-    while len(seconds) < 3 and min(seconds, default=3) >= 3:  # a busy machine gets a second chance
-        docs = processor(settings, docs_repository)
-        docs.download_docs()
-        begin = time.process_time()
-        rows = SAGEDocsProcessor(load_settings(home=settings.home, docs_repo=docs_repository)).convert_markdown_to_qa()
-        seconds.append(time.process_time() - begin)
-    assert min(seconds) < 3
+    docs = processor(settings, docs_repository)
+    docs.download_docs()
+    rows = SAGEDocsProcessor(load_settings(home=settings.home, docs_repo=docs_repository)).convert_markdown_to_qa()
     assert rows_of(docs) == rows
     assert len({row["instruction"] for row in rows}) == len(rows)
     assert len({" ".join(row["output"].split()) for row in rows}) == len(rows)
