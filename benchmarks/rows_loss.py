@@ -1,7 +1,8 @@
 """Whether better rows give a better model: ``python -m benchmarks.rows_loss REPOSITORY [--tokens 60000] [--seeds 1]``.
 
-Two adapters are trained on the same model with the same recipe and the same number of tokens: one on the studio's rows
-of a documentation, one on a plain split at ``#`` lines (`docs_quality.plain_split`). Then the loss of both, and of the
+Two adapters are trained on the same model with the same recipe and the same number of tokens, in packs, so that the
+steps are as many too: one on the studio's rows of a documentation, one on a plain split at ``#`` lines
+(`docs_quality.plain_split`). Then the loss of both, and of the
 base model, is taken over questions that neither has seen: the headings that the documentation's own authors wrote as
 questions, with the text under them. The files that hold these questions are kept out of both trainings whole, and so
 is any row elsewhere that nearly repeats one of the answers. Losses are means per token of the answers, in nats.
@@ -122,7 +123,8 @@ def trained(folder: Path, model: Path, rows: Iterable[Example], seed: int) -> Pa
         model_name_or_path=str(model),
         dataset_id="rows",
         num_train_epochs=1,
-        per_device_train_batch_size=4,
+        packing=True,
+        per_device_train_batch_size=2,
         max_length=MAX_LENGTH,
         learning_rate=2e-4,
         save_steps=10_000,
