@@ -24,6 +24,7 @@ class DatasetStatsView(BaseModel):
     tokens_are_exact: bool
     longest_chars: int
     languages: dict[str, int]
+    languages_are_exact: bool = Field(description="Otherwise those of a sample, as of more than 20,000 rows")
     duplicates: int
     dropped: int
 
@@ -86,6 +87,7 @@ class DatasetView(BaseModel):
                 tokens_are_exact=stats.tokens_are_exact,
                 longest_chars=stats.longest_chars,
                 languages=stats.languages,
+                languages_are_exact=stats.languages_are_exact,
                 duplicates=stats.duplicates,
                 dropped=sum(dropped.count for dropped in stats.dropped),
             ),

@@ -67,6 +67,7 @@ class Report:
             tokenizer=self._tokens.name,
             token_histogram=histogram(self._tokens.lengths),
             languages=dict(self._tally.languages.most_common()),
+            languages_are_exact=self._tally.languages_are_exact,
             dropped=dropped,
             duplicates=self._tally.duplicates,
         )

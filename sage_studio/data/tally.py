@@ -101,10 +101,15 @@ class Tally:
     @property
     def languages(self) -> Counter[str]:
         """Rows per language of the answer."""
-        if self._languages.total() == self.rows or not self._sampled:
+        if self.languages_are_exact or not self._sampled:
             return self._languages
         scale = self.rows / self._sampled.total()
         return Counter({name: round(rows * scale) for name, rows in self._sampled.items()})
+
+    @property
+    def languages_are_exact(self) -> bool:
+        """Whether every row's language was looked at."""
+        return self.rows == self._languages.total()
 
     @property
     def guesses(self) -> Counter[int]:

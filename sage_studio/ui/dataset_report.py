@@ -34,6 +34,7 @@ DROPPED, TOKENS = Text("Left out", "剔除"), Text("Tokens", "Token 数")
 ESTIMATED = Text("Tokens, estimated", "Token 数（估算）")
 AVERAGE, LONGEST = Text("Characters, average", "平均字符数"), Text("Longest", "最长")
 CHARS = Text("{} chars", "{} 字符")
+SAMPLED = Text("Languages, by a sample", "语言（抽样）")
 LANGUAGES, DUPLICATES = Text("Languages", "语言"), Text("Exact copies", "完全重复")
 ROWS_N = Text("{} rows", "{} 行")
 WHY = Text("{} rows were left out – why?", "剔除了 {} 行，原因")
@@ -129,7 +130,7 @@ def figures(stats: DatasetStats, language: Language) -> Markup:
             (tokens.in_(language), compact(stats.estimated_tokens)),
             (AVERAGE.in_(language), count(round(stats.avg_chars_per_sample))),
             (LONGEST.in_(language), CHARS.in_(language).format(count(stats.longest_chars))),
-            (LANGUAGES.in_(language), said),
+            ((LANGUAGES if stats.languages_are_exact else SAMPLED).in_(language), said),
         ]
     )
     return shown + (why_dropped(stats, dropped, language) if dropped else Markup())

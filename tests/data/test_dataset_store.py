@@ -232,6 +232,7 @@ def test_statistics_of_the_rows():
     assert stats.avg_chars_per_sample == 21.3
     assert stats.duplicates == 1
     assert stats.languages == {"en": 2, "zh": 1}
+    assert stats.languages_are_exact
     assert not stats.tokens_are_exact
     assert sum(rows for _, rows in stats.token_histogram) == 3
 

@@ -290,6 +290,7 @@ def test_the_languages_of_very_many_rows_are_those_of_a_sample():
     for part in parts[1:]:
         parts[0].merge(part)
     assert counted.languages == parts[0].languages
+    assert counted.languages_are_exact is parts[0].languages_are_exact is False
     assert counted.languages["zh"] == pytest.approx(10_000, rel=0.1)
     assert counted.languages.total() == pytest.approx(40_000, abs=1)
     assert counted.duplicates == 0
