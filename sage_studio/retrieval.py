@@ -128,14 +128,14 @@ class Retrieval:
 
     def _place(self, dataset_id: str) -> Dataset:
         if dataset_id:
-            return self.get_dataset(dataset_id)
+            return self.datasets.hashed(self.get_dataset(dataset_id))
         known = sorted(self.list_datasets(), key=lambda dataset: dataset.kind != "sage_docs")
         if not known:
             raise NotFound(
                 Text("There is no dataset to answer from.", "没有可用于问答的数据集。"),
                 Text("Prepare the SAGE documentation or upload a dataset.", "请先准备 SAGE 文档或上传数据集。"),
             )
-        return known[0]
+        return self.datasets.hashed(known[0])
 
     def _prepare(self, choice: Choice) -> None:
         try:

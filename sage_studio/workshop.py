@@ -79,7 +79,8 @@ class Workshop:
         """
         task = self._completed(task_id)
         lineage = read_lineage(task.folder)
-        dataset, model = self.get_dataset(task.dataset_id), self.ensure_model(task.model)
+        dataset = self.datasets.hashed(self.get_dataset(task.dataset_id))
+        model = self.ensure_model(task.model)
         if dataset.sha256 != lineage.dataset_sha256:
             raise _not_the_same(dataset.id, lineage.dataset_sha256, dataset.sha256)
         revision = base_revision(model.location)
@@ -128,7 +129,7 @@ class Workshop:
             adapter_location=self.adapter_for(recipe, model),
             data_path=str(self.datasets.data_path(dataset.id)),
             dataset_id=dataset.id,
-            dataset_sha256=dataset.sha256,
+            dataset_sha256=self.datasets.hashed(dataset).sha256,
             docs_commit=dataset.commit or "",
             gpus=recipe.gpu_vis,
             reproduces=reproduces,

@@ -6,6 +6,7 @@ Knows nothing of rows but their texts, the answer last.
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -17,7 +18,7 @@ from sage_studio.data.script import CLASSES, FEW_LETTERS, language_of_utf8
 if TYPE_CHECKING:
     import numpy as np
 
-    Bytes: TypeAlias = np.ndarray[Any, np.dtype[np.uint8]]
+    Digests: TypeAlias = np.ndarray[Any, np.dtype[np.uint64]]
     Mask: TypeAlias = np.ndarray[Any, np.dtype[np.bool_]]
     Numbers: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -25,7 +26,9 @@ Texts: TypeAlias = Sequence[bytes]
 """A row's texts in JSON, the answer last; at least one."""
 LOOKED_AT = 300
 """Bytes of a text's begin that its language is told by."""
-QUOTE, BACKSLASH, LONG_ESCAPE, SLASH = b'"\\u/'
+QUOTE, BACKSLASH, NEWLINE = b'"\\\n'
+FIRST_OF_TWO, LAST_BIT_OF_SECOND = 0x00FF, 0x0100
+MIX = 0x9E3779B97F4A7C15
 MOST_IN_16_BITS = 0xFFFF
 MAYBE_BLANK = bytes(byte in b' "\\\xc2\xe1\xe2\xe3' for byte in range(256))
 """First bytes of spaces, of an escape, and of the end of the text."""
@@ -36,25 +39,42 @@ LEAST_BEGIN = -64
 class Block:
     r"""Texts of at least one row.
 
+    Args:
+        texts: in JSON, of one row behind the other.
+        counts: how many of them each row has.
+
     Example:
-        >>> block = Block([[b'"a\\n"', '"词"'.encode()], [b'"b"']])
-        >>> block.sizes.tolist(), block.chars.tolist()
-        ([10, 3], [3, 1])
+        >>> block = Block.of([[b'"a\\n"', '"词"'.encode()], [b'"b"']])
+        >>> block.sizes.tolist(), block.chars, block.longest()
+        ([10, 3], 4, 3)
     """
 
-    def __init__(self, rows: Sequence[Texts]) -> None:
+    def __init__(self, texts: Sequence[bytes | memoryview], counts: Sequence[int]) -> None:
         import numpy as np
 
-        self.rows = rows
-        texts = list(chain.from_iterable(rows))
+        self.texts = texts
+        self._counts = np.array(counts, np.int64)
+        self._firsts = np.cumsum(self._counts) - self._counts
         lengths = np.fromiter(map(len, texts), np.int64, len(texts))
         self._begins = np.cumsum(lengths) - lengths
-        self._texts_per_row = np.fromiter(map(len, rows), np.int64, len(rows))
-        self._firsts = np.cumsum(self._texts_per_row) - self._texts_per_row
         self._joined = b"".join(texts)
         self._codes = np.frombuffer(self._joined, np.uint8)
         self._escapes = self._codes == BACKSLASH
         self.sizes: Numbers = np.add.reduceat(lengths, self._firsts)
+
+    @classmethod
+    def of(cls, rows: Sequence[Texts]) -> "Block":
+        """The texts of these rows."""
+        return cls(list(chain.from_iterable(rows)), list(map(len, rows)))
+
+    def __len__(self) -> int:
+        """How many rows."""
+        return len(self._counts)
+
+    def row(self, at: int) -> Texts:
+        """The texts of one."""
+        first = self._firsts[at]
+        return list(map(bytes, self.texts[first : first + self._counts[at]]))
 
     @property
     def is_as_written(self) -> bool:
@@ -62,8 +82,10 @@ class Block:
 
         A backslash that is one itself may be taken for a foreign escape.
         """
-        is_foreign = self._has_escape(LONG_ESCAPE) or self._has_escape(SLASH)
-        return not is_foreign and (self._joined.isascii() or is_utf8(self._codes))
+        try:
+            return not self._has_foreign_escapes and self._decoded > 0
+        except UnicodeDecodeError:
+            return False
 
     @property
     def doubtful(self) -> "Numbers":
@@ -76,32 +98,49 @@ class Block:
         return np.unique(np.searchsorted(self._firsts, np.flatnonzero(is_doubtful), side="right") - 1)
 
     @property
-    def chars(self) -> "Numbers":
-        """Characters of each row."""
+    def chars(self) -> int:
+        """Characters of all rows."""
         import numpy as np
 
-        if self._has_escape(LONG_ESCAPE) or self._has_escape(BACKSLASH):
-            return np.array([sum(len(orjson.loads(text)) for text in texts) for texts in self.rows])
+        if self._is_intricate:
+            return sum(len(orjson.loads(text)) for text in self.texts)
+        return self._decoded - int(np.count_nonzero(self._escapes)) - 2 * len(self.texts)
+
+    def longest(self, least: int = 0) -> int:
+        """Characters of the longest row; ``least`` where none has more."""
+        import numpy as np
+
+        quotes = 2 * self._counts
+        if (self.sizes - quotes).max() <= least:
+            return least
+        if self._is_intricate:
+            chars = np.fromiter((len(orjson.loads(text)) for text in self.texts), np.int64, len(self.texts))
+            return max(least, int(np.add.reduceat(chars, self._firsts).max()))
         begins = self._codes.view(np.int8) >= LEAST_BEGIN
-        begins &= ~self._escapes  # an escape is one character
+        begins ^= self._escapes  # an escape is one character
         width = np.uint16 if self.sizes.max() <= MOST_IN_16_BITS else np.uint32
         counted = np.add.reduceat(begins.view(np.uint8), self._begins[self._firsts], dtype=width)
-        return counted.astype(np.int64) - 2 * self._texts_per_row
+        return max(least, int((counted - quotes).max()))
 
     @property
-    def digests(self) -> list[int]:
+    def digests(self) -> "Digests":
         """64 bits of each row's texts, the same in every process."""
-        whole, end = memoryview(self._joined), 0
-        return [xxh3_64_intdigest(whole[end : (end := end + size)]) for size in self.sizes.tolist()]
+        import numpy as np
+
+        digests = np.fromiter(map(xxh3_64_intdigest, self.texts), np.uint64, len(self.texts))
+        place = np.arange(len(digests)) - np.repeat(self._firsts, self._counts)
+        digests *= MIX + 2 * place.astype(np.uint64)  # odd numbers, of which none loses a bit
+        return np.add.reduceat(digests, self._firsts)
 
     @property
     def languages(self) -> Counter[str]:
         """How many rows have which language: of each what `language_of` says."""
-        begins = [texts[-1][:LOOKED_AT] for texts in self.rows]
+        rows = list(map(self.row, range(len(self))))
+        begins = [texts[-1][:LOOKED_AT] for texts in rows]
         chinese, english = _languages_in(begins, FEW_LETTERS)
         found = Counter(zh=int(chinese.sum()))
-        coded = [self.rows[at] for at in english.nonzero()[0] if b"`" in begins[at]]
-        unclear = [self.rows[at] for at in (~(chinese | english)).nonzero()[0]]
+        coded = [rows[at] for at in english.nonzero()[0] if b"`" in begins[at]]
+        unclear = [rows[at] for at in (~(chinese | english)).nonzero()[0]]
         found["en"] += int(english.sum()) - len(coded)
         if coded:
             chinese, english = _languages_in(list(map(_before, coded)), 1)
@@ -110,9 +149,34 @@ class Block:
         found.update(map(language_of, unclear))
         return +found
 
-    def _has_escape(self, code: int) -> bool:
-        """Whether a backslash stands before this byte."""
-        return bool((self._escapes[:-1] & (self._codes[1:] == code)).any())
+    @cached_property
+    def _decoded(self) -> int:
+        """Length of all texts as they stand in JSON. Raises `UnicodeDecodeError`."""
+        return len(self._joined if self._joined.isascii() else self._joined.decode())
+
+    @cached_property
+    def _is_intricate(self) -> bool:
+        """Whether a text may hold an escape that is not one character for two."""
+        return self._has_foreign_escapes or self._has(rb"\\")
+
+    @cached_property
+    def _has_foreign_escapes(self) -> bool:
+        r"""Whether there is ``\u`` or ``\/``: of all escapes of JSON, these two end in an odd byte."""
+        return self._has(rb"\u", FIRST_OF_TWO | LAST_BIT_OF_SECOND)
+
+    def _has(self, pair: bytes, mask: int = 0) -> bool:
+        """Whether these two bytes stand anywhere: numpy finds them, two at a time, sooner than `bytes.find`.
+
+        Args:
+            mask: the bits that have to be the same; all of them unless given.
+        """
+        import numpy as np
+
+        pairs = (np.frombuffer(self._joined, "<u2", (len(self._joined) - at) // 2, at) for at in (0, 1))
+        wanted = int.from_bytes(pair, "little")
+        if mask:
+            return any(bool((each & mask == wanted & mask).any()) for each in pairs)
+        return any(bool((each == wanted).any()) for each in pairs)
 
 
 def language_of(texts: Texts) -> str:
@@ -149,23 +213,16 @@ def _languages_in(begins: Sequence[bytes], least: int) -> "tuple[Mask, Mask]":
     return is_clear & (han >= latin), is_clear & (han < latin)
 
 
-def is_utf8(codes: "Bytes") -> bool:
-    """As `bytes.decode` would tell, in a fifth of the time; the last byte has to be one of ASCII.
-
-    The rules are those of table 3-7 of the Unicode standard, looked at for all bytes at once.
-    """
+def count_of(byte: int, text: bytes) -> int:
+    """How many there are; where they are many, numpy is sooner than `bytes.count`."""
     import numpy as np
 
-    is_next = (codes & 0xC0) == 0x80
-    of_two, of_three, of_four = codes - np.uint8(0xC2) < 0x1E, (codes & 0xF0) == 0xE0, codes - np.uint8(0xF0) < 5
-    expected = np.zeros_like(is_next)
-    expected[1:] = (of_two | of_three | of_four)[:-1]
-    expected[2:] |= of_three[:-2]
-    if of_four.any():
-        expected[2:] |= of_four[:-2]
-        expected[3:] |= of_four[:-3]
-    if not np.array_equal(expected, is_next) or not ((codes < 0x80) | is_next | of_two | of_three | of_four).all():
+    return int(np.count_nonzero(np.frombuffer(text, np.uint8) == byte))
+
+
+def is_utf8(text: bytes) -> bool:
+    """Whether it can be decoded."""
+    try:
+        return text.isascii() or bool(text.decode())
+    except UnicodeDecodeError:
         return False
-    first, second = codes[:-1], codes[1:]
-    too_low = ((first == 0xE0) & (second < 0xA0)).any() or ((first == 0xF0) & (second < 0x90)).any()
-    return not (too_low or ((first == 0xED) & (second > 0x9F)).any() or ((first == 0xF4) & (second > 0x8F)).any())

@@ -110,7 +110,7 @@ class Dataset:
         kind: where it came from.
         source: the uploaded file's name, or the repository's address.
         commit: of the documentation; None for uploads.
-        sha256: of ``data.jsonl``.
+        sha256: of ``data.jsonl``; empty while that of a large upload is computed, which can be used already.
         size_bytes: of ``data.jsonl``.
         created_at: Unix seconds.
         row_kind: what can be learned from its rows, which are all of one kind.

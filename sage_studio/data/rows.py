@@ -35,7 +35,7 @@ class RowWriter:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._file: BinaryIO = open_for_writing(folder / DATA)
-        self._hash = hashlib.sha256()
+        self._hash: hashlib._Hash | None = hashlib.sha256()
         self._offsets = array("Q")
         self.rows = self.bytes = 0
         self.kind: RowKind = "conversation"
@@ -43,10 +43,25 @@ class RowWriter:
     def write(self, row: DataRow) -> None:
         """Append one row, of the kind of those before it."""
         line = orjson.dumps(row.to_json(), option=orjson.OPT_APPEND_NEWLINE)
-        self.append(line, (len(line),), row.kind)
+        self._count((len(line),), row.kind)
+        self._file.write(line)
+        if self._hash is not None:
+            self._hash.update(line)
 
-    def append(self, lines: bytes, lengths: Sequence[int], kind: RowKind) -> None:
-        """Append rows that are lines already, of these lengths in bytes, and of the kind of those before them."""
+    def note(self, lengths: Sequence[int], kind: RowKind) -> None:
+        """Count rows that another process has written next, of these lengths in bytes and of the kind of those before.
+
+        No row is to be written here any more.
+        """
+        self._hash = None
+        self._count(lengths, kind)
+
+    @property
+    def sha256(self) -> str:
+        """Of all that was written; empty where others wrote it."""
+        return self._hash.hexdigest() if self._hash is not None else ""
+
+    def _count(self, lengths: Sequence[int], kind: RowKind) -> None:
         if self.rows == 0:
             self.kind = kind
         elif kind != self.kind:
@@ -58,13 +73,6 @@ class RowWriter:
         self._offsets.extend(begins[-self.rows % STRIDE :: STRIDE])
         self.rows += len(begins)
         self.bytes = end
-        self._file.write(lines)
-        self._hash.update(lines)
-
-    @property
-    def sha256(self) -> str:
-        """Of all that was written."""
-        return self._hash.hexdigest()
 
     def __enter__(self) -> Self:
         return self
@@ -94,6 +102,14 @@ def read_rows(folder: Path, offset: int, limit: int) -> Iterator[DataRow]:
                 return
             if number >= offset:
                 yield row_from_json(orjson.loads(line))
+
+
+def rows_between(folder: Path, begin: int, end: int) -> Iterator[DataRow]:
+    """The rows that lie between two places of the file, in bytes; nothing is read before the first is asked for."""
+    with (folder / DATA).open("rb") as file:
+        file.seek(begin)
+        while file.tell() < end:
+            yield row_from_json(orjson.loads(file.readline()))
 
 
 def rows_at(folder: Path, numbers: Iterable[int]) -> Iterator[DataRow]:

@@ -4,7 +4,12 @@ Knows character classes. Knows no tokenizer and no row.
 """
 
 import re
+from typing import TYPE_CHECKING, Any, TypeVar
 
+if TYPE_CHECKING:
+    import numpy as np
+
+Amount = TypeVar("Amount", int, "np.ndarray[Any, np.dtype[np.int64]]")
 HAN = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+")
 WORD = re.compile(r"\w")
 CODE = re.compile(
@@ -77,8 +82,8 @@ def estimate_tokens(text: str) -> int:
     return tokens_of_bytes(len(text) if text.isascii() else len(text.encode(errors="replace")))
 
 
-def tokens_of_bytes(utf8: int) -> int:
-    """The same of a text of so many bytes."""
+def tokens_of_bytes(utf8: Amount) -> Amount:
+    """The same of a text of so many bytes, or of many texts."""
     return (utf8 + BYTES_PER_TOKEN // 2) // BYTES_PER_TOKEN
 
 

@@ -8,27 +8,27 @@ import hashlib
 import logging
 import re
 import shutil
+import sqlite3
 import sys
 import tempfile
 import threading
 import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from io import BytesIO
+from dataclasses import replace
 from pathlib import Path
 from time import time
 
-import orjson
 from pydantic import TypeAdapter
 
 from sage_studio.data.dataset import Dataset, DatasetSource, DatasetStats, OnProgress, ignore_progress
-from sage_studio.data.example import DataRow, row_from_json
+from sage_studio.data.example import DataRow
 from sage_studio.data.paging import Pages, Preview
 from sage_studio.data.parts.part import Part
 from sage_studio.data.parts.readers import InParts, ReadAsOne
 from sage_studio.data.quality.findings import write_dropped
 from sage_studio.data.report import Report
-from sage_studio.data.rows import DATA, RowWriter, read_rows
+from sage_studio.data.rows import DATA, RowWriter, read_rows, rows_between
 from sage_studio.database import Database
 from sage_studio.errors import InvalidDataset, InvalidName, NotFound, naming_full_disk
 from sage_studio.files import safe_name, write_atomically
@@ -60,7 +60,7 @@ class DatasetStore:
     def __init__(self, database: Database, datasets_dir: Path) -> None:
         self._database = database
         self._folder = datasets_dir
-        self._lock = threading.Lock()
+        self._lock, self._hashing = threading.Lock(), threading.Lock()
         self._pages = Pages()
         database.create(SCHEMA)
 
@@ -93,9 +93,29 @@ class DatasetStore:
             new = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=self._folder))
             try:
                 writer, stats = _write(source, new, tokenizer, on_progress)
-                return self._keep(new, source, name, writer, stats)
+                dataset = self._keep(new, source, name, writer, stats)
             finally:
                 shutil.rmtree(new, ignore_errors=True)
+        if not dataset.sha256:
+            threading.Thread(target=self._hash_behind, args=(dataset,), daemon=True).start()
+        return dataset
+
+    def hashed(self, dataset: Dataset) -> Dataset:
+        """The dataset with its SHA-256, for which the file is read now unless that was done. Raises `NotFound`."""
+        if dataset.sha256:
+            return dataset
+        with self._hashing:
+            dataset = self.get(dataset.id)
+            if dataset.sha256:
+                return dataset
+            path = self.data_path(dataset.id)
+            dataset = replace(dataset, sha256=_sha256(path))
+            manifest = AS_JSON.dump_json(dataset, indent=1).decode()
+            with self._database.transaction() as sql:
+                given = (dataset.sha256, manifest, dataset.id)
+                if sql.execute("UPDATE datasets SET sha256 = ?, manifest = ? WHERE id = ?", given).rowcount:
+                    write_atomically(path.with_name(MANIFEST), manifest)
+        return dataset
 
     def get(self, dataset_id: str) -> Dataset:
         """One dataset. Raises `NotFound`."""
@@ -161,12 +181,27 @@ class DatasetStore:
     def _keep(self, new: Path, source: DatasetSource, name: str, writer: RowWriter, stats: DatasetStats) -> Dataset:
         """Give the written rows their version, unless the same rows have one under this name."""
         slug = slug_of(name)
-        with self._lock, self._database.transaction() as sql:
-            query = "SELECT manifest FROM datasets WHERE slug = ? AND sha256 = ?"
-            for row in sql.execute(query, (slug, writer.sha256)):
-                same = AS_JSON.validate_json(row["manifest"])
-                if (self._folder / same.id / DATA).is_file():
-                    return same
+        with self._lock:
+            same = self._same(slug, writer, new / DATA)
+            if same is not None:
+                return same
+            return self._add_version(new, source, name, writer, stats)
+
+    def _same(self, slug: str, writer: RowWriter, path: Path) -> Dataset | None:
+        """The version that holds the very rows of a file."""
+        rows, sha256 = self._database.rows("SELECT manifest FROM datasets WHERE slug = ?", (slug,)), writer.sha256
+        for known in (AS_JSON.validate_json(row["manifest"]) for row in rows):
+            if known.size_bytes == writer.bytes and (self._folder / known.id / DATA).is_file():
+                known, sha256 = self.hashed(known), sha256 or _sha256(path)
+                if known.sha256 == sha256:
+                    return known
+        return None
+
+    def _add_version(
+        self, new: Path, source: DatasetSource, name: str, writer: RowWriter, stats: DatasetStats
+    ) -> Dataset:
+        slug = slug_of(name)
+        with self._database.transaction() as sql:
             last = sql.execute("SELECT last FROM dataset_versions WHERE slug = ?", (slug,)).fetchone()
             version = last["last"] + 1 if last else 1
             dataset = Dataset(
@@ -194,6 +229,13 @@ class DatasetStore:
                 (dataset.id, slug, version, dataset.sha256, dataset.created_at, manifest),
             )
         return dataset
+
+    def _hash_behind(self, dataset: Dataset) -> None:
+        """Its rows can be used meanwhile."""
+        try:
+            self.hashed(dataset)
+        except (NotFound, OSError, sqlite3.Error) as error:
+            logger.info("%s: its SHA-256 is left for when it is asked for: %s", dataset.id, error)
 
 
 def checked_name(name: str) -> str:
@@ -233,7 +275,7 @@ def _write(
 ) -> tuple[RowWriter, DatasetStats]:
     if isinstance(source, InParts):
         try:
-            with closing(source.parts(sampling=tokenizer is not None)) as parts:
+            with closing(source.parts(folder / DATA, sampling=tokenizer is not None)) as parts:
                 return _written(parts, source, folder, tokenizer, on_progress)
         except ReadAsOne as why:
             logger.debug("read by one process: %s", why)
@@ -251,7 +293,7 @@ def _written(
     with RowWriter(folder) as writer:
         for each in rows:
             if isinstance(each, Part):
-                _take(each, writer, report)
+                _take(each, writer, report, folder)
             else:
                 writer.write(each)
                 report.add(each)
@@ -266,7 +308,13 @@ def _written(
     return writer, stats
 
 
-def _take(part: Part, writer: RowWriter, report: Report) -> None:
+def _take(part: Part, writer: RowWriter, report: Report, folder: Path) -> None:
+    begin = writer.bytes
     if part.kind is not None:
-        writer.append(part.lines, part.lengths, part.kind)
-    report.merge(part.tally, map(row_from_json, map(orjson.loads, BytesIO(part.lines))))
+        writer.note(part.lengths, part.kind)
+    report.merge(part.tally, rows_between(folder, begin, writer.bytes))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,17 +6,21 @@ that find duplicates) and by nothing else.
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import orjson
 
 from sage_studio.data.block import Block, Texts
 from sage_studio.data.script import tokens_of_bytes
 
+if TYPE_CHECKING:
+    from sage_studio.data.block import Digests
+
 AT_ONCE = 400
 SAMPLE_EVERY = 50
-EXACT_ROWS, LANGUAGE_EVERY = 20_000, 8
-"""Of more rows than these, the languages are those of a sample of one in eight."""
+EXACT_ROWS, LANGUAGE_EVERY = 20_000, 16
+"""Of more rows than these, the languages are those of a sample of one in sixteen."""
 
 
 def in_json(texts: Iterable[str]) -> list[bytes]:
@@ -38,6 +42,7 @@ class Tally:
         self._rows = self._chars = self._longest = 0
         self._languages: Counter[str] = Counter()
         self._sampled: Counter[str] = Counter()
+        self._sample: list[Texts] = []
         self._digests = array("Q")
         self._guesses: Counter[int] = Counter()
         self._samples: list[tuple[str, int]] = []
@@ -51,24 +56,23 @@ class Tally:
             self._is_guessed = is_guessed
         self._waiting.append(texts)
         if len(self._waiting) == AT_ONCE:
-            self.finish()
+            self._count_waiting()
 
     def add_all(self, block: Block, *, is_guessed: bool = True) -> None:
         """Count many rows."""
-        chars, digests = block.chars, block.digests
+        digests = block.digests
         self._rows += len(digests)
-        self._chars += int(chars.sum())
-        self._longest = max(self._longest, int(chars.max()))
-        self._digests.extend(digests)
+        self._chars += block.chars
+        self._longest = block.longest(self._longest)
+        self._digests.frombytes(digests.tobytes())
         self._tell_languages(block, digests)
         if is_guessed:
             self._guess(block, digests)
 
     def finish(self) -> "Tally":
         """Count the rows that wait. Returns itself."""
-        if self._waiting:
-            waiting, self._waiting = self._waiting, []
-            self.add_all(Block(waiting), is_guessed=self._is_guessed)
+        self._count_waiting()
+        self._look_at_sample()
         return self
 
     def merge(self, other: "Tally") -> None:
@@ -77,10 +81,10 @@ class Tally:
         self._rows += figures._rows
         self._chars += figures._chars
         self._longest = max(self._longest, figures._longest)
-        self._languages += figures._languages
-        self._sampled += figures._sampled
+        self._languages.update(figures._languages)
+        self._sampled.update(figures._sampled)
         self._digests += figures._digests
-        self._guesses += figures._guesses
+        self._guesses.update(figures._guesses)
         self._samples += figures._samples
 
     @property
@@ -101,6 +105,7 @@ class Tally:
     @property
     def languages(self) -> Counter[str]:
         """Rows per language of the answer."""
+        self.finish()
         if self.languages_are_exact or not self._sampled:
             return self._languages
         scale = self.rows / self._sampled.total()
@@ -114,7 +119,7 @@ class Tally:
     @property
     def guesses(self) -> Counter[int]:
         """Rows per number of tokens guessed; of those that neither were tokenized nor are kept for it."""
-        return self.finish()._guesses
+        return +self.finish()._guesses
 
     @property
     def duplicates(self) -> int:
@@ -129,21 +134,35 @@ class Tally:
         taken, self._samples = self.finish()._samples, []
         return taken
 
-    def _tell_languages(self, block: Block, digests: Sequence[int]) -> None:
+    def _count_waiting(self) -> None:
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            self.add_all(Block.of(waiting), is_guessed=self._is_guessed)
+
+    def _look_at_sample(self) -> None:
+        if self._sample:
+            sample, self._sample = self._sample, []
+            self._sampled.update(Block.of(sample).languages)
+
+    def _tell_languages(self, block: Block, digests: "Digests") -> None:
         if self._before + self._rows <= EXACT_ROWS:
             self._languages.update(block.languages)
-        if sample := [texts for texts, digest in zip(block.rows, digests, strict=True) if digest % LANGUAGE_EVERY == 0]:
-            self._sampled.update(Block(sample).languages)
+        self._sample += [block.row(at) for at in _every(LANGUAGE_EVERY, digests)]
+        if len(self._sample) >= AT_ONCE:
+            self._look_at_sample()
 
-    def _guess(self, block: Block, digests: Iterable[int]) -> None:
-        guesses = list(map(tokens_of_bytes, block.sizes.tolist()))
+    def _guess(self, block: Block, digests: "Digests") -> None:
+        guesses = tokens_of_bytes(block.sizes).tolist()
         self._guesses.update(guesses)
-        if not self._sampling:
-            return
-        for texts, guess, digest in zip(block.rows, guesses, digests, strict=True):
-            if digest % SAMPLE_EVERY == 0:
-                self._samples.append(("\n".join(map(orjson.loads, texts)), guess))
-                self._guesses[guess] -= 1
+        for at in _every(SAMPLE_EVERY, digests) if self._sampling else ():
+            self._samples.append(("\n".join(map(orjson.loads, block.row(at))), guesses[at]))
+            self._guesses[guesses[at]] -= 1
+
+
+def _every(count: int, digests: "Digests") -> list[int]:
+    """Places of about one digest in so many."""
+    places: list[int] = (digests % count == 0).nonzero()[0].tolist()
+    return places
 
 
 def guessed_tokens(texts: Texts) -> int:

@@ -77,10 +77,11 @@ class UploadSource:
                 yield example
         self._check_usable(usable)
 
-    def parts(self, sampling: bool) -> Generator[Part]:
-        """The same rows of a large JSONL file, read by several processes; raises what `examples` raises.
+    def parts(self, into: Path, sampling: bool) -> Generator[Part]:
+        """The same rows of a large JSONL file, read and written by several processes; raises what `examples` raises.
 
         Args:
+            into: the file that their lines are written into, one part behind the other.
             sampling: whether some texts are wanted to be tokenized.
 
         Raises:
@@ -94,7 +95,7 @@ class UploadSource:
             raise ReadAsOne(f"{self.source} is not JSONL in UTF-8")
         mapping = self._mapping.model_dump_json() if self._mapping is not None else ""
         path = str(self._content.path.resolve())
-        orders = [Order(path, begin, end, self.source, mapping, sampling) for begin, end in cuts]
+        orders = [Order(path, begin, end, self.source, str(into), mapping, sampling) for begin, end in cuts]
         usable = 0
         with Readers(count) as readers:
             for part in readers.read(orders):

@@ -11,7 +11,6 @@ from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
 import pytest
 import test_format_matrix as matrix
 from fuzzing import written
@@ -109,6 +108,8 @@ def kept(path: Path, home: Path, monkeypatch, count: int, **options) -> object:
         return type(error), error.message, error.hint, getattr(error, "row", None)
     files = [store.folder(dataset.id).joinpath(name).read_bytes() for name in ("data.jsonl", "index.u64")]
     dropped = store.folder(dataset.id).joinpath("dropped.jsonl").read_bytes()
+    dataset = store.hashed(dataset)
+    assert json.loads(store.folder(dataset.id).joinpath("manifest.json").read_bytes())["sha256"] == dataset.sha256
     store.delete(dataset.id)
     return *files, dropped, dataset.stats, dataset.formats, dataset.row_kind, dataset.container, dataset.sha256
 
@@ -301,15 +302,18 @@ def test_languages_of_many_rows_are_those_of_each():
     for _ in range(300):
         answers = ["".join(pick.choices(PIECES, k=pick.randint(0, 400))) for _ in range(pick.randint(1, 20))]
         rows = [tally.in_json((pick.choice(("How?", "怎么？", "7")), answer)) for answer in answers]
-        assert Block(rows).languages == Counter(map(language_of, rows))
+        assert Block.of(rows).languages == Counter(map(language_of, rows))
 
 
 @settings(max_examples=300, deadline=None, database=None, derandomize=True)
 @given(rows=lists(lists(text(alphabet=characters(codec="utf-8")), min_size=1, max_size=3), min_size=1, max_size=5))
 def test_characters_are_counted_in_json_as_in_the_text(rows):
     said = [tally.in_json(texts) for texts in rows]
-    assert Block(said).chars.tolist() == [sum(map(len, texts)) for texts in rows]
-    assert Block(said).sizes.tolist() == [sum(map(len, texts)) for texts in said]
+    chars = [sum(map(len, texts)) for texts in rows]
+    assert Block.of(said).chars == sum(chars)
+    assert Block.of(said).longest(3) == max(3, *chars)
+    assert Block.of(said * 30).longest(3) == max(3, *chars), "many are counted at once"
+    assert Block.of(said).sizes.tolist() == [sum(map(len, texts)) for texts in said]
 
 
 GARBLED = (
@@ -330,9 +334,9 @@ def test_utf8_is_what_can_be_decoded(begin, odd, rest):
     try:
         content.decode()
     except UnicodeDecodeError:
-        assert not is_utf8(np.frombuffer(content, np.uint8))
+        assert not is_utf8(content)
     else:
-        assert is_utf8(np.frombuffer(content, np.uint8))
+        assert is_utf8(content)
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ def test_a_chat_that_comes_during_a_change_in_place_is_answered_by_the_new_model
     threads, _ = chats(registry, 1, words=20)
     switch = threading.Thread(target=registry.switch_model, args=("large",))
     switch.start()
-    wait_until(lambda: registry.status().state is EngineState.SWITCHING)
+    wait_until(lambda: registry._house.life.recorded().record.phase == "draining")
     assert identity(registry) == "large"
     for thread in (*threads, switch):
         thread.join()

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import orjson
 
-from sage_studio.data.block import Block
+from sage_studio.data.block import NEWLINE, Block, count_of, is_utf8
 from sage_studio.data.example import RowKind
 from sage_studio.data.files.json_records import MAX_RECORD, odd_line
 from sage_studio.data.formats import Format, RecordReader, Seen
-from sage_studio.data.parts.plain import ALONE, Said, Shape, looked_at, shape_of
+from sage_studio.data.parts.plain import Said, Shape, looked_at, shape_of
 from sage_studio.data.tally import AT_ONCE, Tally, in_json
 from sage_studio.errors import InvalidDataset
 from sage_studio.text import Text
@@ -28,10 +28,8 @@ if TYPE_CHECKING:
     from sage_studio.data.mapping import ColumnMapping
 
 
-ALONE_LINE = (
-    b'{"prompt":[{"role":"user","content":%b}],"completion":[{"role":"assistant","content":%b}],"origin":%b,"row":%d}}'
-    b"\n"
-)
+PAIR_BEGIN, PAIR_MIDDLE = b'{"prompt":[{"role":"user","content":', b'}],"completion":[{"role":"assistant","content":'
+PAIR_END = b'}],"origin":%b,"row":%d}}\n'
 TURNS: Mapping[str, bytes] = {
     role: b'{"role":"%b","content":%%b}' % role.encode() for role in ("system", "user", "assistant")
 }
@@ -45,6 +43,7 @@ class Order:
     Attributes:
         begin, end: bytes; both at the begin of a line or the end of the file.
         name: of the file, kept in every row's origin.
+        into: the file that the rows are to be written into.
         mapping: which column is which key, as JSON; empty to go by the keys as they are.
         sampling: whether texts are kept to be tokenized.
     """
@@ -53,6 +52,7 @@ class Order:
     begin: int
     end: int
     name: str
+    into: str = ""
     mapping: str = ""
     sampling: bool = False
 
@@ -76,7 +76,7 @@ class Part:
     """What was read.
 
     Attributes:
-        lines: the usable rows as lines of ``data.jsonl``.
+        lines: the usable rows as lines of ``data.jsonl``, in pieces of one or many.
         lengths: of these lines, in bytes.
         kind: of the rows; None where there is none.
         fault: why the rest of the part cannot be used; None where all was read.
@@ -85,7 +85,7 @@ class Part:
 
     tally: Tally
     seen: Seen
-    lines: bytes = b""
+    lines: list[bytes] = field(default_factory=list)
     lengths: "array[int]" = field(default_factory=lambda: array("I"))
     kind: RowKind | None = None
     fault: Fault | None = None
@@ -117,10 +117,10 @@ class Lines:
         """One by one."""
         return io.BytesIO(self.whole).readlines()
 
-    @property
+    @cached_property
     def count(self) -> int:
         """How many there are."""
-        return self.whole.count(b"\n") + (not self.whole.endswith(b"\n"))
+        return count_of(NEWLINE, self.whole) + (not self.whole.endswith(b"\n"))
 
     @property
     def rows(self) -> int:
@@ -152,26 +152,29 @@ class _Reading:
     def __init__(self, order: Order, part: Part, row: int) -> None:
         self._part, self._row = part, row
         self._origin = orjson.dumps({"file": order.name})[:-1]
+        self._pair_end = PAIR_END.replace(b"%b", self._origin.replace(b"%", b"%%"))
         self._reader = RecordReader(order.name, _mapping(order.mapping))
         self._reader.seen, self._tally = part.seen, part.tally
         self._last: Format | None = None
-        self._written: list[bytes] = []
 
     def take_plain(self, lines: Lines, shape: Shape, before: int) -> None:
         """Copy the texts of plain records; what is unusual about one is read with care."""
         for at in range(0, len(lines.records), AT_ONCE):
-            said, block = looked_at(list(map(shape.read, lines.records[at : at + AT_ONCE])))
+            records = lines.records[at : at + AT_ONCE]
+            pairs = shape.pairs(records)
+            if pairs is not None:
+                self._take_pairs(pairs, shape.format)
+                continue
+            said, block = looked_at(list(map(shape.read, records)))
             if block is not None:
                 self._count(shape.format, block)
             for number, one in enumerate(said, at):
                 if one is None:
                     self._read(lines.split[number], before + number + 1)
-                    continue
-                self._row += 1
-                if self._last is not shape.format:
-                    self._reader.check_kind(shape.format, self._row)
-                    self._last = shape.format
-                self._written.append(self._line_of(one))
+                else:
+                    self._check(shape.format)
+                    self._row += 1
+                    self._write(self._line_of(one))
 
     def read(self, lines: Sequence[bytes], before: int) -> None:
         """Read lines as any file's."""
@@ -180,10 +183,32 @@ class _Reading:
                 self._read(line, number)
 
     def finish(self) -> None:
-        """Give the part what was read."""
+        """Count the last rows."""
         self._tally.finish()
-        self._part.lines = b"".join(self._written)
-        self._part.lengths = array("I", map(len, self._written))
+
+    def _take_pairs(self, block: Block, found: Format) -> None:
+        """What `_line_of` makes of each, at once."""
+        self._count(found, block)
+        self._check(found)
+        count, first = len(block), self._row + 1
+        ends = list(map(self._pair_end.__mod__, range(first, first + count)))
+        pieces: list[bytes | memoryview] = [PAIR_BEGIN, b"", PAIR_MIDDLE, b"", b""] * count
+        pieces[1::5], pieces[3::5], pieces[4::5] = block.texts[::2], block.texts[1::2], ends
+        self._part.lines.append(b"".join(pieces))
+        lengths = block.sizes + (len(PAIR_BEGIN) + len(PAIR_MIDDLE))
+        lengths += list(map(len, ends))
+        self._part.lengths.extend(lengths.tolist())
+        self._row += count
+
+    def _check(self, found: Format) -> None:
+        """Look at the format of the next row, unless it is that of the one before."""
+        if self._last is not found:
+            self._reader.check_kind(found, self._row + 1)
+            self._last = found
+
+    def _write(self, line: bytes) -> None:
+        self._part.lines.append(line)
+        self._part.lengths.append(len(line))
 
     def _read(self, line: bytes, number: int) -> None:
         self._row += 1
@@ -191,25 +216,23 @@ class _Reading:
         try:
             record = orjson.loads(line)
         except orjson.JSONDecodeError:
-            self._part.is_utf8 = self._part.is_utf8 and _is_utf8(line)
+            self._part.is_utf8 = self._part.is_utf8 and is_utf8(line)
             record = odd_line(line, self._row, number)
         row = self._reader.read(record, self._row)
         if row is not None:
             self._part.kind = row.kind
             self._tally.add(in_json(row.texts))
-            self._written.append(orjson.dumps(row.to_json(), option=orjson.OPT_APPEND_NEWLINE))
+            self._write(orjson.dumps(row.to_json(), option=orjson.OPT_APPEND_NEWLINE))
 
     def _count(self, found: Format, block: Block) -> None:
         self._part.kind = found.kind
-        self._part.seen.rows += len(block.rows)
-        self._part.seen.counts[found.name] += len(block.rows)
+        self._part.seen.rows += len(block)
+        self._part.seen.counts[found.name] += len(block)
         self._tally.add_all(block)
 
     def _line_of(self, said: Said) -> bytes:
         """As `Example.to_json` has it."""
         roles, texts = said
-        if roles is ALONE:
-            return ALONE_LINE % (*texts, self._origin, self._row)
         prompt = b",".join(TURNS[role] % text for role, text in zip(roles, texts, strict=False))
         return LINE % (prompt, texts[-1], self._origin, self._row)
 
@@ -229,11 +252,3 @@ def _mapping(text: str) -> "ColumnMapping | None":
     from sage_studio.data.mapping import parse_mapping  # brings pydantic along: not for every child
 
     return parse_mapping(text)
-
-
-def _is_utf8(line: bytes) -> bool:
-    try:
-        line.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

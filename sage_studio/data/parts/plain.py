@@ -4,9 +4,10 @@ Knows what such a record looks like, and takes it for what `formats` takes it fo
 nothing of faults: whatever is unusual about a record is left to those who can say so.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -18,9 +19,9 @@ from sage_studio.data.formats import Format, detect_format
 Said: TypeAlias = tuple[tuple[str, ...], tuple[bytes, ...]]
 """The roles of the turns before the answer, and the contents of all turns in JSON, be they text or not."""
 Read: TypeAlias = Callable[[Any], Said | None]
+Get: TypeAlias = Callable[[Any], Any]
 Field: TypeAlias = tuple[str, Any] | tuple[str, Any, Any]
 ALONE = ("user",)
-NOTHING = (b'""', b"null")
 
 
 class Turn(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -31,6 +32,19 @@ class Turn(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
 
 @dataclass(frozen=True, slots=True)
+class Pair:
+    """What gets the values of a record that is a question and its answer.
+
+    Attributes:
+        texts: the two.
+        others: those that add nothing to the two where they are empty.
+    """
+
+    texts: tuple[Get, Get]
+    others: tuple[Get, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Shape:
     """Records with certain keys.
 
@@ -38,11 +52,22 @@ class Shape:
         format: theirs.
         decode: lines as records. Raises `msgspec.MsgspecError` where one has other keys, or is no JSON.
         read: a record's conversation; None for a record that has to be read with care.
+        pair: None where a conversation may have more than two turns.
     """
 
     format: Format
     decode: Callable[[bytes], list[Any]]
     read: Read
+    pair: Pair | None
+
+    def pairs(self, records: Sequence[Any]) -> Block | None:
+        """Questions and answers of records that have nothing else, all at once; None where `read` has to look."""
+        if self.pair is None or any(any(map(get, records)) for get in self.pair.others):
+            return None
+        texts: list[bytes | memoryview] = [b""] * (2 * len(records))
+        texts[::2], texts[1::2] = ([memoryview(get(record)) for record in records] for get in self.pair.texts)
+        block = Block(texts, [2] * len(records))
+        return block if block.is_as_written and not len(block.doubtful) else None
 
 
 @lru_cache(maxsize=1024)
@@ -55,7 +80,7 @@ def shape_of(keys: tuple[str, ...]) -> Shape | None:
     known = {field[0] for field in fields}
     others: list[Field] = [(key, Any, None) for key in keys if key not in known]
     record = msgspec.defstruct("Record", [*fields, *others], forbid_unknown_fields=True, gc=False)
-    return Shape(found, msgspec.json.Decoder(record).decode_lines, read)
+    return Shape(found, msgspec.json.Decoder(record).decode_lines, read, _pair_of(fields))
 
 
 def looked_at(said: list[Said | None]) -> tuple[list[Said | None], Block | None]:
@@ -69,7 +94,7 @@ def looked_at(said: list[Said | None]) -> tuple[list[Said | None], Block | None]
         block = _block_of(said)
     if block is not None and len(block.doubtful):
         places = [at for at, one in enumerate(said) if one is not None]
-        odd = {places[at] for at in block.doubtful if not _is_plain(block.rows[at])}
+        odd = {places[at] for at in block.doubtful if not _is_plain(block.row(at))}
         if odd:
             said = [None if at in odd else one for at, one in enumerate(said)]
             block = _block_of(said)
@@ -78,7 +103,7 @@ def looked_at(said: list[Said | None]) -> tuple[list[Said | None], Block | None]
 
 def _block_of(said: list[Said | None]) -> Block | None:
     rows = [one[1] for one in said if one is not None]
-    return Block(rows) if rows else None
+    return Block.of(rows) if rows else None
 
 
 def _written_anew(said: Said | None) -> Said | None:
@@ -100,14 +125,21 @@ def _is_plain(texts: Texts) -> bool:
     return all(isinstance(value, str) for value in values) and all(value.strip() for value in values[-2:])
 
 
-def _alpaca(record: Any) -> Said | None:
-    question, given = bytes(record.instruction), bytes(record.input)
-    if record.history is not NO_TURNS and bytes(record.history) not in (b"null", b"[]"):
+def _pair_of(fields: Sequence[Field]) -> Pair | None:
+    if fields[1] is SYSTEM:
         return None
-    if given not in NOTHING:
-        if not given[0] == question[0] == QUOTE or not _is_plain((question, given)):
+    ask, answer, *others = (attrgetter(field[0]) for field in fields)
+    return Pair((ask, answer), tuple(others))
+
+
+def _alpaca(record: Any) -> Said | None:
+    question, given = bytes(record.instruction), record.input
+    if record.history:
+        return None
+    if given:
+        if question[0] != QUOTE or not given.strip() or not _is_plain((question,)):
             return None
-        question = question[:-1] + b"\\n" + given[1:]
+        question = question[:-1] + b"\\n" + orjson.dumps(given)[1:]
     return _asked(record, question, bytes(record.output))
 
 
@@ -116,14 +148,14 @@ def _pair(ask: str, answer: str) -> Read:
 
 
 def _asked(record: Any, question: bytes, answer: bytes) -> Said | None:
-    if record.system is not NO_TEXT and bytes(record.system) not in NOTHING:
+    if record.system:
         return None
     return ALONE, (question, answer)
 
 
 def _messages(record: Any) -> Said | None:
     turns = record.messages
-    if len(turns) < 2 or (record.system is not NO_TEXT and bytes(record.system) not in NOTHING):
+    if len(turns) < 2 or record.system:
         return None
     if turns[-2].role != "user" or turns[-1].role != "assistant":
         return None
@@ -131,11 +163,12 @@ def _messages(record: Any) -> Said | None:
 
 
 TEXT = msgspec.Raw
-NO_TEXT, NO_TURNS = TEXT(b'""'), TEXT(b"null")
-SYSTEM: Field = ("system", TEXT, NO_TEXT)
+SYSTEM: Field = ("system", str | None, None)
+INPUT: Field = ("input", str | None, None)
+HISTORY: Field = ("history", list[Any] | None, None)
 PLAIN: dict[str, tuple[list[Field], Read]] = {
     "Alpaca": (
-        [("instruction", TEXT), ("output", TEXT), ("input", TEXT, NO_TEXT), ("history", TEXT, NO_TURNS), SYSTEM],
+        [("instruction", TEXT), ("output", TEXT), INPUT, HISTORY, SYSTEM],
         _alpaca,
     ),
     "prompt/completion": ([("prompt", TEXT), ("completion", TEXT), SYSTEM], _pair("prompt", "completion")),

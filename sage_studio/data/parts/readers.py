@@ -25,20 +25,39 @@ MOST = 4
 """More processes than this would wait for the one that writes what they read."""
 KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(64 * MIB), "MALLOC_MMAP_THRESHOLD_": str(64 * MIB)}
 """Lets glibc keep what a part has freed: to get it from the system anew for each batch takes a sixth of the time."""
-Before = tuple[int, int]
-"""Rows and lines that come before a part."""
+NO_ALGEBRA = {"OPENBLAS_NUM_THREADS": "1"}
+"""Else numpy starts threads that nobody needs."""
 
 
 class ReadAsOne(Exception):
     """A file has to be read by one process, from its begin; says why."""
 
 
+class Before:
+    """What comes before a part, each as soon as it is known.
+
+    Attributes:
+        counts: rows and lines that were read.
+        written: bytes of the rows that are kept.
+    """
+
+    def __init__(self) -> None:
+        self.counts: Future[tuple[int, int]] = Future()
+        self.written: Future[int] = Future()
+
+    def break_off(self) -> None:
+        """Tell those who wait for what will never be known, or they would do so for ever."""
+        for each in (self.counts, self.written):
+            if not each.done():
+                each.set_exception(ReadAsOne("the part before could not be read"))
+
+
 @runtime_checkable
 class InParts(Protocol):
     """A source whose rows can be read in parts."""
 
-    def parts(self, sampling: bool) -> Generator[Part]:
-        """The parts, in order. Raises `ReadAsOne`, and what reading the rows one by one raises."""
+    def parts(self, into: Path, sampling: bool) -> Generator[Part]:
+        """The parts, in order, each written into the file. Raises `ReadAsOne`, and what reading row by row raises."""
         ...
 
 
@@ -70,8 +89,7 @@ def start_reader() -> Reader:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=ROOT,
-        pipesize=MIB,
-        env={**os.environ, **KEEP_MEMORY},
+        env={**os.environ, **KEEP_MEMORY, **NO_ALGEBRA},
     )
     return reader  # type: ignore[no-any-return]
 
@@ -87,12 +105,18 @@ class Readers:
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="parts")
 
     def read(self, orders: Sequence[Order]) -> Iterator[Part]:
-        """The parts of one file, in order; few are held at a time. Raises `ReadAsOne`."""
-        before: Future[Before] = Future()
-        before.set_result((0, 0))
+        """The parts of one file, in order, each once it is written; few are held at a time.
+
+        Raises:
+            ReadAsOne: a reader ended.
+            OSError: what it read cannot be written.
+        """
+        before = Before()
+        before.counts.set_result((0, 0))
+        before.written.set_result(0)
         waiting: deque[Future[Part]] = deque()
         for order in orders:
-            after: Future[Before] = Future()
+            after = Before()
             waiting.append(self._threads.submit(self._read, order, before, after))
             before = after
             if len(waiting) > len(self._readers):
@@ -126,36 +150,32 @@ class Readers:
             _close(reader.stdin)
             reader.wait()
 
-    def _read(self, order: Order, before: "Future[Before]", after: "Future[Before]") -> Part:
+    def _read(self, order: Order, before: Before, after: Before) -> Part:
         reader = self._idle.get()
         try:
             rows, lines = _ask(reader, order)
-            rows_before, lines_before = before.result()
-            after.set_result((rows_before + rows, lines_before + lines))
+            rows_before, lines_before = before.counts.result()
+            after.counts.set_result((rows_before + rows, lines_before + lines))
             part: Part = _ask(reader, (rows_before, lines_before))
-            part.lines = _read_exactly(reader.stdout, sum(part.lengths))
-            return part
+            place = before.written.result()
+            after.written.set_result(place + sum(part.lengths))
+            wrong: int = _ask(reader, place)
         except (EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
             if not self._is_over:
                 logger.warning("%s: a process that read it ended; one reads it anew (%r)", order.name, error)
             raise ReadAsOne("a process that reads parts ended") from error
         finally:
-            if not after.done():  # or those who wait for it would do so for ever
-                after.set_exception(ReadAsOne("the part before could not be read"))
+            after.break_off()
             self._idle.put(reader)
+        if wrong:
+            raise OSError(wrong, os.strerror(wrong), order.into)
+        return part
 
 
 def _ask(reader: Reader, what: object) -> Any:
     pickle.dump(what, reader.stdin)
     reader.stdin.flush()
     return pickle.load(reader.stdout)
-
-
-def _read_exactly(stream: IO[bytes], size: int) -> bytes:
-    lines = stream.read(size)
-    if len(lines) < size:
-        raise EOFError
-    return lines
 
 
 def _close(stream: IO[bytes]) -> None:

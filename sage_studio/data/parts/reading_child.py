@@ -1,12 +1,15 @@
 """The process that reads parts of a JSONL file: it answers orders until there are no more.
 
-For each order it says how many rows and lines the part has, is told how many come before, and gives the part, with its
-rows behind it as they are: to pickle them would copy them twice. Knows nothing of the other parts.
+For each order it says how many rows and lines the part has, is told how many come before, gives what was counted, is
+told where in the file the rows belong, and writes them there: so no row ever goes through a pipe. Knows nothing of the
+other parts.
 """
 
+import errno
 import gc
 import pickle
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import BinaryIO
 
@@ -25,13 +28,23 @@ def serve(orders: BinaryIO, answers: BinaryIO) -> None:
     with suppress(EOFError, BrokenPipeError):
         while True:
             order = pickle.load(orders)
-            lines = Lines(order)
-            _say((lines.rows, lines.count), answers)
-            part = read_part(order, lines, *pickle.load(orders))
-            rows, part.lines = part.lines, b""
+            given = Lines(order)
+            _say((given.rows, given.count), answers)
+            part = read_part(order, given, *pickle.load(orders))
+            lines, part.lines = part.lines, []
             _say(part, answers)
-            answers.write(rows)
-            answers.flush()
+            _say(_write(lines, order.into, pickle.load(orders)), answers)
+
+
+def _write(lines: Sequence[bytes], path: str, place: int) -> int:
+    """Returns the number of the error, or 0."""
+    try:
+        with open(path, "r+b") as file:
+            file.seek(place)
+            file.writelines(lines)
+    except OSError as error:
+        return error.errno or errno.EIO
+    return 0
 
 
 def _say(answer: object, answers: BinaryIO) -> None:
