@@ -5,6 +5,7 @@
 PYTHON ?= python3
 VENV := .venv/bin/python
 ARGS ?=
+WORKERS ?= 2
 
 export SAGE_STUDIO_HOST ?= $(HOST)
 export SAGE_STUDIO_PORT ?= $(PORT)
@@ -19,7 +20,7 @@ demo: install
 	@exec $(VENV) scripts/demo.py
 
 test: install-dev
-	@$(VENV) -m pytest $(ARGS)
+	@$(VENV) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: install-dev
 	@$(VENV) -m ruff check .

@@ -52,7 +52,7 @@ class DatasetView(BaseModel):
     kind: str
     source: str
     commit: str | None
-    sha256: str
+    sha256: str = Field(description="Of data.jsonl; empty while that of a large upload is computed")
     size_bytes: int
     created_at: float = Field(description="Unix seconds")
     row_kind: str = Field(description="What can be learned from its rows")

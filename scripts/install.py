@@ -85,7 +85,7 @@ def ensure_chromium() -> None:
         return
     quiet = {"DEBIAN_FRONTEND": "noninteractive", **os.environ}
     subprocess.run(["apt-get", "update", "-qq"], check=False, env=quiet)
-    packages = ["chromium", "fonts-noto-cjk"]
+    packages = ["chromium", "fonts-noto-cjk", "fonts-noto-color-emoji"]
     subprocess.run(["apt-get", "install", "-y", "-qq", *packages], check=False, env=quiet, stdout=subprocess.DEVNULL)
 
 

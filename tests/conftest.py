@@ -26,6 +26,12 @@ CHROMIUM_ARGUMENTS = [
 ]
 
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault(
+        "OMP_NUM_THREADS", "1"
+    )  # the workers share the cores
+
+
 @pytest.fixture(autouse=True)
 def _no_foreign_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """The person's own SAGE_STUDIO_ variables must not reach a test."""

@@ -9,6 +9,8 @@ import sys
 import threading
 from collections import Counter
 from contextlib import suppress
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -21,14 +23,14 @@ from test_upload import BROKEN, READ
 from sage_studio.data import script, tally, token_count, upload
 from sage_studio.data.block import Block, is_utf8, language_of
 from sage_studio.data.mapping import ColumnMapping
-from sage_studio.data.parts import cutting, readers
+from sage_studio.data.parts import cutting, readers, reading_child
 from sage_studio.data.parts.part import Lines, Order
 from sage_studio.data.parts.reading_child import serve
 from sage_studio.data.script import ADDRESS, CODE
 from sage_studio.data.store import DatasetStore
 from sage_studio.data.upload import UploadSource
 from sage_studio.database import Database
-from sage_studio.errors import StudioError
+from sage_studio.errors import StorageFull, StudioError
 from sage_studio.settings import PROJECT
 
 LIMIT = 64 << 20
@@ -192,6 +194,48 @@ def test_several_processes_read_a_large_file_and_none_is_left(tmp_path, monkeypa
     found = assert_same(matrix.lines(*matrix.MANY) * 12, tmp_path, monkeypatch)
     assert found[3].duplicates == 33_000
     assert [reader.wait() is not None for reader in started] == [True, True]
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_the_sha256_of_what_the_readers_wrote_follows_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr(upload, "reader_count", lambda: 2)
+    monkeypatch.setattr(DatasetStore, "_hash_behind", lambda *_: None)
+    path, store = tmp_path / "rows.jsonl", DatasetStore(Database(tmp_path / "studio.db"), tmp_path / "datasets")
+    path.write_bytes(matrix.lines(*[PLAIN] * 30))
+    dataset = store.add(UploadSource(path, LIMIT))
+    assert dataset.sha256 == ""
+    assert len(list(store.rows(dataset.id))) == 30
+    hashed = store.hashed(dataset)
+    assert hashed.sha256 == sha256(store.data_path(dataset.id).read_bytes()).hexdigest()
+    assert store.get(dataset.id) == store.hashed(hashed) == hashed == replace(dataset, sha256=hashed.sha256)
+    assert store.add(UploadSource(path, LIMIT)) == hashed, "the same rows are the same dataset"
+    path.write_bytes(matrix.lines(*[PLAIN] * 29, {**PLAIN, "output": PLAIN["output"].swapcase()}))
+    assert store.add(UploadSource(path, LIMIT)).version == 2, "as many bytes are not the same rows"
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_dataset_that_is_deleted_while_it_is_hashed_is_only_noted(tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    monkeypatch.setattr(upload, "reader_count", lambda: 2)
+    hash_behind, hashing = DatasetStore._hash_behind, threading.Event()
+    monkeypatch.setattr(DatasetStore, "_hash_behind", lambda *_: hashing.set())
+    path, store = tmp_path / "rows.jsonl", DatasetStore(Database(tmp_path / "studio.db"), tmp_path / "datasets")
+    path.write_bytes(matrix.lines(*[PLAIN] * 30))
+    dataset = store.add(UploadSource(path, LIMIT))
+    assert hashing.wait(10)
+    store.delete(dataset.id)
+    hash_behind(store, dataset)
+    assert "its SHA-256 is left" in caplog.text
+    assert store.list() == []
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_a_disk_that_is_full_for_a_reader_is_named_and_nothing_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(reading_child, "open", lambda *_: open("/dev/full", "wb"), raising=False)  # noqa: SIM115
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(matrix.lines(*[PLAIN] * 30))
+    assert kept(path, tmp_path / "parts", monkeypatch, 2)[0] is StorageFull
+    assert not list((tmp_path / "parts" / "datasets").iterdir())
 
 
 @pytest.mark.parametrize("dying", [1, 2])
