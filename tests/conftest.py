@@ -27,9 +27,7 @@ CHROMIUM_ARGUMENTS = [
 
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault(
-        "OMP_NUM_THREADS", "1"
-    )  # the workers share the cores
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers share the cores
 
 
 @pytest.fixture(autouse=True)

@@ -23,6 +23,8 @@ from sage_studio.text import Text
 MAX_RECORD = 64 << 20
 READ = 1 << 20
 SPACE = re.compile(r"[ \t\r\n]*")
+NESTING = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
+DEEPEST, TOO_DEEP = 300, "nested too deeply"
 LONGEST_TOKEN = 16
 """Characters of a number, a literal or an escape that the end of the text read so far may have cut."""
 LISTS = ("data", "rows", "records", "examples", "samples", "instances", "dataset", "train")
@@ -67,6 +69,8 @@ def odd_line(line: str | bytes, row: int, number: int) -> Any:
     if len(line) >= MAX_RECORD:
         raise _broken(row, number, _too_long())
     text = line if isinstance(line, str) else line.decode("utf-8", errors="surrogateescape")
+    if _is_deep(text):  # how deep the parser itself can go depends on who calls it
+        raise _broken(row, number, TOO_DEEP)
     try:
         return json.loads(text.rstrip().removesuffix(","))
     except json.JSONDecodeError as error:
@@ -247,8 +251,19 @@ class _Ahead:
         return f"{error.msg}, column {error.colno}" if self._lines_before == 0 or error.lineno > 1 else error.msg
 
 
+def _is_deep(text: str) -> bool:
+    if text.count("[") + text.count("{") <= DEEPEST:
+        return False
+    depth = 0
+    for token in NESTING.finditer(text):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(token.group(), 0)
+        if depth > DEEPEST:
+            return True
+    return False
+
+
 def _limit(error: RecursionError | ValueError) -> str:
-    return "nested too deeply" if isinstance(error, RecursionError) else "a number with too many digits"
+    return TOO_DEEP if isinstance(error, RecursionError) else "a number with too many digits"
 
 
 def _too_long() -> str:

@@ -105,7 +105,7 @@ class Lines:
             self.whole = file.read(order.end - order.begin)
         self.shape = _shape_of(self.whole) if not order.mapping else None
         self.records: list[Any] = []
-        with suppress(msgspec.MsgspecError):
+        with suppress(msgspec.MsgspecError, RecursionError):
             self.records = self.shape.decode(self.whole) if self.shape is not None else []
         if len(self.records) != self.count:
             self.records = []
