@@ -115,12 +115,19 @@ class UploadSource:
 
     def _check(self, part: Part) -> None:
         """Count what was seen. Where something is wrong, it may be the encoding: only the whole file tells that."""
-        is_right = part.is_utf8 and part.fault is None
-        if not is_right and not encoding_of(self._content).startswith("utf-8"):
+        try:
+            self._reader.merge(part.seen)
+            if part.fault is not None:
+                raise part.fault.raised()
+        except InvalidDataset:
+            self._check_encoding()
+            raise
+        if not part.is_utf8:
+            self._check_encoding()
+
+    def _check_encoding(self) -> None:
+        if not encoding_of(self._content).startswith("utf-8"):
             raise ReadAsOne(f"{self.source} is not in UTF-8")
-        self._reader.merge(part.seen)
-        if part.fault is not None:
-            raise part.fault.raised()
 
     def _check_usable(self, usable: int) -> None:
         """Raise `InvalidDataset` for a file whose rows were all left out."""

@@ -170,6 +170,13 @@ def test_a_late_change_of_the_encoding_is_seen(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("small_parts")
+def test_a_late_byte_of_no_text_is_told_before_a_row_of_another_kind(tmp_path, monkeypatch):
+    rows = matrix.lines({"query": "Why?", "pos": ["Rain."], "neg": ["Sun."]}, *[PLAIN] * 20)
+    found = assert_same(rows + b"\x1f\x8b\x08\x00\xe4e\x08k\x04\xff\x8b", tmp_path, monkeypatch)
+    assert "is a binary file" in found[1].en
+
+
+@pytest.mark.usefixtures("small_parts")
 def test_a_mapping_is_honoured(tmp_path, monkeypatch):
     mapping = ColumnMapping(format="Alpaca", columns={"instruction": "问", "output": "答"})
     rows = "".join(json.dumps({"问": f"{n}?", "答": "x"}, ensure_ascii=False) + "\n" for n in range(20))
