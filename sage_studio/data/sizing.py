@@ -7,6 +7,7 @@ words a quarter. Knows neither questions nor files.
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 from sage_studio.data.documents import Piece, Section, join_pieces
 from sage_studio.data.script import useful_chars
@@ -48,7 +49,7 @@ def parts_of(document: Section) -> Iterator[Part]:
 
 def is_short(pieces: Sequence[Piece]) -> bool:
     """Whether there is too little in it to be worth a row."""
-    return sum(useful_chars(piece.text) for piece in pieces) < MIN_USEFUL
+    return all(useful < MIN_USEFUL for useful in accumulate(useful_chars(piece.text) for piece in pieces))
 
 
 def size_of(text: str) -> int:
