@@ -26,7 +26,7 @@ Texts: TypeAlias = Sequence[bytes]
 """A row's texts in JSON, the answer last; at least one."""
 LOOKED_AT = 300
 """Bytes of a text's begin that its language is told by."""
-QUOTE, BACKSLASH, NEWLINE = b'"\\\n'
+QUOTE, BACKSLASH = b'"\\'
 FIRST_OF_TWO, LAST_BIT_OF_SECOND = 0x00FF, 0x0100
 MIX = 0x9E3779B97F4A7C15
 MOST_IN_16_BITS = 0xFFFF
@@ -211,13 +211,6 @@ def _languages_in(begins: Sequence[bytes], least: int) -> "tuple[Mask, Mask]":
     han, latin = count(codes == ord("h")), count(words)
     is_clear = (han + 2 * latin >= least) & (count((codes == ord("o")) | (codes == ord("k"))) // 2 <= han)
     return is_clear & (han >= latin), is_clear & (han < latin)
-
-
-def count_of(byte: int, text: bytes) -> int:
-    """How many there are; where they are many, numpy is sooner than `bytes.count`."""
-    import numpy as np
-
-    return int(np.count_nonzero(np.frombuffer(text, np.uint8) == byte))
 
 
 def is_utf8(text: bytes) -> bool:

@@ -44,6 +44,7 @@ ODD = {
     "key twice": b'{"instruction": "a", "output": "b", "output": "c"}',
     "bad byte": b'{"instruction": "a", "output": "b\xff"}',
     "blank": b"  \t",
+    "two behind a blank": b'\n{"instruction": "a", "output": "b"}{"instruction": "a", "output": "b"}',
     "carriage return": b'{"instruction": "a", "output": "b"}\r',
     "empty answer": b'{"instruction": "a", "output": " "}',
     "null answer": b'{"instruction": "a", "output": null}',
@@ -402,4 +403,4 @@ def test_lines_and_records_of_a_part_are_counted(tmp_path, content, rows, lines)
     path = tmp_path / "rows.jsonl"
     path.write_bytes(content)
     found = Lines(Order(str(path), 0, len(content), path.name))
-    assert (found.rows, found.count) == (rows, lines)
+    assert (found.rows, len(found.split)) == (rows, lines)

@@ -9,13 +9,12 @@ from array import array
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import orjson
 
-from sage_studio.data.block import NEWLINE, Block, count_of, is_utf8
+from sage_studio.data.block import Block, is_utf8
 from sage_studio.data.example import RowKind
 from sage_studio.data.files.json_records import MAX_RECORD, odd_line
 from sage_studio.data.formats import Format, RecordReader, Seen
@@ -102,30 +101,18 @@ class Lines:
     def __init__(self, order: Order) -> None:
         with open(order.path, "rb") as file:
             file.seek(order.begin)
-            self.whole = file.read(order.end - order.begin)
-        self.shape = _shape_of(self.whole) if not order.mapping else None
+            self.split = io.BytesIO(file.read(order.end - order.begin)).readlines()
+        if max(map(len, self.split)) >= MAX_RECORD:
+            raise ValueError("a row is too long")
+        self.shape = _shape_of(self.split[0]) if not order.mapping else None
         self.records: list[Any] = []
         with suppress(msgspec.MsgspecError, RecursionError):
-            self.records = self.shape.decode(self.whole) if self.shape is not None else []
-        if len(self.records) != self.count:
-            self.records = []
-        if len(self.whole) >= MAX_RECORD and max(map(len, self.split), default=0) >= MAX_RECORD:
-            raise ValueError("a row is too long")
-
-    @cached_property
-    def split(self) -> list[bytes]:
-        """One by one."""
-        return io.BytesIO(self.whole).readlines()
-
-    @cached_property
-    def count(self) -> int:
-        """How many there are."""
-        return count_of(NEWLINE, self.whole) + (not self.whole.endswith(b"\n"))
+            self.records = list(map(self.shape.decode, self.split)) if self.shape is not None else []
 
     @property
     def rows(self) -> int:
         """How many of them hold a record."""
-        return len(self.records) or self.count - sum(map(bytes.isspace, self.split))
+        return len(self.records) or len(self.split) - sum(map(bytes.isspace, self.split))
 
 
 def read_part(order: Order, lines: Lines, rows: int, before: int) -> Part:
@@ -237,10 +224,10 @@ class _Reading:
         return LINE % (prompt, texts[-1], self._origin, self._row)
 
 
-def _shape_of(whole: bytes) -> Shape | None:
-    """Of the first line's record."""
+def _shape_of(line: bytes) -> Shape | None:
+    """Of a line's record."""
     try:
-        record = orjson.loads(whole[: whole.find(b"\n") + 1] or whole)
+        record = orjson.loads(line)
     except orjson.JSONDecodeError:
         return None
     return shape_of(tuple(record)) if isinstance(record, dict) else None

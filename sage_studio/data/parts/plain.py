@@ -50,13 +50,13 @@ class Shape:
 
     Attributes:
         format: theirs.
-        decode: lines as records. Raises `msgspec.MsgspecError` where one has other keys, or is no JSON.
+        decode: a line as a record. Raises `msgspec.MsgspecError` where it has other keys, or is no JSON.
         read: a record's conversation; None for a record that has to be read with care.
         pair: None where a conversation may have more than two turns.
     """
 
     format: Format
-    decode: Callable[[bytes], list[Any]]
+    decode: Callable[[bytes], Any]
     read: Read
     pair: Pair | None
 
@@ -80,7 +80,7 @@ def shape_of(keys: tuple[str, ...]) -> Shape | None:
     known = {field[0] for field in fields}
     others: list[Field] = [(key, Any, None) for key in keys if key not in known]
     record = msgspec.defstruct("Record", [*fields, *others], forbid_unknown_fields=True, gc=False)
-    return Shape(found, msgspec.json.Decoder(record).decode_lines, read, _pair_of(fields))
+    return Shape(found, msgspec.json.Decoder(record).decode, read, _pair_of(fields))
 
 
 def looked_at(said: list[Said | None]) -> tuple[list[Said | None], Block | None]:

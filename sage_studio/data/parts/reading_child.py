@@ -29,7 +29,7 @@ def serve(orders: BinaryIO, answers: BinaryIO) -> None:
         while True:
             order = pickle.load(orders)
             given = Lines(order)
-            _say((given.rows, given.count), answers)
+            _say((given.rows, len(given.split)), answers)
             part = read_part(order, given, *pickle.load(orders))
             lines, part.lines = part.lines, []
             _say(part, answers)
