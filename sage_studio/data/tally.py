@@ -35,11 +35,13 @@ class Tally:
         sampling: whether some texts are kept to be tokenized. A row's digest decides, so that it does not matter where
             the row stands.
         before: rows that came before those counted here, be they usable or not.
+        longest: characters of the longest of them, as far as that is known.
     """
 
-    def __init__(self, *, sampling: bool = False, before: int = 0) -> None:
+    def __init__(self, *, sampling: bool = False, before: int = 0, longest: int = 0) -> None:
         self._sampling, self._before = sampling, before
-        self._rows = self._chars = self._longest = 0
+        self._rows = self._chars = 0
+        self._longest = longest
         self._languages: Counter[str] = Counter()
         self._sampled: Counter[str] = Counter()
         self._sample: list[Texts] = []

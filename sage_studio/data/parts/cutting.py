@@ -12,7 +12,7 @@ from sage_studio.data.files.json_records import MAX_RECORD, is_jsonl
 
 LEAST = 32 * MIB
 """Smaller files are read sooner than other processes have started."""
-PART = 2 * MIB
+PART = 4 * MIB
 
 
 def is_large(path: Path) -> bool:

@@ -115,14 +115,15 @@ class Lines:
         return len(self.records) or len(self.split) - sum(map(bytes.isspace, self.split))
 
 
-def read_part(order: Order, lines: Lines, rows: int, before: int) -> Part:
+def read_part(order: Order, lines: Lines, rows: int, before: int, longest: int = 0) -> Part:
     """Read a part's lines.
 
     Args:
         rows: of the file before this part.
         before: lines of the file before it.
+        longest: characters of the longest row that was read before, as far as that is known.
     """
-    part = Part(Tally(sampling=order.sampling, before=rows), Seen())
+    part = Part(Tally(sampling=order.sampling, before=rows, longest=longest), Seen())
     reading = _Reading(order, part, rows)
     try:
         if lines.shape is not None and lines.records:

@@ -25,12 +25,15 @@ def main() -> None:
 
 def serve(orders: BinaryIO, answers: BinaryIO) -> None:
     """Answer orders until the parent closes the pipe, in the midst of one if it likes."""
+    longest = 0
     with suppress(EOFError, BrokenPipeError):
         while True:
             order = pickle.load(orders)
             given = Lines(order)
             _say((given.rows, len(given.split)), answers)
-            part = read_part(order, given, *pickle.load(orders))
+            rows, lines_before = pickle.load(orders)
+            part = read_part(order, given, rows, lines_before, longest)
+            longest = part.tally.longest
             lines, part.lines = part.lines, []
             _say(part, answers)
             _say(_write(lines, order.into, pickle.load(orders)), answers)
