@@ -2,10 +2,11 @@
 
 Two adapters are trained on the same model with the same recipe and the same number of tokens, in packs, so that the
 steps are as many too: one on the studio's rows of a documentation, one on a plain split at ``#`` lines
-(`docs_quality.plain_split`). Then the loss of both, and of the
-base model, is taken over questions that neither has seen: the headings that the documentation's own authors wrote as
-questions, with the text under them. The files that hold these questions are kept out of both trainings whole, and so
-is any row elsewhere that nearly repeats one of the answers. Losses are means per token of the answers, in nats.
+(`docs_quality.plain_split`); both on rows of the same documents, chosen at random, or which documents they are would
+weigh more than how they were split. Then the loss of both, and of the base model, is taken over questions that neither
+has seen: the headings that the documentation's own authors wrote as questions, with the text under them. The files that
+hold these questions are kept out of both trainings whole, and so is any row elsewhere that nearly repeats one of the
+answers. Losses are means per token of the answers, in nats.
 """
 
 import argparse
@@ -64,9 +65,12 @@ def main() -> None:
         )
         held_out = random.Random(0).sample(held_out, options.questions or len(held_out))
         report("the base model", model, None, held_out)
+        documents = sorted({row.origin.file for row in (*studio, *plain)})
         for seed in range(options.seeds):
+            random.Random(seed).shuffle(documents)
             for name, rows in (("a plain split", plain), ("the studio's rows", studio)):
-                chosen = within(rows, options.tokens, ChatTokenizer(model), seed)
+                chosen = within(rows, documents, options.tokens, ChatTokenizer(model))
+                random.Random(seed).shuffle(chosen)
                 adapter = trained(Path(home) / f"{name}-{seed}", model, chosen, seed)
                 report(f"{name}, seed {seed}, {len(chosen)} rows", model, adapter, held_out)
 
@@ -101,10 +105,10 @@ def without_repeats(rows: Sequence[Example], held_out: Sequence[Example]) -> lis
     return [row for at, row in enumerate(rows) if at not in repeats]
 
 
-def within(rows: Sequence[Example], tokens: int, tokenizer: ChatTokenizer, seed: int) -> list[Example]:
-    """Rows in random order until they have so many tokens as they are trained on."""
-    shuffled, chosen, used = random.Random(seed).sample(rows, len(rows)), list[Example](), 0
-    for row in shuffled:
+def within(rows: Sequence[Example], documents: Sequence[str], tokens: int, tokenizer: ChatTokenizer) -> list[Example]:
+    """Rows of one document after the other until they have so many tokens as they are trained on."""
+    place, chosen, used = {file: at for at, file in enumerate(documents)}, list[Example](), 0
+    for row in sorted(rows, key=lambda row: place[row.origin.file]):
         length, learns = next(lengths([row], tokenizer, MAX_LENGTH))
         if learns:
             chosen.append(row)
