@@ -82,7 +82,7 @@ class _Job:
     ) -> None:
         self._address, self._inside, self._to = address, inside, to
         self._branch = [f"--branch={branch}"] if branch else []
-        self._report, self._deadline = on_progress, deadline
+        self._report, self._deadline, self._furthest = on_progress, deadline, 0.0
         self._context = contextvars.copy_context()  # gradio finds the event it reports to in the context
 
     def clone(self, options: tuple[str, ...]) -> str:
@@ -95,6 +95,12 @@ class _Job:
         self._run(self._to, ["checkout", "--progress"], begin=0.5)
         commit: str = git.Git(self._to).rev_parse("HEAD")
         return commit
+
+    def tell(self, share: float, message: str) -> None:
+        """Say how far the clone is; git counts anew for each thing that it does, the clone never goes back."""
+        self._furthest = max(self._furthest, share)
+        detail = f" ({message})" if message else ""
+        self._context.run(self._report, self._furthest, Text(f"{WORDS.en}{detail}", f"{WORDS.zh}{detail}"))
 
     def _run(self, folder: Path, command: list[str], begin: float) -> None:
         import git
@@ -118,13 +124,12 @@ class _Job:
     def _progress(self, begin: float) -> Any:
         import git
 
-        context, report = self._context, self._report
+        tell = self.tell
 
         class Relay(git.RemoteProgress):  # type: ignore[misc]  # GitPython's class is untyped here
             def update(self, op_code: int, cur_count: Any, max_count: Any = None, message: str = "") -> None:
                 share = min(1.0, float(cur_count) / float(max_count)) if max_count else 0.0
-                detail = f" ({message})" if message else ""
-                context.run(report, begin + share / 2, Text(f"{WORDS.en}{detail}", f"{WORDS.zh}{detail}"))
+                tell(begin + share / 2, message)
 
         return Relay()
 

@@ -6,13 +6,11 @@ Knows names, versions and folders. Knows nothing of where rows come from (the so
 
 import hashlib
 import logging
-import re
 import shutil
 import sqlite3
 import sys
 import tempfile
 import threading
-import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -23,6 +21,7 @@ from pydantic import TypeAdapter
 
 from sage_studio.data.dataset import Dataset, DatasetSource, DatasetStats, OnProgress, ignore_progress
 from sage_studio.data.example import DataRow
+from sage_studio.data.naming import checked_name, slug_of
 from sage_studio.data.paging import Pages, Preview
 from sage_studio.data.parts.part import Part
 from sage_studio.data.parts.readers import InParts, ReadAsOne
@@ -30,7 +29,7 @@ from sage_studio.data.quality.findings import write_dropped
 from sage_studio.data.report import Report
 from sage_studio.data.rows import DATA, RowWriter, read_rows, rows_between
 from sage_studio.database import Database
-from sage_studio.errors import InvalidDataset, InvalidName, NotFound, naming_full_disk
+from sage_studio.errors import InvalidDataset, NotFound, naming_full_disk
 from sage_studio.files import safe_name, write_atomically
 from sage_studio.text import Text
 
@@ -43,8 +42,6 @@ CREATE TABLE IF NOT EXISTS dataset_versions (slug TEXT PRIMARY KEY, last INTEGER
 """
 MANIFEST = "manifest.json"
 UNFINISHED = ".new-"
-LONGEST_NAME = 100
-LONGEST_SLUG = 48
 TELL_EVERY = 1000
 logger = logging.getLogger(__name__)
 AS_JSON = TypeAdapter(Dataset)
@@ -236,38 +233,6 @@ class DatasetStore:
             self.hashed(dataset)
         except (NotFound, OSError, sqlite3.Error) as error:
             logger.info("%s: its SHA-256 is left for when it is asked for: %s", dataset.id, error)
-
-
-def checked_name(name: str) -> str:
-    """A dataset's name as a person may write it, trimmed.
-
-    Raises:
-        InvalidName: empty, too long, or with a slash, a backslash or a control character.
-    """
-    name = unicodedata.normalize("NFC", name.strip())
-    bad = [character for character in name if character in "/\\" or unicodedata.category(character) in ("Cc", "Cs")]
-    if not name or len(name) > LONGEST_NAME or bad or name.strip(".") == "":
-        raise InvalidName(
-            Text(f"{name[:120]!r} cannot be a dataset's name.", f"{name[:120]!r} 不能作为数据集名称。"),
-            Text(
-                f"Give 1 to {LONGEST_NAME} characters of any script, without slashes and control characters.",
-                f"请填写 1 到 {LONGEST_NAME} 个字符，不含斜杠和控制字符。",
-            ),
-        )
-    return name
-
-
-def slug_of(name: str) -> str:
-    """The part of an id that stands for a name; names that lose characters are told apart by a hash.
-
-    Example:
-        >>> slug_of("sage-docs"), slug_of("我的数据")
-        ('sage-docs', 'dataset-49b05b0d')
-    """
-    slug = re.sub(r"[^a-z0-9_]+", "-", name.lower()).strip("-_")[:LONGEST_SLUG].rstrip("-_")
-    if slug == name:
-        return slug
-    return f"{slug or 'dataset'}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _write(

@@ -13,8 +13,9 @@ from sage_studio.data import rows as storing
 from sage_studio.data import token_count
 from sage_studio.data.dataset import Dropped, FormatCount
 from sage_studio.data.example import Example, Message, Origin, row_from_json
+from sage_studio.data.naming import checked_name, slug_of
 from sage_studio.data.report import Report, histogram
-from sage_studio.data.store import DatasetStore, checked_name, slug_of
+from sage_studio.data.store import DatasetStore
 from sage_studio.data.upload import UploadSource
 from sage_studio.errors import InvalidDataset, InvalidInput, InvalidName, NotFound, StorageFull
 from sage_studio.settings import PROJECT

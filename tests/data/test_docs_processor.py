@@ -255,6 +255,14 @@ def test_progress_is_told(settings, repository, tmp_path):
     assert any("文档" in words.zh for _, words in told)
 
 
+def test_progress_never_goes_back_when_git_begins_to_count_another_thing(tmp_path):
+    told = []
+    job = cloning._Job("", "", ".", tmp_path, lambda share, _: told.append(share), 0.0)
+    for share in (0.0, 0.5, 0.0, 0.3, 0.7):
+        job.tell(share, "")
+    assert told == [0.0, 0.5, 0.5, 0.5, 0.7]
+
+
 def test_a_clone_without_end_is_stopped(tmp_path, monkeypatch):
     stalled = tmp_path / "bin" / "git"
     stalled.parent.mkdir()
