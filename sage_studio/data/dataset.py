@@ -80,8 +80,9 @@ class DatasetStats:
     token_histogram: tuple[tuple[int, int], ...] = ()
     """(upper bound in tokens, rows above the bound before and up to this one) pairs, ascending."""
     languages: dict[str, int] = field(default_factory=dict)
-    languages_are_exact: bool = True
     """Rows per language of the answer: ``zh``, ``en``, ``other``."""
+    languages_are_exact: bool = True
+    """Whether every row's language was looked at, not those of a sample."""
     dropped: tuple[Dropped, ...] = ()
     duplicates: int = 0
 

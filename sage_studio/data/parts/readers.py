@@ -22,7 +22,7 @@ from sage_studio.data.parts.part import Order, Part
 logger = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[3]
 MOST = 4
-"""More processes than this would wait for the one that writes what they read."""
+"""Each has about 50 MB resident."""
 KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(64 * MIB), "MALLOC_MMAP_THRESHOLD_": str(64 * MIB)}
 """Lets glibc keep what a part has freed: to get it from the system anew for each batch takes a sixth of the time."""
 NO_ALGEBRA = {"OPENBLAS_NUM_THREADS": "1"}
