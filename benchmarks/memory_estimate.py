@@ -1,11 +1,12 @@
-"""The memory estimate against the measured peak of real trainings on the CPU: three sizes of model, two lengths.
+"""The memory estimate against the measured peak of real trainings: three sizes of model, two lengths.
 
     python -m benchmarks.memory_estimate TOKENIZER_FOLDER [steps]
 
 TOKENIZER_FOLDER is a model folder of the Llama kind, such as the built-in model's; models of three sizes with random
 weights are made after its config. Each run is a training process as the studio starts it, whose rows are all as long as
-``max_length``. The peak is the process's VmHWM; both figures are also shown above what a process takes before it has
-loaded anything, for that part is easy to guess.
+``max_length``. On the CPU the peak is the process's VmHWM; on a card, where there is one, what PyTorch reserved and
+what the driver takes for a process (measured once), and each run is made with a plain and with a 4-bit base. Both
+figures are also shown above what a process takes before it has loaded anything, for that part is easy to guess.
 """
 
 import json
@@ -14,9 +15,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from itertools import product
 from pathlib import Path
 
 from sage_studio.footprints import ask_child
+from sage_studio.hardware import detect_hardware
 from sage_studio.training.environment import cpu_has_bf16
 from sage_studio.training.memory import FootprintRequest, estimate
 from sage_studio.training.progress import JOB, RECIPE, Job, read_result
@@ -29,12 +32,25 @@ SIZES = {
     "135 M": {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "heads": (9, 3)},
     "362 M": {"hidden_size": 960, "intermediate_size": 2560, "num_hidden_layers": 32, "heads": (15, 5)},
 }
+SIZES_ON_A_CARD = {
+    "135 M": SIZES["135 M"],
+    "1.1 B": {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "heads": (32, 8)},
+    "2.9 B": {"hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 28, "heads": (48, 8)},
+}
 LENGTHS = (256, 1024)
 MAKE = """
 import sys, json, torch
 from transformers import LlamaConfig, LlamaForCausalLM
 config = LlamaConfig.from_pretrained(sys.argv[1], **json.loads(sys.argv[3]))
-LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(sys.argv[2])
+with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+    model = LlamaForCausalLM(config)
+model.to(torch.bfloat16).save_pretrained(sys.argv[2])
+"""
+CONTEXT = """
+import torch
+torch.ones(1, device="cuda").sum().item()
+free, total = torch.cuda.mem_get_info()
+print(total - free - torch.cuda.memory_reserved())
 """
 
 
@@ -49,7 +65,7 @@ def make_model(tokenizer: Path, folder: Path, size: dict[str, object]) -> None:
 
 
 def run(model: Path, home: Path, recipe: SFTRecipe) -> float:
-    """Peak of a real training, in bytes."""
+    """Peak of a real training, in bytes; on a card without what the driver takes."""
     folder = home / f"task-{model.name}-{recipe.max_length}"
     folder.mkdir()
     answer = " ".join(f"word {number}" for number in range(recipe.max_length))
@@ -73,22 +89,34 @@ def run(model: Path, home: Path, recipe: SFTRecipe) -> float:
     return result.peak_memory_gb * 2**30
 
 
+def driver_takes() -> float:
+    """Bytes of a card that one process takes for CUDA itself, while nothing else runs there."""
+    return float(subprocess.run([sys.executable, "-c", CONTEXT], check=True, capture_output=True, text=True).stdout)
+
+
 def main(tokenizer: Path, steps: int) -> None:
     """Print the table."""
-    print(f"{'model':>6} {'length':>7} {'estimate':>9} {'measured':>9} {'off':>7} {'above the start':>16}")
+    on_card = detect_hardware().has_gpu
+    device = "cuda" if on_card else "cpu"
+    extra = driver_takes() if on_card else 0.0
+    if on_card:
+        print(f"the driver takes {extra / 2**30:.2f} GB")
+    print(f"{'model':>6} {'base':>5} {'length':>7} {'estimate':>9} {'measured':>9} {'off':>7} {'above the start':>16}")
     with tempfile.TemporaryDirectory() as home:
-        for name, size in SIZES.items():
+        for name, size in (SIZES_ON_A_CARD if on_card else SIZES).items():
             model = Path(home) / name.replace(" ", "")
             make_model(tokenizer, model, size)
-            dtype = "bfloat16" if cpu_has_bf16() else "float32"
+            dtype = "bfloat16" if on_card or cpu_has_bf16() else "float32"
             footprint = ask_child(FootprintRequest(type="sft", location=str(model), lora_dropout=0.05, dtype=dtype))
-            for length in LENGTHS:
-                recipe = SFTRecipe(model_name_or_path=name, dataset_id="d", max_length=length, max_steps=steps)
-                guess = estimate(recipe.model_dump(), footprint, "cpu", length)
-                peak = run(model, Path(home), recipe)
-                above = (guess.total - guess.context) / (peak - guess.context) - 1
+            for length, bits in product(LENGTHS, ("none", "4bit") if on_card else ("none",)):
+                recipe = SFTRecipe(
+                    model_name_or_path=name, dataset_id="d", max_length=length, max_steps=steps, quantization=bits
+                )
+                guess = estimate(recipe.model_dump(), footprint, device, length)
+                peak = run(model, Path(home), recipe) + extra
+                above = (guess.total - guess.context) / (peak - (extra or guess.context)) - 1
                 print(
-                    f"{name:>6} {length:>7} {guess.total / 2**30:>6.2f} GB {peak / 2**30:>6.2f} GB"
+                    f"{name:>6} {bits:>5} {length:>7} {guess.total / 2**30:>6.2f} GB {peak / 2**30:>6.2f} GB"
                     f" {guess.total / peak - 1:>+7.1%} {above:>+16.1%}",
                     flush=True,
                 )
