@@ -107,7 +107,8 @@ def main(tokenizer: Path, steps: int) -> None:
             model = Path(home) / name.replace(" ", "")
             make_model(tokenizer, model, size)
             dtype = "bfloat16" if on_card or cpu_has_bf16() else "float32"
-            footprint = ask_child(FootprintRequest(type="sft", location=str(model), lora_dropout=0.05, dtype=dtype))
+            request = FootprintRequest(type="sft", location=str(model), lora_dropout=0.05, dtype=dtype, on_card=on_card)
+            footprint = ask_child(request)
             for length, bits in product(LENGTHS, ("none", "4bit") if on_card else ("none",)):
                 recipe = SFTRecipe(
                     model_name_or_path=name, dataset_id="d", max_length=length, max_steps=steps, quantization=bits

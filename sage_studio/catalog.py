@@ -181,9 +181,8 @@ def check_hub(name: str) -> ModelTask | None:
         InvalidModel: the hub has no such model, or it needs a token.
         HubUnavailable: no answer, and the model is not in the local cache either.
     """
-    import httpx
     from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     cached = try_to_load_from_cache(name, "config.json")
     if isinstance(cached, str):
@@ -197,7 +196,7 @@ def check_hub(name: str) -> ModelTask | None:
         ) from error
     except RepositoryNotFoundError as error:
         raise _unknown(name) from error
-    except (HfHubHTTPError, OfflineModeIsEnabled, httpx.HTTPError, OSError) as error:
+    except hub_faults() as error:
         raise HubUnavailable(
             Text(
                 f"The model hub cannot be reached to look up {name}, and it is not in the local cache.",
@@ -209,6 +208,15 @@ def check_hub(name: str) -> ModelTask | None:
                 f"请检查网络，或将 HF_ENDPOINT 设为镜像，或填写本地文件夹，或选择内置的 {BUILT_IN}。",
             ),
         ) from error
+
+
+def hub_faults() -> tuple[type[Exception], ...]:
+    """What ``huggingface_hub`` raises where no hub answers, or what answers is none: a proxy's page, say."""
+    import httpx2
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    none_there = (HfHubHTTPError, OfflineModeIsEnabled, httpx2.HTTPError, httpx2.InvalidURL, OSError)
+    return (*none_there, ValueError, KeyError, TypeError)
 
 
 def _wheel_file(wheel: Wheel) -> Path:

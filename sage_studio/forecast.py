@@ -235,7 +235,8 @@ class Forecasts:
 
 
 def _request(recipe: Recipe, model: ModelRef) -> FootprintRequest:
-    half = recipe.precision == "bf16" or (recipe.precision == "auto" and (cpu_has_bf16() or has_card()))
+    on_card = has_card()
+    half = recipe.precision == "bf16" or (recipe.precision == "auto" and (on_card or cpu_has_bf16()))
     lora = {"lora_r": recipe.lora_r, "lora_target_modules": recipe.lora_target_modules} if recipe.use_lora else {}
     return FootprintRequest(
         type=recipe.type,
@@ -245,6 +246,7 @@ def _request(recipe: Recipe, model: ModelRef) -> FootprintRequest:
         use_lora=recipe.use_lora,
         lora_dropout=recipe.lora_dropout if recipe.use_lora else 0.0,
         dtype="bfloat16" if half else "float32",
+        on_card=on_card,
         **lora,
     )
 

@@ -1,15 +1,18 @@
 """Which names mean a model, and what is said of those that do not."""
 
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import httpx
+import httpx2
 import pytest
 from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 
-from sage_studio.catalog import BUILT_IN, Catalog
+from sage_studio.catalog import BUILT_IN, Catalog, ModelRef
 from sage_studio.errors import HubUnavailable, InvalidModel, InvalidName
 from sage_studio.settings import load_settings
+from sage_studio.training.tokenizing import tokenizer_of
 
 
 @pytest.fixture
@@ -75,20 +78,49 @@ def test_a_name_that_climbs_is_refused(catalog, name):
         catalog.resolve(name)
 
 
-def test_a_hub_that_does_not_answer_is_said_with_the_remedy(catalog, monkeypatch):
-    def unreachable(*_, **__):
-        raise httpx.ConnectError("no route")
-
-    monkeypatch.setattr(HfApi, "model_info", unreachable)
+@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:9", "http://no-such-host.invalid", "no-address", "http://[a"])
+def test_a_hub_that_does_not_answer_is_said_with_the_remedy(catalog, monkeypatch, endpoint):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
     with pytest.raises(HubUnavailable) as caught:
         catalog.resolve("someone/some-model")
     assert "HF_ENDPOINT" in caught.value.say("zh")
     assert BUILT_IN in caught.value.say("en")
 
 
+class Page(BaseHTTPRequestHandler):
+    """What a proxy or a half-made mirror answers."""
+
+    def do_GET(self):
+        self.send_response(int(self.server.status))
+        self.send_header("Content-Length", str(len(self.server.content)))
+        self.end_headers()
+        self.wfile.write(self.server.content)
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("status", "content"),
+    [(200, b"<html>log in</html>"), (200, b"[]"), (200, b"{}"), (200, b"null"), (302, b""), (401, b"x"), (500, b"")],
+)
+def test_what_is_no_hub_is_told_as_one_that_does_not_answer(catalog, monkeypatch, status, content):
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        server.status, server.content = status, content
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        endpoint = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
+        for ask in (catalog.resolve, lambda name: tokenizer_of(ModelRef(name, name, False, None))):
+            with pytest.raises(HubUnavailable):
+                ask("someone/some-model")
+        server.shutdown()
+
+
 def test_a_model_that_the_hub_does_not_have_is_refused(catalog, monkeypatch):
     def unknown(*_, **__):
-        response = httpx.Response(404, request=httpx.Request("GET", "http://localhost"))
+        response = httpx2.Response(404, request=httpx2.Request("GET", "http://localhost"))
         raise RepositoryNotFoundError("404", response=response)
 
     monkeypatch.setattr(HfApi, "model_info", unknown)

@@ -16,6 +16,7 @@ HTML_TAGS = (
 TARGET = r"\(\s*(?:<[^>\n]*>|(?:[^()\s]|\([^()\s]*\))*)(?:\s+(?:\"[^\"]*\"|'[^']*'))?\s*\)"
 MARKUP = re.compile(
     rf"""
+    (?=[`<!\[:{{]|^[ \t]*[:-])(?:
       (?P<code>(?P<ticks>`+)(?!`).+?(?<!`)(?P=ticks)(?!`))
     | (?P<comment><!--.*?-->)
     | (?P<image>!\[(?P<alt>[^\]]*)\](?:{TARGET}|\[[^\]\n]*\]))
@@ -27,10 +28,10 @@ MARKUP = re.compile(
     | (?P<attributes>\{{:?\s*[.\#][^{{}}\n]*\}}|\{{:[^{{}}\n]*\}})
     | (?P<snippet>^[ \t]*-{{1,3}}8<-{{1,3}}[^\n]*$)
     | (?P<directive>^[ \t]*:::[ \t]+[\w.]+[^\n]*(?:\n[ \t]+[^\n]+)*)
-    """,
+    )""",
     re.VERBOSE | re.DOTALL | re.MULTILINE | re.IGNORECASE,
 )
-MARKS = re.compile(r"[`<\[{:]")
+MARKS = re.compile(r"[`<\[{]|:[a-z:]", re.IGNORECASE)
 INVISIBLE = re.compile(r"<(script|style|template|noscript)\b.*?(?:</\1\s*>|\Z)", re.DOTALL | re.IGNORECASE)
 TRAILING = re.compile(r"[ \t]+$", re.MULTILINE)
 EMPTY_ITEM = re.compile(r"^[ \t]*(?:[-*+]|\d+[.)])[ \t]*(?:\n|\Z)", re.MULTILINE)
@@ -56,8 +57,9 @@ def clean_text(text: str) -> str:
     """
     if MARKS.search(text):
         text = EMPTY_ITEM.sub("", MARKUP.sub(_plain, text))
-    text = TRAILING.sub("", text.expandtabs(4) if "\t" in text else text)
-    return BLANK_LINES.sub("\n\n", text).strip("\n")
+    text = text.expandtabs(4) if "\t" in text else text
+    text = TRAILING.sub("", text) if " \n" in text or text.endswith(" ") else text
+    return (BLANK_LINES.sub("\n\n", text) if "\n\n\n" in text else text).strip("\n")
 
 
 def clean_html(text: str) -> str:
@@ -81,7 +83,7 @@ def clean_heading(text: str) -> str:
 
 def unwrap_admonitions(text: str) -> str:
     """Turn ``!!! note "Title"`` and its indented body into a bold title and plain Markdown; line numbers stay."""
-    if not ADMONITION_START.search(text):
+    if not any(mark in text for mark in ("!!!", "???", "===")) or not ADMONITION_START.search(text):
         return text
     lines: list[str] = []
     open_at: list[int] = []

@@ -12,12 +12,11 @@ from sage_studio.data.dataset import Dropped, LeftOut
 from sage_studio.data.documents import Section
 from sage_studio.data.example import Example, Message, Origin, Passage
 from sage_studio.data.quality.near import NearDuplicates
-from sage_studio.data.script import language_of_text, letters_in, prose_of
+from sage_studio.data.script import language_of_text, prose_of, shows_language
 from sage_studio.data.sizing import Part, is_short, parts_of
 from sage_studio.text import Text
 
 SEPARATOR = " › "
-FEW_LETTERS = 10
 SAGE = Text("the SAGE framework", "SAGE 框架中")
 """What the documentation is about."""
 
@@ -78,11 +77,11 @@ def _titled(documents: Iterable[tuple[str, Section]], left_out: LeftOut) -> Iter
         if not parts:
             left_out.add(EMPTY, file)
         for part in parts:
-            if is_short(part.pieces) and len(parts) == 1:
+            if len(parts) == 1 and is_short(part.pieces):
                 left_out.add(SHORT, _place(file, part))
                 continue
             answer = part.text.strip("\n")
-            yield Titled(file, part, answer, _language(part))
+            yield Titled(file, part, answer, _language(part, answer))
 
 
 def _origin(each: Titled, commit: str | None) -> Origin:
@@ -137,13 +136,13 @@ def _question(each: Titled, about: Text, place: str) -> str:
     return f"Explain {path}{f' in {about.en}' if about else ''}{f' ({shown})' if shown else ''}."
 
 
-def _language(part: Part) -> str:
+def _language(part: Part, answer: str) -> str:
     """By the prose; with the headings where it is scarce; by the code too where that is all there is."""
-    text = prose_of(part.text)
-    if letters_in(text) < FEW_LETTERS:
+    text = prose_of(answer)
+    if not shows_language(text):
         text = f"{text}\n{' '.join(part.path)}"
-    if letters_in(text) < FEW_LETTERS:
-        text = part.text
+    if not shows_language(text):
+        text = answer
     return language_of_text(text)
 
 

@@ -4,6 +4,7 @@ Knows character classes. Knows no tokenizer and no row.
 """
 
 import re
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -37,9 +38,9 @@ def prose_of(text: str) -> str:
     return ADDRESS.sub("", text) if "://" in text else text
 
 
-def letters_in(text: str) -> int:
-    """How many letters of any script."""
-    return sum(map(str.isalpha, text))
+def shows_language(text: str) -> bool:
+    """Whether it has letters enough, of any script, to tell its language."""
+    return len(list(islice(filter(str.isalpha, text), FEW_LETTERS))) == FEW_LETTERS
 
 
 def language_of_text(text: str) -> str:

@@ -13,6 +13,7 @@ from sage_studio.data.documents import Piece, Section, join_pieces
 from sage_studio.data.script import useful_chars
 
 MIN_USEFUL = 40
+LOOK = 2 * MIN_USEFUL
 MAX_BYTES = 1500
 """With which every row of the SAGE documentation, its question included, is within 1024 tokens of SmolLM2."""
 
@@ -48,8 +49,9 @@ def parts_of(document: Section) -> Iterator[Part]:
 
 
 def is_short(pieces: Sequence[Piece]) -> bool:
-    """Whether there is too little in it to be worth a row."""
-    return all(useful < MIN_USEFUL for useful in accumulate(useful_chars(piece.text) for piece in pieces))
+    """Whether there is too little in it to be worth a row. Looks no further than it must."""
+    looks = (piece.text[at : at + LOOK] for piece in pieces for at in range(0, len(piece.text), LOOK))
+    return all(useful < MIN_USEFUL for useful in accumulate(map(useful_chars, looks)))
 
 
 def size_of(text: str) -> int:
@@ -59,6 +61,8 @@ def size_of(text: str) -> int:
 
 def _fold(section: Section) -> Section:
     """Move the text of short sections into their parent, and of short introductions into the first section below."""
+    if not section.children:
+        return section
     pieces, kept = section.pieces, list[Section]()
     for child in map(_fold, section.children):
         if child.children or not is_short(child.pieces):

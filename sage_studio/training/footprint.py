@@ -12,12 +12,13 @@ import json
 import sys
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
+from unittest.mock import patch
 
 import psutil
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
@@ -133,7 +134,7 @@ def _with_adapter(model: Any, request: FootprintRequest) -> Any:
     )
     with torch.device("meta"):
         adapted = get_peft_model(model, config)
-    return quicken(adapted) if request.generative and not torch.cuda.is_available() else adapted
+    return quicken(adapted) if request.generative and not request.on_card else adapted
 
 
 def _step(model: Any, request: FootprintRequest, length: int, checkpointing: bool) -> int:
@@ -149,19 +150,37 @@ def _step(model: Any, request: FootprintRequest, length: int, checkpointing: boo
     with FakeTensorMode(), _made_fake(trained):
         rows = torch.zeros(1, length, dtype=torch.long)
         living = Living(iter([*trained.parameters(), *trained.buffers()]))
-        with living:
+        with living, _dropout(request):
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=request.dtype != "float32"):
-                out = trained(input_ids=rows, **({"use_cache": False} if request.generative else {}))
-            _loss(out, rows, request).backward()
-            del out
+                loss = _loss(trained, rows, request)
+            loss.backward()
+            del loss
     return int(living.most)
 
 
-def _loss(out: Any, rows: Any, request: FootprintRequest) -> Any:
+def _loss(trained: Any, rows: Any, request: FootprintRequest) -> Any:
+    """On a card TRL's head works in tiles too small to count, so there the loss is taken of what goes into the head.
+
+    Not for a model trained whole: with so few layers the gradient of its embedding would hide what the layers keep.
+    """
     if not request.generative:
-        return out.last_hidden_state.float().mean()
-    logits = out.logits.reshape(-1, out.logits.shape[-1]).float()
-    return torch.nn.functional.cross_entropy(logits, rows.reshape(-1))
+        return trained(input_ids=rows).last_hidden_state.float().mean()
+    if request.on_card and request.use_lora:
+        model = trained.get_base_model() if isinstance(trained, PeftModel) else trained
+        return model.base_model(input_ids=rows, use_cache=False).last_hidden_state.float().mean()
+    logits = trained(input_ids=rows, use_cache=False).logits
+    return torch.nn.functional.cross_entropy(logits.reshape(-1, logits.shape[-1]).float(), rows.reshape(-1))
+
+
+def _dropout(request: FootprintRequest) -> AbstractContextManager[object]:
+    """On a card dropout keeps a byte an element, on the CPU as much as the element itself."""
+    if not request.on_card:
+        return nullcontext()
+
+    def on_card(x: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
+        return torch.native_dropout(x, p, training)[0]
+
+    return patch.object(torch.nn.functional, "dropout", on_card)
 
 
 @contextmanager

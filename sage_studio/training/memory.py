@@ -17,8 +17,10 @@ EAGER_LENGTH = 1024
 SEQUENCES = {"sft": 1, "kbalign": 1, "dpo": 2, "embedding": 3}
 """Texts that a method runs through the model for one row: chosen and rejected; query, positive and negative."""
 FRAGMENTED = {"cpu": 1.18, "cuda": 1.06}
-"""What an allocator takes beyond what is asked of it, on activations: measured on CPU, PyTorch's usual on CUDA."""
+"""What an allocator takes beyond what is asked of it, on activations: measured on the CPU and on an H100."""
 CUDA_CONTEXT = 0.6 * 2**30
+"""What the driver takes for a process, and on top of it what loading a quantized base leaves behind: on an H100."""
+LEFT_BY_LOADING = 0.2 * 2**30
 BYTES_PER_WEIGHT = {"8bit": 1.0, "4bit": 0.53}
 """Of a quantized weight, its scales included."""
 SHORTEST = 256
@@ -40,6 +42,7 @@ class FootprintRequest(BaseModel):
     lora_dropout: float = 0.0
     lora_target_modules: str = "all-linear"
     dtype: str = "bfloat16"
+    on_card: bool = False
 
 
 class Curve(BaseModel):
@@ -122,7 +125,9 @@ def estimate(recipe: dict[str, Any], footprint: Footprint, device: str, length: 
     rows = recipe["per_device_train_batch_size"] * SEQUENCES.get(recipe["type"], 1)
     quantized = BYTES_PER_WEIGHT.get(recipe.get("quantization", "none"), footprint.weight_bytes)
     plain = footprint.parameters - footprint.quantizable
-    base = plain * footprint.weight_bytes + footprint.quantizable * quantized
+    small = recipe.get("quantization", "none") != "none"
+    base = plain * (4 if small else footprint.weight_bytes) + footprint.quantizable * quantized
+    base += LEFT_BY_LOADING if small and device == "cuda" else 0.0
     trained = 4.0 * footprint.trained
     attention = "eager" if device == "cpu" and recipe["max_length"] <= EAGER_LENGTH else "sdpa"
     step = footprint.steps[attention + ("+checkpointing" if recipe["gradient_checkpointing"] else "")].at(rows, length)

@@ -17,7 +17,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from sage_studio.catalog import ModelRef
+from sage_studio.catalog import ModelRef, hub_faults
 from sage_studio.errors import HubUnavailable, InvalidModel
 from sage_studio.text import Text
 
@@ -115,13 +115,11 @@ def _kept(folder: Path, _changed: float) -> ChatTokenizer:
 
 
 def _fetched(name: str) -> Path:
-    import httpx
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(name, allow_patterns=list(FILES)))
-    except (HfHubHTTPError, LocalEntryNotFoundError, httpx.HTTPError, OSError) as error:
+    except hub_faults() as error:
         raise HubUnavailable(
             Text(f"The tokenizer of {name} cannot be fetched.", f"无法获取 {name} 的分词器。"),
             Text(

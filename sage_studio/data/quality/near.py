@@ -113,7 +113,9 @@ def shingles(text: str) -> list[str]:
         ['the window groups records', 'window groups records 窗', 'groups records 窗 口']
     """
     units = UNIT.findall(text.lower())
-    return [" ".join(units[at : at + SHINGLE]) for at in range(max(1, len(units) - SHINGLE + 1))]
+    if len(units) <= SHINGLE:
+        return [" ".join(units)]
+    return list(map(" ".join, zip(*(units[at:] for at in range(SHINGLE)), strict=False)))
 
 
 def resemblance(one: str, other: str, size: int = 3) -> float:
