@@ -138,7 +138,10 @@ def _with_adapter(model: Any, request: FootprintRequest) -> Any:
 
 
 def _step(model: Any, request: FootprintRequest, length: int, checkpointing: bool) -> int:
-    """Most bytes alive in a step of one row besides weights, gradients included."""
+    """Most bytes alive in a step of one row besides weights and, of a model trained whole, gradients.
+
+    Those are as large as the model, and would hide what a few of its layers keep.
+    """
     if checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     else:
@@ -147,9 +150,14 @@ def _step(model: Any, request: FootprintRequest, length: int, checkpointing: boo
     if checkpointing and request.use_lora:
         trained.enable_input_require_grads()
     trained.train()
+    if not request.use_lora:
+        trained.get_input_embeddings().requires_grad_(False)
     with FakeTensorMode(), _made_fake(trained):
         rows = torch.zeros(1, length, dtype=torch.long)
         living = Living(iter([*trained.parameters(), *trained.buffers()]))
+        for weight in trained.parameters():
+            if weight.requires_grad and not request.use_lora:
+                weight.register_post_accumulate_grad_hook(_forget_gradient)
         with living, _dropout(request):
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=request.dtype != "float32"):
                 loss = _loss(trained, rows, request)
@@ -158,14 +166,15 @@ def _step(model: Any, request: FootprintRequest, length: int, checkpointing: boo
     return int(living.most)
 
 
-def _loss(trained: Any, rows: Any, request: FootprintRequest) -> Any:
-    """On a card TRL's head works in tiles too small to count, so there the loss is taken of what goes into the head.
+def _forget_gradient(weight: Any) -> None:
+    weight.grad = None
 
-    Not for a model trained whole: with so few layers the gradient of its embedding would hide what the layers keep.
-    """
+
+def _loss(trained: Any, rows: Any, request: FootprintRequest) -> Any:
+    """On a card TRL's head works in tiles too small to count, so there the loss is taken of what goes into the head."""
     if not request.generative:
         return trained(input_ids=rows).last_hidden_state.float().mean()
-    if request.on_card and request.use_lora:
+    if request.on_card:
         model = trained.get_base_model() if isinstance(trained, PeftModel) else trained
         return model.base_model(input_ids=rows, use_cache=False).last_hidden_state.float().mean()
     logits = trained(input_ids=rows, use_cache=False).logits

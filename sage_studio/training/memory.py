@@ -67,7 +67,8 @@ class Footprint(BaseModel):
         weight_bytes: of one weight of the base, unquantized.
         trained: parameters of the adapter, or all of them.
         context: resident bytes of a process on the CPU that has loaded libraries and tokenizer.
-        steps: what a step takes besides weights, gradients included, by attention with or without checkpointing.
+        steps: what a step takes besides weights, by attention with or without checkpointing; an adapter's gradients are
+            in it, those of a model trained whole are not.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -131,13 +132,14 @@ def estimate(recipe: dict[str, Any], footprint: Footprint, device: str, length: 
     trained = 4.0 * footprint.trained
     attention = "eager" if device == "cpu" and recipe["max_length"] <= EAGER_LENGTH else "sdpa"
     step = footprint.steps[attention + ("+checkpointing" if recipe["gradient_checkpointing"] else "")].at(rows, length)
-    gradients = min(trained, step) if recipe["gradient_accumulation_steps"] == 1 else trained
-    kept = step - (gradients if recipe["gradient_accumulation_steps"] == 1 else 0.0)
+    kept = max(0.0, step - trained) if recipe["gradient_accumulation_steps"] == 1 else step
+    if not recipe["use_lora"]:
+        kept = max(kept, 4.0 * plain)  # the embedding's gradient comes in two parts, as large as it is
     return Memory(
         context=footprint.context if device == "cpu" else CUDA_CONTEXT,
         weights=base if recipe["use_lora"] else 4.0 * footprint.parameters,
         adapter=trained if recipe["use_lora"] else 0.0,
-        gradients=gradients,
+        gradients=trained,
         optimizer=2 * trained,
         activations=FRAGMENTED[device] * kept,
         factor=factor,
