@@ -1,14 +1,16 @@
 """The memory estimate against the measured peak of real trainings: three sizes of model, two lengths.
 
-    python -m benchmarks.memory_estimate TOKENIZER_FOLDER [steps]
+    python -m benchmarks.memory_estimate TOKENIZER_FOLDER [--steps 3] [--whole]
 
 TOKENIZER_FOLDER is a model folder of the Llama kind, such as the built-in model's; models of three sizes with random
 weights are made after its config. Each run is a training process as the studio starts it, whose rows are all as long as
 ``max_length``. On the CPU the peak is the process's VmHWM; on a card, where there is one, what PyTorch reserved and
 what the driver takes for a process (measured once), and each run is made with a plain and with a 4-bit base. Both
-figures are also shown above what a process takes before it has loaded anything, for that part is easy to guess.
+figures are also shown above what a process takes before it has loaded anything, for that part is easy to guess. With
+``--whole`` there is no adapter: all weights are trained.
 """
 
+import argparse
 import json
 import os
 import shutil
@@ -94,25 +96,31 @@ def driver_takes() -> float:
     return float(subprocess.run([sys.executable, "-c", CONTEXT], check=True, capture_output=True, text=True).stdout)
 
 
-def main(tokenizer: Path, steps: int) -> None:
+def main() -> None:
     """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tokenizer", type=Path)
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--whole", action="store_true")
+    options = parser.parse_args()
     on_card = detect_hardware().has_gpu
     device = "cuda" if on_card else "cpu"
     extra = driver_takes() if on_card else 0.0
     if on_card:
         print(f"the driver takes {extra / 2**30:.2f} GB")
     print(f"{'model':>6} {'base':>5} {'length':>7} {'estimate':>9} {'measured':>9} {'off':>7} {'above the start':>16}")
+    how = {"use_lora": False} if options.whole else {}
     with tempfile.TemporaryDirectory() as home:
         for name, size in (SIZES_ON_A_CARD if on_card else SIZES).items():
             model = Path(home) / name.replace(" ", "")
-            make_model(tokenizer, model, size)
+            make_model(options.tokenizer, model, size)
             dtype = "bfloat16" if on_card or cpu_has_bf16() else "float32"
-            request = FootprintRequest(type="sft", location=str(model), lora_dropout=0.05, dtype=dtype, on_card=on_card)
-            footprint = ask_child(request)
-            for length, bits in product(LENGTHS, ("none", "4bit") if on_card else ("none",)):
-                recipe = SFTRecipe(
-                    model_name_or_path=name, dataset_id="d", max_length=length, max_steps=steps, quantization=bits
-                )
+            known = {"lora_dropout": 0.0 if options.whole else 0.05, "dtype": dtype, "on_card": on_card, **how}
+            footprint = ask_child(FootprintRequest(type="sft", location=str(model), **known))
+            bases = ("none", "4bit") if on_card and not options.whole else ("none",)
+            for length, bits in product(LENGTHS, bases):
+                values = {"max_length": length, "max_steps": options.steps, "quantization": bits, **how}
+                recipe = SFTRecipe(model_name_or_path=name, dataset_id="d", **values)
                 guess = estimate(recipe.model_dump(), footprint, device, length)
                 peak = run(model, Path(home), recipe) + extra
                 above = (guess.total - guess.context) / (peak - (extra or guess.context)) - 1
@@ -124,4 +132,4 @@ def main(tokenizer: Path, steps: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 3)
+    main()
