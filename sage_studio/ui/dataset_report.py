@@ -118,9 +118,6 @@ def read_as(dataset: Dataset, language: Language) -> Markup:
 def figures(stats: DatasetStats, language: Language) -> Markup:
     """The counts, and why rows were left out."""
     dropped = sum(item.count for item in stats.dropped)
-    said = "\n".join(
-        f"{NAMES[key].in_(language) if key in NAMES else key} {count(rows)}" for key, rows in stats.languages.items()
-    )
     tokens = TOKENS if stats.tokens_are_exact else ESTIMATED
     shown = tiles(
         [
@@ -130,10 +127,20 @@ def figures(stats: DatasetStats, language: Language) -> Markup:
             (tokens.in_(language), compact(stats.estimated_tokens)),
             (AVERAGE.in_(language), count(round(stats.avg_chars_per_sample))),
             (LONGEST.in_(language), CHARS.in_(language).format(count(stats.longest_chars))),
-            ((LANGUAGES if stats.languages_are_exact else SAMPLED).in_(language), said),
+            ((LANGUAGES if stats.languages_are_exact else SAMPLED).in_(language), languages_of(stats, language)),
         ]
     )
     return shown + (why_dropped(stats, dropped, language) if dropped else Markup())
+
+
+def languages_of(stats: DatasetStats, language: Language) -> str:
+    """Rows of each language, a line each; of a sample their share, which it cannot tell more finely."""
+    total = max(1, sum(stats.languages.values()))
+    return "\n".join(
+        f"{NAMES[key].in_(language) if key in NAMES else key} "
+        f"{count(rows) if stats.languages_are_exact else f'{rows / total:.0%}'}"
+        for key, rows in stats.languages.items()
+    )
 
 
 def why_dropped(stats: DatasetStats, dropped: int, language: Language) -> Markup:

@@ -4,12 +4,13 @@ import pytest
 from fake_studio import FakeStudio
 from waiting import wait_until
 
+from sage_studio.data.dataset import DatasetStats
 from sage_studio.data.example import Message, Origin, Passage, Preference, Retrieval
 from sage_studio.data.jobs import JobState
 from sage_studio.training.preview import Piece, Seen
 from sage_studio.ui.augment_panel import jobs_table, show_part
 from sage_studio.ui.combine_panel import SLOTS, show_slots
-from sage_studio.ui.dataset_report import datasets_table
+from sage_studio.ui.dataset_report import datasets_table, languages_of
 from sage_studio.ui.preview_panel import add_exclusion, coloured, show_pending, texts_of
 from sage_studio.ui.report_panel import findings_view
 
@@ -69,6 +70,13 @@ def test_the_list_says_which_datasets_were_checked():
     fake = FakeStudio()
     assert "✓" not in datasets_table(fake.list_datasets(), "", "en")
     assert datasets_table(fake.list_datasets(), "", "en", {"support-v1"}).count("✓") == 1
+
+
+def test_languages_of_a_sample_are_shares():
+    told = {"en": 14_398, "zh": 10_602}
+    exact, sampled = (DatasetStats(25_000, 0, 0.0, 0, 0, languages=told, languages_are_exact=e) for e in (True, False))
+    assert languages_of(exact, "en") == "English 14,398\nChinese 10,602"
+    assert languages_of(sampled, "zh") == "英文 58%\n中文 42%"
 
 
 def test_jobs_show_how_they_stand():
