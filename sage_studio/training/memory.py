@@ -134,7 +134,7 @@ def estimate(recipe: dict[str, Any], footprint: Footprint, device: str, length: 
     step = footprint.steps[attention + ("+checkpointing" if recipe["gradient_checkpointing"] else "")].at(rows, length)
     kept = max(0.0, step - trained) if recipe["gradient_accumulation_steps"] == 1 else step
     if not recipe["use_lora"]:
-        kept = max(kept, 4.0 * plain)  # the embedding's gradient comes in two parts, as large as it is
+        kept = max(kept, 8.0 * plain)  # the embedding's gradient is the sum of two as large as it
     return Memory(
         context=footprint.context if device == "cpu" else CUDA_CONTEXT,
         weights=base if recipe["use_lora"] else 4.0 * footprint.parameters,
