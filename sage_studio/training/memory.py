@@ -19,8 +19,9 @@ SEQUENCES = {"sft": 1, "kbalign": 1, "dpo": 2, "embedding": 3}
 FRAGMENTED = {"cpu": 1.18, "cuda": 1.06}
 """What an allocator takes beyond what is asked of it, on activations: measured on the CPU and on an H100."""
 CUDA_CONTEXT = 0.6 * 2**30
-"""What the driver takes for a process, and on top of it what loading a quantized base leaves behind: on an H100."""
+"""What the driver takes of a card for a process: on an H100."""
 LEFT_BY_LOADING = 0.2 * 2**30
+"""What the loading of a quantized base leaves with the card's allocator: on an H100."""
 BYTES_PER_WEIGHT = {"8bit": 1.0, "4bit": 0.53}
 """Of a quantized weight, its scales included."""
 SHORTEST = 256
