@@ -65,8 +65,9 @@ class Workshop:
         self.adapter_for(recipe, named)  # refused before an upload is kept
         dataset = self._dataset_for(recipe)
         preflight.check_kind(recipe, dataset)
-        model = self.ensure_model(recipe.model_name_or_path)
-        preflight.check_rows(recipe, model, self.datasets.data_path(dataset.id), dataset.stats.total_samples)
+        rows = self.datasets.data_path(dataset.id)
+        model = self.ensure_model(recipe.model_name_or_path)  # takes a while the first time
+        preflight.check_rows(recipe, model, rows, dataset.stats.total_samples)
         preflight.check_copy(recipe)
         return self._queue(recipe, model, dataset)
 
