@@ -22,11 +22,18 @@ RTX_3060 = "0, NVIDIA GeForce RTX 3060, 12288, 512, 3\n"
 RTX_2060 = "0, NVIDIA GeForce RTX 2060, 6144, 300, 0\n"
 RTX_4060 = "0, NVIDIA GeForce RTX 4060, 8188, 300, 0\n"
 RTX_4090 = "0, NVIDIA GeForce RTX 4090, 24564, 300, 0\n"
+H100 = "0, NVIDIA H100 80GB HBM3, 81559, 0, 0\n"
+"""As ``nvidia-smi`` 580 printed it on a real one."""
 TWO_A100 = "0, NVIDIA A100, 81920, 4, 0\n1, NVIDIA A100, 81920, 4, 0\n"
 
 
 def machine(nvidia_smi: str, memory_gb: float = 24) -> Hardware:
     return Hardware(parse_cards(nvidia_smi), memory_gb, 2, 2)
+
+
+def test_what_a_real_card_says_of_itself_is_read():
+    assert parse_cards(H100) == (Card(0, "NVIDIA H100 80GB HBM3", 81559 / 1024, 0.0, 0.0),)
+    assert machine(H100).has_gpu
 
 
 def command(nvidia_smi: str, **base) -> list[str]:
