@@ -160,9 +160,9 @@ def _step(model: Any, request: FootprintRequest, length: int, checkpointing: boo
                 weight.register_post_accumulate_grad_hook(_forget_gradient)
         with living, _dropout(request):
             with torch.autocast("cpu", dtype=torch.bfloat16, enabled=request.dtype != "float32"):
-                loss = _loss(trained, rows, request)
-            loss.backward()
-            del loss
+                out = _forward(trained, rows, request)
+            _loss(out, rows, request).backward()
+            del out
     return int(living.most)
 
 
@@ -170,15 +170,21 @@ def _forget_gradient(weight: Any) -> None:
     weight.grad = None
 
 
-def _loss(trained: Any, rows: Any, request: FootprintRequest) -> Any:
-    """On a card TRL's head works in tiles too small to count, so there the loss is taken of what goes into the head."""
+def _forward(trained: Any, rows: Any, request: FootprintRequest) -> Any:
+    """On a card TRL's head works in tiles too small to count, so there the head is left out."""
     if not request.generative:
-        return trained(input_ids=rows).last_hidden_state.float().mean()
-    if request.on_card:
-        model = trained.get_base_model() if isinstance(trained, PeftModel) else trained
-        return model.base_model(input_ids=rows, use_cache=False).last_hidden_state.float().mean()
-    logits = trained(input_ids=rows, use_cache=False).logits
-    return torch.nn.functional.cross_entropy(logits.reshape(-1, logits.shape[-1]).float(), rows.reshape(-1))
+        return trained(input_ids=rows)
+    if not request.on_card:
+        return trained(input_ids=rows, use_cache=False)
+    model = trained.get_base_model() if isinstance(trained, PeftModel) else trained
+    return model.base_model(input_ids=rows, use_cache=False)
+
+
+def _loss(out: Any, rows: Any, request: FootprintRequest) -> Any:
+    if request.on_card or not request.generative:
+        return out.last_hidden_state.float().mean()
+    logits = out.logits.reshape(-1, out.logits.shape[-1]).float()
+    return torch.nn.functional.cross_entropy(logits, rows.reshape(-1))
 
 
 def _dropout(request: FootprintRequest) -> AbstractContextManager[object]:
