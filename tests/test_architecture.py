@@ -31,8 +31,6 @@ LAYERS: list[set[str]] = [
 HOMES = {"gradio": {"ui"}, "fastapi": {"api", "serving/transformers_server.py"}}
 LAST_RESORT = {"child.py"}
 """The trainer's last act: whatever ended it is written into result.json, for there is nobody above to tell."""
-LONGEST_FILE = 300
-LONGEST_FUNCTION = 50
 
 
 def part(path: Path) -> str:
@@ -104,25 +102,6 @@ def test_the_web_process_never_imports_torch():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=PROJECT)
     assert done.stdout.strip() == "[]"
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_a_module_says_what_it_does_not_know(path):
-    doc = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
-    assert doc, f"{path} has no docstring"
-    if path.name != "__init__.py":
-        assert any(word in doc for word in ("nothing", "Never", "never", "not ", "no ")), (
-            f"{path}: what does it not know?"
-        )
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_files_and_functions_stay_short(path):
-    text = path.read_text(encoding="utf-8")
-    assert text.count("\n") <= LONGEST_FILE
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            assert (node.end_lineno or 0) - node.lineno < LONGEST_FUNCTION, f"{path.name}: {node.name}"
 
 
 @pytest.mark.parametrize("path", [*FILES, PROJECT / "app.py"], ids=lambda path: path.name)

@@ -3,7 +3,6 @@
 Knows the numbers of this machine's cards. Knows nothing of what is on them.
 """
 
-import os
 from collections.abc import Iterable, Sequence
 
 from sage_studio.files import write_atomically
@@ -11,16 +10,10 @@ from sage_studio.hardware import detect_hardware
 from sage_studio.tasks.task import Task
 from sage_studio.training.progress import JOB, read_job
 
-VISIBLE = "CUDA_VISIBLE_DEVICES"
-
 
 def usable_cards() -> list[str]:
-    """The numbers of the cards that the studio itself may use."""
-    found = [str(card.index) for card in detect_hardware().cards]
-    visible = os.environ.get(VISIBLE)
-    if visible is None:
-        return found
-    return [number for number in found if number in {part.strip() for part in visible.split(",")}]
+    """The indices of the GPUs that the studio itself may use."""
+    return [str(card.index) for card in detect_hardware().cards]
 
 
 def most_running(setting: int, cards: Sequence[str]) -> int:

@@ -17,13 +17,13 @@ from typing import Protocol
 import psutil
 
 from sage_studio.errors import naming_full_disk
+from sage_studio.hardware import VISIBLE
 from sage_studio.settings import PREFIX, PROJECT
 from sage_studio.training.progress import LOG, read_job
 
 TRAINER = (sys.executable, "-m", "sage_studio.training")
 SECRETS = (f"{PREFIX}AUTH",)
 SECRET_ENDINGS = ("_API_KEY",)
-CARDS = "CUDA_VISIBLE_DEVICES"
 REAP_SECONDS = 5.0
 SAME_START_SECONDS = 2.0
 """The system computes a process's start from the clock; the same process may read a little different later."""
@@ -99,7 +99,7 @@ class ProcessLauncher:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=PROJECT,
-                env=child_environment(os.environ) | ({CARDS: ",".join(cards)} if cards else {}),
+                env=child_environment(os.environ) | ({VISIBLE: ",".join(cards)} if cards else {}),
                 start_new_session=True,
             )
         process = psutil.Process(popen.pid)  # there even if it ended already: nobody has reaped it yet

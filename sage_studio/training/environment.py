@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from sage_studio.hardware import detect_hardware
+from sage_studio.hardware import VISIBLE, detect_hardware
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets", "sentence-transformers")
 CPU_FLAGS = Path("/proc/cpuinfo")
@@ -127,14 +127,7 @@ def versions() -> dict[str, str]:
 
 
 def _choose_card() -> None:
-    """Without a launcher one process drives one card: the freest of those it may see."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    """Without a launcher one process drives one GPU: of those it may see, the one with the most free memory."""
     cards = detect_hardware().cards
-    if visible is not None:
-        names = [name.strip() for name in visible.split(",")]
-        cards = tuple(card for card in cards if str(card.index) in names)
-        if len(names) > 1 and not cards:
-            os.environ["CUDA_VISIBLE_DEVICES"] = names[0]
     if len(cards) > 1:
-        freest = max(cards, key=lambda card: card.memory_gb - card.used_gb)
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(freest.index)
+        os.environ[VISIBLE] = str(max(cards, key=lambda card: card.free_gb).index)

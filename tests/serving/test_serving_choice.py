@@ -18,13 +18,13 @@ from sage_studio.serving.registry import VLLMRegistry
 from sage_studio.serving.vllm import CPU_SERVER, cpu_threads, model_shape, vllm_command, vllm_environment, vllm_rank
 from sage_studio.settings import load_settings
 
-RTX_3060 = "0, NVIDIA GeForce RTX 3060, 12288, 512, 3\n"
-RTX_2060 = "0, NVIDIA GeForce RTX 2060, 6144, 300, 0\n"
-RTX_4060 = "0, NVIDIA GeForce RTX 4060, 8188, 300, 0\n"
-RTX_4090 = "0, NVIDIA GeForce RTX 4090, 24564, 300, 0\n"
-H100 = "0, NVIDIA H100 80GB HBM3, 81559, 0, 0\n"
+RTX_3060 = "0, NVIDIA GeForce RTX 3060, 12288, 512, 3, 580.95.05, GPU-rtx_3060, 8.6\n"
+RTX_2060 = "0, NVIDIA GeForce RTX 2060, 6144, 300, 0, 580.95.05, GPU-rtx_2060, 7.5\n"
+RTX_4060 = "0, NVIDIA GeForce RTX 4060, 8188, 300, 0, 580.95.05, GPU-rtx_4060, 8.9\n"
+RTX_4090 = "0, NVIDIA GeForce RTX 4090, 24564, 300, 0, 580.95.05, GPU-rtx_4090, 8.9\n"
+H100 = "0, NVIDIA H100 80GB HBM3, 81559, 0, 0, 580.95.05, GPU-h100, 9.0\n"
 """As ``nvidia-smi`` 580 printed it on a real one."""
-TWO_A100 = "0, NVIDIA A100, 81920, 4, 0\n1, NVIDIA A100, 81920, 4, 0\n"
+TWO_A100 = "0, NVIDIA A100, 81920, 4, 0, 580.95.05, GPU-a, 8.0\n1, NVIDIA A100, 81920, 4, 0, 580.95.05, GPU-b, 8.0\n"
 
 
 def machine(nvidia_smi: str, memory_gb: float = 24) -> Hardware:
@@ -32,7 +32,9 @@ def machine(nvidia_smi: str, memory_gb: float = 24) -> Hardware:
 
 
 def test_what_a_real_card_says_of_itself_is_read():
-    assert parse_cards(H100) == (Card(0, "NVIDIA H100 80GB HBM3", 81559 / 1024, 0.0, 0.0),)
+    assert parse_cards(H100) == (
+        Card(0, "NVIDIA H100 80GB HBM3", 81559 / 1024, 0.0, 0.0, (9, 0), "580.95.05", "GPU-h100"),
+    )
     assert machine(H100).has_gpu
 
 
@@ -207,7 +209,9 @@ def test_the_log_line_that_says_why(tmp_path, log, words):
 
 
 def test_cards_are_plain_facts():
-    assert machine(RTX_3060).cards == (Card(0, "NVIDIA GeForce RTX 3060", 12.0, 0.5, 3.0),)
+    assert machine(RTX_3060).cards == (
+        Card(0, "NVIDIA GeForce RTX 3060", 12.0, 0.5, 3.0, (8, 6), "580.95.05", "GPU-rtx_3060"),
+    )
 
 
 def test_importing_the_registry_is_light():

@@ -4,8 +4,7 @@ import sys
 
 import pytest
 
-from sage_studio.hardware import Card, Hardware
-from sage_studio.tasks import cards
+from sage_studio import hardware
 from sage_studio.tasks.cards import assign_card, most_running, usable_cards
 from sage_studio.tasks.launcher import TRAINER, ProcessLauncher, cards_of, command_for
 from sage_studio.training.child import own_folder
@@ -14,14 +13,15 @@ from sage_studio.training.progress import JOB, Job, read_job
 
 @pytest.fixture
 def two_cards(monkeypatch):
-    found = Hardware((Card(0, "RTX 3060", 12, 1), Card(1, "RTX 3060", 12, 1)), 32, 8, 8)
-    monkeypatch.setattr(cards, "detect_hardware", lambda: found)
-    monkeypatch.delenv(cards.VISIBLE, raising=False)
+    printed = "".join(f"{n}, RTX 3060, 12288, 1024, 0, 580.95.05, GPU-{n}, 8.6\n" for n in (0, 1))
+    monkeypatch.setattr(hardware, "query_cards", lambda: printed)
+    monkeypatch.setattr(hardware, "torch_has_cuda", lambda: True)
+    monkeypatch.delenv(hardware.VISIBLE, raising=False)
 
 
 def test_the_studios_own_limits_count(two_cards, monkeypatch):
     assert usable_cards() == ["0", "1"]
-    monkeypatch.setenv(cards.VISIBLE, "1")
+    monkeypatch.setenv(hardware.VISIBLE, "1")
     assert usable_cards() == ["1"]
 
 
