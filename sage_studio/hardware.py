@@ -12,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-import psutil
-
 NVIDIA_SMI = "nvidia-smi"
 WSL_NVIDIA_SMI = "/usr/lib/wsl/lib/nvidia-smi"
 FIELDS = "index,name,memory.total,memory.used,utilization.gpu,driver_version,uuid"
@@ -85,6 +83,8 @@ class Hardware:
 
 def detect_hardware(environment: Mapping[str, str] = os.environ) -> Hardware:
     """Look now. A machine without ``nvidia-smi`` has no GPU."""
+    import psutil  # here, so that the doctor can read GPUs before anything is installed
+
     memory = psutil.virtual_memory()
     usable, set_aside = sort_cards(parse_cards(query_cards()), environment.get(VISIBLE), torch_has_cuda())
     return Hardware(

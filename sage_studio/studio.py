@@ -18,6 +18,7 @@ from sage_studio.data.jobs import Jobs
 from sage_studio.data.mapping import MappingBook
 from sage_studio.data.store import DatasetStore
 from sage_studio.database import Database
+from sage_studio.doctor import Finding, diagnose, look
 from sage_studio.errors import Conflict, StudioError
 from sage_studio.footprints import FootprintBook
 from sage_studio.forecast import Forecasts
@@ -30,7 +31,7 @@ from sage_studio.retrieval import Retrieval
 from sage_studio.serving import vllm_registry
 from sage_studio.serving.retriever import Retriever
 from sage_studio.serving.types import ChatMessage, RegisteredModel
-from sage_studio.settings import PREFIX, Settings
+from sage_studio.settings import PREFIX, PROJECT, Settings
 from sage_studio.tasks.launcher import ProcessLauncher
 from sage_studio.tasks.store import TaskStore
 from sage_studio.tasks.supervisor import TaskSupervisor
@@ -116,6 +117,10 @@ class Studio(Intake, Library, Curation, Workshop, Forecasts, Retrieval, Backend)
         self.finder.close()
         self.registry.close()
         self._lock.release()
+
+    def doctor(self) -> list[Finding]:
+        """What this machine can and cannot do; where there is a GPU, torch is asked, which takes seconds."""
+        return diagnose(look(PROJECT, self.settings.root))
 
     @property
     def presets(self) -> list[Preset]:

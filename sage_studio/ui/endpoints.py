@@ -15,6 +15,7 @@ from gradio.events import api
 from gradio.utils import get_upload_folder
 
 from sage_studio.comparison import Reply
+from sage_studio.doctor import as_json
 from sage_studio.errors import InvalidName, StudioError
 from sage_studio.retrieval import PASSAGES
 from sage_studio.retrieval_views import RetrieverView, SourceView
@@ -169,7 +170,11 @@ def _model_verbs(studio: Studio) -> list[Callable[..., Any]]:
             replies[piece.column] = ReplyView.of(piece.reply)
             yield [reply.model_dump() for reply in replies]
 
-    return [use_as_backend, list_models, switch_model, chat, compare]
+    def doctor() -> list[dict[str, Any]]:
+        """What this machine can and cannot do, in both languages."""
+        return [as_json(finding) for finding in studio.doctor()]
+
+    return [use_as_backend, list_models, switch_model, chat, compare, doctor]
 
 
 def _retrieval_verbs(studio: Studio) -> list[Callable[..., Any]]:

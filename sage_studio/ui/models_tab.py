@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
+from sage_studio.doctor import Finding
 from sage_studio.serving.types import EngineState, EngineStatus, RegisteredModel
 from sage_studio.text import Language, Text
 from sage_studio.training.progress import read_lines
@@ -60,6 +61,8 @@ LOAD_ONE = Text(
 ENGINE, STATE = Text("Engine", "引擎"), Text("State", "状态")
 BASE, ANSWERS, ADDRESS = Text("Base", "基座"), Text("Answers", "当前模型"), Text("Address", "地址")
 LOG_BYTES = 20_000
+MACHINE = Text("This machine", "本机检查")
+LEVELS = {"ok": "done", "note": "idle", "problem": "failed", "blocking": "failed"}
 
 
 class ModelsTab:
@@ -83,6 +86,8 @@ class ModelsTab:
         self.performance = PerformanceView(self.studio, self.words)
         self.engine = html("engine-state")
         self.log = html("engine-log", LOG_JS)
+        with self.words(gr.Accordion, label=MACHINE, open=False, elem_id="machine") as self.machine:
+            self.findings = html("machine-findings")
         self._wire()
 
     def _wire(self) -> None:
@@ -103,6 +108,7 @@ class ModelsTab:
         self.delete_dialog.confirmed(self.delete_model, frame.revision, said)
         on(self.start.click, self.start_engine, frame.revision, frame.revision)
         on(self.chat.click, go_to("chat"), None, frame.tabs, queue=False)
+        on(self.machine.expand, self.show_machine, None, self.findings, show_progress="minimal")
 
     # Handlers
 
@@ -146,6 +152,23 @@ class ModelsTab:
         idle = status.state in (EngineState.DOWN, EngineState.FAILED)
         lines = last_lines(status.log_path) if status.log_path is not None else []
         return engine_panel(status, language), log(lines, language) if lines else Markup(), gr.update(interactive=idle)
+
+    def show_machine(self, language: Language) -> Markup:
+        """What this machine can and cannot do."""
+        return machine_panel(self.studio.doctor(), language)
+
+
+def machine_panel(findings: Sequence[Finding], language: Language) -> Markup:
+    """Each finding with its consequence and remedy."""
+    return Markup().join(
+        notice(
+            LEVELS[finding.level],
+            strong(finding.found.in_(language)),
+            finding.consequence.in_(language),
+            finding.remedy.in_(language),
+        )
+        for finding in findings
+    )
 
 
 def pick(_: Language, event: gr.EventData) -> str:

@@ -19,6 +19,7 @@ from sage_studio.data.jobs import Job, JobState
 from sage_studio.data.mapping import ColumnMapping
 from sage_studio.data.paging import Preview
 from sage_studio.data.quality.inspection import Inspection
+from sage_studio.doctor import Facts, Finding, diagnose
 from sage_studio.errors import Conflict, DocsUnavailable, EngineUnavailable, InvalidDataset, NotFound
 from sage_studio.forecast import GIB, Forecast
 from sage_studio.performance.figures import Sample
@@ -420,6 +421,10 @@ class FakeStudio:
             return []
         now = time.time()
         return [_figures(now - age) for age in range(598, -1, -2)]
+
+    def doctor(self) -> list[Finding]:
+        """Recorded."""
+        return diagnose(Facts(git="git version 2.43.0", disk_free_gb=300, home_free_gb=300))
 
     def engine_status(self) -> EngineStatus:
         if self.engine_fails:
