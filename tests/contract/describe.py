@@ -1,8 +1,8 @@
-"""What others rely on, as one JSON document: REST, ``gradio_client`` endpoints, command line, settings, log lines, files.
+"""What others rely on, as one JSON document: REST, ``gradio_client``, command line, settings, log lines, files.
 
     python tests/contract/describe.py > tests/contract/contract.json
 
-``contract.json`` was written by 0.1. `test_contract.py` holds today's code against it: more is welcome, less is a break.
+``contract.json`` was written by 0.1. `test_contract.py` holds the code against it: more is welcome, less is a break.
 """
 
 import argparse
