@@ -14,9 +14,9 @@ from contextlib import suppress
 from functools import partial
 
 from sage_studio.errors import Conflict, StudioError
+from sage_studio.hardware import detect_hardware
 from sage_studio.settings import Settings
 from sage_studio.tasks import endings
-from sage_studio.hardware import detect_hardware
 from sage_studio.tasks.cards import (
     Demand,
     check_pinned,
