@@ -71,9 +71,9 @@ class Studio(Intake, Library, Curation, Workshop, Forecasts, Retrieval, Backend)
         self.registry.configure(settings, self.database)
         self.supervisor = TaskSupervisor(
             self.tasks,
-            ProcessLauncher(),
+            ProcessLauncher(stop_grace_seconds=settings.stop_grace_seconds),
             settings,
-            before_start=self.registry.before_training,
+            before_start=lambda _: self.registry.before_training(),
             after_end=self._after_training,
         )
         self.footprints = FootprintBook(settings.models_dir / ".footprints")

@@ -14,10 +14,12 @@ from sage_studio.data.dataset import Dataset
 from sage_studio.data.store import DatasetStore
 from sage_studio.errors import Conflict, InvalidModel, InvalidName, InvalidRecipe, NotFound
 from sage_studio.files import safe_name
+from sage_studio.hardware import detect_hardware
 from sage_studio.serving.adapter_check import check_adapter
 from sage_studio.serving.registry import VLLMRegistry
 from sage_studio.serving.retriever import Retriever
 from sage_studio.tasks.archive import stream_archive
+from sage_studio.tasks.cards import check_pinned
 from sage_studio.tasks.compare import TaskComparison, compare_runs
 from sage_studio.tasks.logs import LogPage, read_log
 from sage_studio.tasks.store import TaskStore
@@ -60,6 +62,8 @@ class Workshop:
         Raises `InvalidRecipe`, `InvalidModel`, `InvalidDataset`, `NotFound`, `HubUnavailable`: naming what to correct.
         """
         recipe = parse_recipe(values)
+        if recipe.gpu_vis:
+            check_pinned(recipe.model_dump(), detect_hardware())
         named = self.catalog.resolve(recipe.model_name_or_path)
         preflight.check_model(recipe, named)
         self.adapter_for(recipe, named)  # refused before an upload is kept
@@ -132,7 +136,6 @@ class Workshop:
             dataset_id=dataset.id,
             dataset_sha256=self.datasets.hashed(dataset).sha256,
             docs_commit=dataset.commit or "",
-            gpus=recipe.gpu_vis,
             reproduces=reproduces,
             estimated_gb=self.kept_estimate(recipe),
         )

@@ -1,34 +1,157 @@
-"""Which cards a task gets: those it is pinned to, else one that no other running task has.
+"""Which GPUs a task runs on: those that a person pinned it to, else one that no other task and no engine holds.
 
-Knows the numbers of this machine's cards. Knows nothing of what is on them.
+A GPU is given when a task starts and is free again when it ends; nothing of it is kept for a resumption. Knows the
+GPUs' physical numbers, their memory and who holds them. Starts nothing, and reads no other task's folder.
 """
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Any
 
+from sage_studio.errors import InvalidRecipe
 from sage_studio.files import write_atomically
-from sage_studio.hardware import detect_hardware
+from sage_studio.hardware import OLDEST_DRIVER, VISIBLE, Card, Hardware, Unusable, detect_hardware
 from sage_studio.tasks.task import Task
+from sage_studio.text import Text
 from sage_studio.training.progress import JOB, read_job
 
 
-def usable_cards() -> list[str]:
-    """The indices of the GPUs that the studio itself may use."""
-    return [str(card.index) for card in detect_hardware().cards]
+def usable_cards() -> tuple[Card, ...]:
+    """The GPUs that the studio may use now."""
+    return detect_hardware().cards
 
 
-def most_running(setting: int, cards: Sequence[str]) -> int:
-    """How many tasks may run: the operator's number; 0 is one a card, and one where there is no card."""
+def most_running(setting: int, cards: Collection[Card]) -> int:
+    """How many tasks may run: the operator's number; 0 is one a GPU, and one where there is no GPU."""
     return setting or max(1, len(cards))
 
 
-def assign_card(task: Task, running: Iterable[Task], cards: Sequence[str]) -> None:
-    """Write into a task's orders which card it gets, on a machine with several.
+def tasks_per_card(setting: int, cards: Collection[Card]) -> int:
+    """How many tasks may share a GPU: one, unless the operator lets more tasks run than there are GPUs."""
+    return max(1, math.ceil(setting / len(cards))) if cards else 1
 
-    Where all are taken, the trainer chooses the freest at its start.
+
+def pinned_cards(recipe: Mapping[str, Any]) -> tuple[int, ...]:
+    """The GPUs that a person pinned a recipe to; none: whichever is free."""
+    numbers = str(recipe.get("gpu_vis") or "")
+    return tuple(int(number) for number in numbers.split(",")) if numbers else ()
+
+
+def check_pinned(recipe: Mapping[str, Any], hardware: Hardware) -> None:
+    """Raise `InvalidRecipe` unless every GPU that a recipe is pinned to is there, visible and usable."""
+    pinned = pinned_cards(recipe)
+    said = f"gpu_vis = {','.join(map(str, pinned))}"
+    if len(set(pinned)) < len(pinned):
+        raise _refused(
+            Text(f"{said}: a GPU is named twice.", f"{said}：同一个 GPU 出现了两次。"),
+            Text("Name each GPU once.", "每个 GPU 只填写一次。"),
+        )
+    usable = {card.index for card in hardware.cards}
+    for number in pinned:
+        if number not in usable:
+            why = _why_not(number, hardware)
+            raise _refused(
+                Text(f"{said}: GPU {number} cannot be used: {why.en}.", f"{said}：GPU {number} 不可用：{why.zh}。"),
+                _instead(hardware),
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """Who holds which GPUs, by physical number.
+
+    Attributes:
+        held: of each running task.
+        engine: by the chat engine; given to a training only if no other GPU is free.
+        awaited: of tasks that wait in front for GPUs they are pinned to; not given to those behind them.
+        per_card: how many tasks may share a GPU.
     """
+
+    held: Mapping[str, Sequence[int]]
+    engine: Collection[int] = ()
+    awaited: AbstractSet[int] = frozenset()
+    per_card: int = 1
+
+    def tasks_on(self, number: int) -> int:
+        """How many tasks run on a GPU."""
+        return sum(number in numbers for numbers in self.held.values())
+
+    def has_room(self, number: int) -> bool:
+        """Whether one more task may run on a GPU."""
+        return self.tasks_on(number) < self.per_card
+
+
+def choose_cards(
+    pinned: Sequence[int], cards: Sequence[Card], demand: Demand, need_gb: float = 0.0
+) -> tuple[int, ...] | None:
+    """The GPUs that a task gets now; None if it has to wait. Empty on a machine without a GPU.
+
+    Args:
+        pinned: those that it is pinned to; it gets all of them or waits.
+        cards: the GPUs that can be used.
+        need_gb: memory that it is estimated to take, in GiB; a GPU that has as much comes first.
+
+    Example:
+        >>> two = (Card(0, "A", 24, 0), Card(1, "B", 24, 0))
+        >>> choose_cards((), two, Demand(held={}, engine=[0]))
+        (1,)
+        >>> choose_cards((), two, Demand(held={"one": [0], "other": [1]})) is None
+        True
+    """
+    if pinned:
+        return tuple(pinned) if all(demand.has_room(number) for number in pinned) else None
+    if not cards:
+        return ()
+    free = [card for card in cards if demand.has_room(card.index) and card.index not in demand.awaited]
+    if not free:
+        return None
+
+    def preference(card: Card) -> tuple[bool, int, bool, float]:
+        too_small = card.memory_gb < need_gb
+        return too_small, demand.tasks_on(card.index), card.index in demand.engine, -card.memory_gb
+
+    return (min(free, key=preference).index,)
+
+
+def write_cards(task: Task, cards: Sequence[int]) -> None:
+    """Write the GPUs of a run into the task's orders, over those of an earlier run. Raises as `read_job`."""
     job = read_job(task.folder)
-    if job.gpus or len(cards) < 2:
-        return
-    taken = {card for other in running for card in read_job(other.folder).gpus.split(",") if other.id != task.id}
-    free = next((card for card in cards if card not in taken), "")
-    write_atomically(task.folder / JOB, job.model_copy(update={"gpus": free}).model_dump_json(indent=2))
+    gpus = ",".join(map(str, cards))
+    if gpus != job.gpus:
+        write_atomically(task.folder / JOB, job.model_copy(update={"gpus": gpus}).model_dump_json(indent=2))
+
+
+def _refused(message: Text, hint: Text) -> InvalidRecipe:
+    return InvalidRecipe(message, hint, field="gpu_vis")
+
+
+def _why_not(number: int, hardware: Hardware) -> Text:
+    found = next(((card, why) for card, why in hardware.set_aside if card.index == number), None)
+    if found is None:
+        return Text("this machine has no such GPU", "本机没有该 GPU")
+    card, why = found
+    match why:
+        case Unusable.HIDDEN:
+            return Text(f"{VISIBLE} hides the {card.name}", f"{VISIBLE} 隐藏了 {card.name}")
+        case Unusable.OLD_DRIVER:
+            return Text(
+                f"the driver {card.driver} of the {card.name} is older than {OLDEST_DRIVER}",
+                f"{card.name} 的驱动 {card.driver} 低于 {OLDEST_DRIVER}",
+            )
+        case Unusable.OLD_GPU:
+            return Text(f"the {card.name} is older than compute capability 7.5", f"{card.name} 的计算能力低于 7.5")
+        case Unusable.CPU_TORCH:
+            return Text("the installed torch is built for the CPU only", "已安装的 torch 仅支持 CPU")
+        case Unusable.NO_MEMORY_FIGURE:
+            return Text(
+                f"nvidia-smi does not say how much memory the {card.name} has", f"nvidia-smi 未报告 {card.name} 的显存"
+            )
+
+
+def _instead(hardware: Hardware) -> Text:
+    if not hardware.cards:
+        return Text("Leave gpu_vis empty: there is no GPU to train on here.", "请将 gpu_vis 留空：本机没有可用的 GPU。")
+    known = ", ".join(f"{card.index} ({card.name})" for card in hardware.cards)
+    return Text(f"Choose from: {known}; or leave it empty.", f"可选：{known}；或留空。")

@@ -4,6 +4,7 @@ The child lives in a session of its own: a signal to the studio, or the studio's
 start, recognise, signal and reap it on Linux and macOS. Knows nothing of a task but its folder, nor of when to do what.
 """
 
+import math
 import os
 import signal
 import subprocess
@@ -22,8 +23,17 @@ from sage_studio.settings import PREFIX, PROJECT
 from sage_studio.training.progress import LOG, read_job
 
 TRAINER = (sys.executable, "-m", "sage_studio.training")
+ACCELERATE = PROJECT / "configs" / "accelerate.yaml"
+"""Given to ``accelerate launch``, which would otherwise read a person's own default_config.yaml."""
 SECRETS = (f"{PREFIX}AUTH",)
 SECRET_ENDINGS = ("_API_KEY",)
+NOT_THE_CHILDS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""What a launcher around the studio itself would have set; accelerate sets the child's own."""
+ACCELERATE_VARIABLES = "ACCELERATE_"
+SHUTDOWN_TIMEOUT = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
+"""Seconds that torch's agent gives its processes between SIGTERM and SIGKILL; 30 unless it is set."""
+CUDA_ORDER = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+"""Numbers GPUs as ``nvidia-smi`` does; CUDA's own order begins with the fastest."""
 REAP_SECONDS = 5.0
 SAME_START_SECONDS = 2.0
 """The system computes a process's start from the clock; the same process may read a little different later."""
@@ -84,10 +94,11 @@ class ProcessLauncher:
 
     Args:
         command: what to run in place of the trainer; the folder is added as the last argument.
+        stop_grace_seconds: how long a stopped training may take to save; under accelerate torch's agent kills it then.
     """
 
-    def __init__(self, command: Sequence[str] = TRAINER) -> None:
-        self._command = tuple(command)
+    def __init__(self, command: Sequence[str] = TRAINER, stop_grace_seconds: float = 120.0) -> None:
+        self._command, self._grace = tuple(command), stop_grace_seconds
 
     def launch(self, folder: Path) -> ChildProcess:
         """Start the child. Raises OSError where the folder is gone, `StorageFull` where its log cannot be written."""
@@ -99,7 +110,7 @@ class ProcessLauncher:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=PROJECT,
-                env=child_environment(os.environ) | ({VISIBLE: ",".join(cards)} if cards else {}),
+                env=child_environment(os.environ) | cards_environment(cards, self._grace),
                 start_new_session=True,
             )
         process = psutil.Process(popen.pid)  # there even if it ended already: nobody has reaped it yet
@@ -109,7 +120,7 @@ class ProcessLauncher:
 
 
 def cards_of(folder: Path) -> list[str]:
-    """The numbers of the cards that the task in a folder is pinned to; none: whichever is free."""
+    """The physical numbers of the GPUs that the task in a folder runs on; none on a machine without one."""
     try:
         gpus = read_job(folder).gpus
     except FileNotFoundError:
@@ -118,23 +129,37 @@ def cards_of(folder: Path) -> list[str]:
 
 
 def command_for(command: Sequence[str], cards: Sequence[str]) -> list[str]:
-    """The trainer's command; on several cards a process for each, started by accelerate."""
+    """The trainer's command; on several GPUs a process for each, started by accelerate."""
     if len(cards) < 2:
         return list(command)
-    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(len(cards))]
-    return [command[0], *launch, *command[1:]]
+    options = ["--config_file", str(ACCELERATE), "--multi_gpu", "--num_processes", str(len(cards))]
+    return [command[0], "-m", "accelerate.commands.launch", *options, *command[1:]]
+
+
+def cards_environment(cards: Sequence[str], stop_grace_seconds: float) -> dict[str, str]:
+    """What the child's environment says about its GPUs."""
+    if not cards:
+        return {}
+    said = {VISIBLE: ",".join(cards)}
+    return said if len(cards) < 2 else said | {SHUTDOWN_TIMEOUT: str(math.ceil(stop_grace_seconds))}
 
 
 def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """The studio's environment without the studio's own secrets; the model hub's token stays.
+    """The studio's environment without the studio's own secrets and another launcher's variables.
+
+    The model hub's token stays. GPUs are numbered as ``nvidia-smi`` does.
 
     Threads wait asleep, not spinning: where a training, an engine and a page share few cores, two spinning threads keep
     each other from the core that the work needs, and everything takes many times as long.
     """
     kept = {
-        name: value for name, value in environment.items() if name not in SECRETS and not name.endswith(SECRET_ENDINGS)
+        name: value
+        for name, value in environment.items()
+        if name not in (*SECRETS, *NOT_THE_CHILDS)
+        and not name.endswith(SECRET_ENDINGS)
+        and not name.startswith(ACCELERATE_VARIABLES)
     }
-    return {**kept, "PYTHONUNBUFFERED": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    return {**kept, **CUDA_ORDER, "PYTHONUNBUFFERED": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def find_child(pid: int | None, started: float | None, folder: Path) -> ChildProcess | None:

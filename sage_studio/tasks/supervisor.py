@@ -9,12 +9,24 @@ import signal
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 
 from sage_studio.errors import Conflict, StudioError
+from sage_studio.hardware import detect_hardware
 from sage_studio.settings import Settings
 from sage_studio.tasks import endings
-from sage_studio.tasks.cards import assign_card, most_running, usable_cards
+from sage_studio.tasks.cards import (
+    Demand,
+    check_pinned,
+    choose_cards,
+    most_running,
+    pinned_cards,
+    tasks_per_card,
+    usable_cards,
+    write_cards,
+)
 from sage_studio.tasks.deadlines import Deadlines
 from sage_studio.tasks.endings import Ending
 from sage_studio.tasks.launcher import ChildProcess, Launcher, find_child
@@ -26,7 +38,7 @@ from sage_studio.tasks.store import RUNNING, TaskStore
 from sage_studio.tasks.table import Changes
 from sage_studio.tasks.task import Curve, Task, TaskProgress, TaskStatus
 from sage_studio.text import NOTHING
-from sage_studio.training.progress import RESULT, Result, read_result
+from sage_studio.training.progress import RESULT, Result, read_job, read_result
 
 logger = logging.getLogger("sage_studio")
 
@@ -53,7 +65,9 @@ class TaskSupervisor:
         store: the tasks.
         launcher: starts the children.
         settings: ``max_running`` and ``stop_grace_seconds`` count here.
-        before_start: called before a child starts (after a `Conflict`, again in the next round); after_end: after one.
+        before_start: called before a child starts, with the physical numbers of its GPUs; after a `Conflict` again in
+            the next round. after_end: called after a child.
+        engine_cards: the physical numbers of the GPUs that the chat engine holds; a training prefers another.
     """
 
     def __init__(
@@ -61,15 +75,17 @@ class TaskSupervisor:
         store: TaskStore,
         launcher: Launcher,
         settings: Settings,
-        before_start: Callable[[], None] = lambda: None,
+        before_start: Callable[[Sequence[int]], None] = lambda _: None,
         after_end: Callable[[], None] = lambda: None,
+        engine_cards: Callable[[], Sequence[int]] = lambda: (),
     ) -> None:
-        self._before_start, self._after_end = before_start, after_end
+        self._before_start, self._after_end, self._engine_cards = before_start, after_end, engine_cards
         self._store = store
         self._launcher = launcher
         self._settings, self._cards = settings, usable_cards()
         self._reports = Reports()
         self._children: dict[str, ChildProcess | None] = {}
+        self._held: dict[str, tuple[int, ...]] = {}
         self._deadlines = Deadlines(settings.stop_grace_seconds)
         self._complaints: dict[str, str] = {}
         self._lock = threading.RLock()  # one at a time: a round, a stop, a resume
@@ -181,9 +197,34 @@ class TaskSupervisor:
         with self._lock:
             for task in self._store.running():
                 self._guarded(self._watch, task)
-            room = most_running(self._settings.max_running, self._cards) - len(self._store.running())
-            for task in self._store.queue()[: max(0, room)]:
-                self._guarded(self._launch, task)
+            self._start_waiting()
+
+    def _start_waiting(self) -> None:
+        """Start what there is room for, in the queue's order; a task that waits for its GPUs is passed by."""
+        room = most_running(self._settings.max_running, self._cards) - len(self._store.running())
+        awaited: set[int] = set()
+        for task in self._store.queue() if room > 0 else ():
+            cards = self._cards_for(task, awaited)
+            if cards is None:
+                awaited.update(pinned_cards(task.recipe))
+                continue
+            self._guarded(partial(self._launch, cards=cards), task)
+            room -= 1
+            if room <= 0:
+                break
+
+    def _cards_for(self, task: Task, awaited: set[int]) -> tuple[int, ...] | None:
+        demand = Demand(
+            held=self._held,
+            engine=self._engine_cards() if len(self._cards) > 1 else (),
+            awaited=awaited,
+            per_card=tasks_per_card(self._settings.max_running, self._cards),
+        )
+        pinned, need = pinned_cards(task.recipe), 0.0
+        if not pinned and len(self._cards) > 1:
+            with suppress(OSError, ValueError):  # said when it is launched
+                need = read_job(task.folder).estimated_gb or 0.0
+        return choose_cards(pinned, self._cards, demand, need)
 
     def _guarded(self, work: Callable[[Task], None], task: Task) -> None:
         """Do something about one task. What goes wrong ends that task, unless its process lives, and no other."""
@@ -197,10 +238,13 @@ class TaskSupervisor:
             if child is None or not child.is_alive():
                 self._end(self._store.get(task.id), endings.not_started(task.folder, error))
 
-    def _launch(self, task: Task) -> None:
-        self._before_start()
-        assign_card(task, self._store.running(), self._cards)
+    def _launch(self, task: Task, cards: tuple[int, ...]) -> None:
+        if pinned_cards(task.recipe):
+            check_pinned(task.recipe, detect_hardware())  # it may have gone since the task was made
+        self._before_start(cards)
+        write_cards(task, cards)
         task = self._store.transition(task.id, {TaskStatus.QUEUED}, TaskStatus.PREPARING, started_at=time.time())
+        self._held[task.id] = cards
         child = self._launcher.launch(task.folder)
         self._children[task.id] = child
         logger.info("Started task: %s (process %d)", task.id, child.pid)
@@ -261,12 +305,14 @@ class TaskSupervisor:
 
     def _forget(self, task: Task) -> None:
         self._deadlines.forget(task.id)
-        for known in (self._children, self._complaints):
+        for known in (self._children, self._complaints, self._held):
             known.pop(task.id, None)
 
     def _adopt(self, task: Task) -> None:
         child = self._child(task)
         if child is not None:
+            with suppress(OSError, ValueError):  # without its folder it is ended in the next round
+                self._held[task.id] = tuple(int(number) for number in read_job(task.folder).gpus.split(",") if number)
             logger.info("Adopted task: %s (process %d)", task.id, child.pid)
         elif task.pid is None and task.status is TaskStatus.PREPARING and not (task.folder / RESULT).exists():
             # The earlier studio ended between taking it from the queue and starting it.

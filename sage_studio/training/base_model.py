@@ -4,11 +4,12 @@ Knows transformers, peft and bitsandbytes, and which fault of theirs means that 
 of data, trainers or where results go.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
@@ -58,7 +59,7 @@ def load_model(job: Job, recipe: GenerativeRecipe, dtype: Any) -> Any:
     options: dict[str, Any] = {"dtype": dtype if recipe.use_lora else torch.float32}
     if recipe.quantization != "none":
         options["quantization_config"] = _quantization(recipe, dtype)
-        options["device_map"] = {"": "cpu" if on_cpu else 0}
+        options["device_map"] = {"": "cpu" if on_cpu else own_card()}
     if on_cpu and recipe.max_length <= EAGER_LENGTH:
         options["attn_implementation"] = "eager"
     try:
@@ -71,14 +72,20 @@ def load_model(job: Job, recipe: GenerativeRecipe, dtype: Any) -> Any:
     return model
 
 
+def own_card() -> int:
+    """Of the GPUs that this process sees, the one that is its own: of several processes each has another."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
 def add_adapter(model: Any, job: Job, recipe: GenerativeRecipe) -> Any:
     """Put a new LoRA adapter on the model, or the one to go on from.
+
+    A quantized base keeps its embeddings, norms and head in the type that is computed in: PEFT's
+    ``prepare_model_for_kbit_training`` would make them fp32, 2.2 GB more for a model of 7B, and TRL does without.
 
     Raises:
         InvalidModel: the model does not have the target modules, or the adapter to go on from does not fit it.
     """
-    if recipe.quantization != "none":
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=recipe.gradient_checkpointing)
     model = _load_adapter(model, job) if job.adapter_location else _new_adapter(model, job, recipe)
     return model if torch.cuda.is_available() else quicken(model)
 

@@ -19,7 +19,16 @@ from sage_studio.training import checkpoints, environment
 from sage_studio.training.actions import Action, next_action
 from sage_studio.training.failures import explain, is_expected
 from sage_studio.training.methods import method_for
-from sage_studio.training.progress import RECIPE, Phase, ProgressWriter, Result, read_job, result_for, write_result
+from sage_studio.training.progress import (
+    RECIPE,
+    RESULT,
+    Phase,
+    ProgressWriter,
+    Result,
+    read_job,
+    result_for,
+    write_result,
+)
 from sage_studio.training.recipe import load_recipe
 from sage_studio.training.run import Run
 from sage_studio.training.stopping import Stopped, StopRequest
@@ -52,10 +61,24 @@ def follow(folder: Path, stop: StopRequest) -> int:
     (folder / RESERVE).unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # a full disk must not keep the result from being written
         _say(result)
-    write_result(folder, result)
+    _report(orders, result, rank)
     if rank:
         shutil.rmtree(folder, ignore_errors=True)
     return 1 if result.status == "failed" else 0
+
+
+def _report(task: Path, result: Result, rank: int) -> None:
+    """Write ``result.json``. Of several processes the first writes it, or the first of the others that fails.
+
+    When one of them fails, torch's agent stops the rest, or they lose their connection to it: what they report then
+    says nothing of the cause, and does not replace what the one that failed has written.
+    """
+    if rank and result.status != "failed":
+        return
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if several and result.status != "completed" and (task / RESULT).exists():
+        return
+    write_result(task, result)
 
 
 def own_folder(folder: Path, rank: int) -> Path:

@@ -4,6 +4,7 @@ Knows transformers' trainers. Knows nothing of any one method.
 """
 
 import math
+import os
 import time
 from typing import Any
 
@@ -56,8 +57,9 @@ def arguments_of(run: Run[Any], row_count: int, dtype: Any) -> dict[str, Any]:
 
 
 def steps_of(recipe: Recipe, row_count: int) -> int:
-    """Optimizer steps of a whole run."""
-    batches = math.ceil(row_count / recipe.per_device_train_batch_size)
+    """Optimizer steps of a whole run; on several GPUs each takes a batch of its own."""
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    batches = math.ceil(row_count / (recipe.per_device_train_batch_size * processes))
     by_epochs = math.ceil(recipe.num_train_epochs * math.ceil(batches / recipe.gradient_accumulation_steps))
     return recipe.max_steps or by_epochs
 
@@ -75,6 +77,8 @@ def fit(run: Run[Any], trainer: Any) -> None:
     if newest is not None:
         print(f"continuing from {newest.name}")
     run.checkpoints.mkdir(parents=True, exist_ok=True)
+    if trainer.args.fp16:
+        make_scalable(trainer.model)
     weights = (weight for weight in trainer.model.parameters() if weight.requires_grad)
     trained = sum(weight.numel() * weight.element_size() for weight in weights)
     checkpoints.check_room(run.checkpoints, trained, run.recipe.save_total_limit)
@@ -86,3 +90,14 @@ def fit(run: Run[Any], trainer: Any) -> None:
     run.tally.details["train_seconds"] = round(time.monotonic() - began, 3)
     if run.stop.requested and run.tally.steps < run.tally.total_steps:
         raise Stopped
+
+
+def make_scalable(model: Any) -> None:
+    """Cast what is trained to fp32, as fp16 training needs it; frozen weights stay as they are.
+
+    TRL casts the adapter of a quantized model to bf16, which CUDA's gradient scaler has no kernel for, and the scaler
+    refuses gradients in fp16. Called before the optimizer is made, for it takes its state's type from the parameters.
+    """
+    for parameter in model.parameters():
+        if parameter.requires_grad and parameter.dtype != torch.float32:
+            parameter.data = parameter.data.float()

@@ -62,7 +62,8 @@ class Job(BaseModel):
         data_path: ``data.jsonl`` in the studio's own row shape (`to_json` of `sage_studio.data.example`).
         resume: continue from the newest checkpoint in the folder.
         docs_commit: of the documentation that the rows were made of; empty for other sources.
-        gpus: numbers of the cards it may use, separated by commas; empty: whichever is free.
+        gpus: physical numbers of the GPUs of this run, separated by commas, written when it starts; those that a
+            person pinned it to stand in the recipe. Empty on a machine without a GPU.
         smaller_batches: how often it was started again with half the batch, for want of memory.
         reproduces: id of the task whose run it is to repeat; empty unless it is.
         estimated_gb: memory it would take, as estimated before, in GiB; None where that was not known yet.

@@ -7,6 +7,8 @@ import math
 import time
 from typing import Any
 
+import torch
+from torch import distributed
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from sage_studio.training.curves import LOSS
@@ -79,6 +81,7 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers ships no 
         return {name: logs[name] for name in self._names if name in logs}
 
     def _stop_if_asked(self, state: TrainerState, control: TrainerControl) -> None:
+        self._run.stop.requested = any_process(self._run.stop.requested)
         if self._run.stop.requested and not control.should_training_stop:
             control.should_training_stop = True
             control.should_save = state.global_step > 0
@@ -123,6 +126,19 @@ class Reporter(TrainerCallback):  # type: ignore[misc]  # transformers ships no 
             f" · lr {logs.get('learning_rate', 0.0):.2g} · {speed:.0f} tok/s · {_duration(left)} left"
             + (f" · {_listed(figures)}" if figures else "")
         )
+
+
+def any_process(asked: bool) -> bool:
+    """Whether this is true in any of the processes of this training; all have to ask at the same moment.
+
+    They hear of a stop one after the other: one that ended a step before the others would leave them waiting for it.
+    """
+    if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
+        return asked
+    device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
+    flag = torch.tensor(int(asked), device=device)
+    distributed.all_reduce(flag, distributed.ReduceOp.MAX)
+    return bool(flag.item())
 
 
 def _listed(figures: dict[str, float]) -> str:

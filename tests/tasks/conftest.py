@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -51,7 +52,7 @@ def supervise(
     monkeypatch.setattr("sage_studio.tasks.supervisor.ROUND_SECONDS", 0.02)
     made: list[TaskSupervisor] = []
 
-    def supervise(*hooks: Callable[[], None], **changes: object) -> TaskSupervisor:
+    def supervise(*hooks: Callable[..., Any], **changes: object) -> TaskSupervisor:
         own = settings.model_copy(update=changes)
         supervisor = TaskSupervisor(store, ProcessLauncher(FAKE), own, *hooks)
         made.append(supervisor)

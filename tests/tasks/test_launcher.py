@@ -61,12 +61,14 @@ def test_the_default_is_the_real_trainer():
     assert ProcessLauncher()._command == (sys.executable, "-m", "sage_studio.training")
 
 
-def test_the_studios_secrets_stay_at_home():
+def test_the_studios_secrets_and_another_launchers_variables_stay_at_home():
     given = {
         "SAGE_STUDIO_AUTH": "me:secret", "SAGE_STUDIO_ENGINE_API_KEY": "k", "OPENAI_API_KEY": "k",
         "HF_TOKEN": "t", "HF_ENDPOINT": "mirror", "PATH": "/bin",
+        "RANK": "3", "WORLD_SIZE": "4", "ACCELERATE_USE_FSDP": "true",
     }  # fmt: skip
     kept = {
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "HF_TOKEN": "t",
         "HF_ENDPOINT": "mirror",
         "PATH": "/bin",

@@ -518,7 +518,7 @@ def test_percent_is_within_bounds(store, settings, create, step, total, percent)
 def test_somebody_makes_room_before_a_child_starts_and_is_told_when_it_ended(store, supervise, create):
     order: list[str] = []
 
-    def before_start() -> None:
+    def before_start(_: object) -> None:
         order.append("before")
         if len(order) < 3:
             raise Conflict(Text("not yet", "稍候"))
