@@ -1,5 +1,6 @@
 """A Space's builder finds a set of packages: its very commands, resolved against the index, nothing downloaded."""
 
+import itertools
 import shutil
 import subprocess
 import sysconfig
@@ -18,7 +19,7 @@ def compile(arguments: list[str]) -> subprocess.CompletedProcess[str]:
     """Resolve what pip would be asked to install, for the Space's Python and platform."""
     command = [str(UV), "pip", "compile", "-q", "--no-header", "--no-annotate", "--no-sources"]
     command += ["--python-version", space_builder.python(), "--python-platform", "x86_64-manylinux_2_28", "-"]
-    files = [path for flag, path in zip(arguments, arguments[1:], strict=False) if flag == "-r"]
+    files = [path for flag, path in itertools.pairwise(arguments) if flag == "-r"]
     source = "\n".join([*(f"-r {path}" for path in files), *(word for word in arguments if word not in {"-r", *files})])
     return subprocess.run(command, input=source, capture_output=True, text=True, cwd=PROJECT, timeout=300, check=False)
 
