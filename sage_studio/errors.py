@@ -45,6 +45,10 @@ class StudioError(Exception):
         """The message and the remedy, as one text."""
         return " ".join(part for part in (self.message.in_(language), self.hint.in_(language)) if part)
 
+    def say_at_form(self, language: Language) -> str:
+        """The same to a person who fills in a form, and sees labels where a script sees names of fields."""
+        return self.say(language)
+
 
 class InvalidInput(StudioError):
     """What was given breaks a rule."""
@@ -65,13 +69,22 @@ class InvalidName(InvalidInput):
 
 
 class InvalidRecipe(InvalidInput):
-    """A recipe's field is unknown, missing or out of bounds."""
+    """A recipe's field is unknown, missing or out of bounds.
+
+    Args:
+        field: its name; empty where several do not fit together.
+        at_form: the whole message for a person at the form, in the form's labels; empty: the message itself.
+    """
 
     code = "invalid_recipe"
 
-    def __init__(self, message: Text, hint: Text = NOTHING, *, field: str = "") -> None:
+    def __init__(self, message: Text, hint: Text = NOTHING, *, field: str = "", at_form: Text = NOTHING) -> None:
         super().__init__(message, hint)
-        self.field = field
+        self.field, self.at_form = field, at_form
+
+    def say_at_form(self, language: Language) -> str:
+        """In the form's labels."""
+        return self.at_form.in_(language) if self.at_form else self.say(language)
 
 
 class InvalidDataset(InvalidInput):

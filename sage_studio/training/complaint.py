@@ -1,14 +1,17 @@
-"""What is wrong with a recipe, in words for a person.
+"""What is wrong with a recipe, in words for a script, which knows fields, and for a person at the form, who sees labels.
 
 Knows pydantic's kinds of errors. Knows nothing of any particular recipe.
 """
+
+from collections.abc import Mapping
+from typing import Any
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from sage_studio.errors import InvalidRecipe
 from sage_studio.text import Text
-from sage_studio.training.field import field_help
+from sage_studio.training.field import field_help, field_label
 
 RULES: dict[str, Text] = {
     "missing": Text("it must be given", "必须填写"),
@@ -44,6 +47,7 @@ def explain(recipe: type[BaseModel], error: ErrorDetails) -> InvalidRecipe:
         return InvalidRecipe(
             Text(f"The recipe does not fit together: {reason}.", f"训练配置自相矛盾：{WHOLE.get(reason, reason)}。"),
             Text("Change one of these fields.", "请修改其中一个字段。"),
+            at_form=_whole_at_form(reason, error["input"]),
         )
     said = Text(rule.en.format(**context), rule.zh.format(**context)) if rule else Text(error["msg"], error["msg"])
     value = "" if error["type"] == "missing" else f" = {error['input']!r}"
@@ -51,6 +55,7 @@ def explain(recipe: type[BaseModel], error: ErrorDetails) -> InvalidRecipe:
         Text(f"{field}{value}: {said.en}.", f"{field}{value}：{said.zh}。"),
         _remedy(recipe, field, error["type"]),
         field=field,
+        at_form=_field_at_form(recipe, field, said, error),
     )
 
 
@@ -67,6 +72,60 @@ WHOLE = {
     "early_stopping_patience needs load_best_model": "early_stopping_patience 需要 load_best_model",
     "label_smoothing belongs to loss_type robust, which needs it": "label_smoothing 与 loss_type robust 须同时使用",
 }
+
+CHOOSE_DATASET = Text("Choose a dataset first.", "请先选择数据集。")
+CHOOSE_MODEL = Text("Choose a model first.", "请先选择模型。")
+ONE_SOURCE = Text(
+    "Dataset and Data file are both filled in; clear one of them.", "“数据集”与“数据文件”只能填写一个，请清空其一。"
+)
+SOURCES = ("dataset_id", "train_data_path", "input_path")
+WHOLE_AT_FORM = {
+    "short_dependency and long_dependency cannot both be off": Text(
+        "Short dependency and Long dependency cannot both be off.", "“短依赖标注”与“长依赖标注”不能同时关闭。"
+    ),
+    "a quantized base can only be trained with use_lora": Text(
+        "A quantized base can only be trained with LoRA: turn on Use LoRA, or set Quantization to none.",
+        "量化的基座只能用 LoRA 训练：请启用“使用 LoRA”，或将“量化”设为 none。",
+    ),
+    "start_from goes on with an adapter and needs use_lora": Text(
+        "Continuing from a finished task needs an adapter: turn on Use LoRA.",
+        "在已有任务上继续训练需要适配器：请启用“使用 LoRA”。",
+    ),
+    "use_dora and use_rslora need use_lora": Text(
+        "DoRA and rsLoRA need Use LoRA.", "DoRA 与 rsLoRA 需要启用“使用 LoRA”。"
+    ),
+    "early_stopping_patience needs rows held out (eval_share)": Text(
+        "Early stopping needs a hold-out set: set Hold-out above 0.", "“提前停止”需要验证集：请将“验证集比例”设为大于 0。"
+    ),
+    "early_stopping_patience needs load_best_model": Text(
+        "Early stopping needs Keep best checkpoint.", "“提前停止”需要启用“保留最佳检查点”。"
+    ),
+    "label_smoothing belongs to loss_type robust, which needs it": Text(
+        "Label noise belongs to the loss robust, which needs it: set both or neither.",
+        "“标签噪声”与损失类型 robust 须同时使用。",
+    ),
+}
+"""What `WHOLE` says, for a person at the form."""
+
+
+def _whole_at_form(reason: str, given: Any) -> Text:
+    if reason.startswith("give either dataset_id"):
+        filled = [name for name in SOURCES if isinstance(given, Mapping) and given.get(name)]
+        return ONE_SOURCE if filled else CHOOSE_DATASET
+    return WHOLE_AT_FORM.get(reason, Text("", ""))
+
+
+def _field_at_form(recipe: type[BaseModel], field: str, rule: Text, error: ErrorDetails) -> Text:
+    """``Epochs: it must be greater than 0 (now 0).``"""
+    if field == "model_name_or_path" and error["type"] in ("missing", "string_too_short", "string_type"):
+        return CHOOSE_MODEL
+    info = recipe.model_fields.get(field)
+    if info is None or not info.json_schema_extra:
+        return Text("", "")
+    label, value = field_label(info), error["input"]
+    if value is None or value == "":
+        return Text(f"{label.en}: fill it in; {rule.en}.", f"{label.zh}：请填写，{rule.zh}。")
+    return Text(f"{label.en}: {rule.en} (now {value}).", f"{label.zh}：{rule.zh}（当前为 {value}）。")
 
 
 def _remedy(recipe: type[BaseModel], field: str, kind: str) -> Text:

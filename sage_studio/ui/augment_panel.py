@@ -143,6 +143,8 @@ class AugmentPanel:
             self.begin,
             [chosen, self.way, self.part, self.copies, self.most, self.name],
             self.job,
+            fills="dataset-jobs",
+            reveals="dataset-jobs",
         )
         on(self.jobs.select, pick, None, self.job)
         on(self.stop.click, self.halt, self.job, None)

@@ -90,6 +90,7 @@ class ComparePanel:
             self.ask,
             [self.line.message, self.models, self.blind, *settings],
             [self.line.message, *shown],
+            reveals="compare-columns",
             concurrency_limit=None,
         )
         on(self.line.stop.click, self.stopped, self.round, shown, cancels=[asked], queue=False)

@@ -1,13 +1,16 @@
 """How a handler is hung on an event: in the person's language, private to the page, its faults shown as a toast.
 
-The one place of the UI where a `StudioError` is turned into something a person sees, and where a page that polls sends
-only what changed. Knows nothing of tabs or of the domain.
+The one place of the UI where a `StudioError` is turned into something a person sees, where a page that polls sends
+only what changed, and where a button learns to look busy until it is answered (``clicks.js``). Knows nothing of tabs or
+of the domain.
 """
 
 import functools
 import inspect
+import json
 import typing
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -18,23 +21,74 @@ from sage_studio.ui.i18n import requested_language
 
 TOAST_SECONDS = 20
 TICK_SECONDS = 2.0
+HEAD = f"<script>{(Path(__file__).parent / 'clicks.js').read_text(encoding='utf-8')}</script>"
+"""What the page's head must hold for clicks to answer at once."""
+ANSWERS = "answers"
+FILLS = "fills--"
+CLICKED = {gr.Button: ("click",), gr.HTML: ("select", "submit")}
+"""Events by which a person asks for something with a click."""
 
 
-def on(triggers: Any, handler: Callable[..., Any], inputs: Any = None, outputs: Any = None, **options: Any) -> Any:
-    """Call a handler when any of the triggers fires.
+def on(
+    triggers: Any,
+    handler: Callable[..., Any],
+    inputs: Any = None,
+    outputs: Any = None,
+    *,
+    fills: str = "",
+    reveals: str = "",
+    **options: Any,
+) -> Any:
+    """Call a handler when any of the triggers fires; what was clicked for it is busy until it has returned.
 
     Args:
         triggers: an event of a component, or a list of them.
         handler: takes the `Language` first, then the inputs; may ask for ``gr.EventData`` or ``gr.Progress`` as usual.
+        fills: ``elem_id`` of the place that the answer fills: it looks busy too.
+        reveals: ``elem_id`` of what the answer makes: the page scrolls there.
         options: as of Gradio's listeners. ``queue=False`` spares a round trip, but Gradio then tells nobody that a
             ``gr.State`` among the outputs has changed.
     """
     if options.setdefault("show_progress", "hidden") == "hidden":
         options.setdefault("show_progress_on", [])  # else a browser tells every output at each event that none is shown
     fn = spoken(handler)
+    asking = _asking(triggers if isinstance(triggers, list) else [triggers])
+    if any(isinstance(component, gr.HTML) for component in asking):
+        options.setdefault("trigger_mode", "always_last")  # else a second pick is lost while the first is answered
     if isinstance(triggers, list):
-        return gr.on(triggers, fn, inputs, outputs, api_visibility="private", **options)
-    return triggers(fn, inputs, outputs, api_visibility="private", **options)
+        made = gr.on(triggers, fn, inputs, outputs, api_visibility="private", **options)
+    else:
+        made = triggers(fn, inputs, outputs, api_visibility="private", **options)
+    _answered(made, asking, options.get("cancels") or [], fills, reveals)
+    return made
+
+
+def _asking(triggers: list[Any]) -> list[Any]:
+    """The components among the triggers that a person clicks."""
+    return [
+        trigger.__self__
+        for trigger in triggers
+        for kind, events in CLICKED.items()
+        if isinstance(getattr(trigger, "__self__", None), kind) and trigger.event_name in events
+    ]
+
+
+def _answered(made: Any, asking: list[Any], cancels: list[Any], fills: str, reveals: str) -> None:
+    """Let the browser mark what was clicked, and take the mark off when the event is over, however it ends."""
+    for component in asking:
+        classes = [ANSWERS, *([f"{FILLS}{fills}"] if fills else [])]
+        component.elem_classes = [*dict.fromkeys([*(component.elem_classes or []), *classes])]
+    hosts = [component.elem_id or f"component-{component._id}" for component in asking]
+    made.hosts = [*hosts, *(host for other in cancels for host in getattr(other, "hosts", ()))]
+    if not made.hosts:
+        return
+    places = json.dumps([fills] if fills else [])
+    ids, quietly = json.dumps(made.hosts), {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    made.failure(None, js=f"() => studioClicks.failed({ids}, {places})", **quietly)
+    if reveals:
+        made.success(None, js=f"() => studioClicks.over({ids}, {places}, {json.dumps(reveals)})", **quietly)
+    else:
+        made.then(None, js=f"() => studioClicks.over({ids}, {places})", **quietly)
 
 
 def follow(
@@ -92,7 +146,7 @@ def language_in(request: gr.Request) -> Language:
 
 def toast(error: StudioError, language: Language) -> gr.Error:
     """A fault as a person sees it: what, why, what to do."""
-    return gr.Error(error.say(language), TOAST_SECONDS, print_exception=False)
+    return gr.Error(error.say_at_form(language), TOAST_SECONDS, print_exception=False)
 
 
 def _as_gradio_reads_it(function: Callable[..., Any], handler: Callable[..., Any]) -> Callable[..., Any]:

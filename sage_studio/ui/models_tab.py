@@ -102,11 +102,18 @@ class ModelsTab:
         follow([*frame.ticks], self.show_engine, [], [self.engine, self.log, self.start])
         follow([*frame.ticks], self.performance.render, [], self.performance.outputs)
         on(self.use.click, self.ask_use, self.picked, self.dialog.html, queue=False)
-        self.dialog.confirmed(self.use_model, frame.revision, said, show_progress="minimal")
-        on(self.unload.click, self.unload_model, [frame.revision, self.picked], said)
+        self.dialog.confirmed(self.use_model, frame.revision, said, reveals="models-notice")
+        on(self.unload.click, self.unload_model, [frame.revision, self.picked], said, reveals="models-notice")
         on(self.delete.click, self.ask_delete, self.picked, self.delete_dialog.html, queue=False)
-        self.delete_dialog.confirmed(self.delete_model, frame.revision, said)
-        on(self.start.click, self.start_engine, frame.revision, frame.revision)
+        self.delete_dialog.confirmed(self.delete_model, frame.revision, said, reveals="models-notice")
+        on(
+            self.start.click,
+            self.start_engine,
+            frame.revision,
+            frame.revision,
+            fills="engine-state",
+            reveals="engine-state",
+        )
         on(self.chat.click, go_to("chat"), None, frame.tabs, queue=False)
         on(self.machine.expand, self.show_machine, None, self.findings, show_progress="minimal")
 

@@ -45,7 +45,7 @@ from sage_studio.text import Language, Text
 from sage_studio.ui import endpoints
 from sage_studio.ui.chat_tab import ChatTab
 from sage_studio.ui.dataset_tab import DatasetTab
-from sage_studio.ui.events import TICK_SECONDS, on
+from sage_studio.ui.events import HEAD, TICK_SECONDS, on
 from sage_studio.ui.frame import Frame
 from sage_studio.ui.i18n import AskedLanguage, Phrasebook, SpokenBlocks
 from sage_studio.ui.models_tab import ModelsTab
@@ -97,7 +97,7 @@ def page_arguments(app_arguments: Mapping[str, Any] = MappingProxyType({})) -> d
     """
     middleware = [*app_arguments.get("middleware", ()), Middleware(AskedLanguage)]
     app_kwargs = {**app_arguments, "middleware": middleware}
-    return {"theme": Calm(), "css": CSS, "footer_links": ["api"], "app_kwargs": app_kwargs}
+    return {"theme": Calm(), "css": CSS, "head": HEAD, "footer_links": ["api"], "app_kwargs": app_kwargs}
 
 
 def only(seen: str) -> Callable[[Language], list[Any]]:

@@ -84,6 +84,8 @@ class ReportPanel:
             self.begin,
             [chosen, self.model, self.max_length, self.against, frame.revision],
             frame.revision,
+            fills="dataset-check-state",
+            reveals="dataset-check-state",
         )
         on(self.stop.click, self.halt, chosen, None)
         on(renew, self.renew_others, chosen, self.against, queue=False)

@@ -102,7 +102,7 @@ class TasksTab:
 
     def _wire(self) -> None:
         frame, task = self.frame, self.frame.task
-        on(self.table.select, pick, None, [task, self.notice_row])
+        on(self.table.select, pick, None, [task, self.notice_row], fills="task-detail")
         follow([*frame.ticks, task.change, self.filter.change], self.show_table, [self.filter, task], [self.table])
         follow(
             [*frame.ticks, task.change],
@@ -119,10 +119,16 @@ class TasksTab:
         for button, dialog in asked:
             on(button.click, asking(dialog), task, dialog.html, queue=False)
         set_backend = self.backend_dialog.confirmed(
-            self.set_backend, frame.revision, [self.notice_row, self.notice, frame.revision]
+            self.set_backend,
+            frame.revision,
+            [self.notice_row, self.notice, frame.revision],
+            reveals="backend-notice",
         )
         set_retriever = self.retriever_dialog.confirmed(
-            self.set_retriever, frame.revision, [self.notice_row, self.notice, frame.revision]
+            self.set_retriever,
+            frame.revision,
+            [self.notice_row, self.notice, frame.revision],
+            reveals="backend-notice",
         )
         for attempt in (set_backend, set_retriever):
             on(attempt.failure, no_notice, None, self.notice_row, queue=False)

@@ -53,7 +53,7 @@ class TrainingTab:
         with gr.Row(elem_classes="split"):
             with gr.Column(scale=5, min_width=320):
                 self._form()
-            with gr.Column(scale=7, min_width=320):
+            with gr.Column(scale=7, min_width=320, elem_id="train-run"):
                 self._run()
         self._wire()
 
@@ -126,7 +126,8 @@ class TrainingTab:
             self.begin,
             [frame.revision, self.method, *fields],
             [frame.task, frame.revision],
-            show_progress="minimal",
+            fills="train-run",
+            reveals="train-run",
         )
         follow(
             [*frame.ticks, frame.task.change],

@@ -1,0 +1,182 @@
+"""How long a training will take: the steps that a recipe makes of a dataset's rows, times what one of them takes.
+
+Knows recipes, lengths of rows and seconds. Knows nothing of where a pace comes from: `sage_studio.training.probe`
+measures one, `rough_pace` guesses one, and earlier runs correct both. Imports no torch.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Basis = Literal["runs", "probe", "rough"]
+"""Where a duration comes from: earlier runs here, a few measured steps here, or the model's size."""
+
+SPREAD: dict[Basis, tuple[float, float]] = {"runs": (0.8, 1.25), "probe": (0.7, 1.4), "rough": (0.4, 2.0)}
+"""What the real time may be, in shares of the estimate."""
+TEXTS = {"sft": 1, "dpo": 2, "embedding": 3}
+"""Texts that a method runs through the model for one row; KBAlign first writes its rows, so nobody knows."""
+REFERENCE = 1.5
+"""DPO runs each text through the reference too: a forward pass beside the forward and backward of an adapter."""
+CHECKPOINTED = {True: 1.5, False: 4 / 3}
+"""One more forward pass: of an adapter's three parts two were computed, of a whole model's four three."""
+QUANTIZED = {"none": 1.0, "8bit": 1.8, "4bit": 1.3}
+"""What unpacking the weights costs; not measured on every GPU, so such an estimate counts as rough."""
+DORA = 1.3
+FORWARD = {True: 0.5, False: 1 / 3}
+"""A step without its backward pass, as a share of the step: of an adapter, and of a model trained whole."""
+PACKED = 1.03
+"""What packing leaves unfilled."""
+MEASUREMENTS = 10
+"""Of a hold-out set in a run, unless the recipe says otherwise; and once before it."""
+OPERATIONS = {True: 4.0, False: 6.0}
+"""Floating-point operations per parameter and token: an adapter spares the gradients of the weights."""
+EFFICIENCY = 0.35
+"""Of a large matrix product's speed, what a whole step reaches on a CPU."""
+STEP_OVERHEAD = 0.05
+"""Seconds of a step that do not depend on its size."""
+
+
+class Pace(BaseModel):
+    """Seconds of one step forward, backward and of the optimizer, over the rows of a batch and their tokens."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    constant: float
+    linear: float
+    square: float = 0.0
+
+    def seconds(self, rows: float, length: float, length_squared: float) -> float:
+        """Of a batch of so many rows that are padded to one length, given by its mean and its mean square."""
+        return self.constant + rows * (self.linear * length + self.square * length_squared)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a run computes.
+
+    Attributes:
+        rows: that are used, those held out included.
+        batches: of the whole run, forward and backward.
+        held_batches: of the hold-out set in all measurements, forward only.
+        batch: rows of one of them.
+        length, length_squared: of the longest row in a batch, in tokens: means over the batches.
+    """
+
+    rows: int
+    batches: float
+    held_batches: float
+    batch: int
+    length: float
+    length_squared: float
+
+
+@dataclass(frozen=True, slots=True)
+class Duration:
+    """An estimate in seconds.
+
+    Attributes:
+        low, high: what it may really be.
+        rows, total_rows: rows that are used, and rows there are.
+        all_rows: what all of them would take, where the recipe uses fewer; else None.
+    """
+
+    seconds: float
+    low: float
+    high: float
+    basis: Basis
+    rows: int
+    total_rows: int
+    all_rows: float | None = None
+
+
+def work_of(recipe: dict[str, Any], lengths: Sequence[int], total_rows: int) -> Work:
+    """The work that a recipe makes.
+
+    Args:
+        recipe: its fields.
+        lengths: tokens of some of its rows, or of all.
+        total_rows: rows of the dataset.
+    """
+    rows = min(total_rows, recipe["max_samples"] or total_rows)
+    held = round(rows * recipe.get("eval_share", 0.0))
+    learned = max(1, rows - held)
+    cut = sorted(min(length, recipe["max_length"]) for length in lengths) or [recipe["max_length"]]
+    if recipe.get("packing"):
+        learned = max(1, math.ceil(PACKED * learned * sum(cut) / len(cut) / recipe["max_length"]))
+        cut = [recipe["max_length"]]
+    batch = min(recipe["per_device_train_batch_size"], learned)
+    accumulated = recipe["gradient_accumulation_steps"]
+    per_epoch = math.ceil(learned / batch / _devices(recipe))
+    steps = math.ceil(recipe["num_train_epochs"] * math.ceil(per_epoch / accumulated))
+    batches = recipe["num_train_epochs"] * per_epoch
+    if recipe["max_steps"]:
+        steps = recipe["max_steps"]
+        batches = steps * min(accumulated, per_epoch)
+    every = recipe.get("eval_steps") or max(1, math.ceil(steps / MEASUREMENTS))
+    held_batches = math.ceil(held / batch) * (steps // every + 1) if held else 0
+    shares = list(_longest_of(batch, len(cut)))
+    return Work(
+        rows=rows,
+        batches=batches,
+        held_batches=held_batches,
+        batch=batch,
+        length=sum(share * length for share, length in zip(shares, cut, strict=True)),
+        length_squared=sum(share * length**2 for share, length in zip(shares, cut, strict=True)),
+    )
+
+
+def loop_seconds(recipe: dict[str, Any], work: Work, pace: Pace) -> float:
+    """Of the training itself, without what stands before and after it."""
+    texts = TEXTS[recipe["type"]]
+    step = pace.seconds(work.batch * texts, work.length, work.length_squared)
+    if recipe["type"] == "dpo":
+        step *= REFERENCE
+    measured = FORWARD[recipe["use_lora"]] * step * work.held_batches
+    step *= QUANTIZED[recipe.get("quantization", "none")]
+    step *= CHECKPOINTED[recipe["use_lora"]] if recipe["gradient_checkpointing"] else 1.0
+    step *= DORA if recipe.get("use_dora") else 1.0
+    return step * work.batches + measured
+
+
+def around(parameters: int) -> float:
+    """Seconds before the first step and after the last: libraries, the model from disk, saving and checking it."""
+    return 20.0 + 8e-9 * parameters
+
+
+def rough_pace(parameters: int, use_lora: bool, operations_per_second: float) -> Pace:
+    """A pace by the model's size alone.
+
+    Args:
+        operations_per_second: of a large matrix product on this machine.
+    """
+    per_token = OPERATIONS[use_lora] * parameters / (EFFICIENCY * operations_per_second)
+    return Pace(constant=STEP_OVERHEAD, linear=per_token)
+
+
+def spread(histogram: Sequence[tuple[int, int]], mean: float) -> list[int]:
+    """Lengths like those of a dataset: from its histogram of ``(upper bound, rows)``, brought to its mean.
+
+    Without a histogram all are as long as the mean.
+    """
+    rows = sum(count for _, count in histogram)
+    if not rows:
+        return [max(1, round(mean))]
+    made, lower = list[float](), 0
+    for upper, count in histogram:
+        made += [(lower + upper) / 2] * math.ceil(100 * count / rows)
+        lower = upper
+    scale = mean / (sum(made) / len(made)) if mean else 1.0
+    return [max(1, round(scale * length)) for length in made]
+
+
+def _longest_of(batch: int, count: int) -> Iterator[float]:
+    """Of ``count`` values in ascending order, how often each is the largest of ``batch`` drawn ones."""
+    for place in range(1, count + 1):
+        yield (place / count) ** batch - ((place - 1) / count) ** batch
+
+
+def _devices(recipe: dict[str, Any]) -> int:
+    return max(1, len([card for card in recipe.get("gpu_vis", "").split(",") if card.strip()]))

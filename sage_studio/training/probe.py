@@ -1,0 +1,130 @@
+"""``python -m sage_studio.training.probe``: how fast this machine trains a model, measured on a few steps of it.
+
+A shallow copy of the model with random weights is trained on random tokens of some lengths, as the trainer would do it:
+the same precision, the same attention, the same adapter. What a layer adds is the difference between two depths, so
+that a model of any depth is measured in seconds and in little memory.
+
+Reads a `FootprintRequest` as JSON from standard input and prints a `Pace`. A child process, for it imports torch. Knows
+nothing of rows, recipes or of how many steps there will be.
+"""
+
+import statistics
+import sys
+import time
+from typing import Any
+
+from sage_studio.training.duration import Pace
+from sage_studio.training.environment import prepare
+from sage_studio.training.memory import EAGER_LENGTH, FootprintRequest
+
+LENGTHS = (64, 256, 512)
+DEPTHS = (1, 3)
+STEPS = 3
+"""Timed steps of each length; the fastest counts, for whatever else runs can only slow one down."""
+LEARNED = 0.6
+"""Share of a row's tokens that are its answer: on a CPU the trainer computes logits for these alone."""
+
+
+def measure(request: FootprintRequest) -> Pace:
+    """Time some steps. Raises what transformers raises, and torch's error where there is no memory for it."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(request.location, trust_remote_code=request.trust_remote_code)
+    depth = int(getattr(config.get_text_config(), "num_hidden_layers", 0)) or 1
+    few, more = DEPTHS if depth > DEPTHS[1] else (1, 1)
+    times = {layers: [_seconds(config, request, layers, length) for length in LENGTHS] for layers in {few, more}}
+    whole = [
+        low + (high - low) / (more - few) * (depth - few) if more > few else low * depth
+        for low, high in zip(times[few], times[more], strict=True)
+    ]
+    return fitted(LENGTHS, [max(each, 1e-5) for each in whole])
+
+
+def fitted(lengths: tuple[int, ...], seconds: list[float]) -> Pace:
+    """A parabola through three measured lengths, or a line where noise has bent it the wrong way."""
+    (x, y, z), (a, b, c) = lengths, seconds
+    square = ((c - a) / (z - x) - (b - a) / (y - x)) / (z - y)
+    linear = (b - a) / (y - x) - square * (x + y)
+    constant = a - linear * x - square * x * x
+    if square < 0 or constant < 0 or linear < 0:
+        mean_x, mean_s = statistics.mean(lengths), statistics.mean(seconds)
+        slope, _ = statistics.linear_regression(lengths, seconds)
+        linear, square = max(slope, mean_s / mean_x / 2), 0.0
+        constant = max(0.0, mean_s - linear * mean_x)
+    return Pace(constant=constant, linear=linear, square=square)
+
+
+def _seconds(config: Any, request: FootprintRequest, layers: int, length: int) -> float:
+    import torch
+
+    device = "cuda" if request.on_card else "cpu"
+    model = _model(config, request, layers, length, device)
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=1e-5)
+    rows = torch.randint(10, 100, (1, length), device=device)
+    taken = []
+    for _ in range(STEPS + 1):
+        began = time.perf_counter()
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=request.dtype == "bfloat16"):
+            loss = _loss(model, rows, request, length)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        if request.on_card:
+            torch.cuda.synchronize()
+        taken.append(time.perf_counter() - began)
+    return min(taken[1:])
+
+
+def _model(config: Any, request: FootprintRequest, layers: int, length: int, device: str) -> Any:
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModel, AutoModelForCausalLM
+
+    from sage_studio.training.cpu_lora import quicken
+
+    shallow = type(config).from_dict({**config.to_dict(), "num_hidden_layers": layers, "layer_types": None})
+    on_cpu = not request.on_card
+    kind = AutoModelForCausalLM if request.generative else AutoModel
+    with torch.device(device):
+        model = kind.from_config(
+            shallow,
+            dtype=getattr(torch, request.dtype) if request.use_lora else torch.float32,
+            attn_implementation="eager" if on_cpu and length <= EAGER_LENGTH and request.generative else "sdpa",
+            trust_remote_code=request.trust_remote_code,
+        )
+        model.config.use_cache = False
+        if request.use_lora:
+            targets: Any = [name.strip() for name in request.lora_target_modules.split(",") if name.strip()]
+            adapter = LoraConfig(
+                r=request.lora_r,
+                lora_dropout=request.lora_dropout,
+                target_modules=targets[0] if targets == ["all-linear"] else targets,
+                task_type="CAUSAL_LM" if request.generative else None,
+            )
+            model = get_peft_model(model, adapter)
+            model = quicken(model) if request.generative and on_cpu else model
+    return model.train()
+
+
+def _loss(model: Any, rows: Any, request: FootprintRequest, length: int) -> Any:
+    import torch
+
+    if not request.generative:
+        return model(input_ids=rows).last_hidden_state.float().mean()
+    kept = length if request.on_card else max(1, round(LEARNED * length))
+    logits = model(input_ids=rows, use_cache=False, logits_to_keep=kept).logits[0].float()
+    return torch.nn.functional.cross_entropy(logits, rows[0, -kept:])
+
+
+def main() -> int:
+    """Answer one request."""
+    request = FootprintRequest.model_validate_json(sys.stdin.read())
+    prepare(request.location)
+    print(measure(request).model_dump_json())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
