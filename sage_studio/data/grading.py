@@ -14,6 +14,8 @@ MARKS = re.compile(r"[`*\"“”]|(?<!\w)['‘’]|['‘’](?!\w)")
 SENTENCE_END = re.compile(r"(?<=[.!?。！？])(?:\s|$)|(?<=[。！？])")
 DENIAL = re.compile(r"\b(?:not|no|never|neither|nor|cannot|\w+n['’]t)\b")
 NUMBER = re.compile(r"(?<![\w.-])\d+(?:\.\d+)*(?![\w-])")
+MOST_WORDS = 40
+"""A sentence that is longer tries its luck."""
 FENCE = re.compile(r"^\s*```\w*\s*$")
 
 
@@ -45,8 +47,8 @@ class Verdict:
 def grade(question: Question, answer: str) -> Verdict:
     """Judge an answer by its first sentence.
 
-    Right is a sentence that says every item of the key as whole words, denies nothing, names none of the rejected words
-    and, where an item of the key is a number, no other number. Case, quotes and Markdown marks do not count; neither
+    Right is a sentence of at most `MOST_WORDS` that says every item of the key as whole words, denies nothing, names
+    none of the rejected words and, where an item of the key is a number, no other number. Case, quotes and Markdown marks do not count; neither
     does what follows the first sentence.
 
     Example:
@@ -60,6 +62,8 @@ def grade(question: Question, answer: str) -> Verdict:
     for item in question.key:
         if not any(_says(said, either) for either in item.split("|")):
             return Verdict(False, Text(f"does not say {item}", f"没有提到 {item}"))
+    if len(said.split()) > MOST_WORDS:
+        return Verdict(False, Text(f"more than {MOST_WORDS} words", f"超过 {MOST_WORDS} 个词"))
     if (denied := DENIAL.search(said)) is not None:
         return Verdict(False, Text(f"denies: {denied[0]}", f"含有否定：{denied[0]}"))
     rejected = [word for words in question.reject for word in words.split("|") if _says(said, word)]
