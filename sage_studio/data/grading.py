@@ -48,8 +48,8 @@ def grade(question: Question, answer: str) -> Verdict:
     """Judge an answer by its first sentence.
 
     Right is a sentence of at most `MOST_WORDS` that says every item of the key as whole words, denies nothing, names
-    none of the rejected words and, where an item of the key is a number, no other number. Case, quotes and Markdown marks do not count; neither
-    does what follows the first sentence.
+    none of the rejected words and, where an item of the key is a number, no other number. Case, quotes and Markdown
+    marks do not count; neither does what follows the first sentence.
 
     Example:
         >>> port = Question("Which port?", "It is port 8000.", ("8000",), ("8001",))
