@@ -18,7 +18,7 @@ run: install
 	@exec $(VENV) app.py
 
 demo: install
-	@exec $(VENV) scripts/demo.py
+	@exec $(VENV) scripts/demo.py $(ARGS)
 
 test: install-dev
 	@$(VENV) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)

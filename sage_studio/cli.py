@@ -44,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
     verbs = top.add_subparsers(dest="verb", required=True)
     docs = verbs.add_parser("prepare-sage-docs", help="fetch the SAGE documentation and make it a dataset")
     docs.add_argument("--force-refresh", action="store_true")
+    verbs.add_parser("quickstart", help="keep the questions about SAGE that come with the studio as a dataset")
     upload = verbs.add_parser("upload", help="keep a file of rows or of documents as a dataset")
     upload.add_argument("file", type=Path)
     upload.add_argument("--name", default="")
@@ -64,6 +65,8 @@ def say(studio: Studio, given: argparse.Namespace) -> Any:
     match given.verb:
         case "prepare-sage-docs":
             return DatasetView.of(studio.prepare_sage_docs(given.force_refresh))
+        case "quickstart":
+            return DatasetView.of(studio.add_quickstart_dataset())
         case "upload":
             return DatasetView.of(studio.upload_dataset(given.file, given.name))
         case "datasets":

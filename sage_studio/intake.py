@@ -10,9 +10,11 @@ from pathlib import Path
 from sage_studio.data.dataset import Dataset, OnProgress, ignore_progress
 from sage_studio.data.document_source import DocumentSource, Rows
 from sage_studio.data.files.content import Content
+from sage_studio.data.grading import Question
 from sage_studio.data.hub import HubSource
 from sage_studio.data.look import Look, columns_of, look_at
 from sage_studio.data.mapping import ColumnMapping, MappingBook, guess
+from sage_studio.data.quickstart import QuickstartSource, quickstart_questions
 from sage_studio.data.repository_documents import RepositoryDocuments
 from sage_studio.data.sources import named, source_of_file
 from sage_studio.data.upload import check_file
@@ -132,6 +134,14 @@ class Intake:
         work_dir = self.settings.uploads_dir
         source = HubSource(repo.strip(), config, split, max_rows, self._most, work_dir, mapping, on_progress)
         return self.add_dataset(source, name)
+
+    def add_quickstart_dataset(self, on_progress: OnProgress = ignore_progress) -> Dataset:
+        """Keep the questions about SAGE that come with the studio as a dataset; its test questions are not in it."""
+        return self.add_dataset(QuickstartSource(), on_progress=on_progress)
+
+    def quickstart_test(self) -> tuple[Question, ...]:
+        """The test questions of the quick-start set, with what makes an answer right; never trained on."""
+        return quickstart_questions()
 
     @property
     def _most(self) -> int:

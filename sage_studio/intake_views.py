@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from sage_studio.data.formats import FORMATS, Format
+from sage_studio.data.grading import Question
 from sage_studio.data.mapping import ColumnMapping
 from sage_studio.intake import Brought
 from sage_studio.text import Language
@@ -26,6 +27,22 @@ class KnownFormat(BaseModel):
     def of(cls, known: Format) -> "KnownFormat":
         """The view of a format."""
         return cls(name=known.name, needs=list(known.needs), takes=list(known.takes))
+
+
+class QuestionView(BaseModel):
+    """A test question and what makes an answer to it right."""
+
+    question: str
+    answer: str = Field(description="A right answer")
+    key: list[str] = Field(description='What a right answer says: each item, in which "a | b" means either')
+    reject: list[str] = Field(description="What a right answer does not say")
+
+    @classmethod
+    def of(cls, question: Question) -> "QuestionView":
+        """The view of a question."""
+        return cls(
+            question=question.question, answer=question.answer, key=list(question.key), reject=list(question.reject)
+        )
 
 
 class LookView(BaseModel):

@@ -17,7 +17,7 @@ from sage_studio.data.document_source import Rows
 from sage_studio.data.mapping import ColumnMapping, parse_mapping
 from sage_studio.errors import naming_full_disk
 from sage_studio.files import upload_name
-from sage_studio.intake_views import LookView
+from sage_studio.intake_views import LookView, QuestionView
 from sage_studio.studio import Studio
 from sage_studio.views import DatasetView
 
@@ -79,6 +79,16 @@ def routes(studio: Studio) -> APIRouter:
         return DatasetView.of(
             studio.add_hub_dataset(body.repo, body.config, body.split, body.max_rows, body.name, body.mapping)
         )
+
+    @router.post("/quickstart", status_code=201)
+    def quickstart() -> DatasetView:
+        """Keep the questions about SAGE that come with the studio as a dataset."""
+        return DatasetView.of(studio.add_quickstart_dataset())
+
+    @router.get("/quickstart/test")
+    def quickstart_test() -> list[QuestionView]:
+        """The test questions of the quick-start set, which are in no dataset, and what makes an answer right."""
+        return [QuestionView.of(question) for question in studio.quickstart_test()]
 
     return router
 

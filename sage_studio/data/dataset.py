@@ -97,7 +97,7 @@ class FormatCount:
     unread: tuple[str, ...] = ()
 
 
-SourceKind = Literal["upload", "sage_docs", "documents", "hub", "combined", "augmented", "annotated"]
+SourceKind = Literal["upload", "sage_docs", "quickstart", "documents", "hub", "combined", "augmented", "annotated"]
 
 
 @dataclass(frozen=True, slots=True)

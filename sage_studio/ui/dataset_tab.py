@@ -30,6 +30,12 @@ DOCS = Text(
     "📚 Use the SAGE documentation (fetched from GitHub and made into training data)",
     "📚 使用 SAGE 官方文档 (自动从 GitHub 下载并准备训练数据)",
 )
+QUICKSTART = Text("✨ Quick start: questions about SAGE", "✨ 快速开始：关于 SAGE 的问答")
+QUICKSTART_NOTE = Text(
+    "Comes with the studio. With the preset “Quick start”, the built-in model learns it in minutes on any CPU; the "
+    "test questions of `make demo` are not in it.",
+    "随工作室提供，无需下载。选择 “快速开始” 预设，内置模型在任何 CPU 上几分钟即可学会；`make demo` 的测试题不在其中。",
+)
 DELETE = Text("Delete", "删除")
 DELETE_TITLE = Text("Delete dataset", "删除数据集")
 DELETE_QUESTION = Text(
@@ -58,13 +64,18 @@ class DatasetTab:
         self.source = words(
             gr.Radio,
             label=Text("Where the data comes from", "数据来源"),
-            choices=[(UPLOAD, "upload"), (DOCS, "docs"), *WAYS],
-            value="docs",
+            choices=[(UPLOAD, "upload"), (DOCS, "docs"), (QUICKSTART, "quickstart"), *WAYS],
+            value="quickstart",
             elem_id="dataset-source",
             elem_classes="stacked",
         )
         self.intake = IntakePanel(self.frame)
-        with gr.Column() as self.docs_box:
+        with gr.Column() as self.quickstart_box:
+            words(gr.Markdown, value=QUICKSTART_NOTE, elem_classes="quiet")
+            self.add_quickstart = words(
+                gr.Button, value=Text("Add", "添加"), variant="primary", elem_id="quickstart-add"
+            )
+        with gr.Column(visible=False) as self.docs_box:
             with words(gr.Accordion, label=Text("Where the documentation is", "文档的位置"), open=False):
                 gr.Markdown(f"`{settings.docs_repo}` · `{settings.docs_branch or 'HEAD'}` · `{settings.docs_folder}/`")
             with gr.Row():
@@ -97,9 +108,11 @@ class DatasetTab:
 
     def _wire(self) -> None:
         chosen = self.frame.dataset
-        on(self.source.change, show_source, self.source, [self.docs_box, *self.intake.boxes], queue=False)
+        boxes = [self.docs_box, self.quickstart_box, *self.intake.boxes]
+        on(self.source.change, show_source, self.source, boxes, queue=False)
         bar = {"show_progress": "minimal", "show_progress_on": self.progress, "outputs": [chosen, self.progress]}
         self.intake.wire(self.progress)
+        on(self.add_quickstart.click, self.add_quickstart_set, **bar)
         on(self.prepare.click, self.prepare_docs, **bar)
         on(self.refresh.click, self.refresh_docs, **bar)
         on(self.list.select, pick, None, chosen, fills="dataset-report")
@@ -109,6 +122,10 @@ class DatasetTab:
         follow([*self.frame.ticks, chosen.change], self.show_actions, [], [self.actions])
 
     # Handlers
+
+    def add_quickstart_set(self, _: Language) -> tuple[str, str]:
+        """The questions that come with the studio."""
+        return self.studio.add_quickstart_dataset().id, ""
 
     def prepare_docs(self, language: Language, progress: gr.Progress = PROGRESS) -> tuple[str, str]:
         """The documentation, from the cached copy if there is one."""
@@ -150,7 +167,7 @@ class DatasetTab:
 
 def show_source(_: Language, source: str) -> list[Any]:
     """The inputs of one source."""
-    return [gr.update(visible=source == "docs"), *shown(source)]
+    return [*(gr.update(visible=source == each) for each in ("docs", "quickstart")), *shown(source)]
 
 
 def pick(_: Language, event: gr.EventData) -> str:

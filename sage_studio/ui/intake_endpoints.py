@@ -9,7 +9,7 @@ from typing import Any
 
 from sage_studio.data.document_source import Rows
 from sage_studio.data.mapping import parse_mapping
-from sage_studio.intake_views import LookView
+from sage_studio.intake_views import LookView, QuestionView
 from sage_studio.studio import Studio
 from sage_studio.views import DatasetView
 
@@ -42,4 +42,19 @@ def intake_verbs(studio: Studio, uploaded: Callable[[Any], Path]) -> list[Callab
         dataset = studio.add_hub_dataset(repo, config, split, int(max_rows), name, given)
         return DatasetView.of(dataset).model_dump()
 
-    return [upload_dataset, look_at_file, add_repository, add_hub_dataset]
+    def add_quickstart_dataset() -> dict[str, Any]:
+        """Keep the questions about SAGE that come with the studio as a dataset."""
+        return DatasetView.of(studio.add_quickstart_dataset()).model_dump()
+
+    def quickstart_test() -> list[dict[str, Any]]:
+        """The test questions of the quick-start set, which are in no dataset, and what makes an answer right."""
+        return [QuestionView.of(question).model_dump() for question in studio.quickstart_test()]
+
+    return [
+        upload_dataset,
+        look_at_file,
+        add_repository,
+        add_hub_dataset,
+        add_quickstart_dataset,
+        quickstart_test,
+    ]

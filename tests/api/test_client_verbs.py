@@ -55,3 +55,11 @@ def test_the_band_is_the_callers_and_work_is_forgotten(verbs, dataset, studio, m
     assert studio.get_dataset("mild-v1").stats.total_samples == 8
     verbs["delete_dataset_job"](mild["id"])
     assert [job["id"] for job in verbs["list_dataset_jobs"]()] == [strict["id"]]
+
+
+def test_the_quick_start_set_and_its_test_questions(verbs):
+    dataset = verbs["add_quickstart_dataset"]()
+    assert dataset["name"] == "sage-quickstart"
+    assert verbs["list_datasets"]() == [dataset]
+    rows = verbs["preview_dataset"](dataset["id"], limit=1000)["rows"]
+    assert not {row["instruction"] for row in rows} & {each["question"] for each in verbs["quickstart_test"]()}

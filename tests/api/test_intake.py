@@ -115,3 +115,16 @@ def test_the_hub_offline_is_said(client, monkeypatch):
     assert (refused.status_code, refused.json()["detail"]["code"]) == (503, "hub_unavailable")
     assert "HF_ENDPOINT" in refused.json()["detail"]["hint"]
     assert client.post("/api/datasets/from-hub", json={"repo": "../x"}).status_code == 422
+
+
+def test_the_quick_start_set_comes_with_its_test_questions_beside_it(client):
+    made = client.post("/api/datasets/quickstart")
+    assert made.status_code == 201
+    dataset = made.json()
+    assert (dataset["kind"], dataset["row_kind"]) == ("quickstart", "conversation")
+    assert client.post("/api/datasets/quickstart").json()["id"] == dataset["id"]
+    test = client.get("/api/datasets/quickstart/test").json()
+    assert set(test[0]) == {"question", "answer", "key", "reject"}
+    for entry in test:
+        found = client.get(f"/api/datasets/{dataset['id']}/preview", params={"search": entry["question"]}).json()
+        assert found["total"] == 0

@@ -174,6 +174,9 @@ class FakeStudio:
             )
         return self._keep(self._dataset("sage-docs", 4, "sage_docs"))
 
+    def add_quickstart_dataset(self, on_progress: Callable[[float, Text], None] = lambda *_: None) -> Dataset:
+        return self._keep(self._dataset("sage-quickstart", 1, "quickstart"))
+
     def upload_dataset(
         self,
         path: Path,
