@@ -1,9 +1,9 @@
 """Markdown made readable as an answer: links, images, HTML and the site generator's own marks become plain text.
 
-Knows the inline syntax of Markdown and of mkdocs-material, and how both break: a formatter that meets one code fence too
-many turns text into code and code into text, and a merge cuts links and tables in half. `mend_fences` puts the fences
-right before the document is parsed; `clean_text` drops what is left of a link. Blocks of code never reach it, and
-spans of code within a sentence are kept.
+Knows the inline syntax of Markdown and of mkdocs-material, and how both break: a formatter that meets one code fence
+too many turns text into code and code into text, and a merge cuts links and tables in half. `mend_fences` puts the
+fences right before the document is parsed; `clean_text` drops what is left of a link. Blocks of code never reach it,
+and spans of code within a sentence are kept.
 """
 
 import html
@@ -147,7 +147,8 @@ def _unwrap_document(lines: list[str], stray: list[int]) -> None:
 def _mend_long_fence(lines: list[str], stray: list[int], ends: tuple[int, int], inner: list[int]) -> None:
     begin, end = ends
     opening, first = FENCE.match(lines[begin]), NESTED.match(lines[inner[0]])
-    assert opening is not None and first is not None
+    assert opening is not None
+    assert first is not None
     inside = list(_fenced(lines[begin + 1 : end]))
     info = opening["info"].strip()
     if not inside or inside[-1][1] < end - begin - 1:  # no shorter fence is left open

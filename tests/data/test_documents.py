@@ -15,7 +15,10 @@ from sage_studio.data.script import estimate_tokens, language_of_text, prose_of,
 
 EVERYWHERE = re.compile(cleaning.MARKUP.pattern.replace(r"(?=[`<!\[\]\\:{]|^[ \t]*[:-])", "", 1), cleaning.MARKUP.flags)
 """The same marks, looked for at each character without a look at it first."""
-WORDS = 'a 词 ` `` ![x](y) [x](y) \\[ [ ] ( ) <br> <div> <b > " <!-- --> <http://x> {.a} { } :octicons-x: : ::: --8<-- - ](./x) [x](h'
+WORDS = (
+    'a 词 ` `` ![x](y) [x](y) \\[ [ ] ( ) <br> <div> <b > " <!-- --> <http://x> {.a} { } :octicons-x: : ::: --8<-- - '
+    "](./x) [x](h"
+)
 MARKED = st.lists(st.sampled_from([*WORDS.split(" "), " ", "\t", "\n", "{: b }", "::: a.b"]), max_size=24).map("".join)
 
 
