@@ -120,16 +120,15 @@ def lines_in_fences(text: str) -> set[int]:
 def wrappers_in(text: str) -> set[int]:
     """Lines of opening fences around text: marked as Markdown around a whole document, or leaving another open."""
     lines, found = text.rstrip().split("\n"), set[int]()
+    first = FENCE.match(lines[0])
+    if first and first[2].strip() == "markdown" and lines[-1] == first[1]:
+        found = {1, len(lines)}
     for number, line in enumerate(lines, 1):
         long = LONG_FENCE.match(line)
-        if not long or number in found:
-            continue
-        end = next((at for at in range(number, len(lines)) if lines[at].rstrip() == long[1]), len(lines))
-        marks = [each[2].strip() for each in map(FENCE.match, lines[number:end]) if each]
-        is_document = number == 1 and end == len(lines) - 1 and long[2].strip() == "markdown"
-        if is_document or (len(marks) % 2 and marks[0]):
-            found.add(number)
-            found |= {end + 1} if is_document else set()
+        if long and number not in found:
+            end = next((at for at in range(number, len(lines)) if lines[at].rstrip() == long[1]), len(lines))
+            marks = [each[2].strip() for each in map(FENCE.match, lines[number:end]) if each]
+            found |= {number} if len(marks) % 2 and marks[0] else set()
     return found
 
 
