@@ -36,6 +36,18 @@ UNIT = re.compile(r"[\u4e00-\u9fff]|[^\W\u4e00-\u9fff]+")
 PLAIN_MIN = 40
 ALIKE = 0.8
 MAX_LENGTH = int(SFTRecipe.model_fields["max_length"].default)
+LONG_FENCE = re.compile(r"^(`{4,})([^`]*)$")
+BAD_BEGIN = re.compile(
+    r"[ \t]+[-*+\d`]"  # in a list whose head is missing
+    r"|[^\[\n]{0,200}\]\("  # behind a link's first bracket
+    r"|`{3,}[^\s`\"]*[()/]"  # a fence named after half an address
+    r"|(`{3,})[^\n]*\n\s*\1"  # an empty fence, or a fence in a fence
+    r"|</|\\\["
+)
+EMPTY_END = re.compile(r"^(`{3,})[^\n`]*\n\s*\1\Z", re.MULTILINE)
+BAD_END = re.compile(r"\]\([^)\s]*$|\\?\[[^\]\n]*$|<[a-z/][^>\n]*$|\\$", re.MULTILINE)
+TABLE_RULE = re.compile(r"[ >]*\|?[ :|-]+\|?$")
+BADGES = re.compile(r"(?:\[?!?\[[^\]]*\]\([^)]*(?:badge|shields)[^)]*\)\S*\s*)+$")
 CODE = re.compile(r"^[ >]*```.*?^[ >]*```[ \t]*$|`[^`\n]*`|https?://\S+", re.DOTALL | re.MULTILINE)
 
 
@@ -91,10 +103,10 @@ def plain_split(file: str, text: str) -> Iterable[Row]:
 
 
 def lines_in_fences(text: str) -> set[int]:
-    """Line numbers inside code fences, told by the marks alone."""
-    inside, mark = set[int](), ""
+    """Line numbers inside code fences, told by the marks alone; those `wrappers_in` finds hold text, not code."""
+    inside, mark, wrappers = set[int](), "", wrappers_in(text)
     for number, line in enumerate(text.split("\n"), 1):
-        found = FENCE.match(line)
+        found = FENCE.match(line) if number not in wrappers else None
         if mark:
             if found and found[1].startswith(mark) and not found[2].strip():
                 mark = ""
@@ -103,6 +115,46 @@ def lines_in_fences(text: str) -> set[int]:
         elif found:
             mark = found[1]
     return inside
+
+
+def wrappers_in(text: str) -> set[int]:
+    """Lines of opening fences around text: marked as Markdown around a whole document, or leaving another open."""
+    lines, found = text.rstrip().split("\n"), set[int]()
+    first = FENCE.match(lines[0])
+    if first and first[2].strip() == "markdown" and lines[-1] == first[1]:
+        found = {1, len(lines)}
+    for number, line in enumerate(lines, 1):
+        long = LONG_FENCE.match(line)
+        if long and number not in found:
+            end = next((at for at in range(number, len(lines)) if lines[at].rstrip() == long[1]), len(lines))
+            marks = [each[2].strip() for each in map(FENCE.match, lines[number:end]) if each]
+            found |= {number} if len(marks) % 2 and marks[0] else set()
+    return found
+
+
+def is_cut(answer: str) -> bool:
+    """Whether an answer begins or ends in the middle of markup: a link, a fence, a list, a table, a tag, bold type."""
+    first, last = answer.split("\n", 1)[0], answer.rsplit("\n", 1)[-1]
+    marks = [each for each in map(FENCE.match, answer.split("\n")) if each]
+    if BAD_BEGIN.match(answer) or BADGES.match(answer) or EMPTY_END.search(answer):
+        return True
+    if (not FENCE.match(last) and BAD_END.search(last)) or (marks and not is_closed(answer)):
+        return True
+    if first.startswith("|") and not TABLE_RULE.match(answer.split("\n", 2)[1] if "\n" in answer else ""):
+        return True
+    prose = re.sub(r"\\.", "", CODE.sub("", answer))
+    return any(part.count("**") % 2 for part in (prose.split("\n\n")[0], prose.split("\n\n")[-1]))
+
+
+def is_closed(answer: str) -> bool:
+    """Whether no fence is left open."""
+    mark = ""
+    for found in map(FENCE.match, answer.split("\n")):
+        if found and not mark:
+            mark = found[1]
+        elif found and found[1].startswith(mark) and not found[2].strip():
+            mark = ""
+    return not mark
 
 
 def measures(rows: Sequence[Row], fenced: dict[str, set[int]], seconds: float, tokenizer: ChatTokenizer) -> list[str]:
@@ -114,6 +166,7 @@ def measures(rows: Sequence[Row], fenced: dict[str, set[int]], seconds: float, t
     return [
         f"{len(rows):,}",
         f"{in_fence:,} ({in_fence / len(rows):.1%})",
+        f"{sum(is_cut(row.answer) for row in rows):,}",
         f"{sum(count for count in asked.values() if count > 1):,}",
         f"{len(rows) - len({' '.join(row.answer.split()) for row in rows}):,}",
         f"{near_copies([row.answer for row in rows]):,}",
@@ -172,6 +225,7 @@ def print_table(plain: Sequence[str], ours: Sequence[str]) -> None:
     names = (
         "rows",
         "titled by text inside a code fence",
+        "begin or end in the middle of markup",
         "rows that share their question",
         "answers that are exact copies",
         "answers nearly like an earlier one",

@@ -1,7 +1,9 @@
 """Markdown made readable as an answer: links, images, HTML and the site generator's own marks become plain text.
 
-Knows the inline syntax of Markdown and of mkdocs-material. Knows nothing of headings or sections; blocks of code never
-reach it, and spans of code within a sentence are kept.
+Knows the inline syntax of Markdown and of mkdocs-material, and how both break: a formatter that meets one code fence
+too many turns text into code and code into text, and a merge cuts links and tables in half. `mend_fences` puts the
+fences right before the document is parsed; `clean_text` drops what is left of a link. Blocks of code never reach it,
+and spans of code within a sentence are kept.
 """
 
 import html
@@ -16,10 +18,12 @@ HTML_TAGS = (
 TARGET = r"\(\s*(?:<[^>\n]*>|(?:[^()\s]|\([^()\s]*\))*)(?:\s+(?:\"[^\"]*\"|'[^']*'))?\s*\)"
 MARKUP = re.compile(
     rf"""
-    (?=[`<!\[:{{]|^[ \t]*[:-])(?:
+    (?=[`<!\[\]\\:{{]|^[ \t]*[:-])(?:
       (?P<code>(?P<ticks>`+)(?!`).+?(?<!`)(?P=ticks)(?!`))
     | (?P<comment><!--.*?-->)
-    | (?P<image>!\[(?P<alt>[^\]]*)\](?:{TARGET}|\[[^\]\n]*\]))
+    | (?P<cut>(?<![\w\\])\\?\[(?P<cut_words>(?:!\[[^\[\]\n]*\]{TARGET}|[^\[\]\\\n])*)\\?\]\([^()\s]*$)
+    | (?P<remains>\\?\]\((?:[a-z]+:/|\.{{0,2}}/|\#)[^()\s]*\))
+    | (?P<image>!\[(?P<alt>[^\]]*)\](?P<picture>{TARGET}|\[[^\]\n]*\]))
     | (?P<link>(?<!\\)\[(?P<words>(?:\\.|[^\[\]\\]|\[[^\[\]]*\])*)\](?:{TARGET}|\[[^\]\n]*\]))
     | <(?P<auto>(?:https?|mailto|ftp):[^>\s]+)>
     | (?P<break><br\s*/?>)
@@ -31,7 +35,11 @@ MARKUP = re.compile(
     )""",
     re.VERBOSE | re.DOTALL | re.MULTILINE | re.IGNORECASE,
 )
-MARKS = re.compile(r"[`<\[{]|:[a-z:]", re.IGNORECASE)
+MARKS = re.compile(r"[`<\[\]{]|:[a-z:]", re.IGNORECASE)
+LINK_CUT_OFF = re.compile(r"\]\([^()\s]*$", re.MULTILINE)
+BADGE = re.compile(r"shields\.io|badge", re.IGNORECASE)
+ESCAPED_BOLD_END = re.compile(r"(?<=\w)\*\\\*(?=\s|$)")
+LONG_RULE = re.compile(r"^[ \t]*_{10,}$", re.MULTILINE)
 INVISIBLE = re.compile(r"<(script|style|template|noscript)\b.*?(?:</\1\s*>|\Z)", re.DOTALL | re.IGNORECASE)
 TRAILING = re.compile(r"[ \t]+$", re.MULTILINE)
 EMPTY_ITEM = re.compile(r"^[ \t]*(?:[-*+]|\d+[.)])[ \t]*(?:\n|\Z)", re.MULTILINE)
@@ -45,6 +53,13 @@ ADMONITION = re.compile(
     re.VERBOSE,
 )
 FENCE = re.compile(r"^[ \t]*(?P<marks>`{3,}|~{3,})(?P<info>[^`\n]*)$")
+NESTED = re.compile(r"^[ \t>]*(?:(?:[-*+]|\d+[.)])[ \t]+)*(?P<marks>`{3,}|~{3,})(?P<info>[^`\n]*)$")
+"""A fence inside a list or a quote."""
+LANGUAGE = re.compile(r"[\w+#.-]+")
+MARKDOWN = ("markdown", "md")
+NO_CODE = re.compile(r"-{3,}[ \t]*$|#{2,6}[ \t]")
+"""What ends code that was never closed: a rule or a heading; ``# `` may be a comment."""
+HEADING = re.compile(r"^#{1,6}[ \t]", re.MULTILINE)
 ADMONITION_START = re.compile(r"^[ \t]*(?:!!!|\?\?\?|===!?\+?[ \t]+\")", re.MULTILINE)
 
 
@@ -57,6 +72,8 @@ def clean_text(text: str) -> str:
     """
     if MARKS.search(text):
         text = EMPTY_ITEM.sub("", MARKUP.sub(_plain, text))
+    text = ESCAPED_BOLD_END.sub("**", text) if "*\\*" in text else text
+    text = LONG_RULE.sub("", text) if "__________" in text else text
     text = text.expandtabs(4) if "\t" in text else text
     text = TRAILING.sub("", text) if " \n" in text or text.endswith(" ") else text
     return (BLANK_LINES.sub("\n\n", text) if "\n\n\n" in text else text).strip("\n")
@@ -79,6 +96,105 @@ def clean_heading(text: str) -> str:
     plain = html.unescape(plain.replace("`", "").replace("\\", ""))
     words = " ".join(plain.split())
     return EDGES.sub("", words).strip() or words
+
+
+def is_half_table(paragraph: str) -> bool:
+    """Whether a paragraph is what is left of a table: rows without the line that makes a table of them."""
+    first = paragraph.lstrip().partition("\n")[0]
+    return first.startswith("|") and first.count("|") > 2 and " | " in first
+
+
+def mend_fences(text: str) -> tuple[str, list[int]]:
+    """Put right the code fences that turn text into code.
+
+    - A document that as a whole stands in a fence marked as Markdown is the document.
+    - A fence around nothing but another fence is one too many.
+    - A long fence whose body leaves a shorter one open was set by a formatter around text: of the two marks one is
+      stray, and the other belongs to the shorter fence.
+    - An empty fence is none.
+
+    Returns:
+        The text with as many lines as before, and the line, from 1, of each fence of which a mark was left out.
+    """
+    if "```" not in text and "~~~" not in text:
+        return text, []
+    lines, stray = text.split("\n"), list[int]()
+    _unwrap_document(lines, stray)
+    for begin, end in _fenced(lines):
+        opening, body = FENCE.match(lines[begin]), range(begin + 1, end)
+        assert opening is not None
+        inner = [at for at in body if NESTED.match(lines[at])]
+        if not any(lines[at].strip() for at in body):
+            _blank(lines, stray, begin, end)
+        elif opening["marks"].startswith("````") and inner and end < len(lines):
+            _mend_long_fence(lines, stray, (begin, end), inner)
+    return "\n".join(lines), sorted(stray)
+
+
+def _unwrap_document(lines: list[str], stray: list[int]) -> None:
+    filled = [at for at, line in enumerate(lines) if line.strip()]
+    if len(filled) < 3:
+        return
+    first, last = FENCE.match(lines[filled[0]]), FENCE.match(lines[filled[-1]])
+    if not first or not last or first["info"].strip().lower() not in MARKDOWN or last["marks"] != first["marks"]:
+        return
+    ends = [end for begin, end in _fenced(lines) if begin == filled[0]]
+    is_whole = ends == [filled[-1]] or len(first["marks"]) == 3
+    if is_whole and HEADING.search("\n".join(lines[filled[1] : filled[-1]])):
+        _blank(lines, stray, filled[0], filled[-1])
+
+
+def _mend_long_fence(lines: list[str], stray: list[int], ends: tuple[int, int], inner: list[int]) -> None:
+    begin, end = ends
+    opening, first = FENCE.match(lines[begin]), NESTED.match(lines[inner[0]])
+    assert opening is not None
+    assert first is not None
+    inside = list(_fenced(lines[begin + 1 : end]))
+    info = opening["info"].strip()
+    if not inside or inside[-1][1] < end - begin - 1:  # no shorter fence is left open
+        filled = [at for at in range(begin + 1, end) if lines[at].strip()]
+        if not info and len(inside) == 1 and filled[0] == inner[0] and filled[-1] == inner[-1]:
+            _blank(lines, stray, begin, end)
+        return
+    is_code = bool(LANGUAGE.fullmatch(info)) and info.lower() not in MARKDOWN
+    if not first["info"].strip():  # it closes what the long one opens
+        lines[inner[0]] = opening["marks"]
+        _blank(lines, stray, end)
+        return
+    over = next((at for at in range(begin + 1, inner[0]) if _ends_code(lines, at)), inner[0]) if is_code else 0
+    if is_code and over > begin + 1 and not lines[over - 1].strip():
+        lines[over - 1] = opening["marks"]
+        stray.append(over)
+    else:
+        _blank(lines, stray, begin)
+    lines[end] = first["marks"]
+
+
+def _ends_code(lines: list[str], at: int) -> bool:
+    return bool(NO_CODE.match(lines[at])) and not lines[at - 1].strip()
+
+
+def _fenced(lines: list[str]) -> list[tuple[int, int]]:
+    """First and last line of each fence; the last one may be left open, up to the end."""
+    found, begin, marks = list[tuple[int, int]](), -1, ""
+    for at, line in enumerate(lines):
+        fence = FENCE.match(line) if "```" in line or "~~~" in line else None
+        if fence is None:
+            continue
+        if not marks:
+            begin, marks = at, fence["marks"]
+        elif fence["marks"].startswith(marks) and not fence["info"].strip():
+            found.append((begin, at))
+            marks = ""
+    return [*found, (begin, len(lines))] if marks else found
+
+
+def _blank(lines: list[str], stray: list[int], *places: int) -> None:
+    """Leave out a mark, or both marks of a fence; counted once."""
+    for at in places:
+        if at < len(lines):
+            lines[at] = ""
+    stray.append(places[0] + 1)
 
 
 def unwrap_admonitions(text: str) -> str:
@@ -107,8 +223,10 @@ def unwrap_admonitions(text: str) -> str:
 def _plain(found: re.Match[str]) -> str:
     if found["code"] is not None:
         return found["code"]
+    if found["cut"] is not None:
+        return clean_text(found["cut_words"]).strip()
     if found["image"] is not None:
-        return found["alt"].strip()
+        return "" if BADGE.search(found["picture"]) else found["alt"].strip()
     if found["link"] is not None:
         return clean_text(found["words"]).strip()
     if found["auto"] is not None:

@@ -13,7 +13,16 @@ from functools import cache
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
-from sage_studio.data.cleaning import FENCE, clean_heading, clean_html, clean_text, unwrap_admonitions
+from sage_studio.data.cleaning import (
+    FENCE,
+    LINK_CUT_OFF,
+    clean_heading,
+    clean_html,
+    clean_text,
+    is_half_table,
+    mend_fences,
+    unwrap_admonitions,
+)
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
@@ -45,13 +54,18 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A heading, what stands under it, and the sections below it; ``line`` counts from 1, 0 where there are pages."""
+    """A heading, what stands under it, and the sections below it; ``line`` counts from 1, 0 where there are pages.
+
+    Attributes:
+        broken: of a whole document, the lines where something was left out because it is broken off in the source.
+    """
 
     heading: str
     level: int
     line: int
     pieces: tuple[Piece, ...] = ()
     children: tuple["Section", ...] = ()
+    broken: tuple[int, ...] = ()
 
 
 def join_pieces(pieces: Sequence[Piece]) -> str:
@@ -70,16 +84,16 @@ def parse_markdown(text: str, file: str) -> Section:
         The document as the section at the root, named by its title. Further first-level headings are its children.
     """
     text = _without_front_matter(text.replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\ufffd"))
-    text = unwrap_admonitions(text)
+    text, broken = mend_fences(unwrap_admonitions(text))
     with _without_collector():
-        flat = list(_flat_sections(_parser().parse(text), text.split("\n")))
+        flat = list(_flat_sections(_parser().parse(text), text.split("\n"), broken))
     before, headed = flat[0], flat[1:]
     if headed and headed[0].level == 1:
         first = headed.pop(0)
         before = replace(first, level=0, pieces=before.pieces + first.pieces)
     else:
         before = replace(before, heading=file_title(file))
-    return replace(before, children=nest(headed))
+    return replace(before, children=nest(headed), broken=tuple(sorted(broken)))
 
 
 def file_title(file: str) -> str:
@@ -137,8 +151,12 @@ def _without_front_matter(text: str) -> str:
     return text
 
 
-def _flat_sections(tokens: Sequence["Token"], lines: Sequence[str]) -> Iterator[Section]:
-    """The text before the first heading, then one section a heading, in order and without children."""
+def _flat_sections(tokens: Sequence["Token"], lines: Sequence[str], broken: list[int]) -> Iterator[Section]:
+    """The text before the first heading, then one section a heading, in order and without children.
+
+    Args:
+        broken: takes the lines where something is left out that is broken off.
+    """
     section, pieces = Section("", 0, 1), list[Piece]()
     for block in _top_level(tokens):
         first = block[0]
@@ -149,7 +167,7 @@ def _flat_sections(tokens: Sequence["Token"], lines: Sequence[str]) -> Iterator[
             yield replace(section, pieces=tuple(pieces))
             section, pieces = Section(heading, int(first.tag[1]), (first.map or [0])[0] + 1), []
         elif first.type != "hr":
-            pieces.extend(_pieces(block, lines))
+            pieces.extend(_pieces(block, lines, broken))
     yield replace(section, pieces=tuple(pieces))
 
 
@@ -161,9 +179,12 @@ def _top_level(tokens: Sequence["Token"]) -> Iterator[Sequence["Token"]]:
             start = index + 1
 
 
-def _pieces(block: Sequence["Token"], lines: Sequence[str]) -> Iterator[Piece]:
+def _pieces(block: Sequence["Token"], lines: Sequence[str], broken: list[int]) -> Iterator[Piece]:
     """Cut one top-level block where it may be split: at list items and around the code inside it."""
     begin, stop = block[0].map or (0, 0)
+    if block[0].type == "paragraph_open" and is_half_table(lines[begin]):
+        broken.append(begin + 1)
+        return
     marks: dict[int, str] = {begin: "table" if block[0].type == "table_open" else "text"}
     for token in block:
         if token.map is None:
@@ -177,6 +198,8 @@ def _pieces(block: Sequence["Token"], lines: Sequence[str]) -> Iterator[Piece]:
     glue = "\n\n"
     for start, end in zip(starts, [*starts[1:], stop], strict=True):
         piece = _piece(lines[start:end], marks[start], glue)
+        if piece.kind != "code" and _has_cut_link(lines[start:end], piece.text):
+            broken.append(start + 1)
         if piece.text.strip():
             yield piece
             glue = "\n" if lines[end - 1].strip() else "\n\n"
@@ -190,7 +213,14 @@ def _piece(lines: Sequence[str], mark: str, glue: str) -> Piece:
         return Piece(text.rstrip(), "code", glue)
     if mark == "html_block":
         return Piece(clean_html(text), "text", glue)
-    return Piece(clean_text(text), "table" if mark == "table" else "text", glue)
+    if mark == "table":  # a line break inside a cell must not end its row
+        return Piece("\n".join(clean_text(line).replace("\n", " ") for line in lines).strip("\n"), "table", glue)
+    return Piece(clean_text(text), "text", glue)
+
+
+def _has_cut_link(lines: Sequence[str], cleaned: str) -> bool:
+    """Whether a link without an end was taken out."""
+    return len(LINK_CUT_OFF.findall("\n".join(lines))) > len(LINK_CUT_OFF.findall(cleaned))
 
 
 def _closed_fence(text: str) -> str:

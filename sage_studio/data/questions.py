@@ -20,6 +20,10 @@ SEPARATOR = " › "
 SAGE = Text("the SAGE framework", "SAGE 框架中")
 """What the documentation is about."""
 
+BROKEN = Text(
+    "broken off in the source: half a link, a table or a code fence; the rest of its section is kept",
+    "源文件中残缺的链接、表格或代码围栏；所在章节的其余内容保留",
+)
 EMPTY = Text("document without text", "文档没有正文")
 SHORT = Text("too short, and no section beside it to join", "内容过短，且没有可合并的相邻章节")
 ALIKE = Text("nearly the same answer as an earlier section", "与前面的章节内容几乎相同")
@@ -73,6 +77,8 @@ def _distinct(documents: Iterable[tuple[str, Section]], left_out: LeftOut) -> li
 
 def _titled(documents: Iterable[tuple[str, Section]], left_out: LeftOut) -> Iterator[Titled]:
     for file, document in documents:
+        for line in document.broken:
+            left_out.add(BROKEN, f"{file}:{line}")
         parts = list(parts_of(document))
         if not parts:
             left_out.add(EMPTY, file)

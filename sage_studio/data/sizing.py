@@ -18,6 +18,9 @@ MAX_BYTES = 1500
 """With which every row of the SAGE documentation, its question included, is within 1024 tokens of SmolLM2."""
 
 SENTENCE_END = re.compile(r"(?<=[.!?;])(?=\s)|(?<=[。！？；])")
+LEADS_ON = re.compile(r"(?:^|\n)(?:.*[:：]\**|#{1,6} .*|\*\*[^*\n]+\*\*)$")
+"""A last line that announces what follows."""
+PADDING = re.compile(r"(?<=\S) {2,}(?=\S)|(?<=-{3})-+")
 OPENING = re.compile(r"^(?P<before>[^`~]*)(?P<marks>`{3,}|~{3,})")
 
 
@@ -96,20 +99,47 @@ def _chunks(pieces: Sequence[Piece]) -> Iterator[tuple[Piece, ...]]:
     small = [part for piece in pieces for part in _split(piece)]
     total = size_of(join_pieces(small))
     goal = total / -(-total // MAX_BYTES)
-    chunk, size = list[Piece](), 0
+    chunk, size, goes_on = list[Piece](), 0, False
     for piece in small:
         grown = size + size_of(piece.glue) + size_of(piece.text)
         if chunk and (grown > MAX_BYTES or (size >= goal and not is_short(chunk))):
-            yield tuple(chunk)
-            chunk, grown = [], size_of(piece.text)
+            kept, chunk = _without_lead(chunk, MAX_BYTES - size_of(piece.glue) - size_of(piece.text))
+            yield tuple(_outdented(kept) if goes_on else kept)
+            goes_on, grown = True, size_of(join_pieces([*chunk, piece]))
         chunk.append(piece)
         size = grown
-    yield tuple(chunk)
+    yield tuple(_outdented(chunk) if goes_on else chunk)
+
+
+def _without_lead(chunk: list[Piece], room: int) -> tuple[list[Piece], list[Piece]]:
+    """The chunk without a last line that announces what follows, if that has room before what follows."""
+    if len(chunk) > 1 and LEADS_ON.search(chunk[-1].text) and size_of(chunk[-1].text) <= room:
+        return (chunk[:-1], chunk[-1:]) if not is_short(chunk[:-1]) else (chunk, [])
+    return chunk, []
+
+
+def _outdented(chunk: list[Piece]) -> list[Piece]:
+    """A chunk that begins inside a list, as if its first line stood at the margin."""
+    first = chunk[0].text
+    indent = len(first) - len(first.lstrip(" "))
+    if not indent or (chunk[0].kind == "code" and not OPENING.match(first)):
+        return chunk
+    pieces = list[Piece]()
+    for at, piece in enumerate(chunk):
+        if len(piece.text) - len(piece.text.lstrip(" ")) < indent:
+            return pieces + chunk[at:]
+        lines = [line[min(indent, len(line) - len(line.lstrip(" "))) :] for line in piece.text.split("\n")]
+        pieces.append(replace(piece, text="\n".join(lines)))
+    return pieces
 
 
 def _split(piece: Piece) -> list[Piece]:
     if size_of(piece.text) <= MAX_BYTES:
         return [piece]
+    if piece.kind == "table":
+        piece = replace(piece, text=PADDING.sub(_narrow, piece.text))
+        if size_of(piece.text) <= MAX_BYTES:
+            return [piece]
     lines = piece.text.split("\n")
     head: list[str] = []
     tail: list[str] = []
@@ -124,6 +154,11 @@ def _split(piece: Piece) -> list[Piece]:
     bodies = _packed([part for line in lines for part in _short_lines(line, room)], room)
     texts = ["\n".join((*head, *body, *tail)) for body in bodies]
     return [replace(piece, text=text, glue=piece.glue if i == 0 else "\n\n") for i, text in enumerate(texts)]
+
+
+def _narrow(padding: re.Match[str]) -> str:
+    """A table's columns without the spaces and dashes that make them equally wide."""
+    return " " if padding[0].startswith(" ") else ""
 
 
 def _packed(lines: Sequence[str], room: int) -> Iterator[list[str]]:

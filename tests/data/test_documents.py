@@ -13,10 +13,11 @@ from sage_studio.data.cleaning import clean_heading, clean_html, clean_text
 from sage_studio.data.documents import Section, file_title, join_pieces, parse_markdown
 from sage_studio.data.script import estimate_tokens, language_of_text, prose_of, useful_chars
 
-EVERYWHERE = re.compile(cleaning.MARKUP.pattern.replace(r"(?=[`<!\[:{]|^[ \t]*[:-])", "", 1), cleaning.MARKUP.flags)
+EVERYWHERE = re.compile(cleaning.MARKUP.pattern.replace(r"(?=[`<!\[\]\\:{]|^[ \t]*[:-])", "", 1), cleaning.MARKUP.flags)
 """The same marks, looked for at each character without a look at it first."""
 WORDS = (
-    'a 词 ` `` ![x](y) [x](y) \\[ [ ] ( ) <br> <div> <b > " <!-- --> <http://x> {.a} { } :octicons-x: : ::: --8<-- -'
+    'a 词 ` `` ![x](y) [x](y) \\[ [ ] ( ) <br> <div> <b > " <!-- --> <http://x> {.a} { } :octicons-x: : ::: --8<-- - '
+    "](./x) [x](h"
 )
 MARKED = st.lists(st.sampled_from([*WORDS.split(" "), " ", "\t", "\n", "{: b }", "::: a.b"]), max_size=24).map("".join)
 
