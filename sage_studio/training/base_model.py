@@ -50,13 +50,15 @@ def published_type(job: Job) -> Any:
 
 
 def load_model(job: Job, recipe: GenerativeRecipe, dtype: Any) -> Any:
-    """The base model as it is to be trained: quantized, in ``dtype`` under an adapter, or in fp32 to be trained whole.
+    """The base model as it is to be trained: quantized, in ``dtype`` under an adapter, or to be trained whole.
+
+    A whole model is loaded in fp32; where its optimizer is the small one and the GPU has bf16, in bf16.
 
     Raises:
         InvalidModel: the folder or the hub has no usable model there.
     """
     on_cpu = not torch.cuda.is_available()
-    options: dict[str, Any] = {"dtype": dtype if recipe.use_lora else torch.float32}
+    options: dict[str, Any] = {"dtype": dtype if recipe.use_lora else whole_type(recipe, dtype)}
     if recipe.quantization != "none":
         options["quantization_config"] = _quantization(recipe, dtype)
         options["device_map"] = {"": "cpu" if on_cpu else own_card()}
@@ -69,7 +71,39 @@ def load_model(job: Job, recipe: GenerativeRecipe, dtype: Any) -> Any:
     except (*UNUSABLE, RuntimeError, SafetensorError) as error:
         raise _unusable(job, error) from error
     model.config.use_cache = False
+    if on_cpu and recipe.quantization == "4bit":
+        keep_trainable(model)
     return model
+
+
+def whole_type(recipe: GenerativeRecipe, dtype: Any) -> Any:
+    """The dtype of the weights of a model that is trained whole, computing in ``dtype``."""
+    return torch.bfloat16 if recipe.optimizer == "adamw_8bit" and dtype == torch.bfloat16 else torch.float32
+
+
+def count_parameters(job: Job) -> int:
+    """Parameters of the model, without loading it. Raises `InvalidModel`."""
+    try:
+        config = AutoConfig.from_pretrained(job.model_location, trust_remote_code=job.trust_remote_code)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=job.trust_remote_code)
+    except UNUSABLE as error:
+        raise _unusable(job, error) from error
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def keep_trainable(model: Any) -> None:
+    """Keep a 4-bit base on the CPU in the layout that gradients pass through.
+
+    On a CPU with AVX-512 BF16, bitsandbytes repacks each layer when it is first used for reading only, as by a
+    measurement of held-out rows. The kernel for that layout has no backward pass: from then on nothing is learned, and
+    nothing says so.
+    """
+    from bitsandbytes.nn import Linear4bit
+
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
 
 
 def own_card() -> int:

@@ -92,6 +92,15 @@ def memory_gb() -> tuple[float, float]:
     return psutil.Process().memory_info().rss / 2**30, psutil.virtual_memory().total / 2**30
 
 
+def card_bytes() -> float:
+    """All memory of the GPU that this process trains on, in bytes; 0 without one."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return 0.0
+    return float(torch.cuda.get_device_properties(int(os.environ.get("LOCAL_RANK", "0"))).total_memory)
+
+
 def peak_memory_gb() -> float:
     """The most memory this process has used, in GiB: on the card, or resident without one."""
     import torch

@@ -50,6 +50,7 @@ def arguments_of(run: Run[Any], row_count: int, dtype: Any) -> dict[str, Any]:
         "use_cpu": not torch.cuda.is_available(),
         "dataloader_pin_memory": torch.cuda.is_available(),
         "logging_nan_inf_filter": False,
+        **({"optim": "adamw_8bit"} if recipe.optimizer == "adamw_8bit" else {}),
         "disable_tqdm": True,
         "report_to": "none",
         **recipe.model_dump(include=SAME),

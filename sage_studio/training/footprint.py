@@ -116,7 +116,7 @@ def _on_meta(config: Any, request: FootprintRequest, attention: str) -> Any:
     with torch.device("meta"):
         model = kind.from_config(
             config,
-            dtype=getattr(torch, request.dtype) if request.use_lora else torch.float32,
+            dtype=getattr(torch, request.dtype) if request.use_lora or request.half_weights else torch.float32,
             attn_implementation=attention,
             trust_remote_code=request.trust_remote_code,
         )

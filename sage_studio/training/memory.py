@@ -22,6 +22,8 @@ CUDA_CONTEXT = 0.6 * 2**30
 """What the driver takes of a card for a process: on an H100."""
 LEFT_BY_LOADING = 0.2 * 2**30
 """What the loading of a quantized base leaves with the card's allocator: on an H100."""
+STATE_BYTES = {"adamw": 8.0, "adamw_8bit": 2.04}
+"""Of AdamW's two moments for each trained parameter; in 8 bits with a scale for each 256 of them."""
 BYTES_PER_WEIGHT = {"8bit": 1.0, "4bit": 0.53}
 """Of a quantized weight, its scales included."""
 SHORTEST = 256
@@ -30,7 +32,12 @@ FEW_MORE_TOKENS = 64
 
 
 class FootprintRequest(BaseModel):
-    """What a footprint depends on."""
+    """What a footprint depends on.
+
+    Attributes:
+        dtype: computed in; that of the weights under an adapter.
+        half_weights: whether the weights of a model that is trained whole are in ``dtype``, too, and not in fp32.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -43,6 +50,7 @@ class FootprintRequest(BaseModel):
     lora_dropout: float = 0.0
     lora_target_modules: str = "all-linear"
     dtype: str = "bfloat16"
+    half_weights: bool = False
     on_card: bool = False
 
 
@@ -118,7 +126,7 @@ def estimate(recipe: dict[str, Any], footprint: Footprint, device: str, length: 
     """The peak memory of a run.
 
     Args:
-        recipe: its fields.
+        recipe: its fields; an ``optimizer`` that is ``auto`` counts as AdamW.
         device: ``cpu`` or ``cuda``.
         length: tokens of the longest row; ``max_length`` bounds it.
         factor: measured over estimated peak of earlier runs.
@@ -128,23 +136,30 @@ def estimate(recipe: dict[str, Any], footprint: Footprint, device: str, length: 
     quantized = BYTES_PER_WEIGHT.get(recipe.get("quantization", "none"), footprint.weight_bytes)
     plain = footprint.parameters - footprint.quantizable
     small = recipe.get("quantization", "none") != "none"
-    base = plain * (4 if small else footprint.weight_bytes) + footprint.quantizable * quantized
+    base = plain * footprint.weight_bytes + footprint.quantizable * quantized
     base += LEFT_BY_LOADING if small and device == "cuda" else 0.0
-    trained = 4.0 * footprint.trained
+    optimizer = "adamw_8bit" if recipe.get("optimizer") == "adamw_8bit" else "adamw"
+    each = float(footprint.weight_bytes) if halved(recipe) else 4.0
+    trained = each * footprint.trained
     attention = "eager" if device == "cpu" and recipe["max_length"] <= EAGER_LENGTH else "sdpa"
     step = footprint.steps[attention + ("+checkpointing" if recipe["gradient_checkpointing"] else "")].at(rows, length)
     kept = max(0.0, step - trained) if recipe["gradient_accumulation_steps"] == 1 else step
     if not recipe["use_lora"]:
-        kept = max(kept, 8.0 * plain)  # the embedding's gradient is the sum of two as large as it
+        kept = max(kept, 2 * each * plain)  # the embedding's gradient is the sum of two as large as it
     return Memory(
         context=footprint.context if device == "cpu" else CUDA_CONTEXT,
-        weights=base if recipe["use_lora"] else 4.0 * footprint.parameters,
+        weights=base if recipe["use_lora"] else each * footprint.parameters,
         adapter=trained if recipe["use_lora"] else 0.0,
         gradients=trained,
-        optimizer=2 * trained,
+        optimizer=STATE_BYTES[optimizer] * footprint.trained,
         activations=FRAGMENTED[device] * kept,
         factor=factor,
     )
+
+
+def halved(recipe: dict[str, Any]) -> bool:
+    """Whether a model that is trained whole has its weights and gradients in the type that is computed in."""
+    return recipe.get("optimizer") == "adamw_8bit" and not recipe["use_lora"] and recipe["type"] != "embedding"
 
 
 def remedies(

@@ -16,7 +16,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, set_seed
 
 from sage_studio.errors import InvalidDataset
 from sage_studio.text import Text
-from sage_studio.training import base_model, environment, health, rows, saving
+from sage_studio.training import base_model, environment, health, optimizer, rows, saving
 from sage_studio.training.fitting import arguments_of, fit, steps_of
 from sage_studio.training.holding_out import held_out
 from sage_studio.training.progress import Phase
@@ -68,6 +68,7 @@ def tune(
         arrange: makes of the encoded rows what is trained on, where that is something else.
     """
     saving.check_output(run.recipe.output_dir)
+    run = with_optimizer(run)
     dtype = environment.compute_type(run.recipe.precision)
     set_seed(run.recipe.seed)
 
@@ -78,6 +79,11 @@ def tune(
     model = load(run, dtype)
     model = learn(run, model, tokenizer, encoded, dtype, build, arrange)
     finish(run, model, tokenizer, figures(encoded))
+
+
+def with_optimizer(run: Run[Any]) -> Run[Any]:
+    """The run with its optimizer decided."""
+    return optimizer.settled(run, lambda: base_model.count_parameters(run.job), environment.card_bytes())
 
 
 def read(run: Run[Any], tokenizer: Any, parts: Callable[[Mapping[str, Any]], rows.Row], encode: Encode) -> rows.Encoded:
@@ -207,6 +213,7 @@ def _introduce(run: Run[Any], model: Any, encoded: rows.Encoded, dtype: Any) -> 
     print(f"data     {len(encoded):,} rows · {encoded.tokens:,} tokens, {encoded.answer_tokens:,} of them answers")
     print(
         f"hardware {environment.device_name()} · {str(dtype).removeprefix('torch.')} · base {run.recipe.quantization}"
+        f" · {run.recipe.optimizer}"
     )
 
 

@@ -22,6 +22,7 @@ from sage_studio.training import embedder, environment, health, queries, saving
 from sage_studio.training.base_model import target_modules
 from sage_studio.training.exam import examine
 from sage_studio.training.fitting import arguments_of, fit
+from sage_studio.training.optimizer import settled
 from sage_studio.training.progress import Phase
 from sage_studio.training.queries import Exam
 from sage_studio.training.recipes import EmbeddingRecipe
@@ -65,6 +66,7 @@ def train(run: Run[EmbeddingRecipe]) -> None:
     """Train, save, and check the embedder. Raises `Stopped` when asked to stop, with a checkpoint written."""
     recipe = run.recipe
     saving.check_output(recipe.output_dir)
+    run = settled(run, lambda: 0, environment.card_bytes())
     dtype = environment.compute_type(recipe.precision)
     set_seed(recipe.seed)
 

@@ -186,6 +186,17 @@ class Recipe(BaseModel):
         Text("Schedule", "学习率曲线"),
         Text("How the rate falls after the warm-up.", "预热之后学习率如何变化。"),
     )
+    optimizer: Literal["auto", "adamw", "adamw_8bit"] = knob(
+        "auto",
+        "more",
+        Text("Optimizer", "优化器"),
+        Text(
+            "adamw_8bit keeps its state in 8 bits and, without LoRA, the weights in bf16: 6 bytes a parameter and not "
+            "16. auto: adamw, unless a whole model would fill the GPU with it.",
+            "adamw_8bit 以 8 位保存优化器状态；不用 LoRA 时权重为 bf16，每个参数 6 字节而非 16 字节。"
+            "auto：使用 adamw，除非全量训练会占满 GPU 显存。",
+        ),
+    )
     weight_decay: float = knob(
         0.0,
         "more",

@@ -31,6 +31,7 @@ def train(run: Run[KBAlignRecipe]) -> None:
     """Annotate, train in rounds, save, and check the model. Raises `Stopped` when asked to stop, to be gone on with."""
     recipe = run.recipe
     saving.check_output(recipe.output_dir)
+    run = tuning.with_optimizer(run)
     dtype = environment.compute_type(recipe.precision)
     set_seed(recipe.seed)
 
