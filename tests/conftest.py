@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
+from waiting import patient
 
 from sage_studio.catalog import BUILT_IN, BUILT_IN_EMBEDDER, Catalog
 from sage_studio.database import Database
@@ -41,7 +42,7 @@ def _no_foreign_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     """Settings with an empty home."""
-    return load_settings(home=tmp_path / "home", stop_grace_seconds=60)
+    return load_settings(home=tmp_path / "home", stop_grace_seconds=patient())
 
 
 @pytest.fixture
@@ -150,9 +151,18 @@ def browser() -> Iterator[Any]:
     """Chromium; without one these tests are skipped, and say so."""
     if CHROMIUM is None:
         pytest.skip("NO CHROMIUM: the page was not looked at in a browser (apt-get install chromium)")
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
     with sync_playwright() as playwright:
+        expect.set_options(timeout=patient() * 1000)
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS)
+        new_context = chromium.new_context
+
+        def patient_context(**options: Any) -> Any:
+            context = new_context(**options)
+            context.set_default_timeout(patient() * 1000)
+            return context
+
+        chromium.new_context = patient_context
         yield chromium
         chromium.close()

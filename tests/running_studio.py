@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from waiting import wait_until
+from waiting import ENGINE, patient, wait_until
 
 from sage_studio.settings import PROJECT
-
-START_SECONDS = 120.0
 
 
 class RunningStudio:
@@ -36,14 +34,14 @@ class RunningStudio:
             [sys.executable, "app.py"], cwd=PROJECT, env={**os.environ, **mine}, stdout=self.output, stderr=self.output
         )
         self.url = f"http://127.0.0.1:{port}"
-        wait_until(self._answers, seconds=START_SECONDS)
+        wait_until(self._answers, ENGINE)
         return self
 
     def kill(self) -> None:
         """As a crash would."""
         assert self.process is not None
         self.process.kill()
-        self.process.wait(30)
+        self.process.wait(patient())
         self.output.close()
 
     def stop(self) -> None:
@@ -51,16 +49,16 @@ class RunningStudio:
         assert self.process is not None
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-            assert self.process.wait(60) == 0
+            assert self.process.wait(patient()) == 0
         self.output.close()
 
     def get(self, path: str, **parameters: Any) -> Any:
-        answer = httpx.get(self.url + path, params=parameters, timeout=60)
+        answer = httpx.get(self.url + path, params=parameters, timeout=patient())
         assert answer.is_success, answer.text
         return answer.json()
 
     def post(self, path: str, **options: Any) -> Any:
-        answer = httpx.post(self.url + path, timeout=300, **options)
+        answer = httpx.post(self.url + path, timeout=patient(ENGINE), **options)
         assert answer.is_success, answer.text
         return answer.json()
 

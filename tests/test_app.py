@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from waiting import patient
 
 import app
 from sage_studio.errors import Conflict
@@ -21,7 +22,7 @@ def start(home, **variables):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patient(),
         check=False,
     )
 

@@ -10,7 +10,7 @@ import pytest
 import uvicorn
 from fastapi.testclient import TestClient
 from rest_app import LOGIN, app_of
-from waiting import wait_until
+from waiting import patient, wait_until
 
 from sage_studio.serving.choice import EngineChoice
 from sage_studio.serving.engine import Launch
@@ -81,7 +81,7 @@ def address(answering: Studio) -> Iterator[str]:
     port = server.servers[0].sockets[0].getsockname()[1]
     yield f"http://127.0.0.1:{port}"
     server.should_exit = True
-    thread.join(20)
+    thread.join(patient())
 
 
 @pytest.fixture

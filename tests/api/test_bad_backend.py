@@ -118,5 +118,5 @@ def test_a_client_that_leaves_in_mid_stream_ends_the_answer_in_the_engine(answer
     with httpx.stream("POST", f"{address}/api/{path}", json=body | models, auth=LOGIN) as answer:
         assert "small" in next(answer.iter_lines())
     journal = tmp_path / "journal.jsonl"
-    wait_until(lambda: '"cancelled": "small"' in journal.read_text(), seconds=5)
-    wait_until(lambda: answering.registry.metrics()["vllm:num_requests_running"] == 0, seconds=5)
+    wait_until(lambda: '"cancelled": "small"' in journal.read_text())
+    wait_until(lambda: answering.registry.metrics()["vllm:num_requests_running"] == 0)

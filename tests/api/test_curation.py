@@ -6,6 +6,7 @@ import json
 import threading
 
 import pytest
+from waiting import patient
 
 from sage_studio.curation_views import JobView
 from sage_studio.data.jobs import JobState
@@ -189,12 +190,12 @@ def test_such_work_is_stopped_and_gone_on_with_and_keeps_its_dataset(client, stu
 
     def ask(*_):
         asked.release()
-        assert may.acquire(timeout=20)
+        assert may.acquire(timeout=patient())
         return PARAPHRASE
 
     monkeypatch.setattr(studio, "ask", ask)
     started = client.post("/api/datasets/augment", json={"dataset_id": dataset, "least_alike": 0}).json()
-    assert asked.acquire(timeout=20)
+    assert asked.acquire(timeout=patient())
     assert "in use by augment-" in refused(client.delete(f"/api/datasets/{dataset}"), 409)
     client.post(f"/api/dataset-jobs/{started['id']}/stop")
     may.release(4)

@@ -13,7 +13,7 @@ from rest_app import LOGIN
 from serving_files import write_adapter
 from test_retrieval import made
 from test_retrieval import studio as studio
-from waiting import wait_until
+from waiting import patient, wait_until
 
 from sage_studio import grounding
 from sage_studio.catalog import BUILT_IN
@@ -105,14 +105,14 @@ def test_where_the_same_is_found_the_first_answer_stands(asking: TestClient, fin
 def test_a_client_that_leaves_ends_the_answer_under_way(answering: Studio, address: str, tmp_path: Path, words: int):
     journal = tmp_path / "journal.jsonl"
     body = TWICE | {"message": "slow " * 60, "stream": True, "max_tokens": 100}
-    with httpx.stream("POST", f"{address}/api/chat", json=body, auth=LOGIN, timeout=60) as answer:
+    with httpx.stream("POST", f"{address}/api/chat", json=body, auth=LOGIN, timeout=patient()) as answer:
         lines = (json.loads(line.removeprefix("data: ")) for line in answer.iter_lines() if line)
         said = [next(lines)["text"]]
         while sum(map(bool, said)) < words:
             said.append(next(lines)["text"])
         assert '"cancelled"' not in journal.read_text()
-    wait_until(lambda: '"cancelled": "small"' in journal.read_text(), seconds=5)
-    wait_until(lambda: answering.registry.metrics()["vllm:num_requests_running"] == 0, seconds=5)
+    wait_until(lambda: '"cancelled": "small"' in journal.read_text())
+    wait_until(lambda: answering.registry.metrics()["vllm:num_requests_running"] == 0)
     assert journal.read_text().count('"cancelled"') == 1
 
 
@@ -124,7 +124,7 @@ def test_a_first_answer_that_does_not_end_is_ended_in_the_engine(
     body = TWICE | {"message": "and " * 1000, "max_tokens": 2000, "stream": True}
     texts = [event["text"] for event in events_of(asking.post("/api/chat", json=body).text)]
     assert texts.index("small: ") == 7, "the eighth is looked up with"
-    wait_until(lambda: '"cancelled": "small"' in (tmp_path / "journal.jsonl").read_text(), seconds=5)
+    wait_until(lambda: '"cancelled": "small"' in (tmp_path / "journal.jsonl").read_text())
 
 
 @pytest.mark.usefixtures("finds")

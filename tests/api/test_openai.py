@@ -120,7 +120,7 @@ def test_a_client_that_leaves_ends_the_answer_in_the_engine(client, answering, t
         lines = (tmp_path / "journal.jsonl").read_text().splitlines()
         return any("cancelled" in json.loads(line) for line in lines)
 
-    wait_until(cancelled, seconds=5)
+    wait_until(cancelled)
     wait_until(lambda: answering.registry.metrics()["vllm:num_requests_running"] == 0)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 from rest_app import app_of
-from waiting import wait_until
+from waiting import TRAINING, wait_until
 
 from sage_studio.studio import Studio
 
@@ -95,7 +95,7 @@ def test_a_task_from_start_to_download(client, tiny_model):
     def task():
         return client.get(f"/api/finetune/tasks/{task_id}").json()
 
-    wait_until(lambda: task()["status"] in ("completed", "failed"), seconds=120)
+    wait_until(lambda: task()["status"] in ("completed", "failed"), TRAINING)
     done = task()
     assert done["status"] == "completed", (done["reason"], client.get(f"/api/finetune/tasks/{task_id}/logs").json())
     assert (done["progress"], done["step"], done["total_steps"]) == (100, 8, 8)
@@ -132,7 +132,7 @@ def check_reproduction(client, done):
     answer = client.post(f"/api/finetune/tasks/{done['id']}/reproduce")
     assert answer.status_code == 201, answer.json()
     again = answer.json()["id"]
-    wait_until(lambda: client.get(f"/api/finetune/tasks/{again}").json()["status"] == "completed", seconds=120)
+    wait_until(lambda: client.get(f"/api/finetune/tasks/{again}").json()["status"] == "completed", TRAINING)
     compared = client.get("/api/finetune/compare", params={"ids": f"{done['id']},{again}"}).json()
     first, second = compared["tasks"]
     assert compared["settings"] == {}

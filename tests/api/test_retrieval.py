@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from waiting import wait_until
+from waiting import TRAINING, wait_until
 
 from sage_studio.catalog import BUILT_IN, BUILT_IN_EMBEDDER
 from sage_studio.errors import Conflict, EmbedderUnavailable, InvalidDataset, InvalidInput, NotFound, StudioError
@@ -106,7 +106,7 @@ def test_a_tuned_embedder_becomes_the_retriever_and_cannot_be_deleted_then(studi
     task_id = finished(studio, facts)
     status = studio.use_as_retriever(task_id)
     assert (status.choice.task_id, status.choice.dataset_id) == (task_id, facts)
-    wait_until(lambda: studio.retriever().index.state == "ready", seconds=120)
+    wait_until(lambda: studio.retriever().index.state == "ready", TRAINING)
     assert studio.retrieve("swimming birds")[0].text.startswith("Penguins")
     with pytest.raises(Conflict, match="is the retriever"):
         studio.delete_task(task_id)

@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+from waiting import patient
 
 from sage_studio.data.jobs import INTERRUPTED, Jobs, JobState
 from sage_studio.errors import Conflict, InvalidInput, InvalidName, NotFound
@@ -27,7 +28,7 @@ class Steps:
         done = len(path.read_text()) if path.exists() else 0
         while done < running.order["steps"]:
             self.reached.release()
-            assert self.may.acquire(timeout=20)
+            assert self.may.acquire(timeout=patient())
             done += 1
             path.write_text("x" * done)
             running.tell(done, running.order["steps"], DOING)
@@ -49,7 +50,7 @@ def test_a_job_runs_and_says_what_came_of_it(jobs):
 def test_a_job_that_is_stopped_goes_on_where_it_was(jobs):
     steps = Steps()
     job = jobs.start("augment", "a-v1", {"steps": 5}, steps)
-    assert steps.reached.acquire(timeout=20)
+    assert steps.reached.acquire(timeout=patient())
     jobs.stop(job.id)
     steps.may.release()
     stopped = jobs.wait(job.id)
@@ -62,7 +63,7 @@ def test_a_job_that_is_stopped_goes_on_where_it_was(jobs):
 def test_a_job_that_the_studio_left_behind_is_found_and_gone_on_with(jobs):
     steps = Steps()
     job = jobs.start("augment", "a-v1", {"steps": 3}, steps)
-    assert steps.reached.acquire(timeout=20)
+    assert steps.reached.acquire(timeout=patient())
     later = Jobs(jobs._folder)  # the studio was killed: another one sees only what lies on the disk
     found = later.get(job.id)
     assert (found.state, found.message) == (JobState.STOPPED, INTERRUPTED)
@@ -78,7 +79,7 @@ def test_a_job_that_the_studio_left_behind_is_found_and_gone_on_with(jobs):
 def test_closing_stops_what_runs(jobs):
     steps = Steps()
     job = jobs.start("augment", "a-v1", {"steps": 9}, steps)
-    assert steps.reached.acquire(timeout=20)
+    assert steps.reached.acquire(timeout=patient())
     steps.may.release()
     jobs.close()
     assert jobs.get(job.id).state is JobState.STOPPED
@@ -87,7 +88,7 @@ def test_closing_stops_what_runs(jobs):
 def test_the_same_work_is_not_done_twice_at_once(jobs):
     steps = Steps()
     job = jobs.start("report", "a-v1", {"steps": 1}, steps)
-    assert steps.reached.acquire(timeout=20)
+    assert steps.reached.acquire(timeout=patient())
     with pytest.raises(Conflict, match=job.id):
         jobs.start("report", "a-v1", {"steps": 1}, steps)
     with pytest.raises(Conflict, match="running"):

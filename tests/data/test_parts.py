@@ -19,6 +19,7 @@ from fuzzing import written
 from hypothesis import HealthCheck, given, settings
 from hypothesis.strategies import binary, characters, lists, one_of, sampled_from, text
 from test_upload import BROKEN, READ
+from waiting import patient
 
 from sage_studio.data import script, tally, token_count, upload
 from sage_studio.data.block import Block, is_utf8, language_of
@@ -235,7 +236,7 @@ def test_a_dataset_that_is_deleted_while_it_is_hashed_is_only_noted(tmp_path, mo
     path, store = tmp_path / "rows.jsonl", DatasetStore(Database(tmp_path / "studio.db"), tmp_path / "datasets")
     path.write_bytes(matrix.lines(*[PLAIN] * 30))
     dataset = store.add(UploadSource(path, LIMIT))
-    assert hashing.wait(10)
+    assert hashing.wait(patient())
     store.delete(dataset.id)
     hash_behind(store, dataset)
     assert "its SHA-256 is left" in caplog.text

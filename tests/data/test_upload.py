@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from waiting import patient
 
 from sage_studio.data.files import content
 from sage_studio.data.files.kinds import Kind
@@ -146,7 +147,7 @@ for path in map(Path, sys.argv[1:]):
 print((peak() - before) // 1024)
 """
     command = [sys.executable, "-c", script, str(array), str(lines)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=PROJECT, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=PROJECT, timeout=patient())
     assert int(done.stdout) < 60, f"{done.stdout.strip()} MiB more than before"
 
 

@@ -11,14 +11,12 @@ import httpx
 import pytest
 from playwright.sync_api import expect
 from running_studio import RunningStudio
-from waiting import wait_until
+from waiting import ENGINE, TRAINING, patient, wait_until
 
 from sage_studio.settings import PROJECT
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 OVER = ("completed", "failed", "stopped")
-TRAINING_SECONDS = 300.0
-ENGINE_SECONDS = 300_000  # Playwright counts in milliseconds
 
 pytestmark = [pytest.mark.engine, pytest.mark.training]
 
@@ -41,23 +39,23 @@ def test_a_person_walks_from_the_documentation_to_the_chat(browser, studio):
     expect(page.locator("#dataset-source")).to_contain_text("📚 使用 SAGE 官方文档")
     page.locator("#dataset-source").get_by_text("📚 使用 SAGE 官方文档").click()
     page.locator("#docs-prepare").click()
-    expect(page.locator("#dataset-report")).to_contain_text("sage-docs", timeout=60_000)
+    expect(page.locator("#dataset-report")).to_contain_text("sage-docs")
     page.locator("#dataset-tab-preview-button").locator("visible=true").click()
     expect(page.locator("#dataset-preview tbody tr").first).to_be_visible()
     page.locator("#dataset-train").click()
 
     page.locator("#train-more").get_by_role("button").first.click()
     fields = {"max_samples": "8", "num_train_epochs": "1", "max_length": "128"}
-    wait_until(lambda: all(filled(page, name, value) for name, value in fields.items()), 30)
+    wait_until(lambda: all(filled(page, name, value) for name, value in fields.items()))
     page.locator("#train-start").click()
-    expect(page.locator("#run-head")).to_contain_text("Epoch", timeout=TRAINING_SECONDS * 1000)
+    expect(page.locator("#run-head")).to_contain_text("Epoch", timeout=patient(TRAINING) * 1000)
     page.reload()
     task_id = wait_until(lambda: next(iter(studio.get("/api/finetune/tasks")), None))["id"]
-    wait_until(lambda: studio.get(f"/api/finetune/tasks/{task_id}")["status"] in OVER, TRAINING_SECONDS)
+    wait_until(lambda: studio.get(f"/api/finetune/tasks/{task_id}")["status"] in OVER, TRAINING)
 
     page.locator("#tasks-button").click()
     row = page.locator(f'#tasks-table tr[data-key="{task_id}"]')
-    expect(row).to_contain_text("✅ 已完成", timeout=30_000)
+    expect(row).to_contain_text("✅ 已完成")
     row.click()
     page.locator("#task-backend").click()
     dialog = page.get_by_role("dialog")
@@ -68,20 +66,21 @@ def test_a_person_walks_from_the_documentation_to_the_chat(browser, studio):
     page.locator("#task-backend").click()
     page.get_by_role("dialog").locator("[data-answer=ok]").click()
     served = task_id.replace("finetune-", "sage-finetuned-")
-    expect(page.locator("#backend-notice")).to_contain_text(f"✅ 已切换到微调模型: {served}", timeout=ENGINE_SECONDS)
-    expect(page.locator("#status-bar")).to_contain_text(served, timeout=30_000)
+    switched = f"✅ 已切换到微调模型: {served}"
+    expect(page.locator("#backend-notice")).to_contain_text(switched, timeout=patient(ENGINE) * 1000)
+    expect(page.locator("#status-bar")).to_contain_text(served)
 
     page.locator("#task-chat").click()
     page.locator("#chat-settings").get_by_role("button").first.click()
     page.locator("#chat-max-tokens input[type=number]").fill("24")
     page.locator("#chat-message textarea").fill("什么是 SAGE？")
     page.locator("#chat-send").click()
-    expect(page.locator("#chat-messages")).to_contain_text("tok/s", timeout=120_000)
+    expect(page.locator("#chat-messages")).to_contain_text("tok/s", timeout=patient(ENGINE) * 1000)
     expect(page.locator("#chat-messages")).to_contain_text(served)
     assert answered_in_another_process(studio) == served
 
     page.locator("#chat-base").click()
-    wait_until(lambda: studio.get("/api/models")["current"] == "SmolLM2-135M-Instruct", 60)
+    wait_until(lambda: studio.get("/api/models")["current"] == "SmolLM2-135M-Instruct", ENGINE)
     assert not [fault for fault in faults if "favicon" not in fault]
     context.close()
     log = (studio.home / "studio.log").read_text(encoding="utf-8")
@@ -117,7 +116,7 @@ def test_the_readmes_client_example_runs(studio, tmp_path):
     """The example as printed, against this studio: it ends by printing the tuned model's answer."""
     script = tmp_path / "example.py"
     script.write_text(blocks("python")[0].replace("http://127.0.0.1:7860", studio.url), encoding="utf-8")
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=patient(ENGINE))
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
     newest = studio.get("/api/finetune/tasks")[0]
@@ -128,7 +127,7 @@ def test_the_readmes_client_example_runs(studio, tmp_path):
 def test_the_readmes_rest_example_runs(studio, tmp_path):
     """Each curl as printed; the training it starts is waited for, for the next test's sake."""
     script = blocks("bash")[0].replace("http://127.0.0.1:7860", studio.url).replace("curl -s ", "curl -sf -w '\\n' ")
-    done = subprocess.run(["bash", "-e", "-c", script], capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(["bash", "-e", "-c", script], capture_output=True, text=True, timeout=patient(ENGINE))
     assert done.returncode == 0, done.stdout + done.stderr
     answers = [json.loads(line) for line in done.stdout.splitlines() if line.strip()]
     assert answers[0]["status"] == "ok"
@@ -137,7 +136,7 @@ def test_the_readmes_rest_example_runs(studio, tmp_path):
     assert answers[3][0]["id"] == answers[2]["id"]
     assert answers[4]["response"].strip()
     task = answers[2]["id"]
-    wait_until(lambda: studio.get(f"/api/finetune/tasks/{task}")["status"] == "completed", TRAINING_SECONDS)
+    wait_until(lambda: studio.get(f"/api/finetune/tasks/{task}")["status"] == "completed", TRAINING)
 
 
 def test_client_endpoints_bear_real_names_and_bilingual_faults(studio, tmp_path):
@@ -148,7 +147,7 @@ def test_client_endpoints_bear_real_names_and_bilingual_faults(studio, tmp_path)
     api = client.view_api(return_format="dict")["named_endpoints"]
     expected = README.split("The endpoints are")[1].split("By REST")[0]
     assert set(re.findall(r"`(/\w+)`", expected)) == set(api)
-    beside_the_queue = httpx.post(f"{studio.url}/gradio_api/run/list_tasks", json={"data": []}, timeout=60)
+    beside_the_queue = httpx.post(f"{studio.url}/gradio_api/run/list_tasks", json={"data": []}, timeout=patient())
     assert beside_the_queue.status_code == 404
     names = [parameter["parameter_name"] for parameter in api["/start_finetune"]["parameters"]]
     assert {"model_name_or_path", "dataset_id", "learning_rate", "lora_r"} <= set(names)
@@ -165,12 +164,12 @@ def test_streaming_and_unknown_models_by_rest(studio):
     import httpx
 
     body = {"message": "Say hello.", "stream": True, "max_tokens": 16, "temperature": 0}
-    with httpx.stream("POST", f"{studio.url}/api/chat", json=body, timeout=300) as answer:
+    with httpx.stream("POST", f"{studio.url}/api/chat", json=body, timeout=patient(ENGINE)) as answer:
         events = [json.loads(line.removeprefix("data: ")) for line in answer.iter_lines() if line]
     assert events[-1]["done"]
     assert len(events) > 2
     assert "".join(event["text"] for event in events).strip()
-    refused = httpx.post(f"{studio.url}/api/chat", json={"message": "x", "model": "nobody"}, timeout=60)
+    refused = httpx.post(f"{studio.url}/api/chat", json={"message": "x", "model": "nobody"}, timeout=patient())
     assert refused.status_code == 404
     assert "nobody" in refused.json()["detail"]["message"]
 
@@ -186,7 +185,7 @@ def test_base_and_tuned_models_are_compared_and_the_engine_is_measured(studio):
     assert all(answer["tokens_per_second"] > 0 for answer in answers)
     if studio.get("/api/metrics")["engine"]["engine"] != "vllm":
         pytest.skip("only vLLM tells all of its figures")
-    newest = wait_until(lambda: measured(studio.get("/api/metrics")["newest"]), 60)
+    newest = wait_until(lambda: measured(studio.get("/api/metrics")["newest"]))
     assert 0 < newest["first_token_seconds"] < 300  # of buckets, so it need not lie below the latency of short answers
     assert 0 < newest["latency_p50"] <= newest["latency_p95"] < 300
     assert 0 <= newest["kv_cache"] <= 1
@@ -204,13 +203,13 @@ def test_killing_the_web_process_does_not_stop_the_training(new_home):
     dataset = first.post("/api/datasets", files={"file": ("sums.json", json.dumps(rows))})
     config = {"model_name_or_path": "SmolLM2-135M-Instruct", "dataset_id": dataset["id"], "max_length": 64}
     first.post("/api/finetune/start", json={"config": {**config, "num_train_epochs": 1}})
-    task = wait_until(lambda: _training(first), 180)
+    task = wait_until(lambda: _training(first), TRAINING)
     first.kill()
     again = RunningStudio(home).start()
     try:
         seen = again.get(f"/api/finetune/tasks/{task['id']}")
         assert seen["status"] == "training", "it is shown running"
-        wait_until(lambda: again.get(f"/api/finetune/tasks/{task['id']}")["status"] in OVER, TRAINING_SECONDS)
+        wait_until(lambda: again.get(f"/api/finetune/tasks/{task['id']}")["status"] in OVER, TRAINING)
         done = again.get(f"/api/finetune/tasks/{task['id']}")
         assert done["status"] == "completed"
         assert done["step"] == done["total_steps"]

@@ -4,9 +4,10 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from waiting import wait_until
+from waiting import patient, wait_until
 
 from sage_studio.hardware import Card
+from sage_studio.performance import sampler
 from sage_studio.performance.sampler import Address, Sampler
 
 
@@ -45,7 +46,9 @@ def engine():
 
 
 @pytest.fixture
-def sampler_of():
+def sampler_of(monkeypatch):
+    monkeypatch.setattr(sampler, "ANSWER_SECONDS", patient())
+    monkeypatch.setattr(sampler, "CARDS_SECONDS", patient())
     made = []
 
     def make(address, cards=lambda: (), seconds=0.01):
@@ -53,8 +56,8 @@ def sampler_of():
         return made[-1]
 
     yield make
-    for sampler in made:
-        sampler.close()
+    for each in made:
+        each.close()
 
 
 def test_one_thread_samples_a_ready_engine(engine, sampler_of):

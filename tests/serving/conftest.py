@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from serving_files import FAKE, ROOMY, write_adapter, write_safetensors
+from waiting import patient
 
 from sage_studio.database import Database
 from sage_studio.serving.choice import EngineChoice
@@ -20,7 +21,7 @@ class Home:
 
     def __init__(self, folder: Path, **overrides) -> None:
         self.folder = folder
-        self.settings: Settings = load_settings(home=folder / "home", engine_start_seconds=20, **overrides)
+        self.settings: Settings = load_settings(home=folder / "home", engine_start_seconds=patient(), **overrides)
         self.settings.outputs_dir.mkdir(parents=True, exist_ok=True)
         self.journal = folder / "journal.jsonl"
         self.fail = ""

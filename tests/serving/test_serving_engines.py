@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from waiting import wait_until
+from waiting import patient, wait_until
 
 from sage_studio.comparison import compare
 from sage_studio.database import Database
@@ -240,7 +240,7 @@ def test_an_engine_survives_its_studio_and_is_adopted_by_the_next(served):
     studio = subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.PIPE, text=True)
     assert studio.stdout.readline() == "ready\n"
     studio.kill()
-    studio.wait(30)
+    studio.wait(patient())
     studio.stdout.close()
 
     served.adopt()

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from waiting import ENGINE, patient
 
 from sage_studio.serving.vllm import CPU_SERVER
 
@@ -75,6 +76,6 @@ def test_tokens_are_multiplied_by_adapter_and_those_without_one_are_left_alone()
     if importlib.util.find_spec("vllm") is None:
         pytest.skip("vLLM is not installed here")
     done = subprocess.run(
-        [sys.executable, "-P", "-c", CHECK, str(CPU_SERVER)], capture_output=True, text=True, timeout=300
+        [sys.executable, "-P", "-c", CHECK, str(CPU_SERVER)], capture_output=True, text=True, timeout=patient(ENGINE)
     )
     assert done.stdout.strip().endswith("equal"), done.stderr[-2000:]

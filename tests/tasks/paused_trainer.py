@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 PAUSE = 7
-LONGEST = 60.0
+LONGEST = 3600.0
 
 
 def train(folder: Path) -> int:

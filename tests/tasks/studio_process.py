@@ -22,4 +22,4 @@ supervisor = TaskSupervisor(store, ProcessLauncher([sys.executable, str(fake)]),
 recipe = SFTRecipe(model_name_or_path="m", dataset_id="d")
 store.create(recipe, Job(model_location="m", data_path=sys.argv[2]), dataset_id="d", dataset_name="D")
 supervisor.start()
-threading.Event().wait(60)
+threading.Event().wait(3600)

@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 import pytest
 from paused_trainer import PAUSE
-from waiting import wait_until
+from waiting import TRAINING, patient, wait_until
 
 from sage_studio.data.example import Example, Message, Origin
 from sage_studio.database import Database
@@ -34,7 +34,6 @@ from sage_studio.training.progress import Job, Reason
 from sage_studio.training.recipes import SFTRecipe
 
 STEPS = 12
-SECONDS = 120.0
 SCRIPT = Path(__file__).with_name("paused_trainer.py")
 COLD = (sys.executable, str(SCRIPT))
 
@@ -61,7 +60,7 @@ class ForkLauncher:
     def close(self) -> None:
         self._server.stdin.close()
         self._server.stdout.close()
-        self._server.wait(SECONDS)
+        self._server.wait(patient(TRAINING))
         for pid in filter(psutil.pid_exists, self.pids):
             os.killpg(pid, signal.SIGKILL)
 
@@ -110,11 +109,11 @@ class House:
 
     def paused(self) -> Task:
         """Wait until the training has done `PAUSE` steps."""
-        wait_until(lambda: (self.task.folder / "paused").exists() or self.now.status.is_over, SECONDS)
+        wait_until(lambda: (self.task.folder / "paused").exists() or self.now.status.is_over, TRAINING)
         return self.reaches(TaskStatus.TRAINING)
 
     def reaches(self, status: TaskStatus) -> Task:
-        wait_until(lambda: self.now.status in (status, TaskStatus.COMPLETED, TaskStatus.FAILED), SECONDS)
+        wait_until(lambda: self.now.status in (status, TaskStatus.COMPLETED, TaskStatus.FAILED), TRAINING)
         assert self.now.status is status, (self.now.reason.en, read_log(self.task.folder).lines)
         return self.now
 
@@ -194,10 +193,10 @@ def take_the_folder_away(house):
     """And put it back once the task has failed."""
     pid, away = house.now.pid, house.task.folder.with_name("away")
     house.task.folder.rename(away)
-    wait_until(lambda: house.now.status.is_over, SECONDS)
+    wait_until(lambda: house.now.status.is_over, TRAINING)
     with pytest.raises(NotFound, match="gone"):
         house.supervisor.resume(house.now)
-    wait_until(lambda: not psutil.pid_exists(pid), SECONDS)
+    wait_until(lambda: not psutil.pid_exists(pid), TRAINING)
     away.rename(house.task.folder)
 
 
@@ -207,7 +206,7 @@ def set_the_clock_back_and_kill(house):
     time.time = lambda: now() - 3600
     try:
         kill_the_trainer(house)
-        wait_until(lambda: house.now.status.is_over, SECONDS)
+        wait_until(lambda: house.now.status.is_over, TRAINING)
     finally:
         time.time = now
 
@@ -274,7 +273,7 @@ def test_the_studio_is_killed_and_the_training_goes_on(store, settings, orders, 
         "from sage_studio.tasks.store import TaskStore\nfrom sage_studio.tasks.supervisor import TaskSupervisor\n"
         "settings = load_settings(home=sys.argv[1])\n"
         "store = TaskStore(Database(settings.database_path), settings.outputs_dir)\n"
-        "TaskSupervisor(store, ProcessLauncher(sys.argv[2:]), settings).start()\nthreading.Event().wait(120)\n"
+        "TaskSupervisor(store, ProcessLauncher(sys.argv[2:]), settings).start()\nthreading.Event().wait(3600)\n"
     )
     studio = subprocess.Popen(
         [sys.executable, "-c", script, str(settings.home), *COLD],

@@ -21,7 +21,7 @@ print(json.dumps({
 }))
 print("to stderr", file=sys.stderr)
 """
-SLEEP = "import time; time.sleep(60)"
+SLEEP = "import time; time.sleep(3600)"
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import json
 import tarfile
 
 import pytest
-from waiting import wait_until
+from waiting import TRAINING, wait_until
 
 from sage_studio.data.example import Example, Message, Origin
 from sage_studio.tasks.archive import stream_archive
@@ -17,7 +17,6 @@ from sage_studio.training.progress import Job
 from sage_studio.training.recipes import SFTRecipe
 
 STEPS = 40
-SECONDS = 120.0
 
 pytestmark = pytest.mark.training
 
@@ -41,15 +40,15 @@ def test_stop_continue_complete_and_take_away(store, settings, task):
     supervisor = TaskSupervisor(store, ProcessLauncher(), settings)
     supervisor.start()
     try:
-        wait_until(lambda: (now := supervisor.progress(task).now) and (now.step or 0) >= 3, SECONDS)
+        wait_until(lambda: (now := supervisor.progress(task).now) and (now.step or 0) >= 3, TRAINING)
         supervisor.stop(store.get(task.id))
-        wait_until(lambda: store.get(task.id).status.is_over, SECONDS)
+        wait_until(lambda: store.get(task.id).status.is_over, TRAINING)
         stopped = store.get(task.id)
         assert stopped.status is TaskStatus.STOPPED, (stopped.reason, read_log(task.folder).lines)
         before = supervisor.curve(stopped, 1000).steps[-1]
         assert 3 <= before < STEPS
         supervisor.resume(stopped)
-        wait_until(lambda: store.get(task.id).status.is_over, SECONDS)
+        wait_until(lambda: store.get(task.id).status.is_over, TRAINING)
     finally:
         supervisor.close()
     done = store.get(task.id)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from waiting import wait_until
+from waiting import patient, wait_until
 
 from sage_studio.errors import Conflict, NotFound
 from sage_studio.tasks.launcher import ChildProcess, ProcessLauncher
@@ -204,9 +204,10 @@ def test_stop_of_a_queued_task(supervise, create, reaches, store):
 def test_stop_of_a_running_task(supervise, create, reaches):
     supervisor = supervise()
     task = reaches(create("wait"), TRAINING)
+    before = time.time()
     stopping = supervisor.stop(task)
     assert stopping.status is STOPPING
-    assert stopping.stop_requested_at == pytest.approx(time.time(), abs=5)
+    assert before <= stopping.stop_requested_at <= time.time()
     stopped = reaches(task, STOPPED)
     assert supervisor.progress(stopped).result.steps == 1
 
@@ -482,7 +483,7 @@ def test_a_fault_of_the_database_does_not_end_the_supervision(supervise, create,
     with monkeypatch.context() as patch:
         patch.setattr(store, "running", failing)
         supervisor.wake()
-        assert broken.wait(10)
+        assert broken.wait(patient())
     assert store.running == running
     reaches(create(), COMPLETED)
     assert "disk I/O error" in caplog.text

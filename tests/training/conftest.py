@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from waiting import TRAINING, wait_until
 
 from sage_studio.settings import PROJECT
 from sage_studio.training.progress import Job, Result, read_events, read_result
@@ -65,12 +65,13 @@ class TaskFolder:
         assert result is not None
         return result
 
-    def wait_for(self, what: Callable[["TaskFolder"], bool], seconds: float = 120) -> None:
+    def wait_for(self, what: Callable[["TaskFolder"], bool]) -> None:
         """Wait until a condition holds; fails with the log after a deadline."""
-        until = time.monotonic() + seconds
-        while not what(self):
-            assert time.monotonic() < until, (self.path / "train.log").read_text()
-            time.sleep(0.02)
+        try:
+            wait_until(lambda: what(self), TRAINING)
+        except AssertionError as error:
+            error.add_note((self.path / "train.log").read_text())
+            raise
 
     @property
     def steps(self) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import TRAINING, patient
 
 from sage_studio.training.progress import Phase, Reason, read_events, read_result
 
@@ -33,7 +34,7 @@ def test_a_stop_leaves_a_checkpoint_and_resuming_reaches_the_end(new_task: NewTa
     children.append(child)
     task.wait_for(lambda task: task.steps >= 6)
     child.send_signal(signal.SIGTERM)
-    assert child.wait(60) == 0
+    assert child.wait(patient(TRAINING)) == 0
     stopped = task.result()
     assert stopped.status == "stopped"
     assert 6 <= stopped.steps < 400
@@ -56,7 +57,7 @@ def test_a_stop_while_preparing_is_a_stop_with_no_steps(new_task: NewTask, child
     children.append(child)
     task.wait_for(lambda task: (task.path / "progress.jsonl").exists())
     child.send_signal(signal.SIGTERM)
-    assert child.wait(60) == 0
+    assert child.wait(patient(TRAINING)) == 0
     assert (task.result().status, task.result().steps) == ("stopped", 0)
 
 
@@ -132,7 +133,7 @@ def test_the_built_in_model_learns(new_task: NewTask, built_in_model: Path, chil
     )
     child = task.spawn()
     children.append(child)
-    assert child.wait(300) == 0, (task.path / "train.log").read_text()
+    assert child.wait(patient(TRAINING)) == 0, (task.path / "train.log").read_text()
     result = task.result()
     assert (result.status, result.steps) == ("completed", 3)
     assert result.details["smoke_answer"]

@@ -21,7 +21,6 @@ def opened(browser, address):
         context = browser.new_context(locale=LOCALES[language], viewport={"width": width, "height": height})
         contexts.append(context)
         tab = context.new_page()
-        tab.set_default_timeout(20_000)
         tab.faults, tab.foreign = [], []
         tab.on("console", lambda message: tab.faults.append(message.text) if message.type == "error" else None)
         tab.on("pageerror", lambda error: tab.faults.append(str(error)))

@@ -91,7 +91,6 @@ def test_jobs_show_how_they_stand():
     assert show_part("en", "annotate")[0]["visible"] is False
 
 
-@pytest.mark.browser
 def changed(page, answer):
     """Whether a change stands in the list; a form still being laid out may drop what was typed, so type it again."""
     box = page.locator("#row-answer textarea")
@@ -102,6 +101,7 @@ def changed(page, answer):
     return page.locator("#row-pending .notice").is_visible()
 
 
+@pytest.mark.browser
 def test_a_walk_through_the_panels(fake, address, browser):
     context = browser.new_context(locale="en-US", viewport={"width": 390, "height": 844})
     page = context.new_page()
@@ -132,7 +132,7 @@ def test_a_walk_through_the_panels(fake, address, browser):
     page.locator("#dataset-preview tr[data-key='2']").click()
     page.locator("#row-seen .token.learned").first.wait_for()
     page.locator("#row-edit").get_by_role("button").first.click()
-    wait_until(lambda: changed(page, "better"), 60)
+    wait_until(lambda: changed(page, "better"))
     page.locator("#row-save").click()
     page.locator("#row-pending .notice").wait_for(state="hidden")
     assert fake.edited == [{"row": 2, "answer": "better"}]
