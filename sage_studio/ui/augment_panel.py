@@ -13,7 +13,7 @@ from sage_studio.text import Language, Text
 from sage_studio.ui.events import follow, on
 from sage_studio.ui.format import ago, bar, count, short
 from sage_studio.ui.frame import Frame, dataset_or_newest
-from sage_studio.ui.parts import empty, html, quiet
+from sage_studio.ui.parts import FIRST_DATASET, Lead, empty, html, quiet
 from sage_studio.ui.table import PICK_JS, Column, Row, picked_key, table
 
 WAYS = [
@@ -49,7 +49,13 @@ EXPLAINED = Text(
     "由当前对话模型编写；与原文雷同、偏离过大、长度或语言不符、或在原文中找不到证据的内容会被剔除并注明原因。每行都注明来自哪一行。",
 )
 JOBS, NO_JOB = Text("Work on datasets", "数据处理任务"), Text("No work yet", "还没有任务")
-START_ONE = Text("Choose what to write and press Start.", "选择要编写的内容，然后点击“开始”。")
+START_ONE = Text("What the model writes, and how far it is, is listed here.", "模型编写的内容和进度会列在这里。")
+CHOOSE = Lead(Text("Choose what to write", "选择编写内容"), "augment-way")
+NO_DATASET = Text("Nothing to add to yet", "还没有可扩充的数据集")
+WHAT = Text(
+    "Here a model writes more rows from a dataset: questions in other words, or questions about each section.",
+    "在这里让模型根据数据集编写更多数据：换种说法的问题，或针对每个章节的问答。",
+)
 JOB, WORK, STATE = Text("Job", "任务"), Text("Work", "工作"), Text("State", "状态")
 DONE, MADE, BEGUN = Text("Rows", "行"), Text("Made", "结果"), Text("Begun", "开始")
 
@@ -60,7 +66,8 @@ class AugmentPanel:
     def __init__(self, frame: Frame) -> None:
         self.frame, self.studio, self.words = frame, frame.studio, frame.words
         self.note = html("augment-note")
-        self._order()
+        with gr.Column(visible=False) as self.box:
+            self._order()
         self.job = gr.State("")
         self.jobs = html("dataset-jobs", PICK_JS)
         with gr.Row(visible=False, elem_classes="actions") as self.actions:
@@ -155,7 +162,7 @@ class AugmentPanel:
             [*frame.ticks, self.job.change],
             self.show,
             [self.job],
-            [self.note, self.jobs, self.actions, self.stop, self.resume, self.look, self.delete],
+            [self.note, self.box, self.jobs, self.actions, self.stop, self.resume, self.look, self.delete],
         )
 
     # Handlers
@@ -189,8 +196,12 @@ class AugmentPanel:
         """All jobs, and what can be done with the one that is shown."""
         jobs, shown = self.studio.list_jobs(), self._shown(job_id)
         state = shown[0].state if shown else None
+        if not jobs and not self.studio.list_datasets():
+            nothing = empty(NO_DATASET.in_(language), WHAT.in_(language), FIRST_DATASET, language)
+            return (nothing, gr.update(visible=False), "", *(gr.update(visible=False) for _ in range(5)))
         return (
             quiet(EXPLAINED.in_(language)),
+            gr.update(visible=True),
             jobs_table(jobs, shown[0].id if shown else "", language),
             gr.update(visible=bool(shown)),
             gr.update(visible=state is JobState.RUNNING),
@@ -208,7 +219,7 @@ def jobs_table(jobs: list[Job], picked: str, language: Language) -> Markup:
     """All jobs, the picked one marked."""
     heading = Markup("<h3>{}</h3>").format(JOBS.in_(language))
     if not jobs:
-        return heading + empty(NO_JOB.in_(language), START_ONE.in_(language))
+        return heading + empty(NO_JOB.in_(language), START_ONE.in_(language), CHOOSE, language)
     columns = [
         Column(JOB),
         Column(WORK),

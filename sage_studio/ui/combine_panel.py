@@ -12,7 +12,7 @@ from sage_studio.text import Language, Text
 from sage_studio.ui.events import on
 from sage_studio.ui.format import count
 from sage_studio.ui.frame import Frame
-from sage_studio.ui.parts import html, quiet
+from sage_studio.ui.parts import FIRST_DATASET, Lead, empty, html, quiet
 
 SLOTS = 6
 NONE = Text("none", "无")
@@ -23,6 +23,18 @@ EXPLAINED = Text(
 )
 
 
+NONE_YET, ONE_MORE = (
+    Text("Nothing to combine yet", "还没有可合并的数据集"),
+    Text("One more is needed", "还需要一个数据集"),
+)
+WHAT = Text(
+    "Here you mix datasets into one, each with its weight: a task of your own with general questions, for example. "
+    "It takes at least two.",
+    "在这里把多个数据集按权重混合成一个，例如自己的任务加通用问答。至少需要两个数据集。",
+)
+ANOTHER = Lead(Text("Get another dataset", "再获取一个数据集"), "dataset-source", "dataset")
+
+
 class CombinePanel:
     """Slots, each with a dataset, its weight and its cap; the next one shows when one is filled."""
 
@@ -31,6 +43,11 @@ class CombinePanel:
         self.note = html("combine-note")
         self.boxes: list[gr.Row] = []
         self.slots: list[Component] = []
+        with gr.Column(visible=False) as self.box:
+            self._order()
+        self._wire()
+
+    def _order(self) -> None:
         for slot in range(SLOTS):
             self._slot(slot)
         words = self.words
@@ -71,7 +88,6 @@ class CombinePanel:
                 min_width=100,
                 elem_id="combine-start",
             )
-        self._wire()
 
     def _slot(self, slot: int) -> None:
         words = self.words
@@ -111,7 +127,7 @@ class CombinePanel:
     def _wire(self) -> None:
         frame, pickers = self.frame, self.slots[::3]
         renew = [frame.page.load, frame.dataset.change, frame.revision.change]
-        on(renew, self.renew, pickers, [self.note, *pickers], queue=False)
+        on(renew, self.renew, pickers, [self.note, self.box, *pickers], queue=False)
         on([picker.change for picker in pickers], show_slots, pickers, self.boxes, queue=False)  # type: ignore[attr-defined]
         on(
             self.combine.click,
@@ -132,7 +148,10 @@ class CombinePanel:
         ids = [key for _, key in known]
         choices = [(NONE.in_(language), ""), *known]
         updates = [gr.update(choices=choices, value=each if each in ids else "") for each in picked]
-        return [quiet(EXPLAINED.in_(language)), *updates]
+        if len(known) < 2:
+            title, lead = (ONE_MORE, ANOTHER) if known else (NONE_YET, FIRST_DATASET)
+            return [empty(title.in_(language), WHAT.in_(language), lead, language), gr.update(visible=False), *updates]
+        return [quiet(EXPLAINED.in_(language)), gr.update(visible=True), *updates]
 
     def begin(self, _: Language, name: str, seed: float, shuffle: bool, *slots: Any) -> str:
         """Make one dataset of them, and look at it."""

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from sage_studio.comparison import Reply
 from sage_studio.text import Language, Text
 from sage_studio.ui.format import EMPTY, count, short
-from sage_studio.ui.parts import empty, notice, tiles
+from sage_studio.ui.parts import Lead, empty, notice, tiles
 from sage_studio.ui.table import Column, Row, table
 from sage_studio.votes import Standing
 
@@ -23,6 +23,7 @@ HOW = Text(
     " A blind comparison shuffles them and hides the names until you have voted.",
     "在上方选择 2–4 个模型并提问：它们会并排回答同一条消息，并显示各自的速度。盲测会打乱顺序并隐藏名称，投票后揭晓。",
 )
+ASK = Lead(Text("Ask them", "向它们提问"), "compare-message")
 BETTER, NONE_BETTER = Text("This one is better", "这个更好"), Text("No difference", "差不多")
 VOTE = Text("Which answer is better?", "哪个回答更好？")
 YOURS, TIED = Text("your vote", "你的选择"), Text("You saw no difference.", "你认为差不多。")
@@ -74,7 +75,7 @@ class Round:
 
 def welcome(language: Language) -> Markup:
     """What this place is for."""
-    return empty(WELCOME.in_(language), HOW.in_(language))
+    return empty(WELCOME.in_(language), HOW.in_(language), ASK, language)
 
 
 def columns(shown: Round, language: Language) -> Markup:

@@ -17,15 +17,17 @@ from sage_studio.data.quality.inspection import place_of
 from sage_studio.text import Language, Text
 from sage_studio.training.recipes import methods_for
 from sage_studio.ui.format import ago, compact, count, joined, size
-from sage_studio.ui.parts import empty, tiles
+from sage_studio.ui.parts import FIRST_DATASET, Lead, empty, leading, tiles
 from sage_studio.ui.plots import histogram
 from sage_studio.ui.table import Column, Row, table
 
 MINE = Text("My datasets", "我的数据集")
 NONE_YET = Text("No dataset yet", "还没有数据集")
+LISTED = Text("What you bring in is listed here.", "导入的数据集会列在这里。")
 GET_ONE = Text(
-    "Upload rows or documents, or press Prepare to turn the SAGE documentation into training data.",
-    "上传数据或文档，或点击“准备”把 SAGE 官方文档变成训练数据。",
+    "A dataset is what a model learns from: questions with answers, or documents that the studio makes some of. Choose "
+    "where the data comes from; what became of it is shown here.",
+    "数据集是模型学习的内容：问答，或由工作室转换成问答的文档。选择数据来源后，这里会显示处理结果。",
 )
 NAME, VERSION = Text("Name", "名称"), Text("Version", "版本")
 ROWS, SIZE, MADE = Text("Rows", "行数"), Text("Size", "大小"), Text("Made", "创建")
@@ -44,7 +46,13 @@ INSTRUCTION, OUTPUT = Text("Instruction", "指令 instruction"), Text("Output", 
 ORIGIN = Text("File › heading", "文件 › 标题")
 PREVIEW = Text("Preview", "预览")
 RANGE = Text("{}–{} of {}", "第 {}–{} 行，共 {} 行")
+NO_ROWS = Text("No rows to look at yet", "还没有可查看的数据")
+LOOK = Text(
+    "Here you read a dataset row by row, as it is and as the model sees it, and change or leave out single rows.",
+    "在这里逐行查看数据集的原文和模型看到的内容，并修改或剔除某些行。",
+)
 NOTHING_FOUND = Text("No row matches.", "没有匹配的行。")
+SEARCH_AGAIN = Lead(Text("Change the search", "修改搜索词"), "dataset-search")
 TOLD_BY = Text("told by {}", "依据 {}")
 NOT_READ = Text("columns not read: {}", "未使用的列：{}")
 TRAINS = Text("trains: {}", "可用于训练：{}")
@@ -66,7 +74,7 @@ def datasets_table(
     """All datasets, the picked one marked; ``checked`` are the ids of those that were looked at closely."""
     heading = Markup("<h3>{}</h3>").format(MINE.in_(language))
     if not datasets:
-        return heading + empty(NONE_YET.in_(language), GET_ONE.in_(language))
+        return heading + Markup('<p class="quiet">{}</p>').format(LISTED.in_(language))
     figures = [Column(title, figures=True) for title in (ROWS, SIZE, MADE)]
     columns = [Column(NAME), *figures, Column(CHECKED)]
     rows = [
@@ -88,7 +96,7 @@ def datasets_table(
 def report(datasets: Sequence[Dataset], language: Language) -> tuple[Any, Any]:
     """Figures and histogram, for one dataset or none."""
     if not datasets:
-        return empty(NONE_YET.in_(language), GET_ONE.in_(language)), gr.update(visible=False)
+        return empty(NONE_YET.in_(language), GET_ONE.in_(language), FIRST_DATASET, language), gr.update(visible=False)
     stats = datasets[0].stats
     bins = {**histogram(stats.token_histogram), "visible": bool(stats.token_histogram)}
     return headline(datasets[0], language) + read_as(datasets[0], language) + figures(stats, language), bins
@@ -156,10 +164,15 @@ def why_dropped(stats: DatasetStats, dropped: int, language: Language) -> Markup
     )
 
 
+def no_rows(language: Language) -> Markup:
+    """What the preview is for, before there is a dataset."""
+    return empty(NO_ROWS.in_(language), LOOK.in_(language), FIRST_DATASET, language)
+
+
 def preview_table(page: Preview, language: Language, picked: int = 0) -> Markup:
     """Some rows, and which of how many they are; the picked one marked."""
     if not page.rows:
-        return Markup('<p class="quiet">{}</p>').format(NOTHING_FOUND.in_(language))
+        return Markup('<p class="quiet">{} {}</p>').format(NOTHING_FOUND.in_(language), leading(SEARCH_AGAIN, language))
     shown = RANGE.in_(language).format(count(page.offset + 1), count(page.offset + len(page.rows)), count(page.total))
     columns = [
         Column(NUMBER, figures=True),

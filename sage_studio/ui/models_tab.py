@@ -19,7 +19,7 @@ from sage_studio.ui.events import follow, on
 from sage_studio.ui.format import EMPTY, ago, copyable, short, size
 from sage_studio.ui.frame import Frame, go_to
 from sage_studio.ui.labels import ENGINE_COLOUR, ENGINE_STATE, MODEL_KIND
-from sage_studio.ui.parts import LOG_JS, empty, html, log, notice, strong, tiles
+from sage_studio.ui.parts import LOG_JS, Lead, empty, html, log, notice, strong, tiles
 from sage_studio.ui.performance_view import PerformanceView
 from sage_studio.ui.status_bar import engine_state
 from sage_studio.ui.table import PICK_JS, Column, Row, picked_key, table
@@ -58,6 +58,7 @@ LOAD_ONE = Text(
     "Start the engine to talk to the base model, or set a completed task as backend on the Tasks tab.",
     "启动引擎即可与基座模型对话；也可在“任务”页把已完成的任务设为后端。",
 )
+START = Lead(Text("Start the engine", "启动引擎"), "engine-start", press=True)
 ENGINE, STATE = Text("Engine", "引擎"), Text("State", "状态")
 BASE, ANSWERS, ADDRESS = Text("Base", "基座"), Text("Answers", "当前模型"), Text("Address", "地址")
 LOG_BYTES = 20_000
@@ -196,7 +197,7 @@ def offered(picked: Sequence[RegisteredModel]) -> list[Any]:
 def models_table(models: Sequence[RegisteredModel], picked: str, language: Language) -> Markup:
     """Every model that can answer."""
     if not models:
-        return empty(NONE_YET.in_(language), LOAD_ONE.in_(language))
+        return empty(NONE_YET.in_(language), LOAD_ONE.in_(language), START, language)
     return table(COLUMNS, [_row(model, language) for model in models], language, MODELS, picked)
 
 

@@ -4,7 +4,8 @@ Knows the order of things and what a click leads to elsewhere. Knows nothing of 
 
 Every part that a test or a script needs has a stable ``elem_id``:
 
-    status-bar                                   [data-tab=models|tasks] and [data-language] inside it
+    status-bar                                   [data-tab=models|tasks], [data-tour] and [data-language] inside it
+    tour                                         [data-go=skip|back|next] inside it
     tabs: dataset train tasks chat models        the tab's button is #<id>-button
     dataset-source dataset-upload docs-prepare docs-refresh dataset-progress dataset-list dataset-report
     upload-rows mapping mapping-sample mapping-format mapping-use
@@ -52,6 +53,7 @@ from sage_studio.ui.models_tab import ModelsTab
 from sage_studio.ui.status_bar import StatusBar
 from sage_studio.ui.tasks_tab import TasksTab
 from sage_studio.ui.theme import CSS, Calm
+from sage_studio.ui.tour import Tour
 from sage_studio.ui.training_tab import TrainingTab
 
 TITLE = "SAGE Studio"
@@ -81,6 +83,7 @@ def build_page(studio: Studio) -> gr.Blocks:
                 with words(gr.Tab, label=title, id=name, elem_id=name) as tab:
                     inside[name] = contents(frame.within(tab, timers[name]))
                 on(tab.select, only(name), None, list(timers.values()), queue=False)
+        Tour(words)
         bar.wire(frame.ticks, tabs)
         frame.remember_task()
         dataset: DatasetTab = inside["dataset"]

@@ -5,6 +5,7 @@ escaped unless they are `Markup`.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
@@ -40,6 +41,29 @@ new ResizeObserver(down).observe(element);
 """Keeps a log's last line in view unless the person has scrolled up."""
 
 
+@dataclass(frozen=True, slots=True)
+class Lead:
+    """The one action that an empty place offers.
+
+    Attributes:
+        label: of the button.
+        targets: ids, separated by blanks; the first that is in sight is what the button leads to.
+        tab: which is opened first; empty to stay.
+        press: press what it leads to if it is a button; otherwise it only gets the focus.
+    """
+
+    label: Text
+    targets: str
+    tab: str = ""
+    press: bool = False
+
+
+FIRST_DATASET = Lead(
+    Text("Get a first dataset", "获取第一个数据集"), "quickstart-add docs-prepare dataset-source", "dataset", press=True
+)
+"""Presses whatever makes a dataset of the source that is chosen."""
+
+
 def html(elem_id: str, js: str | None = None, **properties: Any) -> gr.HTML:
     """A place for HTML of ours, without Gradio's prose style."""
     return gr.HTML(elem_id=elem_id, js_on_load=js, apply_default_css=False, **properties)
@@ -57,9 +81,18 @@ def notice(kind: str, *lines: str) -> Markup:
     return Markup('<div class="notice {}" role="status">{}</div>').format(kind, paragraphs)
 
 
-def empty(title: str, advice: str) -> Markup:
-    """What a place says while there is nothing in it: what it is for, and what to do next."""
-    return Markup('<div class="empty"><p><strong>{}</strong></p><p>{}</p></div>').format(title, advice)
+def empty(title: str, advice: str, lead: Lead, language: Language) -> Markup:
+    """What a place says while there is nothing in it: what it is for, and the one action that fills it."""
+    return Markup('<div class="empty"><p><strong>{}</strong></p><p>{}</p><p>{}</p></div>').format(
+        title, advice, leading(lead, language)
+    )
+
+
+def leading(lead: Lead, language: Language) -> Markup:
+    """The button of a `Lead`; the page's script (`tour`) follows it."""
+    return Markup('<button type="button" class="lead" data-lead="{}" data-tab="{}"{}>{}</button>').format(
+        lead.targets, lead.tab, Markup(" data-press") if lead.press else "", lead.label.in_(language)
+    )
 
 
 def strong(text: str) -> Markup:

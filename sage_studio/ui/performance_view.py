@@ -15,7 +15,7 @@ from sage_studio.studio import Studio
 from sage_studio.text import Language, Text
 from sage_studio.ui.format import EMPTY
 from sage_studio.ui.i18n import Phrasebook
-from sage_studio.ui.parts import empty, html, tiles
+from sage_studio.ui.parts import Lead, empty, html, tiles
 from sage_studio.ui.plots import time_plot, timeline
 
 SPAN_SECONDS = 6.0
@@ -23,9 +23,10 @@ SPAN_SECONDS = 6.0
 TITLE = Text("Performance", "性能")
 NOTHING = Text("No figures yet", "还没有性能数据")
 WAIT = Text(
-    "They are measured while the engine is ready: speed, load, latency, cache and card.",
-    "引擎就绪后开始测量：速度、负载、延迟、缓存与显卡。",
+    "They are measured while the engine is ready: speed, load, latency, cache and GPU memory.",
+    "引擎就绪后开始测量：速度、负载、延迟、缓存与显存。",
 )
+ASK = Lead(Text("Ask something in the chat →", "去对话提问 →"), "chat-message", "chat")
 SPEED = Text("Tokens per second", "每秒 token 数")
 REQUESTS = Text("Running (green), waiting (orange)", "请求数：绿 运行中，橙 等待中")
 FIRST = Text("Time to first token (s)", "首字时间（秒）")
@@ -103,7 +104,7 @@ def figures(samples: Sequence[Sample], language: Language) -> Markup:
     """The newest figures, each with its unit."""
     heading = Markup("<h3>{}</h3>").format(TITLE.in_(language))
     if not samples:
-        return heading + empty(NOTHING.in_(language), WAIT.in_(language))
+        return heading + empty(NOTHING.in_(language), WAIT.in_(language), ASK, language)
     now = samples[-1]
     shown = [
         (NOW, _said("{:.1f} tok/s", now.tokens_per_second)),

@@ -125,7 +125,7 @@ def histogram(bins: Sequence[tuple[int, int]]) -> dict[str, Any]:
     return gr.update(value=value)
 
 
-def runs_plot(words: Phrasebook, label: Text, elem_id: str) -> gr.LinePlot:
+def runs_plot(words: Phrasebook, label: Text, elem_id: str, **options: Any) -> gr.LinePlot:
     """An empty plot over the steps of several runs, each in its one of `RUN_COLOURS`."""
     return words(
         gr.LinePlot,
@@ -141,6 +141,7 @@ def runs_plot(words: Phrasebook, label: Text, elem_id: str) -> gr.LinePlot:
         y_axis_format="~g",
         elem_id=elem_id,
         buttons=["fullscreen"],
+        **options,
     )
 
 

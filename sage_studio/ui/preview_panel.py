@@ -12,7 +12,7 @@ from sage_studio.data.example import DataRow, Example, Passage, Preference, Retr
 from sage_studio.errors import StudioError
 from sage_studio.text import Language, Text
 from sage_studio.training.preview import Fate, Seen
-from sage_studio.ui.dataset_report import UNFOLD_JS, preview_table
+from sage_studio.ui.dataset_report import UNFOLD_JS, no_rows, preview_table
 from sage_studio.ui.events import follow, on
 from sage_studio.ui.format import count
 from sage_studio.ui.frame import Frame, dataset_or_newest
@@ -153,7 +153,7 @@ class PreviewPanel:
         """A page of rows."""
         dataset_id = dataset_or_newest(self.studio, chosen)
         if not dataset_id:
-            return "", gr.update(visible=False)
+            return no_rows(language), gr.update(visible=False)
         page = self.studio.preview_dataset(dataset_id, offset=offset, limit=PAGE_ROWS, search=search)
         hint = quiet(PICK_ROW.in_(language)) if page.rows and not row else Markup()
         return preview_table(page, language, row) + hint, gr.update(visible=True)

@@ -62,7 +62,7 @@ class ReportPanel:
 
     def _order(self) -> None:
         words = self.words
-        with gr.Row(elem_classes="toolbar"):
+        with gr.Row(visible=False, elem_classes="toolbar") as self.order:
             self.model, self.max_length = reader(self.words, self.studio, "check", Text("Tokenizer of", "分词器来自"))
             self.against = words(
                 gr.Dropdown,
@@ -93,7 +93,7 @@ class ReportPanel:
             [*frame.ticks, chosen.change],
             self.show,
             [chosen],
-            [self.figures, self.histogram, self.state, self.findings, self.stop],
+            [self.figures, self.histogram, self.order, self.state, self.findings, self.stop],
         )
 
     # Handlers
@@ -123,7 +123,7 @@ class ReportPanel:
         datasets = [item for item in self.studio.list_datasets() if item.id == dataset_id]
         figures, bins = report(datasets, language)
         if not datasets:
-            return figures, bins, "", "", gr.update(visible=False)
+            return figures, bins, gr.update(visible=False), "", "", gr.update(visible=False)
         found, running = self.studio.inspection(dataset_id), self._running(dataset_id)
         last = [job for job in self.studio.list_jobs(dataset_id) if job.kind == "report"][:1]
         if found is not None and found.histogram:
@@ -132,7 +132,7 @@ class ReportPanel:
         below = _links(dataset_id, language)
         if found is not None:
             below = findings_view(found, self.studio.tokens_per_second(found.model), language) + below
-        return figures, bins, state, below, gr.update(visible=bool(running))
+        return figures, bins, gr.update(visible=True), state, below, gr.update(visible=bool(running))
 
     def _state(self, found: Inspection | None, last: list[Job], language: Language) -> Markup:
         if last and last[0].state is JobState.RUNNING:

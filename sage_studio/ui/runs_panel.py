@@ -46,7 +46,7 @@ class RunsPanel:
                 max_choices=MOST,
                 elem_id="runs-picker",
             )
-            self.plot = runs_plot(words, LOSS, "runs-loss")
+            self.plot = runs_plot(words, LOSS, "runs-loss", visible=False)
             self.table = html("runs-settings")
         on([frame.page.load, frame.revision.change, frame.task.change], self.renew, None, self.picker, queue=False)
         follow([*frame.ticks, self.picker.change], self.show, [self.picker], [self.plot, self.table])
@@ -60,9 +60,10 @@ class RunsPanel:
         known = {task.id for task in self.studio.list_tasks()}
         ids = [task_id for task_id in picked or () if task_id in known]
         if len(ids) < FEWEST:
-            return None, Markup('<p class="quiet">{}</p>').format(PICK.in_(language))
+            return gr.update(value=None, visible=False), Markup('<p class="quiet">{}</p>').format(PICK.in_(language))
         compared = self.studio.compare_tasks(ids)
-        return loss_of_runs([(curve.steps, curve.loss) for curve in compared.curves]), differences(compared, language)
+        drawn = loss_of_runs([(curve.steps, curve.loss) for curve in compared.curves])
+        return gr.update(value=drawn, visible=True), differences(compared, language)
 
 
 def named(task: Task) -> str:

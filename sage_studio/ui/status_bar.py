@@ -21,6 +21,7 @@ from sage_studio.ui.i18n import SWITCH_JS
 from sage_studio.ui.labels import ENGINE_COLOUR, ENGINE_STATE, TASK_STATUS
 from sage_studio.ui.parts import html, quiet
 from sage_studio.ui.run_view import epoch_of
+from sage_studio.ui.tour import TOUR
 
 HARDWARE_SECONDS = 5
 NO_MODEL = Text("no chat backend yet", "尚无对话后端")
@@ -61,15 +62,17 @@ class StatusBar:
         other = "en" if language == "zh" else "zh"
         return (
             Markup(
-                '<div class="status" lang="{}"><strong class="brand">SAGE Studio</strong>'
+                '<div class="status" lang="{}"><h1 class="brand">SAGE Studio</h1>'
                 '<button type="button" data-tab="models">{}</button><button type="button" data-tab="tasks">{}</button>'
                 '<span class="memory">{}</span>'
-                '<button type="button" class="language" data-language="{}">{}</button></div>'
+                '<button type="button" class="edge" data-tour>{}</button>'
+                '<button type="button" class="edge" data-language="{}">{}</button></div>'
             ).format(
                 language,
                 backend,
                 training,
                 memory_line(_hardware(int(time.time() // HARDWARE_SECONDS)), language),
+                TOUR.in_(language),
                 other,
                 OTHER_LANGUAGE.in_(language),
             ),

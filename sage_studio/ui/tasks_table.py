@@ -15,7 +15,7 @@ from sage_studio.training.methods.kbalign.folder import StageFile
 from sage_studio.training.recipes import RECIPES
 from sage_studio.ui.format import EMPTY, ago, bar, copyable, duration, number
 from sage_studio.ui.labels import TASK_COLOUR, TASK_STATUS
-from sage_studio.ui.parts import empty
+from sage_studio.ui.parts import Lead, empty, leading
 from sage_studio.ui.table import Column, Row, table
 
 SHOWN = 100
@@ -45,6 +45,8 @@ NONE_YET = Text("No task yet", "还没有任务")
 START_ONE = Text(
     "Start a fine-tuning on the Train tab; it will be listed here.", "在“训练”页点击“开始微调”，任务会出现在这里。"
 )
+TRAIN = Lead(Text("Train a model →", "去训练模型 →"), "train-start", "train")
+OTHERS = Lead(Text("Show others", "显示其他任务"), "tasks-filter")
 NONE_SUCH = Text("No task of this kind.", "没有符合条件的任务。")
 MORE = Text("The newest {} of {} tasks are shown.", "显示最近的 {} 个任务，共 {} 个。")
 DOWNLOAD = Text("Download", "下载")
@@ -65,10 +67,10 @@ def tasks_table(studio: Studio, chosen_filter: str, picked: str, language: Langu
     """The tasks that a filter lets through, newest first."""
     tasks = studio.list_tasks()
     if not tasks:
-        return empty(NONE_YET.in_(language), START_ONE.in_(language))
+        return empty(NONE_YET.in_(language), START_ONE.in_(language), TRAIN, language)
     passing = [task for task in tasks if FILTERS[chosen_filter][1](task.status)]
     if not passing:
-        return Markup('<p class="quiet">{}</p>').format(NONE_SUCH.in_(language))
+        return Markup('<p class="quiet">{} {}</p>').format(NONE_SUCH.in_(language), leading(OTHERS, language))
     shown = table(COLUMNS, [task_row(studio, task, language) for task in passing[:SHOWN]], language, TASKS, picked)
     if len(passing) <= SHOWN:
         return shown

@@ -20,7 +20,7 @@ from sage_studio.ui.events import follow, on
 from sage_studio.ui.form import fields_in, form_updates, given, inputs_for
 from sage_studio.ui.format import compact, count, joined
 from sage_studio.ui.frame import Frame, go_to
-from sage_studio.ui.parts import empty, html
+from sage_studio.ui.parts import FIRST_DATASET, Lead, empty, html
 from sage_studio.ui.run_view import RunView
 from sage_studio.ui.status_bar import running_task
 from sage_studio.ui.table import picked_key
@@ -38,6 +38,7 @@ START_ONE = Text(
     "Choose a dataset and a model on the left and press Start. Progress, plots and the log appear here.",
     "在左侧选择数据集和模型，然后点击“开始微调”。进度、曲线和日志会显示在这里。",
 )
+START = Lead(Text("Go to the start button", "前往开始按钮"), "train-start")
 PARAMETERS = Text("{} parameters", "{} 参数")
 FROM_GB = Text("LoRA from {} GB", "LoRA 约需 {} GB")
 ROWS = Text("rows", "行")
@@ -203,7 +204,8 @@ class TrainingTab:
         """The run as it stands, or what this place is for."""
         tasks = self.shown(chosen)
         if not tasks:
-            nothing = empty(NO_RUN.in_(language), START_ONE.in_(language))
+            lead = START if self.studio.list_datasets() else FIRST_DATASET
+            nothing = empty(NO_RUN.in_(language), START_ONE.in_(language), lead, language)
             return (nothing, gr.update(visible=False), gr.skip(), *(gr.skip() for _ in self.run.outputs))
         stop = gr.update(visible=not tasks[0].status.is_over)
         return ("", gr.update(visible=True), stop, *self.run.render(language, tasks[0]))

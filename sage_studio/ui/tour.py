@@ -1,0 +1,214 @@
+"""A tour of five hints, in the order of the main job: dataset, train, watch, set as backend, chat.
+
+A card at the foot of the page says what a tab is for, while that tab is open and the place meant is outlined; the page
+stays usable. It is shown on a first visit (remembered in the browser once it was closed) and comes back by the status
+bar's button. A browser that is driven by a program is no visitor: it sees the tour only when it asks for it.
+
+The same script follows the buttons of empty places (`parts.Lead`).
+"""
+
+from dataclasses import dataclass
+
+import gradio as gr
+from markupsafe import Markup
+
+from sage_studio.text import Language, Text
+from sage_studio.ui.i18n import Phrasebook
+
+TOUR = Text("Tour", "导览")
+SKIP, BACK, NEXT = Text("Skip", "跳过"), Text("Back", "上一步"), Text("Next", "下一步")
+DONE = Text("Start with a dataset", "从数据集开始")
+OF = Text("{} of {}", "第 {} 步，共 {} 步")
+SEEN_KEY = "sage-studio-tour"
+"""In the browser's local storage, once the tour was closed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """One card.
+
+    Attributes:
+        tab: the tab that it opens.
+        targets: ids of what it speaks of, the first that is in sight is outlined.
+    """
+
+    tab: str
+    targets: str
+    title: Text
+    words: Text
+
+
+HINTS = (
+    Hint(
+        "dataset",
+        "dataset-source",
+        Text("Bring in what it should learn", "准备要学习的内容"),
+        Text(
+            "Everything starts with a dataset: upload a file of questions and answers, or take one that the studio "
+            "makes for you.",
+            "一切从数据集开始：上传问答文件，或直接使用工作室为你准备的数据。",
+        ),
+    ),
+    Hint(
+        "train",
+        "train-start",
+        Text("Fine-tune a model on it", "用它微调模型"),
+        Text(
+            "Choose the dataset and a model; a preset fills in the rest. What the run costs stands beside the button "
+            "that starts it.",
+            "选择数据集和模型，其余由预设填好。开始按钮旁会显示本次训练的开销。",
+        ),
+    ),
+    Hint(
+        "tasks",
+        "tasks-table",
+        Text("Watch it learn", "观察训练过程"),
+        Text(
+            "Every run is a task. Its progress, plots and log stay here, even when you close the page. Stop it, resume "
+            "it, or download the model.",
+            "每次训练都是一个任务，进度、曲线和日志都保留在这里，关闭页面也不影响。可以停止、继续，或下载模型。",
+        ),
+    ),
+    Hint(
+        "tasks",
+        "task-backend tasks-table",
+        Text("Let your model answer", "让你的模型来回答"),
+        Text(
+            "Choose a completed task and press “Set as backend”: from then on, the chat answers with your model.",
+            "选择一个已完成的任务，点击“设为后端”，之后的对话就由你的模型回答。",
+        ),
+    ),
+    Hint(
+        "chat",
+        "chat-message",
+        Text("Talk to it", "和它对话"),
+        Text(
+            "Ask about what it was trained on. “Compare” shows the base model's answer beside it.",
+            "问一个与训练数据有关的问题。“对比”会把基座模型的回答放在旁边。",
+        ),
+    ),
+)
+
+TOUR_JS = """
+const card = element.querySelector('.tour');
+const hints = [...card.querySelectorAll('[data-hint]')];
+const button = (name) => card.querySelector(`[data-go=${name}]`);
+const isOpen = () => card.matches(':popover-open');
+let at = 0, outlined = null, wanted = 0;
+
+document.documentElement.lang = card.lang;
+
+/* The first of the ids that is in sight once the tab is open; null when nothing is after three seconds. */
+const reach = async (tab, ids) => {
+  const mine = ++wanted;
+  for (let tries = 0; tries < 60 && mine === wanted; tries++) {
+    const opener = tab && document.getElementById(`${tab}-button`);
+    if (opener && opener.getAttribute('aria-selected') !== 'true') opener.click();
+    const found = ids.split(' ').map((id) => document.getElementById(id)).find((each) => each?.offsetParent);
+    if (found) return found;
+    await new Promise((later) => setTimeout(later, 50));
+  }
+  return null;
+};
+const outline = (target) => {
+  outlined?.classList.remove('outlined');
+  outlined = target;
+  outlined?.classList.add('outlined');
+  outlined?.scrollIntoView({block: 'center'});
+};
+const show = async (number) => {
+  at = number;
+  hints.forEach((hint, place) => { hint.hidden = place !== at; });
+  card.setAttribute('aria-labelledby', hints[at].querySelector('h2').id);
+  button('back').hidden = at === 0;
+  const next = button('next');
+  next.textContent = at === hints.length - 1 ? next.dataset.last : next.dataset.next;
+  outline(null);
+  const target = await reach(hints[at].dataset.tab, hints[at].dataset.targets);
+  if (isOpen() && hints[at] === hints[number]) outline(target);
+};
+const open = () => {
+  card.showPopover();
+  button('next').focus();
+  show(0);
+};
+const close = () => {
+  card.hidePopover();
+  outline(null);
+  try { localStorage.setItem('SEEN_KEY', 'seen'); } catch { /* storage is closed to this page: nothing to remember */ }
+  document.querySelector('[data-tour]')?.focus();
+};
+const control = (place) => place.matches('button, input, textarea') ? place
+  : place.querySelector('input, textarea, button');
+
+card.addEventListener('click', async (event) => {
+  const go = event.target.closest('[data-go]')?.dataset.go;
+  if (go === 'back') { if (at === 1) button('next').focus(); show(at - 1); }
+  if (go === 'next' && at < hints.length - 1) show(at + 1);
+  else if (go === 'next') { close(); control(await reach(hints[0].dataset.tab, hints[0].dataset.targets))?.focus(); }
+  if (go === 'skip') close();
+});
+document.addEventListener('keydown', (event) => {
+  if (event.key === 'Escape' && isOpen() && !document.querySelector('dialog[open]')) close();
+});
+document.addEventListener('click', async (event) => {
+  if (event.target.closest('[data-tour]')) open();
+  const lead = event.target.closest('[data-lead]');
+  const place = lead && await reach(lead.dataset.tab, lead.dataset.lead);
+  if (!place) return;
+  place.scrollIntoView({block: 'center'});
+  if (lead.hasAttribute('data-press') && place.matches('button')) place.click(); else control(place)?.focus();
+});
+
+const isFirstVisit = () => { try { return !localStorage.getItem('SEEN_KEY'); } catch { return false; } };
+if (isFirstVisit() && !navigator.webdriver) open();
+""".replace("SEEN_KEY", SEEN_KEY)
+
+
+class Tour:
+    """The card, closed."""
+
+    def __init__(self, words: Phrasebook) -> None:
+        self.html = words(
+            gr.HTML,
+            value=Text(card("en"), card("zh")),
+            elem_id="tour",
+            elem_classes="dialog-host",
+            js_on_load=TOUR_JS,
+            apply_default_css=False,
+        )
+
+
+def card(language: Language) -> Markup:
+    """All hints, the first one in sight, and the buttons that lead through them."""
+    hints = Markup().join(_hint(number, hint, language) for number, hint in enumerate(HINTS, 1))
+    return Markup(
+        '<div class="tour" popover="manual" role="dialog" aria-labelledby="tour-1" lang="{lang}">'
+        '<div aria-live="polite">{hints}</div><div class="answers">'
+        '<button type="button" data-go="skip">{skip}</button><span></span>'
+        '<button type="button" data-go="back" hidden>{back}</button>'
+        '<button type="button" data-go="next" class="primary" data-next="{next}" data-last="{done}">{next}</button>'
+        "</div></div>"
+    ).format(
+        lang="zh-CN" if language == "zh" else "en",
+        hints=hints,
+        skip=SKIP.in_(language),
+        back=BACK.in_(language),
+        next=NEXT.in_(language),
+        done=DONE.in_(language),
+    )
+
+
+def _hint(number: int, hint: Hint, language: Language) -> Markup:
+    return Markup(
+        '<section data-hint data-tab="{tab}" data-targets="{targets}"{hidden}>'
+        '<p class="quiet">{place}</p><h2 id="tour-{number}">{title}</h2><p>{words}</p></section>'
+    ).format(
+        tab=hint.tab,
+        targets=hint.targets,
+        hidden=Markup(" hidden") if number > 1 else "",
+        place=OF.in_(language).format(number, len(HINTS)),
+        number=number,
+        title=hint.title.in_(language),
+        words=hint.words.in_(language),
+    )
