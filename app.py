@@ -17,9 +17,12 @@ from typing import TYPE_CHECKING
 
 from sage_studio.errors import Conflict, StudioError
 from sage_studio.settings import LOOPBACK, PREFIX, Settings, load_settings
-from sage_studio.text import Language, Text, language_of
+from sage_studio.space import Space, space_settings
+from sage_studio.text import LANGUAGES, Language, Text, language_of
 
 if TYPE_CHECKING:
+    import gradio as gr
+
     from sage_studio.studio import Studio
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -27,20 +30,28 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 def main() -> int:
     """Run until SIGINT or SIGTERM. Returns the process's exit status."""
+    space = Space.here()
     try:
-        return serve(load_settings(**({"host": "0.0.0.0"} if "SPACE_ID" in os.environ else {})))
+        settings = load_settings() if space is None else space_settings()
+        return serve(settings, space)
     except StudioError as error:
         print(error.say(_spoken()), file=sys.stderr)
         return 2
 
 
-def serve(settings: Settings) -> int:
+def serve(settings: Settings, space: Space | None = None) -> int:
     """Wire, launch, wait for a signal, and end everything in order."""
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
     check_port(settings)
     os.environ["GRADIO_TEMP_DIR"] = str(settings.uploads_dir)
+    try:
+        login = credentials(settings) if space is None else space_credentials(settings, space)
+    except Conflict as reason:
+        if space is None:
+            raise
+        return stay_closed(settings, reason)
     gc.disable()  # until all is up: the collector would walk, again and again, the objects that stay
     from sage_studio.studio import Studio
 
@@ -48,9 +59,14 @@ def serve(settings: Settings) -> int:
     studio = Studio(settings)
     studio.start()
     try:
-        close = launch(studio, credentials(settings))
+        page, close = launch(studio, login, space)
+        announce(settings, login)
         gc.freeze()
         gc.enable()
+        if settings.share and space is None:
+            from sage_studio.ui.share_link import open_share_link
+
+            open_share_link(settings, page.share_token, stopping, _spoken())
         stopping.wait()
         close()
     finally:
@@ -58,21 +74,30 @@ def serve(settings: Settings) -> int:
     return 0
 
 
-def launch(studio: "Studio", login: tuple[str, str] | None) -> Callable[[], None]:
-    """Serve the page and the routes. Returns what closes them again, the share tunnel included."""
+def launch(
+    studio: "Studio", login: tuple[str, str] | None, space: Space | None = None
+) -> "tuple[gr.Blocks, Callable[[], None]]":
+    """Serve the page and the routes. Returns the page and what closes all of it, the share tunnel included."""
     from gradio.tunneling import CURRENT_TUNNELS
 
     from sage_studio.api.app import app_arguments
+    from sage_studio.api.door_page import own_tab
+    from sage_studio.api.guard import Guard
+    from sage_studio.api.hub_login import HubLogin
     from sage_studio.ui.page import build_page, page_arguments
 
     settings = studio.settings
-    page = build_page(studio)
+    hub = HubLogin.on(space, settings) if space is not None and space.has_oauth else None
+    address = space.address if space is not None else ""
+    page = build_page(studio, space)
     page.api_open = False  # as page.queue(api_open=False) would, which builds the whole app once more
     page.launch(
         server_name=settings.host,
         server_port=settings.port,
-        share=settings.share,
-        auth=login,
+        share=False,  # the link comes after the address is said: see `sage_studio.ui.share_link`
+        auth=login if hub is None else None,
+        auth_dependency=Guard(login, hub).user_of if hub is not None else None,
+        auth_message="<hr>".join(own_tab(address, language) for language in LANGUAGES) if address else None,
         prevent_thread_lock=True,
         quiet=True,
         allowed_paths=[],
@@ -82,16 +107,24 @@ def launch(studio: "Studio", login: tuple[str, str] | None) -> Callable[[], None
         enable_monitoring=False,
         strict_cors=True,
         ssr_mode=False,
-        **page_arguments(app_arguments(studio, login)),
+        **page_arguments(app_arguments(studio, login, hub, address)),
     )
-    announce(settings, page.share_url, login)
 
     def close() -> None:
         for tunnel in CURRENT_TUNNELS:
             tunnel.kill()
         page.close(verbose=False)
 
-    return close
+    return page, close
+
+
+def stay_closed(settings: Settings, reason: StudioError) -> int:
+    """Show why the studio is not open, until a signal."""
+    from sage_studio.api.closed import serve_closed
+
+    print(reason.say(_spoken()), file=sys.stderr, flush=True)
+    serve_closed(settings, reason)
+    return 0
 
 
 def check_port(settings: Settings) -> None:
@@ -131,12 +164,32 @@ def credentials(settings: Settings) -> tuple[str, str] | None:
     return user, password
 
 
-def announce(settings: Settings, share_url: str | None, login: tuple[str, str] | None) -> None:
+def space_credentials(settings: Settings, space: Space) -> tuple[str, str] | None:
+    """User and password on a Space; None where people sign in on the hub and none were set besides.
+
+    Never generated: a password in the log of a public Space is for its owner only to find, and a new one at every
+    start.
+
+    Raises:
+        Conflict: there is no way to log in, or ``auth`` is not ``user:password``.
+    """
+    if settings.auth:
+        return credentials(settings)
+    if space.has_oauth:
+        return None
+    raise Conflict(
+        Text("This Space has no login yet, so it stays closed.", "此 Space 尚未设置登录方式，因此暂不开放。"),
+        Text(
+            f"Add the secret {PREFIX}AUTH with the value user:password, or hf_oauth: true in README.md.",
+            f"请添加机密变量 {PREFIX}AUTH，值为 用户名:密码，或在 README.md 中加入 hf_oauth: true。",
+        ),
+    )
+
+
+def announce(settings: Settings, login: tuple[str, str] | None) -> None:
     """Print where the studio is and, once, a generated password."""
     host = settings.host if settings.host in LOOPBACK else socket.gethostname()
     print(f"SAGE Studio: http://{host}:{settings.port}", flush=True)
-    if share_url:
-        print(f"Public link: {share_url}", flush=True)
     if login is not None and not settings.auth:
         print(f"Login: {login[0]} / {login[1]}   (set {PREFIX}AUTH=user:password to choose your own)", flush=True)
 

@@ -97,12 +97,33 @@ class Catalog:
         return next((entry for entry in self.entries if entry.id == name), None)
 
     def default(self, has_gpu: bool, task: ModelTask = "generative") -> str:
-        """The model offered first: the operator's, else the recommended one with a GPU, else the built-in one."""
+        """The model offered first: the operator's, else the recommended one with a GPU, else the built-in one.
+
+        Where the built-in one's wheel is not installed, as on a Space, the smallest of its kind on the hub.
+        """
         if task == "embedding":
-            return BUILT_IN_EMBEDDER
+            return self._or_smallest(BUILT_IN_EMBEDDER)
         if self._settings.default_model:
             return self._settings.default_model
-        return next((entry.id for entry in self.entries if entry.recommended), BUILT_IN) if has_gpu else BUILT_IN
+        recommended = next((entry.id for entry in self.entries if entry.recommended), None)
+        return recommended if recommended is not None and has_gpu else self._or_smallest(BUILT_IN)
+
+    def is_at_hand(self, entry: ModelEntry) -> bool:
+        """Whether an entry can be used here: a wheel's model only if the wheel is installed, or was unpacked."""
+        if entry.wheel is None or (self._settings.models_dir / entry.id / "config.json").exists():
+            return True
+        try:
+            importlib.metadata.distribution(entry.wheel.package)
+        except importlib.metadata.PackageNotFoundError:
+            return False
+        return True
+
+    def _or_smallest(self, name: str) -> str:
+        built_in = self.find(name)
+        if built_in is None or self.is_at_hand(built_in):
+            return name
+        others = [entry for entry in self.entries if entry.task == built_in.task and self.is_at_hand(entry)]
+        return min(others, key=lambda entry: entry.parameters).id if others else name
 
     def resolve(self, name: str) -> ModelRef:
         """Check that a model can be used, before anything is created for it.

@@ -4,11 +4,12 @@ Knows every setting, its default and where things lie on disk. Knows nothing of 
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -22,6 +23,7 @@ from sage_studio.text import Text
 PROJECT = Path(__file__).resolve().parent.parent
 CONFIGS = PROJECT / "configs"
 PREFIX = "SAGE_STUDIO_"
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -35,6 +37,9 @@ class Settings(BaseSettings):
     port: int = Field(7860, ge=1, le=65535, description="Port of the web app and the REST API.")
     share: bool = Field(False, description="Open a public Gradio link. Requires a login.")
     auth: str = Field("", description="user:password. Empty: none on loopback, generated and printed otherwise.")
+    allowed_users: str = Field(
+        "", description="On a Space with OAuth: who may sign in beside its owner; names on the hub, by commas."
+    )
     default_model: str = Field("", description="Model offered first. Empty: chosen by the hardware found.")
     trust_remote_code: bool = Field(False, description="Run code that comes with models typed by hand.")
 
@@ -65,6 +70,14 @@ class Settings(BaseSettings):
     max_lora_rank: int = Field(64, ge=1, le=512, description="Largest LoRA rank the engine accepts.")
     keep_engine: bool = Field(False, description="Leave the engine running when the studio stops.")
     restore_backend: bool = Field(False, description="After a restart, make the last model current again.")
+
+    @field_validator("allowed_users")
+    @classmethod
+    def _are_names(cls, value: str) -> str:
+        for name in split_names(value):
+            if not HUB_NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is no user name; separate names by commas")
+        return value
 
     @classmethod
     def settings_customise_sources(
@@ -132,6 +145,11 @@ class Settings(BaseSettings):
     def needs_login(self) -> bool:
         """Whether anyone but this machine's users could reach the studio, or a login was asked for."""
         return self.share or self.host not in LOOPBACK or bool(self.auth)
+
+
+def split_names(value: str) -> list[str]:
+    """The names in a list separated by commas or blanks."""
+    return value.replace(",", " ").split()
 
 
 def config_file() -> Path:

@@ -130,10 +130,11 @@ class Studio(Intake, Library, Curation, Workshop, Forecasts, Retrieval, Backend)
     # Models
 
     def model_choices(self, task: ModelTask = "generative") -> list[ModelEntry]:
-        """The models of the catalogue that are for ``task``, the default first."""
+        """The models of the catalogue that are for ``task`` and can be had here, the default first."""
         default = self.catalog.default(self.hardware.has_gpu, task)
         return sorted(
-            (entry for entry in self.catalog.entries if entry.task == task), key=lambda entry: entry.id != default
+            (entry for entry in self.catalog.entries if entry.task == task and self.catalog.is_at_hand(entry)),
+            key=lambda entry: entry.id != default,
         )
 
     def ask(self, prompt: str, temperature: float, max_tokens: int) -> str:

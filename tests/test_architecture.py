@@ -13,7 +13,10 @@ PACKAGE = PROJECT / "sage_studio"
 FILES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "sentence_transformers", "vllm", "gguf"}
 
-BOTTOM = {"text", "errors", "files", "settings", "database", "hardware", "doctor", "catalog", "model_task", "votes"}
+BOTTOM = {
+    *("text", "errors", "files", "settings", "database", "hardware", "doctor"),
+    *("catalog", "model_task", "votes", "space"),
+}
 HOUSE = {
     *("studio", "intake", "library", "curation", "workshop", "forecast", "retrieval", "backend"),
     *("views", "curation_views", "run_views", "intake_views", "retrieval_views", "serving_views"),

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 
 from sage_studio import __version__
 from sage_studio.api import (
@@ -25,7 +25,9 @@ from sage_studio.api import (
     retrieval,
     templates,
 )
+from sage_studio.api.front_door import FrontDoor
 from sage_studio.api.guard import Guard, language, studio_error, validation_error
+from sage_studio.api.hub_login import HubLogin
 from sage_studio.errors import StudioError
 from sage_studio.serving_views import EngineView
 from sage_studio.settings import LOOPBACK
@@ -34,14 +36,9 @@ from sage_studio.studio import Studio
 TITLE = "SAGE Studio"
 
 
-def build_router(studio: Studio, credentials: tuple[str, str] | None) -> APIRouter:
-    """Every own route, each behind the guard.
-
-    Args:
-        studio: the house.
-        credentials: user and password, or None where no login is needed.
-    """
-    router = APIRouter(dependencies=[Depends(Guard(credentials))])
+def build_router(studio: Studio, guard: Guard) -> APIRouter:
+    """Every own route, each behind the guard."""
+    router = APIRouter(dependencies=[Depends(guard)])
     for noun in (finetune, templates, intake, curation, datasets, models, chat, metrics, openai, retrieval, doctor):
         router.include_router(noun.routes(studio))
 
@@ -70,21 +67,37 @@ def build_router(studio: Studio, credentials: tuple[str, str] | None) -> APIRout
     return router
 
 
-def app_arguments(studio: Studio, credentials: tuple[str, str] | None) -> dict[str, Any]:
-    """Arguments for the FastAPI app that gradio makes: our routes, and our errors in one shape."""
+def app_arguments(
+    studio: Studio, credentials: tuple[str, str] | None, hub: HubLogin | None = None, address: str = ""
+) -> dict[str, Any]:
+    """Arguments for the FastAPI app that gradio makes: our routes, and our errors in one shape.
+
+    Args:
+        studio: the house.
+        credentials: user and password, or None where they open nothing.
+        hub: who may come in with an account on the hub; None where nobody can sign in so.
+        address: of the Space outside the hub's frame, if it is one.
+    """
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
-    from starlette.routing import Mount
+    from starlette.routing import Mount, Route
     from starlette.staticfiles import StaticFiles
     from swagger_ui_bundle import swagger_ui_path
 
     assets = Mount("/docs/assets", StaticFiles(directory=swagger_ui_path))
     # A page that points its own name at 127.0.0.1 would pass for this machine's user; with a login it cannot.
-    hosts = ["*"] if credentials is not None else [*LOOPBACK, "[::1]"]
+    guard = Guard(credentials, hub)
+    hosts = ["*"] if guard.needs_login else [*LOOPBACK, "[::1]"]
+    doors = [Middleware(FrontDoor, guard=guard, address=address)] if hub is not None else []
     return {
-        "middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)],
-        "routes": [*build_router(studio, credentials).routes, assets],
+        "middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False), *doors],
+        "routes": [*build_router(studio, guard).routes, Route("/robots.txt", no_robots), assets],
         "exception_handlers": {StudioError: studio_error, RequestValidationError: validation_error},
         "docs_url": None,
         "openapi_url": None,
     }
+
+
+def no_robots(_: Request) -> PlainTextResponse:
+    """No studio is for a search engine: a public link least of all."""
+    return PlainTextResponse("User-agent: *\nDisallow: /")

@@ -1,6 +1,7 @@
 """Who may use the REST routes, and how an error of the house becomes an HTTP answer.
 
-Knows cookies, Basic and Bearer credentials and the Origin header. Knows nothing of what the routes do.
+Knows cookies, the hub's session, Basic and Bearer credentials and the Origin header. Knows nothing of what the routes
+do.
 """
 
 import base64
@@ -13,7 +14,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.responses import Response
 
+from sage_studio.api.hub_login import HubLogin
 from sage_studio.errors import InvalidInput, NotAllowed, StudioError
+from sage_studio.settings import PREFIX
 from sage_studio.text import Language, Text, language_of
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
@@ -26,21 +29,54 @@ class Guard:
     Gradio's ``auth`` guards only Gradio's routes, so this checks its login cookie, or for scripts the same user and
     password: by HTTP Basic, or as the Bearer key ``user:password``, which is all that OpenAI's clients can send. It
     also refuses changes asked for by another site's page.
+
+    Args:
+        credentials: user and password, or None where they open nothing.
+        hub: who may come in with an account on the hub; None where nobody can sign in so.
     """
 
-    def __init__(self, credentials: tuple[str, str] | None) -> None:
+    def __init__(self, credentials: tuple[str, str] | None, hub: HubLogin | None = None) -> None:
         self._credentials = credentials
+        self._hub = hub
 
     def __call__(self, request: Request) -> None:
-        """Raise `NotAllowed` or HTTP 401 unless the caller may proceed."""
+        """Raise `NotAllowed` or HTTP 401 unless the caller may proceed.
+
+        A person signed in on the hub but not on the list is told so.
+        """
         if request.method not in SAFE_METHODS and _is_cross_site(request):
             raise NotAllowed(
                 Text("A page of another site asked for this change.", "该更改由其他网站的页面发起，已拒绝。"),
                 Text("Use the studio's own page, or a script.", "请使用工作室自己的页面或脚本。"),
             )
-        if self._credentials is None or _gradio_user(request) or self._knows(request):
+        if not self.needs_login or self.user_of(request) is not None:
             return
+        if (name := self.hub_name(request)) is not None:
+            raise NotAllowed(
+                Text(f"{name} is not on this Space's list.", f"{name} 不在此 Space 的允许名单中。"),
+                Text(
+                    f"Its owner can add the name to {PREFIX}ALLOWED_USERS.", f"所有者可将其加入 {PREFIX}ALLOWED_USERS。"
+                ),
+            )
         raise HTTPException(401, detail=_detail("not_logged_in", LOGIN, LOGIN_HINT, language(request)), headers=REALM)
+
+    @property
+    def needs_login(self) -> bool:
+        """Whether strangers stay outside."""
+        return self._credentials is not None or self._hub is not None
+
+    def user_of(self, request: Request) -> str | None:
+        """Who asks, if they may come in; None for a stranger. Fit to be gradio's ``auth_dependency``."""
+        name = self.hub_name(request)
+        if self._hub is not None and self._hub.admits(name):
+            return name
+        if self._credentials is not None and (_gradio_user(request) or self._knows(request)):
+            return self._credentials[0]
+        return None
+
+    def hub_name(self, request: Request) -> str | None:
+        """The name on the hub of who asks, on the list or not; None where nobody has signed in there."""
+        return self._hub.signed_in(request) if self._hub is not None else None
 
     def _knows(self, request: Request) -> bool:
         scheme, _, sent = request.headers.get("authorization", "").partition(" ")
@@ -114,8 +150,9 @@ def _speaks_openai(request: Request) -> bool:
 
 
 def _is_cross_site(request: Request) -> bool:
-    if request.headers.get("sec-fetch-site") == "cross-site":
-        return True
+    site = request.headers.get("sec-fetch-site")
+    if site in ("same-origin", "cross-site"):  # said by the browser itself, whatever a proxy makes of the Host header
+        return site == "cross-site"
     origin = request.headers.get("origin")
     return origin is not None and urlsplit(origin).netloc != request.headers.get("host", "")
 

@@ -4,6 +4,7 @@ Knows the order of things and what a click leads to elsewhere. Knows nothing of 
 
 Every part that a test or a script needs has a stable ``elem_id``:
 
+    space-note space-sign-out                    on a Hugging Face Space only
     status-bar                                   [data-tab=models|tasks], [data-tour] and [data-language] inside it
     tour                                         [data-go=skip|back|next] inside it
     tabs: dataset train tasks chat models        the tab's button is #<id>-button
@@ -41,6 +42,7 @@ from typing import Any
 import gradio as gr
 from starlette.middleware import Middleware
 
+from sage_studio.space import Space
 from sage_studio.studio import Studio
 from sage_studio.text import Language, Text
 from sage_studio.ui import endpoints
@@ -50,6 +52,7 @@ from sage_studio.ui.events import HEAD, TICK_SECONDS, on
 from sage_studio.ui.frame import Frame
 from sage_studio.ui.i18n import AskedLanguage, Phrasebook, SpokenBlocks
 from sage_studio.ui.models_tab import ModelsTab
+from sage_studio.ui.space_note import space_note
 from sage_studio.ui.status_bar import StatusBar
 from sage_studio.ui.tasks_tab import TasksTab
 from sage_studio.ui.theme import CSS, Calm
@@ -67,12 +70,19 @@ TABS = (
 FIRST = "dataset"
 
 
-def build_page(studio: Studio) -> gr.Blocks:
-    """The page over a studio, with the named endpoints beside it."""
+def build_page(studio: Studio, space: Space | None = None) -> gr.Blocks:
+    """The page over a studio, with the named endpoints beside it.
+
+    Args:
+        studio: the house.
+        space: the Hugging Face Space that it runs in, if it is one.
+    """
     words = Phrasebook()
     page: SpokenBlocks
     with SpokenBlocks(words, title=TITLE, analytics_enabled=False, fill_width=True) as page:
         bar = StatusBar(studio)
+        if space is not None:
+            space_note(studio, space, words)
         timer, task, dataset_id, revision = gr.Timer(TICK_SECONDS), gr.State(""), gr.State(""), gr.State(0)
         draft = gr.State(None)
         timers = {name: gr.Timer(TICK_SECONDS, active=name == FIRST) for name, _, _ in TABS}

@@ -1,0 +1,74 @@
+"""The one page for those who are not in: it says why, and what to do about it.
+
+Knows how such a page looks, without any file of gradio's. Knows nothing of who is in.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from sage_studio.text import Language, Text
+
+OWN_TAB = Text("Open the studio in its own tab", "在单独的标签页中打开工作室")
+OWN_TAB_REASON = Text(
+    "The page on huggingface.co shows the studio in a frame. Safari and private windows refuse the login cookie there, "
+    "and the login then comes back again and again. In its own tab it works.",
+    "huggingface.co 的页面以内嵌框架显示工作室。Safari 和隐私窗口会拒绝其中的登录 Cookie，登录框因此反复出现；"
+    "在单独的标签页中打开即可正常登录。",
+)
+STYLE = """
+:root { color-scheme: light dark; --line: #d4d4d8; --quiet: #52525b; --button: #1d4ed8; }
+@media (prefers-color-scheme: dark) { :root { --line: #3f3f46; --quiet: #a1a1aa; --button: #3b5fd9; } }
+body { font: 15px/1.6 system-ui, sans-serif; margin: 0; }
+main { max-width: 36rem; margin: 12vh auto 0; padding: 0 1.25rem; }
+h1 { font-size: 1.25rem; margin: 0 0 1rem; }
+p { margin: 0 0 1rem; }
+.quiet { color: var(--quiet); border-top: 1px solid var(--line); padding-top: 1rem; margin-top: 1.5rem; }
+.button { display: inline-block; background: var(--button); color: #fff; text-decoration: none; padding: .5rem 1rem;
+  border-radius: 4px; }
+code { font-size: .92em; overflow-wrap: anywhere; }
+"""
+
+
+@dataclass(frozen=True)
+class Link:
+    """A way on from the page; ``button`` for the one that a person is meant to take."""
+
+    where: str
+    label: Text
+    button: bool = False
+
+
+def door_page(title: Text, lines: Sequence[Text], links: Sequence[Link], address: str, language: Language) -> str:
+    """The page's HTML.
+
+    Args:
+        title: what it is about.
+        lines: a paragraph each.
+        links: ways on.
+        address: of the Space outside the hub's frame; empty where there is none.
+        language: of the words.
+    """
+    said = Markup().join(Markup("<p>{}</p>").format(line.in_(language)) for line in lines)
+    ways = Markup().join(
+        Markup('<p><a href="{}"{}>{}</a></p>').format(
+            link.where, Markup(' class="button"') if link.button else "", link.label.in_(language)
+        )
+        for link in links
+    )
+    outside = Markup('<p class="quiet">{}</p>').format(own_tab(address, language)) if address else ""
+    return str(
+        Markup(
+            '<!doctype html><html lang="{}"><head><meta charset="utf-8"><title>SAGE Studio</title>'
+            '<meta name="viewport" content="width=device-width, initial-scale=1"><style>{}</style></head>'
+            "<body><main><h1>{}</h1>{}{}{}</main></body></html>"
+        ).format("zh-CN" if language == "zh" else "en", Markup(STYLE), title.in_(language), said, ways, outside)
+    )
+
+
+def own_tab(address: str, language: Language) -> Markup:
+    """The link that leaves the hub's frame, and why one may need it."""
+    return Markup('<a href="{}" target="_blank" rel="noopener">{} ↗</a><br>{}').format(
+        address, OWN_TAB.in_(language), OWN_TAB_REASON.in_(language)
+    )

@@ -1,0 +1,65 @@
+"""What a person sees at the studio's address before they are in: where to sign in, or that they are not on the list.
+
+Gradio's own login form knows only user and password; with another way in it answers a bare 401.
+"""
+
+from fastapi import Request
+from starlette.responses import HTMLResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from sage_studio.api.door_page import Link, door_page
+from sage_studio.api.guard import Guard, language
+from sage_studio.api.hub_login import SIGN_IN, SIGN_OUT
+from sage_studio.settings import PREFIX
+from sage_studio.text import Text
+
+SIGN_IN_LABEL = Text("Sign in with Hugging Face", "使用 Hugging Face 账号登录")
+SIGN_OUT_LABEL = Text("Sign out", "退出登录")
+TITLE = Text("SAGE Studio: sign in", "SAGE Studio：请登录")
+WHO = Text(
+    "This studio trains and runs models on the Space's machine, so only its owner and the people the owner names "
+    "may use it.",
+    "工作室会在此 Space 的机器上训练和运行模型，因此只有所有者及其指定的人可以使用。",
+)
+NOT_LISTED = Text(
+    "You are signed in as {name}, who is not on this Space's list.",
+    "您已以 {name} 登录，但不在此 Space 的允许名单中。",
+)
+REMEDY = Text(
+    f"The owner can add the name to the variable {PREFIX}ALLOWED_USERS in the Space's settings (names separated by "
+    "commas), or you can duplicate the Space and run your own.",
+    f"所有者可在 Space 设置的变量 {PREFIX}ALLOWED_USERS 中加入该用户名（多个用逗号分隔）；"
+    "您也可以复制此 Space 自行运行。",
+)
+
+
+class FrontDoor:
+    """ASGI middleware: answers for the page in place of gradio where the guard knows nobody.
+
+    Args:
+        app: what is behind the door.
+        guard: knows who may come in.
+        address: of the Space outside the hub's frame.
+    """
+
+    def __init__(self, app: ASGIApp, guard: Guard, address: str) -> None:
+        self._app, self._guard, self._address = app, guard, address
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Show the door, or let the request pass."""
+        if scope["type"] == "http" and scope["path"] == "/" and scope["method"] in ("GET", "HEAD"):
+            request = Request(scope)
+            if self._guard.user_of(request) is None:
+                await self._page(request)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _page(self, request: Request) -> HTMLResponse:
+        name = self._guard.hub_name(request)
+        if name is None:
+            lines, link = [WHO], Link(SIGN_IN, SIGN_IN_LABEL, button=True)
+        else:
+            refused = Text(*(said.format(name=name) for said in NOT_LISTED))
+            lines, link = [refused, REMEDY], Link(SIGN_OUT, SIGN_OUT_LABEL, button=True)
+        page = door_page(TITLE, lines, [link], self._address, language(request))
+        return HTMLResponse(page, headers={"Cache-Control": "no-store"})

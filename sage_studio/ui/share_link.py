@@ -1,0 +1,72 @@
+"""The public link: gradio's tunnel to this machine, opened once the studio answers, or why it did not open.
+
+Not left to ``launch``, which says nothing, not even the local address, for as long as the tunnel's server does not
+answer (a minute), and keeps a certificate in the working folder, which may be read-only.
+"""
+
+import signal
+import sys
+import threading
+
+import httpx
+from gradio import networking
+from gradio.exceptions import ChecksumMismatchError
+
+from sage_studio.settings import Settings
+from sage_studio.text import Language, Text
+
+OPENING = Text("Opening a public link …", "正在打开公开链接……")
+PUBLIC_LINK = Text("Public link: {}", "公开链接：{}")
+NO_LINK = Text(
+    "No public link: gradio's share server or its tunnel program could not be reached ({}). "
+    "The studio runs on, at the address above. Check the network and start it again, or let the local network in: "
+    "HOST=0.0.0.0 make run",
+    "未能打开公开链接：无法连接 Gradio 的分享服务器或获取其隧道程序（{}）。工作室仍在上面的地址运行。"
+    "请检查网络后重新启动，或供局域网访问：HOST=0.0.0.0 make run",
+)
+FAULTS = (RuntimeError, ValueError, OSError, httpx.HTTPError, ChecksumMismatchError)
+"""What gradio's ``setup_tunnel`` raises."""
+ENDING = (signal.SIGINT, signal.SIGTERM)
+
+
+def open_share_link(settings: Settings, token: str, stopping: threading.Event, language: Language) -> str | None:
+    """Open the tunnel and print its address, or why there is none. Call it in the main thread.
+
+    Args:
+        settings: where the studio answers, and the home that keeps the tunnel's certificate.
+        token: gradio's for this page.
+        stopping: set by a signal that arrives meanwhile, which ends the wait.
+        language: of what is printed.
+
+    Returns:
+        The public address, None where it did not open.
+    """
+    networking.CERTIFICATE_PATH = str(settings.root / "share-certificate.pem")  # type: ignore[attr-defined]  # no setting
+
+    def interrupt(*_: object) -> None:
+        if not stopping.is_set():
+            stopping.set()
+            raise KeyboardInterrupt
+
+    before = {number: signal.getsignal(number) for number in ENDING}
+    try:
+        for number in ENDING:
+            signal.signal(number, interrupt)
+        print(OPENING.in_(language), flush=True)
+        url = networking.setup_tunnel(settings.host, settings.port, token, None, None).replace("http://", "https://", 1)
+        print(PUBLIC_LINK.in_(language).format(url), flush=True)
+        return url
+    except FAULTS as error:
+        print(NO_LINK.in_(language).format(first_line(error)), file=sys.stderr, flush=True)
+    except KeyboardInterrupt:
+        pass  # the caller ends everything, a tunnel half open included
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return None
+
+
+def first_line(error: Exception) -> str:
+    """What went wrong, from the error that began it, in one line."""
+    cause = error.__cause__ or error
+    return (str(cause) or type(cause).__name__).strip().splitlines()[0]

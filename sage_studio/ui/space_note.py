@@ -1,0 +1,58 @@
+"""What stands on top of the page on a Hugging Face Space: the way out of the hub's frame, what a restart takes away,
+and the button to sign out.
+
+Knows words and looks. Knows nothing of how a login works.
+"""
+
+import functools
+
+import gradio as gr
+from markupsafe import Markup
+
+from sage_studio.space import Space, outlives_a_restart
+from sage_studio.studio import Studio
+from sage_studio.text import Language, Text
+from sage_studio.ui.i18n import Phrasebook
+from sage_studio.ui.parts import html, notice
+
+OWN_TAB = Text("Open the studio in its own tab", "在单独的标签页中打开工作室")
+OWN_TAB_REASON = Text(
+    "Safari and private windows refuse the login cookie inside the frame on huggingface.co.",
+    "在 huggingface.co 的内嵌框架中，Safari 和隐私窗口会拒绝登录 Cookie。",
+)
+PASSING = Text(
+    "This Space has no storage of its own: when it restarts or falls asleep, its datasets, tasks and models are gone.",
+    "此 Space 没有持久存储：重启或休眠后，数据集、任务和模型都会丢失。",
+)
+PASSING_REMEDY = Text(
+    "Download what you want to keep, or add storage under Settings of the Space; the studio then keeps everything "
+    "in /data by itself.",
+    "请下载需要保留的内容，或在 Space 的 Settings 中添加存储；之后工作室会自动把一切保存在 /data。",
+)
+SIGN_OUT = "Sign out · 退出登录 ({})"
+SIGN_IN = "Sign in with Hugging Face · 登录"
+
+FRAME_JS = "element.querySelector('.own-tab')?.toggleAttribute('hidden', window.self === window.top);"
+"""Outside the frame there is nothing to leave."""
+
+
+def space_note(studio: Studio, space: Space, words: Phrasebook) -> None:
+    """Put the note on the page that is being built."""
+    passing = not outlives_a_restart(studio.settings)
+    shown = Text(*(str(said_on_top(space, passing, language)) for language in ("en", "zh")))
+    if shown:
+        words(functools.partial(html, "space-note", FRAME_JS), value=shown)
+    if space.has_oauth:
+        gr.LoginButton(SIGN_IN, SIGN_OUT, size="sm", variant="secondary", elem_id="space-sign-out")
+
+
+def said_on_top(space: Space, passing: bool, language: Language) -> Markup:
+    """The link out of the frame, and the notice where nothing outlives a restart."""
+    said = Markup()
+    if space.address:
+        said += Markup(
+            '<p class="own-tab"><a href="{}" target="_blank" rel="noopener">{} ↗</a> <span class="quiet">{}</span></p>'
+        ).format(space.address, OWN_TAB.in_(language), OWN_TAB_REASON.in_(language))
+    if passing:
+        said += notice("waiting", PASSING.in_(language), PASSING_REMEDY.in_(language))
+    return said
