@@ -22,6 +22,7 @@ from sage_studio.text import Text
 PROJECT = Path(__file__).resolve().parent.parent
 CONFIGS = PROJECT / "configs"
 PREFIX = "SAGE_STUDIO_"
+SECRETS = ("auth", "engine_api_key")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -127,6 +128,12 @@ class Settings(BaseSettings):
     def uploads_dir(self) -> Path:
         """Files on their way in; on the same disk as the datasets they become."""
         return self.root / "uploads"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables by which a child process reads the same settings; without secrets."""
+        values = self.model_dump(mode="json", exclude=set(SECRETS))
+        return {f"{PREFIX}{name.upper()}": str(value) for name, value in values.items() if value != ""}
 
     @property
     def needs_login(self) -> bool:
