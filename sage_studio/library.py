@@ -44,9 +44,10 @@ class Library:
             self.docs, on_progress=lambda share, doing: on_progress(FETCHED + (1 - FETCHED) * share, doing)
         )
 
-    def add_knowledge(self, path: Path) -> Dataset:
+    def add_knowledge(self, path: Path, on_progress: OnProgress = ignore_progress) -> Dataset:
         """Keep the texts of a file or folder on this machine as a dataset of passages. Raises `InvalidDataset`."""
-        return self.add_dataset(KnowledgeSource(path, max_bytes=self.settings.max_upload_mb << 20))
+        source = KnowledgeSource(path, max_bytes=self.settings.max_upload_mb << 20)
+        return self.add_dataset(source, on_progress=on_progress)
 
     def add_dataset(self, source: DatasetSource, name: str = "", on_progress: OnProgress = ignore_progress) -> Dataset:
         """Keep the rows of any source. The same rows under the same name are the same dataset, not a new version."""

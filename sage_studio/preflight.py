@@ -5,6 +5,7 @@ only the trainer can find out: it loads no model, and of a hub's model it looks 
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from sage_studio.catalog import ModelRef
@@ -13,7 +14,7 @@ from sage_studio.errors import InvalidDataset, InvalidModel, InvalidRecipe
 from sage_studio.serving.adapter_check import check_adapter
 from sage_studio.serving.weights import read_tensors
 from sage_studio.text import Text
-from sage_studio.training.learnable import LeftOut, check_learnable, check_queries, left_out
+from sage_studio.training.learnable import CHECKED, LeftOut, check_learnable, check_many, check_queries, left_out
 from sage_studio.training.recipes import Recipe, methods_for
 from sage_studio.training.recipes.generative import GenerativeRecipe
 from sage_studio.training.rows import check_template
@@ -22,16 +23,47 @@ from sage_studio.training.tokenizing import TOKENIZER, tokenizer_of
 
 INDEX = "model.safetensors.index.json"
 ALL_LINEAR = "all-linear"
+SMALL, SMALL_PACKED, SMALL_FILES = 256 << 10, 16 << 10, 100
+"""Bytes of plain text, bytes of what has to be unpacked or parsed first, and files of a folder, that are read while
+somebody waits for a click; what is larger is read when the task is prepared."""
+PLAIN = (".json", ".jsonl", ".csv", ".tsv", ".txt", ".md", ".markdown", ".html", ".htm")
+TOKENIZER_AT_ONCE = 4 << 20
 IS_FOR = {
     "generative": Text("a model that writes text", "文本生成模型"),
     "embedding": Text("an embedder", "嵌入模型"),
 }
 
 
-def check_model(recipe: Recipe, model: ModelRef) -> None:
+def can_be_read_at_once(model: ModelRef) -> bool:
+    """Whether a model lies on this machine, and its tokenizer can be read while somebody waits for a click."""
+    if not model.is_local or model.packed is not None:
+        return False
+    tokenizer = Path(model.location) / TOKENIZER
+    return not tokenizer.is_file() or tokenizer.stat().st_size <= TOKENIZER_AT_ONCE
+
+
+def is_small(path: Path) -> bool:
+    """Whether a file, or all the files of a folder, can be read while somebody waits for a click.
+
+    What is not there is small: that it is missing is said at once.
+    """
+    size = 0
+    for number, file in enumerate(path.rglob("*") if path.is_dir() else [path]):
+        if file.is_file():
+            weight = 1 if file.suffix.lower() in PLAIN else SMALL // SMALL_PACKED
+            size += file.stat().st_size * weight
+        if size > SMALL or number > SMALL_FILES:
+            return False
+    return True
+
+
+def check_model(recipe: Recipe, model: ModelRef, at_once: bool = False) -> None:
     """Raise `InvalidModel` for a model that the method cannot train: of another kind, damaged, without template.
 
     Raises also `InvalidRecipe` for target modules that it does not have.
+
+    Args:
+        at_once: leave out what takes longer than a click may.
     """
     if model.task not in (None, recipe.model_task):
         raise _for_something_else(recipe, model)
@@ -41,6 +73,8 @@ def check_model(recipe: Recipe, model: ModelRef) -> None:
     modules = _modules(folder)
     if modules:
         _check_targets(recipe, modules)
+    if at_once and not can_be_read_at_once(model):
+        return
     if isinstance(recipe, GenerativeRecipe) and (folder / TOKENIZER).is_file() and not model.trust_remote_code:
         _check_tokenizer(model)
 
@@ -90,16 +124,27 @@ def check_kind(recipe: Recipe, dataset: Dataset) -> None:
     )
 
 
-def check_rows(recipe: Recipe, model: ModelRef, path: Path, count: int) -> None:
+def check_rows(
+    recipe: Recipe, model: ModelRef, path: Path, count: int, on_rows: Callable[[int], None] | None = None
+) -> None:
     """Raise `InvalidDataset` where the model's template refuses a row, or the rows leave nothing to learn.
 
     Args:
         path: the dataset's ``data.jsonl``, with ``count`` rows.
+        on_rows: called with the rows done, of `rows_to_check`. Without it only the first rows are read.
     """
     if recipe.model_task == "embedding":
         check_queries(path, recipe, count)
     elif _reads_here(model):
-        check_learnable(path, recipe, tokenizer_of(model))
+        if on_rows is None:
+            check_learnable(path, recipe, tokenizer_of(model))
+        else:
+            check_many(path, recipe, tokenizer_of(model), on_rows)
+
+
+def rows_to_check(recipe: Recipe, count: int) -> int:
+    """How many of ``count`` rows are read before a training; the trainer reads the others."""
+    return min(recipe.max_samples or count, count, CHECKED)
 
 
 def rows_left_out(recipe: Recipe, model: ModelRef, path: Path) -> LeftOut:

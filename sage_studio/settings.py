@@ -24,6 +24,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 CONFIGS = PROJECT / "configs"
 PREFIX = "SAGE_STUDIO_"
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
+SECRETS = ("auth", "engine_api_key")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -140,6 +141,12 @@ class Settings(BaseSettings):
     def uploads_dir(self) -> Path:
         """Files on their way in; on the same disk as the datasets they become."""
         return self.root / "uploads"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables by which a child process reads the same settings; without secrets."""
+        values = self.model_dump(mode="json", exclude=set(SECRETS))
+        return {f"{PREFIX}{name.upper()}": str(value) for name, value in values.items() if value != ""}
 
     @property
     def needs_login(self) -> bool:

@@ -32,7 +32,7 @@ from sage_studio.serving import vllm_registry
 from sage_studio.serving.retriever import Retriever
 from sage_studio.serving.types import ChatMessage, RegisteredModel
 from sage_studio.settings import PREFIX, PROJECT, Settings
-from sage_studio.tasks.launcher import ProcessLauncher
+from sage_studio.tasks.launcher import PREPARER, ProcessLauncher
 from sage_studio.tasks.store import TaskStore
 from sage_studio.tasks.supervisor import TaskSupervisor
 from sage_studio.text import Text
@@ -75,6 +75,7 @@ class Studio(Intake, Library, Curation, Workshop, Forecasts, Retrieval, Backend)
             settings,
             before_start=lambda _: self.registry.before_training(),
             after_end=self._after_training,
+            preparer=ProcessLauncher(PREPARER, environment=settings.environment),
         )
         self.footprints = FootprintBook(settings.models_dir / ".footprints")
         self.known_models: dict[str, ModelRef] = {}
@@ -176,8 +177,8 @@ class Studio(Intake, Library, Curation, Workshop, Forecasts, Retrieval, Backend)
         return self.switch_model(task.served_name)
 
     def _after_training(self) -> None:
-        """Give the engine its card back once no training runs or waits. Never waits for it."""
-        if not self.tasks.running() and not self.tasks.queue():
+        """Give the engine its GPU back once no training runs or waits. Never waits for it."""
+        if not self.tasks.training() and not self.tasks.queue():
             threading.Thread(target=self._bring_engine_back, name="engine-back", daemon=True).start()
 
     def _bring_engine_back(self) -> None:

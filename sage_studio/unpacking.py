@@ -5,17 +5,18 @@ torch stays there.
 """
 
 import logging
+import shutil
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
+from filelock import FileLock
+
 from sage_studio.catalog import Catalog, ModelRef
-from sage_studio.errors import InvalidModel
+from sage_studio.errors import InvalidModel, naming_full_disk
 from sage_studio.text import Text
 
 logger = logging.getLogger("sage_studio")
-_one_at_a_time = threading.Lock()
 
 
 def ensure_unpacked(catalog: Catalog, name: str) -> ModelRef:
@@ -23,11 +24,16 @@ def ensure_unpacked(catalog: Catalog, name: str) -> ModelRef:
     ref = catalog.resolve(name)
     if ref.packed is None:
         return ref
-    with _one_at_a_time:
+    folder = Path(ref.location)
+    with naming_full_disk(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(f".{folder.name}.lock")):  # other processes unpack too
         ref = catalog.resolve(name)
         if ref.packed is not None:
+            for leftover in folder.parent.glob(f".{folder.name}.*/"):  # of one that was killed
+                shutil.rmtree(leftover)
             logger.info("Unpacking model: %s", name)
-            _unpack(ref.packed, Path(ref.location))
+            _unpack(ref.packed, folder)
     return catalog.resolve(name)
 
 

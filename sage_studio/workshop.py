@@ -6,11 +6,12 @@ trains, nor of widgets or routes.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from sage_studio import preflight
 from sage_studio.catalog import Catalog, ModelRef
 from sage_studio.data.dataset import Dataset
+from sage_studio.data.sources import source_of_file
 from sage_studio.data.store import DatasetStore
 from sage_studio.errors import Conflict, InvalidModel, InvalidName, InvalidRecipe, NotFound
 from sage_studio.files import safe_name
@@ -18,6 +19,7 @@ from sage_studio.hardware import detect_hardware
 from sage_studio.serving.adapter_check import check_adapter
 from sage_studio.serving.registry import VLLMRegistry
 from sage_studio.serving.retriever import Retriever
+from sage_studio.settings import Settings
 from sage_studio.tasks.archive import stream_archive
 from sage_studio.tasks.cards import check_pinned
 from sage_studio.tasks.compare import TaskComparison, compare_runs
@@ -44,36 +46,49 @@ WHOLE_MODEL_HINT = Text(
 class Workshop:
     """The part of the house that trains."""
 
+    settings: Settings
     catalog: Catalog
     datasets: DatasetStore
     tasks: TaskStore
     supervisor: TaskSupervisor
     registry: VLLMRegistry
     finder: Retriever
-    ensure_model: Callable[[str], ModelRef]
-    upload_dataset: Callable[[Path], Dataset]
-    add_knowledge: Callable[[Path], Dataset]
+    upload_dataset: Callable[..., Dataset]
+    add_knowledge: Callable[..., Dataset]
     get_dataset: Callable[[str], Dataset]
     kept_estimate: Callable[[Recipe], float | None]
 
     def start_finetune(self, values: Mapping[str, Any]) -> Task:
-        """Check a recipe's fields, its model and data, then queue a training; nothing is made unless all is usable.
+        """Check a recipe's fields, its model and data as far as that takes no time, and queue a training.
 
-        Raises `InvalidRecipe`, `InvalidModel`, `InvalidDataset`, `NotFound`, `HubUnavailable`: naming what to correct.
+        What takes time is done when the task is prepared (`sage_studio.preparing`): a model is fetched or unpacked, a
+        large file is read, large data is checked row by row. If that fails, the task has failed, with the same text
+        that is raised here for what is small; see `sage_studio.preflight.is_small`.
+
+        Raises:
+            InvalidRecipe, InvalidModel, InvalidDataset, NotFound, HubUnavailable: naming what to correct; no task is
+                made then.
         """
         recipe = parse_recipe(values)
         if recipe.gpu_vis:
             check_pinned(recipe.model_dump(), detect_hardware())
-        named = self.catalog.resolve(recipe.model_name_or_path)
-        preflight.check_model(recipe, named)
-        self.adapter_for(recipe, named)  # refused before an upload is kept
-        dataset = self._dataset_for(recipe)
+        model = self.catalog.resolve(recipe.model_name_or_path)
+        preflight.check_model(recipe, model, at_once=True)
+        self.adapter_for(recipe, model)  # refused before an upload is kept
+        source = _source_of(recipe)
+        if source is not None and not preflight.is_small(source):
+            if not getattr(recipe, "input_path", ""):
+                source_of_file(source, self.settings.max_upload_mb << 20)  # a folder, or a file of no known kind
+            preflight.check_copy(recipe)
+            return self._queue_source(recipe, model, source)
+        dataset = self.get_dataset(recipe.dataset_id) if source is None else add_source(self, recipe, source)
         preflight.check_kind(recipe, dataset)
         rows = self.datasets.data_path(dataset.id)
-        model = self.ensure_model(recipe.model_name_or_path)  # takes a while the first time
-        preflight.check_rows(recipe, model, rows, dataset.stats.total_samples)
+        at_once = preflight.can_be_read_at_once(model) and preflight.is_small(rows)
+        if at_once:
+            preflight.check_rows(recipe, model, rows, dataset.stats.total_samples)
         preflight.check_copy(recipe)
-        return self._queue(recipe, model, dataset)
+        return self._queue(recipe, model, dataset, prepared=at_once)
 
     def reproduce_task(self, task_id: str) -> Task:
         """Queue the very run of a completed task again: the same rows, base model, recipe and seed.
@@ -84,16 +99,15 @@ class Workshop:
         """
         task = self._completed(task_id)
         lineage = read_lineage(task.folder)
-        dataset = self.datasets.hashed(self.get_dataset(task.dataset_id))
-        model = self.ensure_model(task.model)
-        if dataset.sha256 != lineage.dataset_sha256:
-            raise _not_the_same(dataset.id, lineage.dataset_sha256, dataset.sha256)
-        revision = base_revision(model.location)
-        if revision != lineage.base_revision:
-            raise _not_the_same(task.model, lineage.base_revision, revision)
+        dataset, model = self.get_dataset(task.dataset_id), self.catalog.resolve(task.model)
+        if dataset.sha256 and dataset.sha256 != lineage.dataset_sha256:
+            raise Conflict(*not_the_same(dataset.id, lineage.dataset_sha256, dataset.sha256))
+        at_once = preflight.can_be_read_at_once(model) and preflight.is_small(self.datasets.data_path(dataset.id))
+        if at_once and (revision := base_revision(model.location)) != lineage.base_revision:
+            raise Conflict(*not_the_same(task.model, lineage.base_revision, revision))
         elsewhere = dict.fromkeys((*RECIPES[task.type].sources, "output_dir"), "")
         recipe = parse_recipe({**task.recipe, **elsewhere, "dataset_id": dataset.id})
-        return self._queue(recipe, model, dataset, reproduces=task.id)
+        return self._queue(recipe, model, dataset, reproduces=task.id, prepared=at_once)
 
     def retry_task(self, task_id: str) -> Task:
         """Do what is to be done next about a stopped or failed task, where the studio can do it by itself.
@@ -127,19 +141,39 @@ class Workshop:
             [self.supervisor.curve(task, points) for task in tasks],
         )
 
-    def _queue(self, recipe: Recipe, model: ModelRef, dataset: Dataset, reproduces: str = "") -> Task:
+    def _queue(
+        self, recipe: Recipe, model: ModelRef, dataset: Dataset, reproduces: str = "", *, prepared: bool
+    ) -> Task:
+        if prepared:
+            dataset = self.datasets.hashed(dataset)
         job = Job(
             model_location=model.location,
             trust_remote_code=model.trust_remote_code,
             adapter_location=self.adapter_for(recipe, model),
             data_path=str(self.datasets.data_path(dataset.id)),
             dataset_id=dataset.id,
-            dataset_sha256=self.datasets.hashed(dataset).sha256,
+            dataset_sha256=dataset.sha256,
             docs_commit=dataset.commit or "",
             reproduces=reproduces,
             estimated_gb=self.kept_estimate(recipe),
+            prepared=prepared,
         )
         task = self.tasks.create(recipe, job, dataset_name=dataset.name, dataset_id=dataset.id)
+        self.supervisor.wake()
+        return task
+
+    def _queue_source(self, recipe: Recipe, model: ModelRef, source: Path) -> Task:
+        """Queue a task whose dataset is made of a file or folder when it is prepared."""
+        job = Job(
+            model_location=model.location,
+            trust_remote_code=model.trust_remote_code,
+            data_path="",
+            gpus=recipe.gpu_vis,
+            estimated_gb=self.kept_estimate(recipe),
+            source=str(source),
+            prepared=False,
+        )
+        task = self.tasks.create(recipe, job, dataset_name=source.name, dataset_id="")
         self.supervisor.wake()
         return task
 
@@ -263,16 +297,35 @@ class Workshop:
             ) from error
         return str(folder)
 
-    def _dataset_for(self, recipe: Recipe) -> Dataset:
-        if recipe.dataset_id:
-            return self.get_dataset(recipe.dataset_id)
-        given = str(getattr(recipe, "input_path", ""))
-        add = self.add_knowledge if given else self.upload_dataset
-        return add(Path(given or recipe.train_data_path).expanduser())
+
+class Takes(Protocol):
+    """What can keep a file as a dataset: the studio."""
+
+    @property
+    def upload_dataset(self) -> Callable[..., Dataset]:
+        """As of `sage_studio.intake.Intake`."""
+
+    @property
+    def add_knowledge(self) -> Callable[..., Dataset]:
+        """As of `sage_studio.library.Library`."""
 
 
-def _not_the_same(what: str, was: str, now: str) -> Conflict:
-    return Conflict(
+def add_source(studio: Takes, recipe: Recipe, source: Path) -> Dataset:
+    """Keep the file or folder that a recipe names as a dataset. Raises `InvalidDataset`."""
+    add = studio.add_knowledge if getattr(recipe, "input_path", "") else studio.upload_dataset
+    return add(source)
+
+
+def _source_of(recipe: Recipe) -> Path | None:
+    """The file or folder that a recipe names in place of a dataset; None where it names a dataset."""
+    if recipe.dataset_id:
+        return None
+    return Path(str(getattr(recipe, "input_path", "")) or recipe.train_data_path).expanduser()
+
+
+def not_the_same(what: str, was: str, now: str) -> tuple[Text, Text]:
+    """What to say, and to do, about a dataset or a model that is not what it was when a run was made with it."""
+    return (
         Text(
             f"{what} is not what it was: {was[:24]}… then, {now[:24]}… now.",
             f"{what} 已改变：{was[:24]}… → {now[:24]}…。",

@@ -18,7 +18,7 @@ BOTTOM = {
     *("catalog", "model_task", "votes", "space"),
 }
 HOUSE = {
-    *("studio", "intake", "library", "curation", "workshop", "forecast", "retrieval", "backend"),
+    *("studio", "preparing", "intake", "library", "curation", "workshop", "forecast", "retrieval", "backend"),
     *("views", "curation_views", "run_views", "intake_views", "retrieval_views", "serving_views"),
 }
 LAYERS: list[set[str]] = [

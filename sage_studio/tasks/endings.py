@@ -43,7 +43,11 @@ def by_force() -> Ending:
     return TaskStatus.STOPPED, {"reason": reason, "hint": CONTINUE}
 
 
-def without_a_word(folder: Path, ended_by: str) -> Ending:
+TRAINER = Text("The trainer process", "训练进程")
+PREPARER = Text("The process that prepares the task", "准备任务的进程")
+
+
+def without_a_word(folder: Path, ended_by: str, who: Text = TRAINER) -> Ending:
     """The process ended without a result and nobody had asked it to stop."""
     if not folder.is_dir():
         return folder_gone(folder)
@@ -51,9 +55,9 @@ def without_a_word(folder: Path, ended_by: str) -> Ending:
     said = next((line.strip() for line in reversed((*page.lines, page.partial)) if line.strip()), "")[-LONGEST_QUOTE:]
     how = Text(f" ({ended_by})", f"（{ended_by}）") if ended_by else NOTHING
     reason = Text(
-        f"The trainer process ended{how.en} without a result; "
+        f"{who.en} ended{how.en} without a result; "
         + (f"the last log line was: {said}" if said else "its log is empty."),
-        f"训练进程没有留下结果就结束了{how.zh}；" + (f"日志的最后一行是：{said}" if said else "日志为空。"),
+        f"{who.zh}没有留下结果就结束了{how.zh}；" + (f"日志的最后一行是：{said}" if said else "日志为空。"),
     )
     return TaskStatus.FAILED, {"reason_class": Reason.KILLED, "reason": reason, "hint": _remedy(ended_by)}
 

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 import psutil
@@ -25,6 +26,7 @@ from sage_studio.training.progress import LOG, read_job
 TRAINER = (sys.executable, "-m", "sage_studio.training")
 ACCELERATE = PROJECT / "configs" / "accelerate.yaml"
 """Given to ``accelerate launch``, which would otherwise read a person's own default_config.yaml."""
+PREPARER = (sys.executable, "-m", "sage_studio.preparing")
 SECRETS = (f"{PREFIX}AUTH",)
 SECRET_ENDINGS = ("_API_KEY",)
 NOT_THE_CHILDS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -85,7 +87,7 @@ class Launcher(Protocol):
     """How a child is started. Tests swap it."""
 
     def launch(self, folder: Path) -> ChildProcess:
-        """Start the training of a task folder. Raises OSError or `StorageFull`."""
+        """Start the child for a task folder. Raises OSError or `StorageFull`."""
         ...
 
 
@@ -95,10 +97,16 @@ class ProcessLauncher:
     Args:
         command: what to run in place of the trainer; the folder is added as the last argument.
         stop_grace_seconds: how long a stopped training may take to save; under accelerate torch's agent kills it then.
+        environment: variables that the child gets besides the studio's own.
     """
 
-    def __init__(self, command: Sequence[str] = TRAINER, stop_grace_seconds: float = 120.0) -> None:
-        self._command, self._grace = tuple(command), stop_grace_seconds
+    def __init__(
+        self,
+        command: Sequence[str] = TRAINER,
+        stop_grace_seconds: float = 120.0,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        self._command, self._grace, self._environment = tuple(command), stop_grace_seconds, dict(environment)
 
     def launch(self, folder: Path) -> ChildProcess:
         """Start the child. Raises OSError where the folder is gone, `StorageFull` where its log cannot be written."""
@@ -110,7 +118,7 @@ class ProcessLauncher:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=PROJECT,
-                env=child_environment(os.environ) | cards_environment(cards, self._grace),
+                env=child_environment(os.environ) | self._environment | cards_environment(cards, self._grace),
                 start_new_session=True,
             )
         process = psutil.Process(popen.pid)  # there even if it ended already: nobody has reaped it yet

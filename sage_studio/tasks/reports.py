@@ -24,7 +24,7 @@ MOST_FIGURES = 32
 """Names that a run may give figures besides; what a damaged file holds beyond is left out."""
 HELD_OUT = "eval_loss"
 """Given at few steps, which thinning must not lose."""
-OF_ONE_PHASE = ("detail", "eta_seconds", "done", "total")
+OF_ONE_PHASE = ("detail", "eta_seconds", "done", "total", "unit", "per_second")
 """Fields that say nothing any more once another kind of work has begun."""
 
 _Stamp = tuple[int, int] | None

@@ -89,6 +89,10 @@ class TaskStore:
         rows = self._database.rows(f"SELECT * FROM tasks WHERE status IN ({marks}) ORDER BY number", values)
         return [self._records.task_of(row) for row in rows]
 
+    def training(self) -> Tasks:
+        """The running tasks that use the machine's GPUs: all but those in preparation, the oldest first."""
+        return [task for task in self.running() if not task.in_preparation]
+
     def transition(
         self, task_id: str, since: Collection[TaskStatus], to: TaskStatus, **changes: Unpack[Changes]
     ) -> Task:

@@ -56,6 +56,8 @@ AFRESH: Changes = {
 }
 """What a task that is queued again forgets."""
 RESUMABLE = frozenset({TaskStatus.STOPPED, TaskStatus.FAILED})
+MOST_PREPARING = 2
+"""Tasks whose models and rows are made ready at the same time; that needs no GPU."""
 
 
 class TaskSupervisor:
@@ -63,7 +65,8 @@ class TaskSupervisor:
 
     Args:
         store: the tasks.
-        launcher: starts the children.
+        launcher: starts the trainers.
+        preparer: starts the processes that make a task's model and rows ready, before it may have a GPU.
         settings: ``max_running`` and ``stop_grace_seconds`` count here.
         before_start: called before a child starts, with the physical numbers of its GPUs; after a `Conflict` again in
             the next round. after_end: called after a child.
@@ -78,10 +81,13 @@ class TaskSupervisor:
         before_start: Callable[[Sequence[int]], None] = lambda _: None,
         after_end: Callable[[], None] = lambda: None,
         engine_cards: Callable[[], Sequence[int]] = lambda: (),
+        preparer: Launcher | None = None,
     ) -> None:
         self._before_start, self._after_end, self._engine_cards = before_start, after_end, engine_cards
         self._store = store
         self._launcher = launcher
+        self._preparer = preparer if preparer is not None else launcher
+        self._prepared: set[str] = set()
         self._settings, self._cards = settings, usable_cards()
         self._reports = Reports()
         self._children: dict[str, ChildProcess | None] = {}
@@ -197,13 +203,16 @@ class TaskSupervisor:
         with self._lock:
             for task in self._store.running():
                 self._guarded(self._watch, task)
+            self._prepare_some()
             self._start_waiting()
 
     def _start_waiting(self) -> None:
         """Start what there is room for, in the queue's order; a task that waits for its GPUs is passed by."""
-        room = most_running(self._settings.max_running, self._cards) - len(self._store.running())
+        room = most_running(self._settings.max_running, self._cards) - len(self._store.training())
         awaited: set[int] = set()
         for task in self._store.queue() if room > 0 else ():
+            if not self._is_prepared(task):
+                continue
             cards = self._cards_for(task, awaited)
             if cards is None:
                 awaited.update(pinned_cards(task.recipe))
@@ -225,6 +234,34 @@ class TaskSupervisor:
             with suppress(OSError, ValueError):  # said when it is launched
                 need = read_job(task.folder).estimated_gb or 0.0
         return choose_cards(pinned, self._cards, demand, need)
+
+    def _prepare_some(self) -> None:
+        """Start preparing queued tasks, in their order, whatever is being trained."""
+        room = MOST_PREPARING - sum(task.in_preparation for task in self._store.running())
+        for task in self._store.queue():
+            if room <= 0:
+                return
+            if not self._is_prepared(task):
+                self._guarded(self._prepare, task)
+                room -= 1
+
+    def _prepare(self, task: Task) -> None:
+        task = self._store.transition(task.id, {TaskStatus.QUEUED}, TaskStatus.PREPARING)
+        child = self._preparer.launch(task.folder)
+        self._children[task.id] = child
+        logger.info("Preparing task: %s (process %d)", task.id, child.pid)
+        self._record(task, child)
+
+    def _is_prepared(self, task: Task) -> bool:
+        """By its orders, which are read once; what is wrong with them is said when it is launched."""
+        if task.id not in self._prepared:
+            try:
+                if not read_job(task.folder).prepared:
+                    return False
+            except (OSError, ValueError):
+                return True
+            self._prepared.add(task.id)
+        return True
 
     def _guarded(self, work: Callable[[Task], None], task: Task) -> None:
         """Do something about one task. What goes wrong ends that task, unless its process lives, and no other."""
@@ -263,7 +300,12 @@ class TaskSupervisor:
     def _watch_living(self, task: Task, child: ChildProcess, result: Result | None) -> None:
         if task.pid != child.pid:
             self._record(task, child)
-        if task.status is TaskStatus.PREPARING and self._reports.trained_since(task.folder, task.started_at or 0.0):
+        began = task.started_at
+        if (
+            task.status is TaskStatus.PREPARING
+            and began is not None
+            and self._reports.trained_since(task.folder, began)
+        ):
             self._store.transition(task.id, {TaskStatus.PREPARING}, TaskStatus.TRAINING)
             logger.info("Training task: %s", task.id)
         if not task.folder.is_dir() or self._deadlines.passed(task, result):
@@ -272,7 +314,9 @@ class TaskSupervisor:
 
     def _settle(self, task: Task, child: ChildProcess | None, result: Result | None) -> None:
         """Say how a task ended whose process is gone."""
-        if result is not None and task.status is not TaskStatus.STOPPING and should_retry(task, result):
+        if task.in_preparation:
+            self._settle_preparation(task, child, result)
+        elif result is not None and task.status is not TaskStatus.STOPPING and should_retry(task, result):
             self._again_smaller(task)
         elif result is not None:
             self._end(task, endings.by_itself(result))
@@ -282,6 +326,23 @@ class TaskSupervisor:
             self._end(task, endings.without_a_word(task.folder, child.ended_by() if child is not None else ""))
         if child is not None:
             child.end_group()
+
+    def _settle_preparation(self, task: Task, child: ChildProcess | None, result: Result | None) -> None:
+        """Queue a task that is prepared, in its old place, or say why it is not."""
+        if result is not None:
+            self._end(task, endings.by_itself(result))
+        elif task.status is TaskStatus.STOPPING:
+            self._end(task, endings.before_start())
+        elif not (job := read_job(task.folder)).prepared:
+            signalled = child.ended_by() if child is not None else ""
+            self._end(task, endings.without_a_word(task.folder, signalled, endings.PREPARER))
+        else:
+            changes: Changes = {"pid": None, "process_started": None}
+            if job.source:
+                changes |= {"dataset_id": job.dataset_id, "dataset_name": job.dataset_name}
+            self._store.transition(task.id, {TaskStatus.PREPARING}, TaskStatus.QUEUED, **changes)
+            self._forget(task)
+            logger.info("Prepared task: %s", task.id)
 
     def _end(self, task: Task, ending: Ending) -> Task:
         to, changes = ending
@@ -305,6 +366,7 @@ class TaskSupervisor:
 
     def _forget(self, task: Task) -> None:
         self._deadlines.forget(task.id)
+        self._prepared.discard(task.id)
         for known in (self._children, self._complaints, self._held):
             known.pop(task.id, None)
 
@@ -312,10 +374,11 @@ class TaskSupervisor:
         child = self._child(task)
         if child is not None:
             with suppress(OSError, ValueError):  # without its folder it is ended in the next round
-                self._held[task.id] = tuple(int(number) for number in read_job(task.folder).gpus.split(",") if number)
+                held = read_job(task.folder).gpus if not task.in_preparation else ""
+                self._held[task.id] = tuple(int(number) for number in held.split(",") if number)
             logger.info("Adopted task: %s (process %d)", task.id, child.pid)
         elif task.pid is None and task.status is TaskStatus.PREPARING and not (task.folder / RESULT).exists():
-            # The earlier studio ended between taking it from the queue and starting it.
+            # The earlier studio ended between taking it from the queue and starting a process for it.
             self._store.transition(task.id, {TaskStatus.PREPARING}, TaskStatus.QUEUED, started_at=None)
 
     def _child(self, task: Task) -> ChildProcess | None:

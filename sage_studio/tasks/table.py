@@ -57,6 +57,8 @@ class Changes(TypedDict, total=False):
     """What may change together with a task's status; see `Task`."""
 
     recipe: dict[str, Any]
+    dataset_id: str
+    dataset_name: str
     started_at: float | None
     finished_at: float | None
     reason_class: Reason | None

@@ -15,7 +15,11 @@ from sage_studio.training.progress import Event, Reason, Result
 
 
 class TaskStatus(StrEnum):
-    """queued -> preparing -> training -> completed | stopped | failed; ``stopping`` on the way to stopped."""
+    """queued -> preparing -> training -> completed | stopped | failed; ``stopping`` on the way to stopped.
+
+    A task whose model or rows are still to be made ready is ``preparing`` for that first, then ``queued`` again until
+    there is a GPU for it; see `Task.in_preparation`.
+    """
 
     QUEUED = "queued"
     PREPARING = "preparing"
@@ -43,6 +47,7 @@ class Task:
     Attributes:
         id: ``finetune-1234567890``.
         reason_class: why it failed; None unless it did.
+        started_at: when its trainer was started; None before that, also while it is prepared.
         reason: the same for a person; empty unless it failed or was stopped.
         hint: what to do next.
         pid, process_started: identify the child (a pid alone may be reused); None before the start.
@@ -67,6 +72,11 @@ class Task:
     pid: int | None = None
     process_started: float | None = None
     stop_requested_at: float | None = None
+
+    @property
+    def in_preparation(self) -> bool:
+        """Whether a process makes its model and rows ready; no trainer was started, and it uses no GPU yet."""
+        return self.status in (TaskStatus.PREPARING, TaskStatus.STOPPING) and self.started_at is None
 
     @property
     def served_name(self) -> str:

@@ -27,8 +27,10 @@ class Action(StrEnum):
 BY_REASON = {
     Reason.DATA: Action.OTHER_DATA,
     Reason.DISK: Action.RESUME,
+    Reason.NETWORK: Action.RESUME,
     Reason.KILLED: Action.RESUME,
     Reason.MODEL: Action.OTHER_MODEL,
+    Reason.SETTINGS: Action.OTHER_SETTINGS,
     Reason.UNHEALTHY: Action.LOWER_RATE,
     Reason.BUG: Action.RESUME,
 }

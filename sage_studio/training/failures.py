@@ -7,7 +7,16 @@ traceback is the caller's to log.
 import errno
 from collections.abc import Iterator
 
-from sage_studio.errors import Conflict, HubUnavailable, InvalidDataset, InvalidModel, StorageFull, StudioError
+from sage_studio.errors import (
+    Conflict,
+    HubUnavailable,
+    InvalidDataset,
+    InvalidModel,
+    InvalidRecipe,
+    NotFound,
+    StorageFull,
+    StudioError,
+)
 from sage_studio.text import Text
 from sage_studio.training.health import Unhealthy
 from sage_studio.training.progress import LOG, Reason
@@ -19,7 +28,9 @@ NO_ROOM = ("no space left on device", "disk quota exceeded", "os error 28", "os 
 REASONS: tuple[tuple[type[StudioError], Reason], ...] = (
     (InvalidDataset, Reason.DATA),
     (InvalidModel, Reason.MODEL),
-    (HubUnavailable, Reason.MODEL),
+    (InvalidRecipe, Reason.SETTINGS),
+    (NotFound, Reason.DATA),
+    (HubUnavailable, Reason.NETWORK),
     (Unhealthy, Reason.UNHEALTHY),
     (StorageFull, Reason.DISK),
     (Conflict, Reason.DISK),

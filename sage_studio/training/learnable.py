@@ -15,10 +15,12 @@ from sage_studio.training.recipes import Recipe
 
 AT_ONCE, MOST = 32, 2000
 """Rows looked at where one that can be learned is enough, and where all that cannot be are to be told."""
+CHECKED = 20_000
+"""Rows that are read when a task is prepared."""
 NAMED = 5
 
 Parts = Callable[[Mapping[str, Any]], rows.Row]
-Encode = Callable[[list[rows.Row], Any, int], rows.Encoded]
+Encode = Callable[[list[rows.Row], Any, int, Callable[[int], None]], rows.Encoded]
 READERS: dict[str, tuple[Parts, Encode]] = {
     "sft": (rows.answered, rows.encode_some),
     "dpo": (pairs.paired, pairs.encode_some),
@@ -65,18 +67,36 @@ def check_learnable(path: Path, recipe: Recipe, tokenizer: Any) -> None:
         raise _nothing(recipe, found)
 
 
+def check_many(path: Path, recipe: Recipe, tokenizer: Any, on_rows: Callable[[int], None]) -> None:
+    """Read the first `CHECKED` rows as the trainer will; for a method whose rows are not cut, do nothing.
+
+    Args:
+        on_rows: called with the rows done, now and then.
+
+    Raises:
+        InvalidDataset: the template refuses a row, or none of the rows has anything to learn.
+    """
+    if recipe.type not in READERS:
+        return
+    found, encoded = _encoded(path, recipe, tokenizer, CHECKED, on_rows)
+    if not encoded and found < CHECKED:
+        raise _nothing(recipe, found)
+
+
 def check_queries(path: Path, recipe: Recipe, count: int) -> None:
     """Raise `InvalidDataset` where an embedder has nothing to tell apart; more than `MOST` rows are left to it."""
     if count <= MOST:
         queries.read_queries(path, recipe.max_samples)
 
 
-def _encoded(path: Path, recipe: Recipe, tokenizer: Any, most: int) -> tuple[int, rows.Encoded]:
+def _encoded(
+    path: Path, recipe: Recipe, tokenizer: Any, most: int, on_rows: Callable[[int], None] = lambda done: None
+) -> tuple[int, rows.Encoded]:
     """How many rows there are, at most ``most``, and what becomes of them."""
     parts, encode = READERS[recipe.type]
     limit = min(recipe.max_samples or most, most)
     found = rows.read_rows(path, limit, parts)
-    return len(found), encode(found, tokenizer, recipe.max_length)
+    return len(found), encode(found, tokenizer, recipe.max_length, on_rows)
 
 
 def _nothing(recipe: Recipe, count: int) -> InvalidDataset:

@@ -28,6 +28,11 @@ JOB = "job.json"
 class Phase(StrEnum):
     """What the child is doing."""
 
+    DOWNLOADING = "downloading"
+    UNPACKING = "unpacking"
+    READING_FILE = "reading_file"
+    CHECKING_ROWS = "checking_rows"
+    HASHING = "hashing"
     STARTING = "starting"
     LOADING_MODEL = "loading_model"
     READING_DATA = "reading_data"
@@ -47,8 +52,10 @@ class Reason(StrEnum):
     DATA = "data"
     MEMORY = "memory"
     DISK = "disk"
+    NETWORK = "network"
     KILLED = "killed"
     MODEL = "model"
+    SETTINGS = "settings"
     UNHEALTHY = "unhealthy"
     BUG = "bug"
 
@@ -67,6 +74,10 @@ class Job(BaseModel):
         smaller_batches: how often it was started again with half the batch, for want of memory.
         reproduces: id of the task whose run it is to repeat; empty unless it is.
         estimated_gb: memory it would take, as estimated before, in GiB; None where that was not known yet.
+        prepared: the model and the dataset are on this machine and were checked. Until then `sage_studio.preparing` has
+            work to do, and fills in what it finds.
+        source: a file or folder of this machine that is first to be kept as the dataset; empty where there is one.
+        dataset_name: of the dataset that was made of ``source``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -83,6 +94,9 @@ class Job(BaseModel):
     smaller_batches: int = 0
     reproduces: str = ""
     estimated_gb: float | None = None
+    prepared: bool = True
+    source: str = ""
+    dataset_name: str = ""
 
 
 class Event(BaseModel):
@@ -90,6 +104,8 @@ class Event(BaseModel):
 
     Attributes:
         done, total: of what a stage that takes no steps counts.
+        unit: what ``done`` and ``total`` count, where that is more than a number.
+        per_second: ``unit`` a second.
         figures: what a method measures besides, by the names in its recipe's ``plots``.
     """
 
@@ -111,6 +127,8 @@ class Event(BaseModel):
     figures: dict[str, float] | None = None
     done: int | None = None
     total: int | None = None
+    unit: Literal["rows", "bytes"] | None = None
+    per_second: float | None = None
     detail: str | None = None
 
 
@@ -232,6 +250,11 @@ def read_result(folder: Path) -> Result | None:
 def result_for(error_message: Text, hint: Text = NOTHING, *, reason: Reason, **fields: Any) -> Result:
     """A failed result with its sentence and remedy."""
     return Result(status="failed", reason=reason, message=tuple(error_message), hint=tuple(hint), **fields)
+
+
+def write_job(folder: Path, job: Job) -> None:
+    """Write the orders whole, by atomic rename. Raises `StorageFull`."""
+    write_atomically(folder / JOB, job.model_dump_json(indent=2))
 
 
 def read_job(folder: Path) -> Job:

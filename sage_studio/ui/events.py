@@ -10,6 +10,7 @@ import inspect
 import json
 import typing
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -91,14 +92,31 @@ def _answered(made: Any, asking: list[Any], cancels: list[Any], fills: str, reve
         made.then(None, js=f"() => studioClicks.over({ids}, {places})", **quietly)
 
 
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """Outputs that `follow` keeps true, for a handler that is to show them at once as part of its own answer.
+
+    Attributes:
+        outputs: to be added to the handler's own.
+    """
+
+    outputs: list[Any]
+    _render: Callable[..., Sequence[Any]]
+
+    def now(self, language: Language, *values: Any) -> list[Any]:
+        """Values for `outputs`, as ``render`` shows them now."""
+        shown = self._render(language, *values)
+        return [[hash(repr(value)) for value in shown], *shown]
+
+
 def follow(
     triggers: list[Any], render: Callable[..., Sequence[Any]], inputs: Any, outputs: list[Any], **options: Any
-) -> None:
+) -> Followed:
     """Show what ``render`` returns, one value an output, again at each trigger; what did not change is not sent.
 
     Options are as of `on`.
 
-    The outputs belong to this alone: nothing else may write them.
+    The outputs belong to this alone: nothing else may write them but through what is returned.
     """
     sent = gr.State([])
 
@@ -112,6 +130,7 @@ def follow(
         ]
 
     on(triggers, tick, [sent, *inputs], [sent, *outputs], queue=False, **options)
+    return Followed([sent, *outputs], render)
 
 
 def spoken(handler: Callable[..., Any]) -> Callable[..., Any]:

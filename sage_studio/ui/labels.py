@@ -39,6 +39,11 @@ NEXT_ACTION: dict[Action, Text] = {
 }
 
 PHASE: dict[Phase, Text] = {
+    Phase.DOWNLOADING: Text("downloading the model", "下载模型"),
+    Phase.UNPACKING: Text("unpacking the model", "解包模型"),
+    Phase.READING_FILE: Text("reading the file", "读取文件"),
+    Phase.CHECKING_ROWS: Text("reading rows", "读取数据行"),
+    Phase.HASHING: Text("computing the checksum of the data", "计算数据校验和"),
     Phase.STARTING: Text("starting the trainer", "启动训练进程"),
     Phase.LOADING_MODEL: Text("loading the model", "加载模型"),
     Phase.READING_DATA: Text("reading the data", "读取数据"),

@@ -18,9 +18,10 @@ from sage_studio.text import Language, Text
 from sage_studio.training.curves import LOSS as CURVE
 from sage_studio.training.progress import Event, Phase
 from sage_studio.training.recipes import RECIPES
+from sage_studio.ui.doing import doing
 from sage_studio.ui.format import EMPTY, bar, copyable, duration, joined, number, rate
 from sage_studio.ui.i18n import Phrasebook
-from sage_studio.ui.labels import PHASE, TASK_COLOUR, TASK_STATUS
+from sage_studio.ui.labels import TASK_COLOUR, TASK_STATUS
 from sage_studio.ui.parts import COPY_JS, LOG_JS, html, log, notice, quiet, strong, tiles
 from sage_studio.ui.plots import line, line_plot, plotted
 from sage_studio.ui.table import Column, Row, table
@@ -101,13 +102,13 @@ def head(task: Task, progress: TaskProgress, language: Language) -> Markup:
     """State, what it is doing, the bar, the figures, and why it failed with what to do."""
     colour = TASK_COLOUR[task.status]
     chip = Markup('<span class="chip {}">{}</span>').format(colour, TASK_STATUS[task.status].in_(language))
-    doing = _doing(task, progress, language)
+    under_way = _doing(task, progress, language)
     return Markup('<div class="run-head"><div class="run-title">{} {} {}</div>{}{}{}</div>').format(
         chip,
         copyable(task.id, language),
         quiet(joined(task.name, task.model, task.dataset_name)),
-        Markup('<p class="doing" data-testid="doing">{}</p>').format(doing) if doing else "",
-        bar(progress.percent, doing, colour),
+        Markup('<p class="doing" data-testid="doing">{}</p>').format(under_way) if under_way else "",
+        bar(progress.percent, under_way, colour),
         Markup("{}{}{}").format(
             figures(task, progress, language), reason(task, language), measured(progress, language)
         ),
@@ -167,8 +168,8 @@ def _doing(task: Task, progress: TaskProgress, language: Language) -> str:
     if now is None:
         return ""
     epochs = f"Epoch {epoch_of(now)} ({progress.percent:.0f}%)" if now.total_epochs else ""
-    phase = "" if task.status.is_over or now.phase is Phase.TRAINING else PHASE[now.phase].in_(language)
-    return " · ".join(part for part in (epochs, phase, now.detail or "") if part)
+    over = task.status.is_over or now.phase is Phase.TRAINING
+    return " · ".join(part for part in (epochs, (now.detail or "") if over else doing(now, language)) if part)
 
 
 def _memory(progress: TaskProgress) -> list[tuple[Text, str]]:

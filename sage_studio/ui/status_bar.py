@@ -13,8 +13,9 @@ from markupsafe import Markup
 from sage_studio.hardware import Hardware, detect_hardware
 from sage_studio.serving.types import EngineState, EngineStatus
 from sage_studio.studio import Studio
-from sage_studio.tasks.task import Task, TaskProgress
+from sage_studio.tasks.task import Task, TaskProgress, TaskStatus
 from sage_studio.text import Language, Text
+from sage_studio.ui.doing import doing
 from sage_studio.ui.events import follow, on
 from sage_studio.ui.format import duration, joined, short
 from sage_studio.ui.i18n import SWITCH_JS
@@ -85,8 +86,9 @@ def open_tab(_: Language, event: gr.EventData) -> dict[str, object]:
 
 
 def running_task(studio: Studio) -> Task | None:
-    """The task that is being worked on now, if there is one."""
-    return next((task for task in studio.list_tasks() if task.status.is_running), None)
+    """The task that is being worked on now, if there is one: one that trains before one that is prepared."""
+    running = [task for task in studio.list_tasks() if task.status.is_running]
+    return next((task for task in running if not task.in_preparation), next(iter(running), None))
 
 
 def engine_line(status: EngineStatus, language: Language) -> Markup:
@@ -118,8 +120,12 @@ def start_percent(status: EngineStatus) -> float:
 
 
 def task_line(task: Task, progress: TaskProgress, language: Language) -> Markup:
-    """``Training 2/3 epochs · 66 % · 12 min left``."""
+    """``Training 2/3 epochs · 66 % · 12 min left``, ``Preparing · unpacking the model``."""
     now = progress.now
+    if task.status is TaskStatus.PREPARING:
+        return Markup('<i class="lamp running"></i><b>{}</b><span class="quiet">{}</span>').format(
+            TASK_STATUS[task.status].in_(language), doing(now, language) if now is not None else ""
+        )
     epochs = EPOCHS.in_(language).format(epoch_of(now)) if now and now.total_epochs else ""
     left = LEFT.in_(language).format(duration(now.eta_seconds, language)) if now and now.eta_seconds else ""
     parts = joined(epochs, f"{progress.percent:.0f} %", left)

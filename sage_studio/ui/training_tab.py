@@ -122,19 +122,19 @@ class TrainingTab:
         )
         on(self.method.change, self.renew_models, [self.method, model], model, queue=False)
         follow([frame.page.load, model.change], self.show_model, [model], [self.model_note])
-        on(
-            self.start.click,
-            self.begin,
-            [frame.revision, self.method, *fields],
-            [frame.task, frame.revision],
-            fills="train-run",
-            reveals="train-run",
-        )
-        follow(
+        self.followed = follow(
             [*frame.ticks, frame.task.change],
             self.show_run,
             [frame.task],
             [self.nothing, self.run_box, self.stop, *self.run.outputs],
+        )
+        on(
+            self.start.click,
+            self.begin,
+            [frame.revision, self.method, *fields],
+            [frame.task, frame.revision, *self.followed.outputs],
+            fills="train-run",
+            reveals="train-run",
         )
         on(self.stop.click, self.ask_stop, frame.task, self.stop_dialog.html, queue=False)
         self.stop_dialog.confirmed(self.stop_run, frame.revision, frame.revision)
@@ -181,10 +181,11 @@ class TrainingTab:
         fits = entry is None or entry.id in models
         return gr.update(choices=models, value=chosen if chosen and fits else next(iter(models), None))
 
-    def begin(self, _: Language, revision: int, method: str, *values: Any) -> tuple[str, int]:
-        """Start a training and look at it."""
+    def begin(self, language: Language, revision: int, method: str, *values: Any) -> tuple[Any, ...]:
+        """Start a training and show it, in the same answer."""
         recipe = {"type": method, **given(RECIPES[method], list(self.inputs), values)}
-        return self.studio.start_finetune(recipe).id, revision + 1
+        task = self.studio.start_finetune(recipe)
+        return task.id, revision + 1, *self.followed.now(language, task.id)
 
     def ask_stop(self, language: Language, chosen: str) -> str:
         """Open the dialog about the run that is shown."""

@@ -21,6 +21,7 @@ from sage_studio.training.progress import Job
 from sage_studio.training.recipes import SFTRecipe
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_trainer.py")))
+FAKE_PREPARER = (sys.executable, str(Path(__file__).with_name("fake_preparer.py")))
 
 
 @pytest.fixture
@@ -30,13 +31,13 @@ def store(database: Database, settings: Settings) -> TaskStore:
 
 @pytest.fixture
 def create(store: TaskStore) -> Callable[..., Task]:
-    """Make a task; ``act`` is what the fake trainer is to do."""
+    """Make a task; ``act`` is what the fake trainer is to do, ``prepare`` what is done before."""
 
-    def create(act: str = "complete", **recipe: object) -> Task:
+    def create(act: str = "complete", prepare: str = "", **recipe: object) -> Task:
         values = {"model_name_or_path": "tiny", "dataset_id": "docs-1", **recipe}
         return store.create(
             SFTRecipe.model_validate(values),
-            Job(model_location="/models/tiny", data_path=act),
+            Job(model_location="/models/tiny", data_path=act, prepared=not prepare, source=prepare),
             dataset_id="docs-1",
             dataset_name="Docs",
         )
@@ -54,7 +55,8 @@ def supervise(
 
     def supervise(*hooks: Callable[..., Any], **changes: object) -> TaskSupervisor:
         own = settings.model_copy(update=changes)
-        supervisor = TaskSupervisor(store, ProcessLauncher(FAKE), own, *hooks)
+        preparer = ProcessLauncher(FAKE_PREPARER)
+        supervisor = TaskSupervisor(store, ProcessLauncher(FAKE), own, *hooks, preparer=preparer)
         made.append(supervisor)
         supervisor.start()
         return supervisor

@@ -1,0 +1,75 @@
+"""The preparing child's life: do the steps, and say last of all how it ended.
+
+Knows the task folder and every way a preparation can end. Knows no step.
+"""
+
+import contextlib
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from sage_studio.errors import StudioError
+from sage_studio.text import Text
+from sage_studio.training.actions import Action, next_action
+from sage_studio.training.failures import explain, is_expected
+from sage_studio.training.progress import Job, Phase, ProgressWriter, Result, read_job, result_for, write_result
+from sage_studio.training.stopping import Stopped, StopRequest
+
+STOPPED = Text("It was stopped while it was being prepared.", "任务在准备阶段被停止。")
+CONTINUE = Text(
+    "Continue it: what was downloaded or unpacked already is not done again.",
+    "可点击“继续”：已下载或解包的内容不会重复处理。",
+)
+
+
+def prepare(folder: Path, stop: StopRequest) -> int:
+    """Make the task in a folder ready and mark its orders as prepared, or write ``result.json``.
+
+    Returns:
+        The exit code: 0 unless the task cannot be trained.
+    """
+    began, progress = time.monotonic(), ProgressWriter(folder)
+    try:
+        stop.interrupt()
+        progress.phase(_first(read_job(folder)))
+        from sage_studio.preparing.steps import make_ready
+
+        make_ready(folder, progress)
+        stop.wait()
+        print(f"prepared in {time.monotonic() - began:.1f} s")
+        return 0
+    except Stopped:
+        result = Result(
+            status="stopped", message=tuple(STOPPED), hint=tuple(CONTINUE), action=Action.RESUME, seconds=_since(began)
+        )
+    except Exception as error:  # the process ends here: whatever it was, the person must learn of it
+        result = _failed(error, began)
+    stop.requested = False
+    stop.wait()
+    with contextlib.suppress(OSError):  # a full disk must not keep the result from being written
+        print(" ".join(part for part in (f"{result.status}:", result.message[0], result.hint[0]) if part))
+    write_result(folder, result)
+    return 1 if result.status == "failed" else 0
+
+
+def _first(job: Job) -> Phase:
+    """What is probably done first; said at once, for the steps take a moment to be imported."""
+    model = Path(job.model_location)
+    if not model.is_absolute():
+        return Phase.DOWNLOADING
+    if not model.exists():
+        return Phase.UNPACKING
+    return Phase.READING_FILE if job.source else Phase.CHECKING_ROWS
+
+
+def _failed(error: Exception, began: float) -> Result:
+    with contextlib.suppress(OSError):
+        if not is_expected(error) and not isinstance(error, StudioError):
+            traceback.print_exc(file=sys.stdout)
+    reason, message, hint = explain(error)
+    return result_for(message, hint, reason=reason, action=next_action(reason, {}), seconds=_since(began))
+
+
+def _since(began: float) -> float:
+    return time.monotonic() - began
