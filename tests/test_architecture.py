@@ -15,7 +15,7 @@ HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "se
 
 BOTTOM = {"text", "errors", "files", "settings", "database", "hardware", "doctor", "catalog", "model_task", "votes"}
 HOUSE = {
-    *("studio", "intake", "library", "curation", "workshop", "forecast", "retrieval", "backend"),
+    *("studio", "intake", "library", "curation", "workshop", "forecast", "timing", "retrieval", "backend"),
     *("views", "curation_views", "run_views", "intake_views", "retrieval_views", "serving_views"),
 }
 LAYERS: list[set[str]] = [
@@ -23,6 +23,7 @@ LAYERS: list[set[str]] = [
     {"data"},
     {"training", "unpacking"},
     {"footprints"},
+    {"paces"},
     {"tasks", "serving", "evaluation", "performance"},
     {"comparison", "grounding", "preflight"},
     HOUSE,
