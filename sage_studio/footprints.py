@@ -13,10 +13,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from sage_studio.errors import InvalidModel, StudioError
+from sage_studio.errors import HubUnavailable, InvalidModel, StudioError
 from sage_studio.files import write_atomically
 from sage_studio.settings import PROJECT
 from sage_studio.text import Text
@@ -27,6 +27,7 @@ logger = logging.getLogger("sage_studio")
 
 CHILD_SECONDS = 300.0
 RETRY_SECONDS = 60.0
+NO_HUB = re.compile(r"couldn.t connect|LocalEntryNotFound|Connection|offline|resolve|timed? ?out", re.I)
 NAMES_ERROR = re.compile(r"[\w.]*(Error|Exception): ")
 CHILD = "sage_studio.training.footprint"
 
@@ -88,23 +89,42 @@ class FootprintBook:
 
 
 def ask_child(request: FootprintRequest) -> Footprint:
-    """Have a child process find out the sizes. Raises `InvalidModel`."""
+    """Have a child process find out the sizes. Raises `InvalidModel`, or `HubUnavailable` for a model not yet here."""
+    return Footprint.model_validate_json(
+        answer_of(CHILD, request, {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"})
+    )
+
+
+def answer_of(
+    child: str, request: FootprintRequest, variables: Mapping[str, str], seconds: float = CHILD_SECONDS
+) -> str:
+    """What a child process prints last about a model: a line of JSON.
+
+    Args:
+        child: a module that reads the request from its standard input.
+        variables: of the environment, besides this process's own.
+        seconds: how long it may take.
+
+    Raises:
+        InvalidModel: with what the child said.
+        HubUnavailable: the model is not on this machine, and its hub does not answer.
+    """
     try:
         done = subprocess.run(
-            [sys.executable, "-m", CHILD],
+            [sys.executable, "-m", child],
             input=request.model_dump_json(),
             capture_output=True,
             text=True,
             check=False,
             cwd=PROJECT,
-            env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
-            timeout=CHILD_SECONDS,
+            env={**os.environ, **variables},
+            timeout=seconds,
         )
     except subprocess.TimeoutExpired as error:
-        raise _not_found_out(request, f"> {CHILD_SECONDS:.0f} s") from error
+        raise _not_found_out(request, f"> {seconds:.0f} s") from error
     if done.returncode:
         raise _not_found_out(request, _complaint(done.stderr)[:300])
-    return Footprint.model_validate_json(done.stdout.strip().rpartition("\n")[2])
+    return done.stdout.strip().rpartition("\n")[2]
 
 
 def _complaint(stderr: str) -> str:
@@ -113,7 +133,18 @@ def _complaint(stderr: str) -> str:
     return next((line for line in reversed(lines) if NAMES_ERROR.match(line)), lines[-1])
 
 
-def _not_found_out(request: FootprintRequest, said: str) -> InvalidModel:
+def _not_found_out(request: FootprintRequest, said: str) -> StudioError:
+    if not Path(request.location).is_absolute() and NO_HUB.search(said):
+        return HubUnavailable(
+            Text(
+                f"{request.location} is not downloaded yet, and the hub does not answer: no estimate.",
+                f"{request.location} 尚未下载，且模型站点没有响应：无法估算。",
+            ),
+            Text(
+                "Check the network, set HF_ENDPOINT to a mirror, or choose a model that is on this machine.",
+                "请检查网络，或将 HF_ENDPOINT 设为镜像，或选择本机已有的模型。",
+            ),
+        )
     return InvalidModel(
         Text(
             f"What {request.location} takes in training could not be found out: {said}",

@@ -1,4 +1,4 @@
-"""What a training would take, before it is started: the verbs of `Studio` about memory and disk.
+"""What a training would take, before it is started: the verbs of `Studio` about memory and disk; time is `timing`'s.
 
 Knows how a recipe, a dataset, the machine and earlier runs become an estimate. Knows nothing of how the sizes of a
 model are found out (`sage_studio.footprints`), nor of the arithmetic (`sage_studio.training.memory`).
@@ -22,8 +22,10 @@ from sage_studio.settings import Settings
 from sage_studio.tasks.store import TaskStore
 from sage_studio.tasks.supervisor import TaskSupervisor
 from sage_studio.tasks.task import Task, TaskStatus
-from sage_studio.text import Text
+from sage_studio.text import NOTHING, Text
+from sage_studio.timing import Timing, lengths_key
 from sage_studio.training.checkpoints import COPIES
+from sage_studio.training.duration import Duration
 from sage_studio.training.environment import cpu_has_bf16
 from sage_studio.training.memory import (
     CUDA_CONTEXT,
@@ -57,6 +59,8 @@ class Forecast:
         disk, disk_free: what checkpoints and the model need, and what is left.
         remedies: changes that make it fit; empty if it fits, or if nothing does.
         remarks: what else should be known.
+        duration: how long it would take; None where nobody knows.
+        untimed: why there is no duration.
     """
 
     memory: Memory
@@ -68,6 +72,8 @@ class Forecast:
     disk_free: float
     remedies: tuple[Remedy, ...] = ()
     remarks: tuple[Text, ...] = ()
+    duration: Duration | None = None
+    untimed: Text = NOTHING
 
     @property
     def fits(self) -> bool:
@@ -75,7 +81,7 @@ class Forecast:
         return self.memory.total <= self.free
 
 
-class Forecasts:
+class Forecasts(Timing):
     """The part of the house that says what a training will take."""
 
     settings: Settings
@@ -98,7 +104,7 @@ class Forecasts:
         recipe = parse_recipe(values)
         footprint = self.footprints.find(self._request(recipe))
         self._look_at_rows(recipe)
-        return self._forecast(recipe, footprint)
+        return self._forecast(recipe, footprint, wait=True)
 
     def known_estimate(self, values: Mapping[str, Any]) -> Forecast | None:
         """The same at once: None while the model's sizes are being found out, for a later call.
@@ -124,16 +130,18 @@ class Forecasts:
         """Memory that a recipe would take, in GiB, where the model's sizes are known; nothing is found out for it."""
         model = self.known_models.get(recipe.model_name_or_path)
         footprint = self.footprints.kept(_request(recipe, model)) if model is not None else None
-        return None if footprint is None else round(self._forecast(recipe, footprint).memory.total / GIB, 3)
+        return None if footprint is None else round(self._memory(recipe, footprint).total / GIB, 3)
 
-    def _forecast(self, recipe: Recipe, footprint: Footprint) -> Forecast:
+    def _forecast(self, recipe: Recipe, footprint: Footprint, *, wait: bool = False) -> Forecast:
         hardware, values = detect_hardware(), recipe.model_dump(mode="json")
         device, length = "cuda" if hardware.has_gpu else "cpu", self._longest(recipe)
         peaks = self._peaks(recipe)
         name, free, total = room(hardware)
-        memory = estimate(values, footprint, device, length, self._factor(peaks, device))
+        memory = self._memory(recipe, footprint)
         disk = float(recipe.save_total_limit + 1) * COPIES * 4 * footprint.trained
         disk_free = float(shutil.disk_usage(_existing(self.settings.root)).free)
+        request = _request(recipe, self.known_models[recipe.model_name_or_path])
+        duration, untimed = self._time(recipe, request, footprint.parameters, wait=wait)
         fitting = remedies(values, footprint, device, length, memory.factor, free) if memory.total > free else []
         return Forecast(
             memory=memory,
@@ -145,7 +153,14 @@ class Forecasts:
             disk_free=disk_free,
             remedies=tuple(fitting),
             remarks=tuple(self._remarks(recipe, disk, disk_free)),
+            duration=duration,
+            untimed=untimed,
         )
+
+    def _memory(self, recipe: Recipe, footprint: Footprint) -> Memory:
+        device, peaks = "cuda" if has_card() else "cpu", self._peaks(recipe)
+        values = recipe.model_dump(mode="json")
+        return estimate(values, footprint, device, self._longest(recipe), self._factor(peaks, device))
 
     def _remarks(self, recipe: Recipe, disk: float, disk_free: float) -> list[Text]:
         model = self.known_models[recipe.model_name_or_path]
@@ -175,7 +190,12 @@ class Forecasts:
         try:
             if recipe.dataset_id:
                 path = self.datasets.data_path(self.get_dataset(recipe.dataset_id).id)
-                said = preflight.said_of(preflight.rows_left_out(recipe, model, path), recipe)
+                found = preflight.rows_left_out(recipe, model, path)
+                said = preflight.said_of(found, recipe)
+                self.known_lengths[lengths_key(recipe)] = found.lengths
+                if recipe.max_samples:  # what all rows would take is said too
+                    every = recipe.model_copy(update={"max_samples": 0})
+                    self.known_lengths[lengths_key(every)] = preflight.rows_left_out(every, model, path).lengths
         except NotFound:  # said when the run is started; here it may be half typed
             return
         except InvalidDataset as error:

@@ -28,10 +28,21 @@ class ForecastView(BaseModel):
     disk_free_gb: float
     remedies: list[dict[str, Any]] = Field(description="label, the changes to the recipe, total_gb with them")
     remarks: list[str]
+    seconds: float | None = Field(description="How long it would take, from start to finished model; null if unknown")
+    seconds_low: float | None = Field(description="What it may really be, at least …")
+    seconds_high: float | None = Field(description="… and at most")
+    seconds_basis: str | None = Field(
+        description="runs: corrected by earlier runs here; probe: a few steps measured here; rough: by the model's size"
+    )
+    seconds_unknown: str = Field(description="Why there is no time; empty if there is one")
+    rows: int | None = Field(description="Rows that would be used")
+    total_rows: int | None = Field(description="Rows that there are")
+    seconds_all_rows: float | None = Field(description="What all rows would take, where max_samples leaves some out")
 
     @classmethod
     def of(cls, forecast: Forecast, language: Language = "en") -> "ForecastView":
         """The view of a forecast."""
+        time = forecast.duration
         parts = ("context", "weights", "adapter", "gradients", "optimizer", "activations")
         return cls(
             fits=forecast.fits,
@@ -48,7 +59,19 @@ class ForecastView(BaseModel):
                 for each in forecast.remedies
             ],
             remarks=[remark.in_(language) for remark in forecast.remarks],
+            seconds=_rounded(time.seconds if time else None),
+            seconds_low=_rounded(time.low if time else None),
+            seconds_high=_rounded(time.high if time else None),
+            seconds_basis=time.basis if time else None,
+            seconds_unknown=forecast.untimed.in_(language),
+            rows=time.rows if time else None,
+            total_rows=time.total_rows if time else None,
+            seconds_all_rows=_rounded(time.all_rows if time else None),
         )
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 1)
 
 
 def _gib(size: float) -> float:

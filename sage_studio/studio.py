@@ -26,6 +26,7 @@ from sage_studio.hardware import Hardware, detect_hardware
 from sage_studio.intake import Intake
 from sage_studio.library import Library
 from sage_studio.model_task import ModelTask
+from sage_studio.paces import PaceBook
 from sage_studio.performance.sampler import Sampler
 from sage_studio.retrieval import Retrieval
 from sage_studio.serving import vllm_registry
@@ -78,7 +79,9 @@ class Studio(Intake, Library, Curation, Workshop, Forecasts, Retrieval, Backend)
             preparer=ProcessLauncher(PREPARER, environment=settings.environment),
         )
         self.footprints = FootprintBook(settings.models_dir / ".footprints")
+        self.paces = PaceBook(settings.models_dir / ".footprints")
         self.known_models: dict[str, ModelRef] = {}
+        self.known_lengths: dict[tuple[Any, ...], tuple[int, ...]] = {}
         self.known_rows: dict[tuple[Any, ...], tuple[Text, ...]] = {}
         self.finder = Retriever(settings, self.database)
         self.vote_book = VoteBook(self.database)

@@ -18,7 +18,7 @@ BOTTOM = {
     *("catalog", "model_task", "votes", "space"),
 }
 HOUSE = {
-    *("studio", "preparing", "intake", "library", "curation", "workshop", "forecast", "retrieval", "backend"),
+    *("studio", "preparing", "intake", "library", "curation", "workshop", "forecast", "timing", "retrieval", "backend"),
     *("views", "curation_views", "run_views", "intake_views", "retrieval_views", "serving_views"),
 }
 LAYERS: list[set[str]] = [
@@ -26,6 +26,7 @@ LAYERS: list[set[str]] = [
     {"data"},
     {"training", "unpacking"},
     {"footprints"},
+    {"paces"},
     {"tasks", "serving", "evaluation", "performance"},
     {"comparison", "grounding", "preflight"},
     HOUSE,

@@ -95,7 +95,8 @@ WHOLE_AT_FORM = {
         "DoRA and rsLoRA need Use LoRA.", "DoRA 与 rsLoRA 需要启用“使用 LoRA”。"
     ),
     "early_stopping_patience needs rows held out (eval_share)": Text(
-        "Early stopping needs a hold-out set: set Hold-out above 0.", "“提前停止”需要验证集：请将“验证集比例”设为大于 0。"
+        "Early stopping needs a hold-out set: set Hold-out above 0.",
+        "“提前停止”需要验证集：请将“验证集比例”设为大于 0。",
     ),
     "early_stopping_patience needs load_best_model": Text(
         "Early stopping needs Keep best checkpoint.", "“提前停止”需要启用“保留最佳检查点”。"

@@ -35,11 +35,13 @@ class LeftOut:
     Attributes:
         looked_at: how many rows, from the first on, were looked at.
         first: numbers (from 1) of the first `NAMED` of them.
+        lengths: tokens of each row that is learned, as it is cut; of a pair those of its longer side.
     """
 
     looked_at: int = 0
     count: int = 0
     first: tuple[int, ...] = ()
+    lengths: tuple[int, ...] = ()
 
 
 def left_out(path: Path, recipe: Recipe, tokenizer: Any) -> LeftOut:
@@ -49,7 +51,7 @@ def left_out(path: Path, recipe: Recipe, tokenizer: Any) -> LeftOut:
     found, encoded = _encoded(path, recipe, tokenizer, MOST)
     if not encoded and found < MOST:
         raise _nothing(recipe, found)
-    return LeftOut(found, len(encoded.dropped), tuple(encoded.dropped[:NAMED]))
+    return LeftOut(found, len(encoded.dropped), tuple(encoded.dropped[:NAMED]), _lengths(encoded))
 
 
 def check_learnable(path: Path, recipe: Recipe, tokenizer: Any) -> None:
@@ -87,6 +89,14 @@ def check_queries(path: Path, recipe: Recipe, count: int) -> None:
     """Raise `InvalidDataset` where an embedder has nothing to tell apart; more than `MOST` rows are left to it."""
     if count <= MOST:
         queries.read_queries(path, recipe.max_samples)
+
+
+def _lengths(encoded: rows.Encoded) -> tuple[int, ...]:
+    if "input_ids" in encoded.columns:
+        return tuple(map(len, encoded.columns["input_ids"]))
+    names = ("prompt_ids", "chosen_ids", "rejected_ids")
+    sides = zip(*(encoded.columns.get(name, []) for name in names), strict=True)
+    return tuple(len(prompt) + max(len(chosen), len(rejected)) for prompt, chosen, rejected in sides)
 
 
 def _encoded(

@@ -54,7 +54,7 @@ class IntakePanel:
 
     def wire(self, progress: gr.HTML) -> None:
         """Hang the handlers on; what goes on is shown at ``progress``."""
-        bar = {"show_progress": "minimal", "show_progress_on": progress}
+        bar: dict[str, Any] = {"show_progress": "minimal", "show_progress_on": progress}
         out = [self.frame.dataset, progress]
         given = [self.upload, self.upload_rows]
         on(self.upload.upload, self.add_file, given, [*out, *self.mapping.asked], **bar)

@@ -40,10 +40,14 @@ def rest(studio: Any) -> dict[str, Any]:
     """Method and path -> parameters, fields of the request, fields of the answer."""
     from fastapi.openapi.utils import get_openapi
 
-    from sage_studio.api.app import build_router
+    from fastapi import FastAPI
 
-    router = build_router(studio, None)
-    schema = get_openapi(title="contract", version="0", routes=list(router.routes))
+    from sage_studio.api.app import app_arguments
+
+    app = FastAPI(**app_arguments(studio, None))
+    schema = get_openapi(
+        title="contract", version="0", routes=[each for each in app.routes if getattr(each, "include_in_schema", False)]
+    )
     return {
         f"{method.upper()} {path}": {
             "parameters": {each["name"]: each.get("required", False) for each in operation.get("parameters", [])},
