@@ -1,5 +1,6 @@
 # make run    set up on first use, then open the studio        HOST=… PORT=… SHARE=1 make run
 # make test   set up, then the whole test suite                make demo   the main job from end to end, without a browser
+# make test-fast                                               without engine, browser and training
 # make check  ruff, format, types                              make lock   pin the requirements anew
 # make doctor what this machine can and cannot do, and the command that mends it
 
@@ -7,12 +8,13 @@ PYTHON ?= python3
 VENV := .venv/bin/python
 ARGS ?=
 WORKERS ?= 2
+PYTEST = $(VENV) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 export SAGE_STUDIO_HOST ?= $(HOST)
 export SAGE_STUDIO_PORT ?= $(PORT)
 export SAGE_STUDIO_SHARE ?= $(SHARE)
 
-.PHONY: run test demo check doctor lock install install-dev
+.PHONY: run test test-fast demo check doctor lock install install-dev
 
 run: install
 	@exec $(VENV) app.py
@@ -21,7 +23,10 @@ demo: install
 	@exec $(VENV) scripts/demo.py $(ARGS)
 
 test: install-dev
-	@$(VENV) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(PYTEST) $(ARGS)
+
+test-fast: install-dev
+	@$(PYTEST) -m "not engine and not browser and not training" $(ARGS)
 
 check: install-dev
 	@$(VENV) -m ruff check .

@@ -1,4 +1,16 @@
-"""Parts that many tests share: a home of their own, the built-in model, a tiny model, the SAGE documentation."""
+"""Parts that many tests share: a home of their own, the built-in model, a tiny model, the SAGE documentation.
+
+Conventions of the suite:
+
+- Markers: ``engine`` starts a real inference engine, ``browser`` drives Chromium, ``training`` trains or loads a real
+  model. ``make test-fast`` leaves all three out. The fixtures in `IMPLIED` mark their tests by themselves; mark a test
+  that starts such a thing without them.
+- Waiting: on a condition, by ``waiting.wait_until``; every ``timeout=`` is ``waiting.patient(...)``. Nothing asserts
+  how long something took: count requests, reads or queries instead.
+- Numbers: another CPU, batch or number of threads rounds otherwise, so texts and losses are compared exactly only
+  between two runs of the same sums in the same way; otherwise with a tolerance, or by what is far apart.
+- Order: the files in `LONGEST` come first, so that no worker is left alone with one of them at the end.
+"""
 
 import os
 import shutil
@@ -26,6 +38,33 @@ CHROMIUM_ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+
+LONGEST = (
+    "tests/e2e/test_walks.py",
+    "tests/serving/test_serving_engines.py",
+    "tests/training/kbalign/test_kbalign_learning.py",
+)
+"""Files of minutes, the longest first."""
+IMPLIED = {
+    "browser": "browser",
+    "built_in_embedder": "training",
+    "built_in_model": "training",
+    "new_task": "training",
+    "tiny_embedder": "training",
+    "tiny_model": "training",
+}
+"""Marker of a test by a fixture that it uses."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before the tests are chosen by their markers
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for fixture, marker in IMPLIED.items():
+            if fixture in getattr(item, "fixturenames", ()):
+                item.add_marker(marker)
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(places)))
 
 
 if "PYTEST_XDIST_WORKER" in os.environ:
