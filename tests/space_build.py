@@ -1,7 +1,7 @@
 """A Space for real: the builder's commands in an environment of their own, then the main job as the Space's user.
 
-``make test-space`` runs this; `make test` does not, for it downloads 3 GB and takes minutes. With ``SPACE_BUILD`` set to
-a folder, the environment is made there and kept, and used again while the requirements stay the same.
+``make test-space`` runs this; ``make test`` does not, for it downloads 3 GB and takes minutes. With ``SPACE_BUILD`` set
+to a folder, the environment is made there and kept, and used again while the requirements stay the same.
 
 Not as on a real Space: the app listens on loopback, the model is small and made here (no hub is asked), and there is no
 proxy in front.
@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,12 +35,18 @@ ROWS = [{"instruction": f"What is {n} and one?", "output": f"It is {n + 1}."} fo
 
 
 @pytest.fixture(scope="session")
-def python(tmp_path_factory) -> str:
+def place() -> Iterator[Path]:
+    """A folder that the app's user may look into; pytest's own are private."""
+    with tempfile.TemporaryDirectory(prefix="space-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.fixture(scope="session")
+def python(place) -> str:
     """The Python of an environment that the builder's commands made."""
-    kept = os.environ.get("SPACE_BUILD")
-    folder = Path(kept).absolute() if kept else tmp_path_factory.mktemp("space-build")
+    folder = Path(os.environ.get("SPACE_BUILD") or place / "build").absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    open_to_all(folder)
     inside = folder / "venv" / "bin" / "python"
     stamp, wanted = folder / "built", fingerprint()
     if not (stamp.exists() and stamp.read_text(encoding="utf-8") == wanted):
@@ -54,9 +61,9 @@ def python(tmp_path_factory) -> str:
 
 
 @pytest.fixture(scope="session")
-def app(tmp_path_factory) -> Path:
+def app(place) -> Iterator[Path]:
     """The repository as a Space holds it: what git tracks, in a folder that the app's user cannot write to."""
-    folder = tmp_path_factory.mktemp("image") / "app"
+    folder = place / "app"
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=PROJECT, capture_output=True, check=True).stdout
     for name in filter(None, tracked.decode().split("\0")):
         target = folder / name
@@ -64,17 +71,17 @@ def app(tmp_path_factory) -> Path:
         shutil.copy(PROJECT / name, target)
     for path in [folder, *folder.rglob("*")]:
         path.chmod(0o555 if path.is_dir() else 0o444)
-    open_to_all(folder)
-    return folder
+    yield folder
+    for path in [folder, *folder.rglob("*")]:
+        path.chmod(0o755)
 
 
 @pytest.fixture
-def home(tmp_path, python, app) -> Path:
+def home(place, python) -> Path:
     """The container's HOME, with the model in it that ``preload_from_hub`` fetches."""
-    folder = tmp_path / "user"
+    folder = Path(tempfile.mkdtemp(prefix="user-", dir=place))
     cache = folder / ".cache" / "huggingface" / "hub"
     run([python, str(PROJECT / "tests" / "preloaded.py"), str(cache), MODEL])
-    open_to_all(folder)
     if AS_ROOT:
         for path in [folder, *folder.rglob("*")]:
             os.chown(path, USER, USER, follow_symlinks=False)
@@ -190,13 +197,6 @@ def find_python() -> str:
         if done.returncode == 0 and done.stdout.strip() == space_builder.python():
             return candidate
     pytest.skip(f"NO {name} that uid {USER} can run: the Space was not built")
-
-
-def open_to_all(folder: Path) -> None:
-    """Let another user reach a folder below pytest's own, which are private."""
-    for parent in [folder, *folder.parents]:
-        if parent.stat().st_uid == os.geteuid() and not parent.stat().st_mode & 0o005 == 0o005:
-            parent.chmod(parent.stat().st_mode | 0o055)
 
 
 def run(command: list[str]) -> None:
