@@ -3,6 +3,7 @@
 # make test-fast                                               without engine, browser and training
 # make check  ruff, format, types                              make lock   pin the requirements anew
 # make doctor what this machine can and cannot do, and the command that mends it
+# make test-space   build a Hugging Face Space with its builder's commands (3 GB) and run the main job in it
 
 PYTHON ?= python3
 VENV := .venv/bin/python
@@ -14,7 +15,7 @@ export SAGE_STUDIO_HOST ?= $(HOST)
 export SAGE_STUDIO_PORT ?= $(PORT)
 export SAGE_STUDIO_SHARE ?= $(SHARE)
 
-.PHONY: run test test-fast demo check doctor lock install install-dev
+.PHONY: run test test-fast test-space demo check doctor lock install install-dev
 
 run: install
 	@exec $(VENV) app.py
@@ -27,6 +28,9 @@ test: install-dev
 
 test-fast: install-dev
 	@$(PYTEST) -m "not engine and not browser and not training" $(ARGS)
+
+test-space: install-dev
+	@$(VENV) -m pytest -n 0 -s tests/space_build.py $(ARGS)
 
 check: install-dev
 	@$(VENV) -m ruff check .

@@ -18,7 +18,7 @@ def encoded(raw: bytes) -> str:
 
 
 class HubProvider:
-    """``/oauth/authorize`` sends the browser straight back with a code; ``/oauth/token`` gives a signed identity for it."""
+    """``/oauth/authorize`` sends the browser straight back with a code, ``/oauth/token`` gives an identity for it."""
 
     def __init__(self) -> None:
         self.name = "ada"
@@ -74,7 +74,7 @@ class HubProvider:
             "expires_in": self.lasts_seconds,
             "scope": "openid profile",
         }
-        return {**kept, "id_token": f"{body}.{signature}"}
+        return {**kept, "expires_in": self.lasts_seconds, "id_token": f"{body}.{signature}"}
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         provider = self

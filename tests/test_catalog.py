@@ -1,5 +1,6 @@
 """Which names mean a model, and what is said of those that do not."""
 
+import importlib.metadata
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -44,6 +45,22 @@ def test_the_operator_chooses_the_default(tmp_path):
     assert (
         Catalog(load_settings(home=tmp_path, default_model="Qwen/Qwen3-4B")).default(has_gpu=False) == "Qwen/Qwen3-4B"
     )
+
+
+def test_without_its_wheel_the_smallest_model_of_the_hub_takes_the_place_of_the_built_in_one(catalog, monkeypatch):
+    """As on a Space, whose builder reads requirements.txt alone."""
+
+    def none(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "distribution", none)
+    assert catalog.default(has_gpu=False) == "Qwen/Qwen2.5-0.5B-Instruct"
+    assert catalog.default(has_gpu=False, task="embedding") == "BAAI/bge-small-zh-v1.5"
+    assert not catalog.is_at_hand(catalog.find(BUILT_IN))
+    unpacked = catalog._settings.models_dir / BUILT_IN
+    unpacked.mkdir(parents=True)
+    (unpacked / "config.json").write_text("{}", encoding="utf-8")
+    assert catalog.default(has_gpu=False) == BUILT_IN
 
 
 def test_a_local_folder_is_taken(catalog, tmp_path):

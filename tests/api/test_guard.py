@@ -85,6 +85,13 @@ def test_the_own_page_may(client):
     assert answer.status_code == 422
 
 
+def test_a_proxy_that_changes_the_host_does_not_make_the_own_page_a_stranger(client):
+    """The browser itself says that page and studio are of one origin; nginx's default sends another Host on."""
+    headers = {"Origin": "https://studio.example", "Sec-Fetch-Site": "same-origin"}
+    answer = client.post("/api/datasets", files={"file": ("a.json", b"[]")}, headers=headers)
+    assert answer.status_code == 422
+
+
 def test_a_foreign_name_for_this_machine_is_refused(studio):
     """DNS rebinding: a page whose own name points at 127.0.0.1 would otherwise pass for this machine's user."""
     rebound = TestClient(app_of(studio), base_url="http://evil.example")
