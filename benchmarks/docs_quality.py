@@ -42,6 +42,7 @@ BAD_BEGIN = re.compile(
     r"|[^\[\n]{0,200}\]\("  # behind a link's first bracket
     r"|`{3,}[^\s`\"]*[()/]"  # a fence named after half an address
     r"|(`{3,})[^\n]*\n\s*\1"  # an empty fence, or a fence in a fence
+    r"|(?:\*\*[^*\n]+\*\* )?(?:\\`){3}\w"  # behind a fence that is none
     r"|</|\\\["
 )
 EMPTY_END = re.compile(r"^(`{3,})[^\n`]*\n\s*\1\Z", re.MULTILINE)

@@ -39,6 +39,7 @@ MARKS = re.compile(r"[`<\[\]{]|:[a-z:]", re.IGNORECASE)
 LINK_CUT_OFF = re.compile(r"\]\([^()\s]*$", re.MULTILINE)
 BADGE = re.compile(r"shields\.io|badge", re.IGNORECASE)
 ESCAPED_BOLD_END = re.compile(r"(?<=\w)\*\\\*(?=\s|$)")
+FOLDED_CODE = re.compile(r"[ \t]*(?:\*\*[^*\n]+\*\*[ \t]+)?(?:\\`){3}\w")
 LONG_RULE = re.compile(r"^[ \t]*_{10,}$", re.MULTILINE)
 INVISIBLE = re.compile(r"<(script|style|template|noscript)\b.*?(?:</\1\s*>|\Z)", re.DOTALL | re.IGNORECASE)
 TRAILING = re.compile(r"[ \t]+$", re.MULTILINE)
@@ -98,10 +99,14 @@ def clean_heading(text: str) -> str:
     return EDGES.sub("", words).strip() or words
 
 
-def is_half_table(paragraph: str) -> bool:
-    """Whether a paragraph is what is left of a table: rows without the line that makes a table of them."""
-    first = paragraph.lstrip().partition("\n")[0]
-    return first.startswith("|") and first.count("|") > 2 and " | " in first
+def is_broken(first: str) -> bool:
+    """Whether a paragraph with this first line is what is left of a table or of code.
+
+    Rows without the line that makes a table of them, or code behind a fence that a formatter escaped: its lines were
+    filled up as if they were prose.
+    """
+    is_table = first.lstrip().startswith("|") and first.count("|") > 2 and " | " in first
+    return is_table or FOLDED_CODE.match(first) is not None
 
 
 def mend_fences(text: str) -> tuple[str, list[int]]:

@@ -19,7 +19,7 @@ from sage_studio.data.cleaning import (
     clean_heading,
     clean_html,
     clean_text,
-    is_half_table,
+    is_broken,
     mend_fences,
     unwrap_admonitions,
 )
@@ -182,7 +182,7 @@ def _top_level(tokens: Sequence["Token"]) -> Iterator[Sequence["Token"]]:
 def _pieces(block: Sequence["Token"], lines: Sequence[str], broken: list[int]) -> Iterator[Piece]:
     """Cut one top-level block where it may be split: at list items and around the code inside it."""
     begin, stop = block[0].map or (0, 0)
-    if block[0].type == "paragraph_open" and is_half_table(lines[begin]):
+    if block[0].type == "paragraph_open" and is_broken(lines[begin]):
         broken.append(begin + 1)
         return
     marks: dict[int, str] = {begin: "table" if block[0].type == "table_open" else "text"}

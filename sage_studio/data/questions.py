@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from sage_studio.data.dataset import Dropped, LeftOut
 from sage_studio.data.documents import Section
 from sage_studio.data.example import Example, Message, Origin, Passage
-from sage_studio.data.quality.near import NearDuplicates
+from sage_studio.data.quality.near import ALIKE as ALIKE_FROM
+from sage_studio.data.quality.near import NearDuplicates, shingles
 from sage_studio.data.script import language_of_text, prose_of, shows_language
 from sage_studio.data.sizing import Part, is_short, parts_of
 from sage_studio.text import Text
 
 SEPARATOR = " › "
+MAYBE_ALIKE = 0.65
+"""Estimated shares from which two answers are compared word by word: an estimate is some 0.1 off."""
 SAGE = Text("the SAGE framework", "SAGE 框架中")
 """What the documentation is about."""
 
@@ -110,10 +113,17 @@ def _without_near_repeats(titled: list[Titled], left_out: LeftOut) -> list[Title
     with NearDuplicates() as near:
         for each in titled:
             near.add(each.answer)
-        repeats = {pair.second for pair in near.pairs()}
+        pairs = list(near.pairs(MAYBE_ALIKE))
+    repeats = {pair.second for pair in pairs if _share(titled[pair.first], titled[pair.second]) >= ALIKE_FROM}
     for at in sorted(repeats):
         left_out.add(ALIKE, _place(titled[at].file, titled[at].part))
     return [each for at, each in enumerate(titled) if at not in repeats]
+
+
+def _share(one: Titled, other: Titled) -> float:
+    """How many of the shingles of both are in common."""
+    left, right = set(shingles(one.answer)), set(shingles(other.answer))
+    return len(left & right) / len(left | right)
 
 
 def _questions(titled: Sequence[Titled], about: Text) -> Iterator[str]:

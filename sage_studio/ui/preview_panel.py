@@ -3,13 +3,14 @@
 Knows which verb each button says. Knows nothing of templates or tokens: it is given pieces and their fate.
 """
 
+import re
 from typing import Any
 
 import gradio as gr
 from markupsafe import Markup
 
 from sage_studio.data.example import DataRow, Example, Passage, Preference, Retrieval
-from sage_studio.errors import StudioError
+from sage_studio.errors import InvalidInput, StudioError
 from sage_studio.text import Language, Text
 from sage_studio.training.preview import Fate, Seen
 from sage_studio.ui.dataset_report import UNFOLD_JS, no_rows, preview_table
@@ -67,12 +68,12 @@ class PreviewPanel:
                 scale=3,
                 min_width=160,
             )
-            self.number = words(
-                gr.Number,
-                value=None,
+            self.number = words(  # not a gr.Number: one without a value shows 0, and is wrong before it was touched
+                gr.Textbox,
+                value="",
                 label=Text("Go to row", "跳到第几行"),
-                precision=0,
-                minimum=1,
+                placeholder=Text("a number", "行号"),
+                max_lines=1,
                 elem_id="dataset-goto",
                 scale=1,
                 min_width=110,
@@ -162,10 +163,16 @@ class PreviewPanel:
         page = self.studio.preview_dataset(dataset_id, offset=offset + PAGE_ROWS, limit=1, search=search)
         return offset + PAGE_ROWS if page.rows else offset
 
-    def go_to(self, _: Language, chosen: str, number: float | None) -> tuple[str, int, int]:
-        """The page on which a row stands, with the row picked; of all rows, whatever was searched for."""
-        dataset = self.studio.get_dataset(dataset_or_newest(self.studio, chosen))
-        row = min(max(int(number or 1), 1), dataset.stats.total_samples)
+    def go_to(self, _: Language, chosen: str, number: str) -> tuple[Any, Any, Any]:
+        """The page on which a row stands, with the row picked; of all rows, whatever was searched for.
+
+        Raises:
+            InvalidInput: no number, or one that no row has; nothing moves.
+        """
+        if not number.strip():
+            return gr.skip(), gr.skip(), gr.skip()
+        last = self.studio.get_dataset(dataset_or_newest(self.studio, chosen)).stats.total_samples
+        row = row_number(number, last)
         return "", (row - 1) // PAGE_ROWS * PAGE_ROWS, row
 
     def show_seen(self, language: Language, chosen: str, row: int, model: str, max_length: float) -> tuple[Any]:
@@ -210,6 +217,21 @@ class PreviewPanel:
     def _texts(self, chosen: str, row: int) -> tuple[str | None, str, str | None]:
         page = self.studio.preview_dataset(dataset_or_newest(self.studio, chosen), offset=row - 1, limit=1)
         return texts_of(page.rows[0])
+
+
+def row_number(typed: str, last: int) -> int:
+    """The number of a row that a person typed, with or without separators.
+
+    Raises:
+        InvalidInput: it is none of 1 to ``last``.
+    """
+    digits = re.sub(r"[\s,，_]", "", typed)
+    if not re.fullmatch(r"[0-9]{1,12}", digits) or not 1 <= int(digits) <= last:
+        raise InvalidInput(
+            Text(f"There is no row {typed.strip()!r}.", f"没有第 {typed.strip()!r} 行。"),
+            Text(f"Type a number from 1 to {count(last)}.", f"请输入 1 到 {count(last)} 之间的数字。"),
+        )
+    return int(digits)
 
 
 def texts_of(row: DataRow) -> tuple[str | None, str, str | None]:

@@ -167,6 +167,13 @@ def test_half_a_table_is_left_out_and_counted_with_its_line():
     assert [(each.reason, each.count, each.rows) for each in found.dropped] == [(BROKEN, 1, ("a.md:7",))]
 
 
+def test_code_behind_an_escaped_fence_is_left_out_and_counted():
+    text = f'# T\n\n=== "Python" \\`\\`\\`python title="A" from\nx import y\n\n{SAID}\n\nStrip \\`\\`\\` marks.\n'
+    document = parse_markdown(text, "a.md")
+    assert [piece.text for piece in document.pieces] == [SAID, "Strip \\`\\`\\` marks."]
+    assert document.broken == (3,)
+
+
 def test_a_line_break_in_a_cell_does_not_end_its_row():
     (row,) = rows_of(f"# T\n\n| A | B |\n|---|---|\n| one<br>two | {SAID} |\n")
     assert f"| one two | {SAID} |" in row
@@ -199,6 +206,7 @@ def test_a_part_neither_begins_inside_a_list_nor_ends_with_what_announces_the_ne
         "| A | B |\n| x | y |",
         "```\n```",
         "text **bold",
+        "**Python** \\`\\`\\`python from\nx import y",
         "text [link](ht",
         "```python\nx",
         "[![CI](https://x/badge.svg)](https://x)\n[![L](https://img.shields.io/x)](y)",

@@ -7,11 +7,12 @@ from waiting import wait_until
 from sage_studio.data.dataset import DatasetStats
 from sage_studio.data.example import Message, Origin, Passage, Preference, Retrieval
 from sage_studio.data.jobs import JobState
+from sage_studio.errors import InvalidInput
 from sage_studio.training.preview import Piece, Seen
 from sage_studio.ui.augment_panel import jobs_table, show_part
 from sage_studio.ui.combine_panel import SLOTS, show_slots
 from sage_studio.ui.dataset_report import datasets_table, languages_of
-from sage_studio.ui.preview_panel import add_exclusion, coloured, show_pending, texts_of
+from sage_studio.ui.preview_panel import add_exclusion, coloured, row_number, show_pending, texts_of
 from sage_studio.ui.report_panel import findings_view
 
 
@@ -89,6 +90,20 @@ def test_jobs_show_how_they_stand():
     assert "progressbar" not in jobs_table([fake.stop_job("augment-1")], "", "en")
     assert 'class="empty"' in jobs_table([], "", "zh")
     assert show_part("en", "annotate")[0]["visible"] is False
+
+
+@pytest.mark.parametrize(("typed", "row"), [("47", 47), (" 1 ", 1), ("5,412", 5412), ("1 000", 1000)])
+def test_a_row_number_is_read_as_people_write_it(typed, row):
+    assert row_number(typed, 5412) == row
+
+
+@pytest.mark.parametrize("typed", ["0", "-1", "5413", "seven", "1.5", "1e3", "²", "9" * 400])
+def test_a_row_that_is_none_is_refused_with_the_range(typed):
+    with pytest.raises(InvalidInput) as caught:
+        row_number(typed, 5412)
+    assert typed in caught.value.message.en
+    assert "1 to 5,412" in caught.value.hint.en
+    assert "5,412" in caught.value.hint.zh
 
 
 def changed(page, answer):
