@@ -34,9 +34,11 @@ from sage_studio.training.memory import (
     Memory,
     Remedy,
     estimate,
+    halved,
     longest_row,
     remedies,
 )
+from sage_studio.training.optimizer import optimizer_for
 from sage_studio.training.recipe import parse_recipe
 from sage_studio.training.recipes import Recipe
 from sage_studio.training.recipes.generative import GenerativeRecipe
@@ -44,6 +46,8 @@ from sage_studio.training.recipes.kbalign import KBAlignRecipe
 
 GIB = 2**30
 RUNS_ASKED = 3
+BF16_FROM = (8, 0)
+"""The compute capability of Ampere."""
 FACTORS = (0.67, 1.5)
 """How far earlier runs may correct an estimate: beyond that they were something else."""
 
@@ -102,7 +106,7 @@ class Forecasts(Timing):
             InvalidRecipe, InvalidModel, NotFound, HubUnavailable: naming what to correct.
         """
         recipe = parse_recipe(values)
-        footprint = self.footprints.find(self._request(recipe))
+        footprint = self._sizes(recipe, self._request(recipe))
         self._look_at_rows(recipe)
         return self._forecast(recipe, footprint, wait=True)
 
@@ -114,26 +118,41 @@ class Forecasts(Timing):
         """
         recipe = parse_recipe(values)
         model = self.known_models.get(recipe.model_name_or_path)
-        footprint = self.footprints.kept(_request(recipe, model)) if model is not None else None
+        footprint = self._known_sizes(recipe, _request(recipe, model)) if model is not None else None
         if footprint is not None:
             key = self._rows_key(recipe)
             if key not in self.known_rows:
                 self.footprints.later(f"rows {key}", lambda: self._look_at_rows(recipe))
             return self._forecast(recipe, footprint)
-        variant = (recipe.use_lora, recipe.precision, recipe.lora_r, recipe.lora_target_modules)
+        variant = (recipe.use_lora, recipe.precision, recipe.lora_r, recipe.lora_target_modules, recipe.optimizer)
         self.footprints.later(
-            f"{recipe.type} {recipe.model_name_or_path} {variant}", lambda: self.footprints.find(self._request(recipe))
+            f"{recipe.type} {recipe.model_name_or_path} {variant}", lambda: self._sizes(recipe, self._request(recipe))
         )
         return None
 
     def kept_estimate(self, recipe: Recipe) -> float | None:
         """Memory that a recipe would take, in GiB, where the model's sizes are known; nothing is found out for it."""
         model = self.known_models.get(recipe.model_name_or_path)
-        footprint = self.footprints.kept(_request(recipe, model)) if model is not None else None
+        footprint = self._known_sizes(recipe, _request(recipe, model)) if model is not None else None
         return None if footprint is None else round(self._memory(recipe, footprint).total / GIB, 3)
 
+    def _sizes(self, recipe: Recipe, request: FootprintRequest) -> Footprint:
+        """The sizes of what a recipe trains, found out where they are not known. Raises `InvalidModel`."""
+        footprint, hardware = self.footprints.find(request), detect_hardware()
+        if halved(_with_optimizer(recipe, footprint, hardware)):
+            return self.footprints.find(_halved(request)) if has_bf16(hardware) else _in_fp32(footprint)
+        return footprint
+
+    def _known_sizes(self, recipe: Recipe, request: FootprintRequest) -> Footprint | None:
+        """The same of what is known already; None where something has to be found out."""
+        footprint, hardware = self.footprints.kept(request), detect_hardware()
+        if footprint is not None and halved(_with_optimizer(recipe, footprint, hardware)):
+            return self.footprints.kept(_halved(request)) if has_bf16(hardware) else _in_fp32(footprint)
+        return footprint
+
     def _forecast(self, recipe: Recipe, footprint: Footprint, *, wait: bool = False) -> Forecast:
-        hardware, values = detect_hardware(), recipe.model_dump(mode="json")
+        hardware = detect_hardware()
+        values = _with_optimizer(recipe, footprint, hardware)
         device, length = "cuda" if hardware.has_gpu else "cpu", self._longest(recipe)
         peaks = self._peaks(recipe)
         name, free, total = room(hardware)
@@ -159,7 +178,7 @@ class Forecasts(Timing):
 
     def _memory(self, recipe: Recipe, footprint: Footprint) -> Memory:
         device, peaks = "cuda" if has_card() else "cpu", self._peaks(recipe)
-        values = recipe.model_dump(mode="json")
+        values = _with_optimizer(recipe, footprint, detect_hardware())
         return estimate(values, footprint, device, self._longest(recipe), self._factor(peaks, device))
 
     def _remarks(self, recipe: Recipe, disk: float, disk_free: float) -> list[Text]:
@@ -269,6 +288,27 @@ def _request(recipe: Recipe, model: ModelRef) -> FootprintRequest:
         on_card=on_card,
         **lora,
     )
+
+
+def _with_optimizer(recipe: Recipe, footprint: Footprint, hardware: Hardware) -> dict[str, Any]:
+    """The recipe's fields with the optimizer that the trainer will choose."""
+    values = recipe.model_dump(mode="json")
+    card = room(hardware)[2] if hardware.has_gpu else 0.0
+    return values | {"optimizer": optimizer_for(values, footprint.parameters, card)}
+
+
+def _halved(request: FootprintRequest) -> FootprintRequest:
+    return request.model_copy(update={"half_weights": True})
+
+
+def _in_fp32(footprint: Footprint) -> Footprint:
+    """Of a model trained whole on a GPU without bf16: its weights stay in fp32 with either optimizer."""
+    return footprint.model_copy(update={"weight_bytes": 4})
+
+
+def has_bf16(hardware: Hardware) -> bool:
+    """Whether every GPU multiplies bf16, as those do from compute capability 8.0 on; true without a GPU."""
+    return all((card.capability or BF16_FROM) >= BF16_FROM for card in hardware.cards)
 
 
 def room(hardware: Hardware) -> tuple[str, float, float]:

@@ -143,3 +143,26 @@ def test_a_model_that_is_none_is_refused_with_what_the_child_said(studio, model)
         json.dump({"model_type": "nobody-knows"}, file)
     with pytest.raises(InvalidModel, match="nobody-knows"):
         studio.estimate_memory({"model_name_or_path": model, "dataset_id": "d"})
+
+
+@pytest.mark.parametrize(
+    ("card", "halved", "weights"),
+    [
+        (Card(0, "RTX 4090", 24, 1, capability=(8, 9)), [False, True], 2),
+        (Card(0, "T4", 15, 1, capability=(7, 5)), [False], 4),
+        (Card(0, "H100", 80, 1, capability=(9, 0)), [False], 4),
+    ],
+)
+def test_a_whole_model_that_would_fill_the_gpu_is_estimated_with_the_small_optimizer(
+    studio, model, asked, monkeypatch, card, halved, weights
+):
+    """With it the weights are in bf16, where the GPU has that; the sizes are then found out anew."""
+    large = FOOTPRINT.model_copy(update={"parameters": 1_500_000_000, "trained": 1_500_000_000})
+    monkeypatch.setattr(footprints, "ask_child", lambda request: asked.append(request) or large)
+    monkeypatch.setattr("sage_studio.forecast.detect_hardware", lambda: Hardware((card,), 64, 8, 8))
+    forecast = studio.estimate_memory({"model_name_or_path": model, "dataset_id": "d", "use_lora": False})
+    assert [request.half_weights for request in asked] == halved
+    assert forecast.memory.weights == weights * 1.5e9
+    state = 8.0 if card.name == "H100" else 2.04
+    assert forecast.memory.optimizer == pytest.approx(state * 1.5e9)
+    assert studio.known_estimate({"model_name_or_path": model, "dataset_id": "d", "use_lora": False}) == forecast

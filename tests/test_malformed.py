@@ -30,6 +30,7 @@ SHARED: list[tuple[str, Any]] = [
     ("gradient_accumulation_steps", 0),
     ("warmup_ratio", 1),
     ("lr_scheduler_type", "staircase"),
+    ("optimizer", "sgd"),
     ("weight_decay", 2),
     ("max_grad_norm", 0),
     ("logging_steps", 0),

@@ -192,6 +192,7 @@ TOGETHER = Text("Several changes together", "同时调整多项")
 CHECKPOINTING = Text("Gradient checkpointing", "梯度检查点")
 BATCH = Text("Batch size {}, accumulated", "批大小 {}，梯度累积")
 BITS = Text("Base in {}", "基座以 {} 加载")
+SMALL_OPTIMIZER = Text("8-bit Adam, weights in bf16", "8 位 Adam，权重为 bf16")
 SHORTER = Text("Max length {}", "最大长度 {}")
 
 
@@ -204,6 +205,8 @@ def _changes(recipe: dict[str, Any]) -> Iterator[tuple[Text, dict[str, Any]]]:
         batch, accumulated = (batch + 1) // 2, accumulated * 2
         said = Text(BATCH.en.format(batch), BATCH.zh.format(batch))
         yield said, {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulated}
+    if not recipe["use_lora"] and recipe["type"] != "embedding" and recipe.get("optimizer") != "adamw_8bit":
+        yield SMALL_OPTIMIZER, {"optimizer": "adamw_8bit"}
     if recipe["use_lora"]:
         order = ("none", "8bit", "4bit")
         for bits in order[order.index(recipe.get("quantization", "4bit")) + 1 :]:

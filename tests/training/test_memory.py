@@ -14,6 +14,7 @@ from sage_studio.training.memory import (
     longest_row,
     remedies,
 )
+from sage_studio.training.optimizer import optimizer_for
 from sage_studio.training.recipes import SFTRecipe
 
 MIB = 2**20
@@ -54,13 +55,50 @@ def test_the_parts_of_a_lora_run():
 @pytest.mark.parametrize(
     ("changes", "weights"),
     [
-        ({"quantization": "8bit"}, 200 * 4 + 800),
-        ({"quantization": "4bit"}, 200 * 4 + 800 * 0.53),
+        ({"quantization": "8bit"}, 200 * 2 + 800),
+        ({"quantization": "4bit"}, 200 * 2 + 800 * 0.53),
         ({"use_lora": False}, 4000),
+        ({"use_lora": False, "optimizer": "adamw_8bit"}, 2000),
     ],
 )
 def test_how_the_base_is_loaded_counts(changes, weights):
     assert of(**changes).weights == pytest.approx(weights)
+
+
+def test_the_small_optimizer_takes_6_bytes_a_parameter_of_a_whole_model_and_not_16():
+    """Here 10 parameters are trained; an embedder keeps its weights in fp32."""
+    whole, small = of(use_lora=False), of(use_lora=False, optimizer="adamw_8bit")
+    assert (whole.gradients, whole.optimizer) == (40, 80)
+    assert (small.gradients, small.optimizer) == (20, pytest.approx(20.4))
+    assert of(optimizer="adamw_8bit").optimizer == pytest.approx(20.4)
+    assert of(optimizer="adamw_8bit").gradients == 40, "an adapter stays in fp32"
+    embedder = {**recipe(use_lora=False, optimizer="adamw_8bit"), "type": "embedding"}
+    assert estimate(embedder, FOOTPRINT, "cpu", 64).gradients == 40
+
+
+def test_a_whole_model_that_does_not_fit_is_offered_the_small_optimizer():
+    before = recipe(use_lora=False, gradient_checkpointing=True)
+    room = of(use_lora=False, gradient_checkpointing=True, length=64).total - 1000
+    offered = remedies(before, FOOTPRINT, "cpu", 64, 1.0, room)
+    assert {"optimizer": "adamw_8bit"} in [each.changes for each in offered]
+    small = {**before, "optimizer": "adamw_8bit"}
+    assert all("optimizer" not in each.changes for each in remedies(small, FOOTPRINT, "cpu", 1024, 1.0, room - 2000))
+
+
+@pytest.mark.parametrize(
+    ("changes", "parameters", "card_gb", "chosen"),
+    [
+        ({"use_lora": False}, 1.5e9, 80, "adamw"),
+        ({"use_lora": False}, 1.5e9, 24, "adamw_8bit"),
+        ({"use_lora": False}, 7.6e9, 80, "adamw_8bit"),
+        ({"use_lora": False}, 1.5e9, 0, "adamw"),
+        ({}, 7.6e9, 24, "adamw"),
+        ({"use_lora": False, "optimizer": "adamw"}, 7.6e9, 24, "adamw"),
+        ({"optimizer": "adamw_8bit"}, 1e8, 0, "adamw_8bit"),
+    ],
+)
+def test_auto_is_the_small_optimizer_where_a_whole_model_would_fill_the_gpu(changes, parameters, card_gb, chosen):
+    assert optimizer_for(recipe(**changes), int(parameters), card_gb * 2**30) == chosen
 
 
 def test_a_longer_row_than_max_length_is_cut_and_a_batch_multiplies():
@@ -172,7 +210,10 @@ def test_of_a_model_trained_whole_it_is_within_15_percent_too(small_llama):
 
 ON_AN_H100 = {("none", 256): 1.24, ("none", 1024): 2.04, ("4bit", 256): 1.31, ("4bit", 1024): 2.24}
 """GiB of the card at the peak of real trainings of the built-in model, 0.60 of them the driver's, by base and length;
-torch 2.11, bitsandbytes 0.50, batches of one row."""
+torch 2.11, bitsandbytes 0.50, batches of one row. The 4-bit base then had its embeddings, norms and head in fp32; since
+they are in bf16 it takes less, which no GPU was at hand to measure: `UPCAST` is what they took more."""
+UPCAST = {"none": 0, "4bit": 2}
+"""Bytes more for each parameter that is not quantized."""
 
 
 @pytest.mark.training
@@ -183,4 +224,5 @@ def test_the_estimate_on_a_card_is_within_10_percent_of_peaks_measured_on_one(bu
     found = measure(request)
     for (bits, length), peak in ON_AN_H100.items():
         memory = estimate(recipe(max_length=length, quantization=bits), found, "cuda", length)
-        assert memory.total / 2**30 == pytest.approx(peak, rel=0.1), (bits, length)
+        then = memory.total + UPCAST[bits] * (found.parameters - found.quantizable)
+        assert then / 2**30 == pytest.approx(peak, rel=0.1), (bits, length)

@@ -43,6 +43,7 @@ BAD = [
     ("warmup_ratio", -0.1),
     ("warmup_ratio", 1),
     ("lr_scheduler_type", "magic"),
+    ("optimizer", "sgd"),
     ("weight_decay", -0.1),
     ("weight_decay", 1.1),
     ("max_grad_norm", 0),

@@ -1,8 +1,8 @@
 """GPUs without bf16 (Turing: T4, RTX 20xx, GTX 16xx): training in fp16 with a gradient scaler, on every base.
 
 There is none here. So the real trainers compute in fp16 on the CPU, as accelerate has them do on a GPU: with autocast
-and torch's own scaler, whose kernel is held to the types that CUDA has one for. The CPU's kernel takes bf16 as well, and
-would let pass what breaks off on a Turing GPU.
+and torch's own scaler, whose kernel is held to the types that CUDA has one for. The CPU's kernel takes bf16 as well,
+and would let pass what breaks off on a Turing GPU.
 """
 
 from collections.abc import Callable
