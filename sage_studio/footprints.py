@@ -95,7 +95,9 @@ def ask_child(request: FootprintRequest) -> Footprint:
     )
 
 
-def answer_of(child: str, request: FootprintRequest, variables: Mapping[str, str], seconds: float = CHILD_SECONDS) -> str:
+def answer_of(
+    child: str, request: FootprintRequest, variables: Mapping[str, str], seconds: float = CHILD_SECONDS
+) -> str:
     """What a child process prints last about a model: a line of JSON.
 
     Args:

@@ -15,7 +15,8 @@ HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "se
 
 BOTTOM = {"text", "errors", "files", "settings", "database", "hardware", "doctor", "catalog", "model_task", "votes"}
 HOUSE = {
-    *("studio", "intake", "library", "curation", "workshop", "forecast", "timing", "retrieval", "backend"),
+    *("studio", "intake", "library", "curation", "workshop", "retrieval", "backend"),
+    *("forecast", "timing", "recommendation"),
     *("views", "curation_views", "run_views", "intake_views", "retrieval_views", "serving_views"),
 }
 LAYERS: list[set[str]] = [

@@ -152,7 +152,10 @@ class ChatTab:
             [self.line.message, self.chat],
             queue=False,
         )
-        awaited: dict[str, Any] = {"concurrency_limit": None, "show_progress_on": self.chat}  # the dots until the first word
+        awaited: dict[str, Any] = {
+            "concurrency_limit": None,
+            "show_progress_on": self.chat,
+        }  # the dots until the first word
         answered = on(asked.then, self.answer, [self.chat, *sampling], self.chat, **awaited)
         again = on(self.chat.retry, rewind, self.chat, self.chat, queue=False)
         retried = on(again.then, self.answer, [self.chat, *sampling], self.chat, **awaited)

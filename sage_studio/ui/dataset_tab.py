@@ -110,7 +110,11 @@ class DatasetTab:
         chosen = self.frame.dataset
         boxes = [self.docs_box, self.quickstart_box, *self.intake.boxes]
         on(self.source.change, show_source, self.source, boxes, queue=False)
-        bar: dict[str, Any] = {"show_progress": "minimal", "show_progress_on": self.progress, "outputs": [chosen, self.progress]}
+        bar: dict[str, Any] = {
+            "show_progress": "minimal",
+            "show_progress_on": self.progress,
+            "outputs": [chosen, self.progress],
+        }
         self.intake.wire(self.progress)
         on(self.add_quickstart.click, self.add_quickstart_set, **bar)
         on(self.prepare.click, self.prepare_docs, **bar)

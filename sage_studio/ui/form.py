@@ -109,7 +109,9 @@ def plain_type(annotation: Any) -> Any:
 def given(recipe: type[BaseModel], names: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
     """What a person gave, by field of the recipe; an emptied picker or line is an empty text."""
     both = {name: value for name, value in zip(names, values, strict=True) if name in recipe.model_fields}
-    return {name: "" if value == [] or (value is None and _is_text(recipe, name)) else value for name, value in both.items()}
+    return {
+        name: "" if value == [] or (value is None and _is_text(recipe, name)) else value for name, value in both.items()
+    }
 
 
 def _is_text(recipe: type[BaseModel], name: str) -> bool:

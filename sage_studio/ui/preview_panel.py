@@ -113,9 +113,7 @@ class PreviewPanel:
         texts = [self.question, self.answer, self.rejected]
         on(self.search.input, first_page, None, self.offset)
         on(self.back.click, page_back, self.offset, self.offset, fills="dataset-preview")
-        on(
-            self.next.click, self.page_on, [chosen, self.offset, self.search], self.offset, fills="dataset-preview"
-        )
+        on(self.next.click, self.page_on, [chosen, self.offset, self.search], self.offset, fills="dataset-preview")
         on(self.number.submit, self.go_to, [chosen, self.number], [self.search, self.offset, self.row])
         on(self.rows.select, pick_row, None, self.row, fills="row-box")
         on(chosen.change, forget, None, [self.offset, self.row, self.changes])
