@@ -59,6 +59,10 @@ class Recommendations(Forecasts):
         """
         hardware, entry = detect_hardware(), self.catalog.find(model) if model else None
         ready = [preset for preset in self.offered_presets(method) if preset in self.templates.ready]
+        made_for = [preset for preset in ready if preset.dataset_kind and preset.dataset_kind == self._kind(dataset_id)]
+        if made_for:
+            return Recommendation(made_for[0])
+        ready = [preset for preset in ready if not preset.dataset_kind]
         lora = [preset for preset in ready if preset.values.get("use_lora", True)]
         lora.sort(key=lambda preset: BITS.index(preset.values.get("quantization", "none")))
         if not lora:
@@ -69,6 +73,12 @@ class Recommendations(Forecasts):
             return Recommendation((fitting or lora[-1:])[0])
         preset = next((preset for preset in lora if preset.machine == "cpu"), lora[0])
         return Recommendation(preset, self._rows(preset, model, dataset_id, entry))
+
+    def _kind(self, dataset_id: str) -> str:
+        try:
+            return self.get_dataset(dataset_id).kind if dataset_id else ""
+        except NotFound:
+            return ""
 
     def _rows(self, preset: Preset, model: str, dataset_id: str, entry: ModelEntry | None) -> dict[str, Any]:
         """How many rows fit into the budget; nothing where that cannot be told."""

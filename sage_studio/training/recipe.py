@@ -64,6 +64,7 @@ class Preset(BaseModel):
 
     Attributes:
         machine: what it is meant for; ``gpu`` is not offered where there is none.
+        dataset_kind: the one kind of dataset that it was made for, as `sage_studio.data.dataset` names it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -74,6 +75,7 @@ class Preset(BaseModel):
     note: dict[Literal["en", "zh"], str]
     values: dict[str, Any]
     machine: Literal["cpu", "gpu", "any"] = "any"
+    dataset_kind: str = ""
 
 
 def load_presets(folder: Path = CONFIGS / "recipes") -> list[Preset]:
