@@ -163,7 +163,7 @@ class AugmentPanel:
         on(self.resume.click, self.go_on, [self.job, frame.revision], frame.revision)
         on(self.look.click, self.made, [self.job, chosen], chosen)
         on(self.delete.click, self.forget, [self.job, frame.revision], [self.job, frame.revision])
-        asked = [self.way, self.part, self.copies, self.most]
+        asked: list[Any] = [self.way, self.part, self.copies, self.most]
         follow(
             [*frame.ticks, chosen.change, *(each.change for each in asked)],
             self.show_price,
