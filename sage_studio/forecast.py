@@ -130,6 +130,18 @@ class Forecasts(Timing):
         )
         return None
 
+    def first_guess(self, recipe: Recipe, parameters: int | None) -> float | None:
+        """Seconds that a recipe would take on the CPU, at once and by what is known already; None where nothing is.
+
+        Args:
+            parameters: of the model, by the catalogue; None for one that is not in it.
+        """
+        model = self.known_models.get(recipe.model_name_or_path)
+        request = _request(recipe, model) if model is not None else None
+        footprint = self.footprints.kept(request) if request is not None else None
+        count = footprint.parameters if footprint is not None else parameters
+        return None if count is None else self._guess(recipe, request, count)
+
     def kept_estimate(self, recipe: Recipe) -> float | None:
         """Memory that a recipe would take, in GiB, where the model's sizes are known; nothing is found out for it."""
         model = self.known_models.get(recipe.model_name_or_path)

@@ -21,13 +21,13 @@ from sage_studio.database import Database
 from sage_studio.doctor import Finding, diagnose, look
 from sage_studio.errors import Conflict, StudioError
 from sage_studio.footprints import FootprintBook
-from sage_studio.forecast import Forecasts
 from sage_studio.hardware import Hardware, detect_hardware
 from sage_studio.intake import Intake
 from sage_studio.library import Library
 from sage_studio.model_task import ModelTask
 from sage_studio.paces import PaceBook
 from sage_studio.performance.sampler import Sampler
+from sage_studio.recommendation import Recommendations
 from sage_studio.retrieval import Retrieval
 from sage_studio.serving import vllm_registry
 from sage_studio.serving.retriever import Retriever
@@ -46,7 +46,7 @@ from sage_studio.workshop import Workshop
 logger = logging.getLogger("sage_studio")
 
 
-class Studio(Intake, Library, Curation, Workshop, Forecasts, Retrieval, Backend):
+class Studio(Intake, Library, Curation, Workshop, Recommendations, Retrieval, Backend):
     """Everything the studio can do.
 
     Example:

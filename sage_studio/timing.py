@@ -85,13 +85,15 @@ class Timing:
             return None, why
         return self._duration(recipe, dataset, pace, basis, parameters), NOTHING
 
-    def quick_seconds(self, recipe: Recipe, parameters: int, on_card: bool) -> float | None:
-        """A first guess by the model's size, with nothing looked at; None on a GPU, where there is none."""
-        dataset = self.get_dataset(recipe.dataset_id)
-        if on_card or recipe.type not in TEXTS:
+    def _guess(self, recipe: Recipe, request: FootprintRequest | None, parameters: int) -> float | None:
+        """Seconds by what is known already; nothing is measured or looked at for it. None where nothing is."""
+        if recipe.type not in TEXTS:
             return None
-        pace = rough_pace(parameters, recipe.use_lora, operations_per_second())
-        return self._duration(recipe, dataset, pace, "rough", parameters).seconds
+        pace = self.paces.kept(request) if request is not None else None
+        basis: Basis = "probe"
+        if pace is None:
+            pace, basis = rough_pace(parameters, recipe.use_lora, operations_per_second()), "rough"
+        return self._duration(recipe, self.get_dataset(recipe.dataset_id), pace, basis, parameters).seconds
 
     def _duration(self, recipe: Recipe, dataset: Dataset, pace: Pace, basis: Basis, parameters: int) -> Duration:
         runs = self._runs(recipe)

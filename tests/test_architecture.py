@@ -18,7 +18,8 @@ BOTTOM = {
     *("catalog", "model_task", "votes", "space"),
 }
 HOUSE = {
-    *("studio", "preparing", "intake", "library", "curation", "workshop", "forecast", "timing", "retrieval", "backend"),
+    *("studio", "preparing", "intake", "library", "curation", "workshop", "retrieval", "backend"),
+    *("forecast", "timing", "recommendation"),
     *("views", "curation_views", "run_views", "intake_views", "retrieval_views", "serving_views"),
 }
 LAYERS: list[set[str]] = [

@@ -6,13 +6,14 @@ import pytest
 from model_folder import write_model
 from waiting import wait_until
 
-from sage_studio import footprints
+from sage_studio import footprints, paces
 from sage_studio.errors import InvalidModel, InvalidRecipe
 from sage_studio.forecast import GIB
 from sage_studio.hardware import Card, Hardware
 from sage_studio.run_views import ForecastView
 from sage_studio.studio import Studio
 from sage_studio.tasks.task import TaskStatus
+from sage_studio.training.duration import Pace
 from sage_studio.training.memory import Curve, Footprint
 from sage_studio.training.progress import Job, Result, read_job, write_result
 from sage_studio.training.recipes import SFTRecipe
@@ -43,6 +44,7 @@ def asked(monkeypatch):
         return FOOTPRINT
 
     monkeypatch.setattr(footprints, "ask_child", answer)
+    monkeypatch.setattr(paces, "ask_child", lambda _: Pace(constant=0.1, linear=0.01))
     return asked
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with a recipe, in words for a script, which knows fields, and for a person at the form, who sees labels.
+"""What is wrong with a recipe: for a script, which knows fields, and for a person at the form, who sees labels.
 
 Knows pydantic's kinds of errors. Knows nothing of any particular recipe.
 """
@@ -41,7 +41,7 @@ def explain(recipe: type[BaseModel], error: ErrorDetails) -> InvalidRecipe:
     """One of pydantic's complaints about a recipe, naming field, value, rule and remedy in both languages."""
     field = str(error["loc"][-1]) if error["loc"] else ""
     rule = RULES.get(error["type"])
-    context = error.get("ctx", {})
+    context = {name: _plain(value) for name, value in error.get("ctx", {}).items()}
     if not field:
         reason = str(context.get("error", error["msg"]))
         return InvalidRecipe(
@@ -57,6 +57,11 @@ def explain(recipe: type[BaseModel], error: ErrorDetails) -> InvalidRecipe:
         field=field,
         at_form=_field_at_form(recipe, field, said, error),
     )
+
+
+def _plain(value: Any) -> Any:
+    """A bound as a person writes it: 0 for 0.0."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 WHOLE = {

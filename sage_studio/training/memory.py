@@ -193,7 +193,7 @@ CHECKPOINTING = Text("Gradient checkpointing", "梯度检查点")
 BATCH = Text("Batch size {}, accumulated", "批大小 {}，梯度累积")
 BITS = Text("Base in {}", "基座以 {} 加载")
 SMALL_OPTIMIZER = Text("8-bit Adam, weights in bf16", "8 位 Adam，权重为 bf16")
-SHORTER = Text("Max length {}", "最大长度 {}")
+SHORTER = Text("Max sequence length {}", "最大序列长度 {}")
 
 
 def _changes(recipe: dict[str, Any]) -> Iterator[tuple[Text, dict[str, Any]]]:

@@ -46,12 +46,12 @@ def fitted(lengths: tuple[int, ...], seconds: list[float]) -> Pace:
     square = ((c - a) / (z - x) - (b - a) / (y - x)) / (z - y)
     linear = (b - a) / (y - x) - square * (x + y)
     constant = a - linear * x - square * x * x
-    if square < 0 or constant < 0 or linear < 0:
+    if min(square, constant, linear) < -1e-9:
         mean_x, mean_s = statistics.mean(lengths), statistics.mean(seconds)
         slope, _ = statistics.linear_regression(lengths, seconds)
         linear, square = max(slope, mean_s / mean_x / 2), 0.0
         constant = max(0.0, mean_s - linear * mean_x)
-    return Pace(constant=constant, linear=linear, square=square)
+    return Pace(constant=max(0.0, constant), linear=max(0.0, linear), square=max(0.0, square))
 
 
 def _seconds(config: Any, request: FootprintRequest, layers: int, length: int) -> float:

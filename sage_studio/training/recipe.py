@@ -60,7 +60,12 @@ def dump_recipe(recipe: Recipe) -> str:
 
 
 class Preset(BaseModel):
-    """A ready recipe from ``configs/recipes``: a title and the fields that differ from the defaults."""
+    """A ready recipe from ``configs/recipes``: a title and the fields that differ from the defaults.
+
+    Attributes:
+        machine: what it is meant for; ``gpu`` is not offered where there is none.
+        dataset_kind: the one kind of dataset that it was made for, as `sage_studio.data.dataset` names it.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -69,6 +74,8 @@ class Preset(BaseModel):
     title: dict[Literal["en", "zh"], str]
     note: dict[Literal["en", "zh"], str]
     values: dict[str, Any]
+    machine: Literal["cpu", "gpu", "any"] = "any"
+    dataset_kind: str = ""
 
 
 def load_presets(folder: Path = CONFIGS / "recipes") -> list[Preset]:

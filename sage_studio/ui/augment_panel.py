@@ -11,7 +11,7 @@ from markupsafe import Markup
 from sage_studio.data.jobs import Job, JobState
 from sage_studio.text import Language, Text
 from sage_studio.ui.events import follow, on
-from sage_studio.ui.format import ago, bar, count, short
+from sage_studio.ui.format import about, ago, bar, count, short
 from sage_studio.ui.frame import Frame, dataset_or_newest
 from sage_studio.ui.parts import FIRST_DATASET, Lead, empty, html, quiet
 from sage_studio.ui.table import PICK_JS, Column, Row, picked_key, table
@@ -56,8 +56,19 @@ WHAT = Text(
     "Here a model writes more rows from a dataset: questions in other words, or questions about each section.",
     "在这里让模型根据数据集编写更多数据：换种说法的问题，或针对每个章节的问答。",
 )
+SAMPLE_ROWS = 20
+"""A first try: somebody reads what was made before hours are spent on all rows."""
+CALLS_A_ROW = {"paraphrase": 1, "back_translation": 2, "annotate": 1}
+"""Questions to the model for each row and copy; those of a section are asked for all at once."""
+ANSWER_TOKENS = {"paraphrase": 60, "back_translation": 60, "annotate": 250}
+PRICE = Text("{} of {} rows · {} calls to the chat model", "{} / {} 行 · 调用对话模型 {} 次")
+PRICE_TIME = Text("about {} at {} tokens/s", "按每秒 {1} token 约需 {0}")
+NO_SPEED = Text("the time shows once the engine has answered", "引擎回答过后可估算耗时")
+SAMPLE_FIRST = Text(
+    "Look at this sample first; then set Rows to 0 for all.", "请先查看样例结果，满意后将行数设为 0 处理全部。"
+)
 JOB, WORK, STATE = Text("Job", "任务"), Text("Work", "工作"), Text("State", "状态")
-DONE, MADE, BEGUN = Text("Rows", "行"), Text("Made", "结果"), Text("Begun", "开始")
+DONE, MADE, BEGUN = Text("Rows", "行"), Text("Made", "结果"), Text("Started", "开始")
 
 
 class AugmentPanel:
@@ -76,7 +87,7 @@ class AugmentPanel:
             self.resume = words(gr.Button, value=Text("Go on", "继续"), elem_id="job-resume")
             self.look = words(gr.Button, value=Text("Look at what it made →", "查看结果 →"), elem_id="job-look")
             self.delete = words(
-                gr.Button, value=Text("Forget it", "移除"), elem_id="job-delete", elem_classes="quiet-button"
+                gr.Button, value=Text("Remove", "移除"), elem_id="job-delete", elem_classes="quiet-button"
             )
         self._wire()
 
@@ -109,6 +120,7 @@ class AugmentPanel:
                 min_width=90,
                 elem_id="augment-start",
             )
+        self.price = html("augment-price")
 
     def _amounts(self) -> None:
         words = self.words
@@ -133,8 +145,8 @@ class AugmentPanel:
         )
         self.most = words(
             gr.Number,
-            label=Text("Rows (0: all)", "行数（0 为全部）"),
-            value=0,
+            label=Text("Rows (0 = all)", "行数（0 = 全部）"),
+            value=SAMPLE_ROWS,
             precision=0,
             minimum=0,
             scale=1,
@@ -158,6 +170,13 @@ class AugmentPanel:
         on(self.resume.click, self.go_on, [self.job, frame.revision], frame.revision)
         on(self.look.click, self.made, [self.job, chosen], chosen)
         on(self.delete.click, self.forget, [self.job, frame.revision], [self.job, frame.revision])
+        asked: list[Any] = [self.way, self.part, self.copies, self.most]
+        follow(
+            [*frame.ticks, chosen.change, *(each.change for each in asked)],
+            self.show_price,
+            [chosen, *asked],
+            [self.price],
+        )
         follow(
             [*frame.ticks, self.job.change],
             self.show,
@@ -173,6 +192,25 @@ class AugmentPanel:
         if way == "annotate":
             return self.studio.annotate_dataset(pairs=copies, **common).id
         return self.studio.augment_dataset(ways=[way], part=part, copies=copies, **common).id
+
+    def show_price(
+        self, language: Language, chosen: str, way: str, part: str, copies: float | None, most: float | None
+    ) -> tuple[Markup]:
+        """What Start would spend: calls to the model and, where its speed is known, time."""
+        dataset_id = dataset_or_newest(self.studio, chosen)
+        if not dataset_id:
+            return (Markup(),)
+        stats, speed = self.studio.get_dataset(dataset_id).stats, self.studio.engine_status().tokens_per_second
+        rows = min(int(most or 0) or stats.total_samples, stats.total_samples)
+        per_row = CALLS_A_ROW[way] * (1 if way == "annotate" else int(copies or 1) * (2 if part == "both" else 1))
+        said = PRICE.in_(language).format(count(rows), count(stats.total_samples), count(rows * per_row))
+        if speed:
+            taken = about(rows * per_row * ANSWER_TOKENS[way] / speed, language)
+            said += " · " + PRICE_TIME.in_(language).format(taken, f"{speed:.0f}")
+        else:
+            said += " · " + NO_SPEED.in_(language)
+        more = quiet(" " + SAMPLE_FIRST.in_(language)) if rows < stats.total_samples else Markup()
+        return (Markup('<p class="takes">{}{}</p>').format(said, more),)
 
     def halt(self, _: Language, job_id: str) -> None:
         """Stop the job that is shown."""

@@ -1,4 +1,4 @@
-"""What is said of a run before it starts: the memory it would take, what lowers it, and how to start it elsewhere.
+"""What is said of a run before it starts: time and memory it would take, what lowers them, how to start it elsewhere.
 
 Knows how an estimate looks. Knows no rule about it: sizes, remedies and remarks are the house's.
 """
@@ -11,33 +11,55 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
-from sage_studio.errors import StudioError
+from sage_studio.errors import InvalidRecipe, StudioError
 from sage_studio.forecast import GIB, Forecast
 from sage_studio.text import Language, Text
+from sage_studio.training.complaint import CHOOSE_DATASET
+from sage_studio.training.duration import Basis, Duration
 from sage_studio.training.recipes import RECIPES
 from sage_studio.ui import commands
 from sage_studio.ui.events import follow, on
 from sage_studio.ui.form import given
-from sage_studio.ui.format import COPY, COPY_ICON, bar
-from sage_studio.ui.frame import Frame
+from sage_studio.ui.format import COPY, COPY_ICON, about, bar, count
+from sage_studio.ui.frame import Frame, go_to
 from sage_studio.ui.parts import COPY_JS, html, quiet
 from sage_studio.ui.table import picked_key
 
 FRESH_SECONDS = 4
+LONG_SECONDS = 3600.0
+"""From here on a run on a CPU is offered with fewer rows."""
 CHANGES_JS = """
 element.addEventListener('click', (event) => {
   const button = event.target.closest('button[data-changes]');
   if (button) trigger('select', {key: button.dataset.changes});
 });
 """
-MEMORY = Text("Memory", "内存")
-OF = Text("{} of {} GB", "需 {} GB，可用 {} GB")
+GO_JS = """
+element.addEventListener('click', (event) => {
+  if (event.target.closest('button')) trigger('select', {});
+});
+"""
+NEEDS = Text("Needs about {} GB · {} GB free", "约需 {} GB · 可用 {} GB")
 FITS, TOO_MUCH = Text("fits", "够用"), Text("does not fit", "不够")
-ESTIMATING = Text("estimating what it takes …", "正在估算…")
-LAST_TIME = Text("last time {} GB", "上次实测 {} GB")
+ESTIMATING = Text(
+    "Estimating time and memory… (some seconds, once per model)", "正在估算耗时与内存…（每个模型首次需数秒）"
+)
+LAST_TIME = Text("Measured in the last run: {} GB", "上次实测 {} GB")
 MAKE_IT_FIT = Text("What makes it fit:", "可以这样调整：")
 NOTHING_HELPS = Text("No smaller setting makes it fit; choose a smaller model.", "调小设置也不够，请选择更小的模型。")
-ELSEWHERE = Text("The same run as a command", "用命令运行")
+ELSEWHERE = Text("Run from code", "代码 / 命令行")
+GO_TO_DATASET = Text("Go to Dataset →", "前往“数据集” →")
+TAKES, TAKES_ROUGHLY = Text("About {}", "约 {}"), Text("Roughly {} to {}", "粗估 {} 至 {}")
+SOME_ROWS, EVERY_ROW = Text("on {} of {} rows", "使用 {} / {} 行"), Text("on all {} rows", "使用全部 {} 行")
+WHOLE_ON_CPU = Text("All {} rows would take about {} on this CPU.", "全部 {} 行在此 CPU 上约需 {}。")
+WHOLE_ON_GPU = Text("All {} rows would take about {} on this GPU.", "全部 {} 行在此 GPU 上约需 {}。")
+SHORTER = Text("{} rows · about {}", "{} 行 · 约 {}")
+LESS_TIME = Text("To see a result sooner:", "想更快看到结果：")
+BASES: dict[Basis, Text] = {
+    "runs": Text("by earlier runs here", "依据本机以往训练"),
+    "probe": Text("speed measured here", "依据本机实测速度"),
+    "rough": Text("by the model's size", "按模型大小推算"),
+}
 PARTS = {
     "context": Text("libraries", "运行库"),
     "weights": Text("weights", "权重"),
@@ -50,63 +72,124 @@ NAMES = ("Shell", "gradio_client", "curl")
 
 
 class BeforePanel:
-    """Stands between the form and its Start button; ``inputs`` are the form's, by field."""
+    """Stands between the form and its Start button, which it makes; ``inputs`` are the form's, by field."""
 
     def __init__(self, frame: Frame, method: gr.Radio, inputs: dict[str, Any]) -> None:
         self.studio, self.names = frame.studio, list(inputs)
-        self.memory = html("train-memory", CHANGES_JS)
+        self.missing = html("train-missing", GO_JS)
+        self.price = html("train-price", CHANGES_JS)
+        self.start = frame.words(
+            gr.Button, value=Text("Start fine-tuning", "开始微调"), variant="primary", elem_id="train-start"
+        )
         with frame.words(gr.Accordion, label=ELSEWHERE, open=False, elem_id="train-elsewhere"):
             self.commands = html("train-commands", COPY_JS)
         fields = [inputs[name] for name in self.names]
-        self._remembered = functools.lru_cache(maxsize=64)(self._line)
+        self._remembered = functools.lru_cache(maxsize=64)(self._lines)
         follow(
             [*frame.ticks, method.change, *(field.change for field in fields)],
             self.show,
             [method, *fields],
-            [self.memory, self.commands],
+            [self.missing, self.price, self.commands, self.start],
         )
-        on(self.memory.select, self.change, None, fields, queue=False)
+        on(self.price.select, self.change, None, fields, queue=False)
+        on(self.missing.select, go_to("dataset"), None, frame.tabs, queue=False)
 
-    def show(self, language: Language, method: str, *values: Any) -> tuple[Markup, Markup]:
-        """The memory line and the commands for what the form holds now."""
+    def show(self, language: Language, method: str, *values: Any) -> tuple[Markup, Markup, Markup, Any]:
+        """What is missing, the price, the commands for what the form holds now, and whether it can be started."""
         filled = given(RECIPES[method], self.names, values)
         asked = json.dumps({"type": method, **filled})
-        line = self._remembered(language, asked, int(time.time() // FRESH_SECONDS))
-        return line, commands_view(self.studio.settings, method, filled, language)
+        missing, price = self._remembered(language, asked, int(time.time() // FRESH_SECONDS))
+        elsewhere = commands_view(self.studio.settings, method, filled, language)
+        return missing, price, elsewhere, gr.update(interactive=not missing)
 
     def change(self, _: Language, event: gr.EventData) -> list[Any]:
         """Take over the changes that a person picked."""
         changes = json.loads(picked_key(event))
         return [gr.update(value=changes[name]) if name in changes else gr.skip() for name in self.names]
 
-    def _line(self, language: Language, asked: str, _: int) -> Markup:
+    def _lines(self, language: Language, asked: str, _: int) -> tuple[Markup, Markup]:
         """What is wrong with the form is said here quietly: a person may still be filling it in."""
         try:
             forecast = self.studio.known_estimate(json.loads(asked))
+        except InvalidRecipe as error:
+            if error.at_form == CHOOSE_DATASET:
+                return missing_view(language), Markup()
+            return Markup(), _said(error.say_at_form(language))
         except StudioError as error:
-            return Markup('<p class="quiet">{}</p>').format(error.message.in_(language))
+            return Markup(), _said(error.say_at_form(language))
         if forecast is None:
-            return Markup('<p class="quiet">{}: {}</p>').format(MEMORY.in_(language), ESTIMATING.in_(language))
-        return forecast_view(forecast, language)
+            return Markup(), _said(ESTIMATING.in_(language))
+        return Markup(), forecast_view(forecast, language)
+
+
+def missing_view(language: Language) -> Markup:
+    """Without a dataset there is nothing to train on: where one comes from."""
+    return Markup(
+        '<div class="notice idle missing"><div>{}</div><button type="button" class="link">{}</button></div>'
+    ).format(CHOOSE_DATASET.in_(language), GO_TO_DATASET.in_(language))
 
 
 def forecast_view(forecast: Forecast, language: Language) -> Markup:
-    """``memory 4.1 of 6.0 GB ▓▓▓░ fits``, the parts on hover; what would make it fit as buttons."""
+    """Time, memory and what else is known, each with what would make it less."""
+    return Markup('<div class="price">{}{}{}</div>').format(
+        duration_view(forecast, language),
+        memory_view(forecast, language),
+        Markup().join(_said(remark.in_(language)) for remark in forecast.remarks),
+    )
+
+
+def duration_view(forecast: Forecast, language: Language) -> Markup:
+    """``About 3 min on 256 of 6,119 rows``, and what all of them would take; where it is long, a button for less."""
+    taken = forecast.duration
+    if taken is None:
+        return _said(forecast.untimed.in_(language)) if forecast.untimed else Markup()
+    lowest, highest = about(taken.low, language), about(taken.high, language)
+    said = TAKES.in_(language).format(about(taken.seconds, language))
+    if taken.basis == "rough" and lowest != highest:
+        said = TAKES_ROUGHLY.in_(language).format(lowest, highest)
+    total, used = count(taken.total_rows), count(taken.rows)
+    rows = EVERY_ROW.in_(language).format(total) if used == total else SOME_ROWS.in_(language).format(used, total)
+    line = Markup('<p class="takes" title="{} – {}"><b>{}</b> {} {}</p>').format(
+        lowest, highest, said, rows, quiet("· " + BASES[taken.basis].in_(language))
+    )
+    if taken.all_rows is not None:
+        whole = WHOLE_ON_CPU if forecast.device == "cpu" else WHOLE_ON_GPU
+        line += _said(whole.in_(language).format(total, about(taken.all_rows, language)))
+    return line + shorter_view(forecast, taken, language)
+
+
+def shorter_view(forecast: Forecast, taken: Duration, language: Language) -> Markup:
+    """Of a run that takes hours on a CPU: buttons that train on fewer rows."""
+    if forecast.device != "cpu" or taken.seconds < LONG_SECONDS:
+        return Markup()
+    buttons = Markup().join(
+        Markup('<button type="button" class="button" data-changes="{}">{}</button>').format(
+            json.dumps({"max_samples": rows}),
+            SHORTER.in_(language).format(count(rows), about(max(60.0, taken.seconds * rows / taken.rows), language)),
+        )
+        for rows in (64, 256, 1024)
+        if rows < taken.rows / 2
+    )
+    return Markup('<div class="remedies"><span class="quiet">{}</span>{}</div>').format(
+        LESS_TIME.in_(language), buttons
+    )
+
+
+def memory_view(forecast: Forecast, language: Language) -> Markup:
+    """``Needs about 1.8 GB · 15.3 GB free ▓▓▓░ fits``, the parts on hover; what would make it fit as buttons."""
     memory, total = forecast.memory, forecast.memory.total
     said = (FITS if forecast.fits else TOO_MUCH).in_(language)
     parts = " · ".join(f"{name.in_(language)} {_gb(getattr(memory, key))}" for key, name in PARTS.items())
     percent = 100 * total / forecast.free if forecast.free > 0 else 100.0
-    line = Markup('<p class="estimate" title="{}"><span>{} {}</span>{}<b class="{}">{}</b></p>').format(
+    line = Markup('<p class="estimate" title="{}"><span>{}</span>{}<b class="{}">{}</b></p>').format(
         parts,
-        MEMORY.in_(language),
-        OF.in_(language).format(_gb(total), _gb(forecast.free)),
+        NEEDS.in_(language).format(_gb(total), _gb(forecast.free)),
         bar(percent, said, "done" if forecast.fits else "failed"),
         "done" if forecast.fits else "failed",
-        said,
+        f"{said} ✓" if forecast.fits else said,
     )
-    before = quiet(LAST_TIME.in_(language).format(_gb(forecast.measured))) if forecast.measured else Markup()
-    said_too = [Markup('<p class="quiet">{}</p>').format(remark.in_(language)) for remark in forecast.remarks]
-    return line + before + remedies_view(forecast, language) + Markup().join(said_too)
+    before = _said(LAST_TIME.in_(language).format(_gb(forecast.measured))) if forecast.measured else Markup()
+    return line + before + remedies_view(forecast, language)
 
 
 def remedies_view(forecast: Forecast, language: Language) -> Markup:
@@ -141,6 +224,10 @@ def commands_view(settings: Any, method: str, filled: dict[str, Any], language: 
         ).format(name, text, COPY.in_(language), COPY_ICON)
         for name, text in zip(NAMES, texts, strict=True)
     )
+
+
+def _said(text: str) -> Markup:
+    return Markup('<p class="quiet">{}</p>').format(text)
 
 
 def _gb(size: float) -> str:

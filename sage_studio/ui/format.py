@@ -78,6 +78,16 @@ def duration(seconds: float | None, language: Language) -> str:
     return " ".join(parts[:2])
 
 
+def about(seconds: float, language: Language) -> str:
+    """A duration that nobody knows exactly, in one unit: 137 -> 2 min, 40000 -> 11 h."""
+    for length, unit in (*UNITS[:2], (MINUTE, UNITS[2][1])):
+        if seconds >= (1.5 if length != MINUTE else 1.0) * length:
+            value = seconds / length
+            step = 0.5 if value < 5 and length != MINUTE else 1 if value < 20 else 5
+            return unit.in_(language).format(f"{round(value / step) * step:g}")
+    return UNITS[3][1].in_(language).format(max(10, round(seconds / 10) * 10))
+
+
 def ago(timestamp: float | None, language: Language, now: float | None = None) -> Markup:
     """How long ago, in one unit, with the exact time on hover."""
     if timestamp is None:

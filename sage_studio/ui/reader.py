@@ -24,7 +24,7 @@ def reader(words: Phrasebook, studio: Studio, prefix: str, label: Text) -> tuple
     )
     max_length = words(
         gr.Number,
-        label=Text("Max length", "最大长度"),
+        label=Text("Max sequence length", "最大序列长度"),
         value=DEFAULT_LENGTH,
         precision=0,
         minimum=16,

@@ -42,7 +42,6 @@ class TemplatesPanel:
                 self.delete = words(gr.Button, value=DELETE, elem_id="template-delete", elem_classes="quiet-button")
             self.yaml = words(gr.Textbox, label=YAML, info=YAML_HELP, lines=6, max_lines=14, elem_id="template-yaml")
             self.changed = html("template-difference")
-        on(frame.page.load, self.renew, method, preset, queue=False)
         self._wire(method, preset, [inputs[name] for name in self.names])
 
     def _wire(self, method: gr.Radio, preset: gr.Dropdown, fields: list[Any]) -> None:
@@ -53,10 +52,6 @@ class TemplatesPanel:
         on(preset.change, self.show, preset, self.yaml, queue=False)
         changes = [preset.change, *(field.change for field in fields)]
         on(changes, self.compare, [preset, method, *fields], self.changed, queue=False)
-
-    def renew(self, language: Language, method: str) -> Any:
-        """The presets that there are now."""
-        return self._choices(language, method, None)
 
     def keep(self, language: Language, title: str, method: str, *values: Any) -> Any:
         """Keep what the form holds."""

@@ -4,15 +4,18 @@ Knows the order of the form's parts. Knows nothing of the fields, which come fro
 run looks (`run_view`); what a person gave is checked by `Studio.start_finetune` alone.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import gradio as gr
 from markupsafe import Markup
 
 from sage_studio.catalog import ModelEntry
+from sage_studio.recommendation import Recommendation
 from sage_studio.studio import Studio
 from sage_studio.tasks.task import Task
 from sage_studio.text import Language, Text
+from sage_studio.training.field import field_group
 from sage_studio.training.recipes import RECIPES
 from sage_studio.ui.before_panel import BeforePanel
 from sage_studio.ui.dialogs import Dialog
@@ -35,13 +38,14 @@ STOP_QUESTION = Text(
 )
 NO_RUN = Text("Nothing has been trained yet", "还没有训练过")
 START_ONE = Text(
-    "Choose a dataset and a model on the left and press Start. Progress, plots and the log appear here.",
-    "在左侧选择数据集和模型，然后点击“开始微调”。进度、曲线和日志会显示在这里。",
+    "Choose a dataset and a model, then press Start. Progress, plots and the log appear here.",
+    "选择数据集和模型，然后点击“开始微调”。进度、曲线和日志会显示在这里。",
 )
 START = Lead(Text("Go to the start button", "前往开始按钮"), "train-start")
 PARAMETERS = Text("{} parameters", "{} 参数")
-FROM_GB = Text("LoRA from {} GB", "LoRA 约需 {} GB")
+FROM_GB = Text("LoRA needs about {} GB", "LoRA 约需 {} GB")
 ROWS = Text("rows", "行")
+HERE = Text("recommended here", "推荐")
 
 
 class TrainingTab:
@@ -50,6 +54,7 @@ class TrainingTab:
     def __init__(self, frame: Frame) -> None:
         self.frame, self.studio, self.words = frame, frame.studio, frame.words
         self.inputs: dict[str, Any] = {}
+        self.suggested = gr.State({})
         self.stop_dialog = Dialog("dialog-stop-run", STOP_TITLE, STOP_QUESTION, STOP, danger=True)
         with gr.Row(elem_classes="split"):
             with gr.Column(scale=5, min_width=320):
@@ -70,7 +75,7 @@ class TrainingTab:
         )
         self.preset = words(
             gr.Dropdown,
-            label=Text("Preset", "预设"),
+            label=Text("Start from a preset", "从预设开始"),
             info=Text("Fills in the form; change it as you like.", "填好下面的表单，可再修改。"),
             choices=[],
             value=None,
@@ -87,10 +92,9 @@ class TrainingTab:
             self._inputs("more", {})
             self._inputs("files", {})
         TemplatesPanel(self.frame, self.method, self.preset, self.inputs)
-        self.before = BeforePanel(self.frame, self.method, self.inputs)
-        self.start = words(
-            gr.Button, value=Text("Start fine-tuning", "开始微调"), variant="primary", elem_id="train-start"
-        )
+        with gr.Column(elem_classes="before"):
+            self.before = BeforePanel(self.frame, self.method, self.inputs)
+        self.start = self.before.start
 
     def _inputs(self, group: Any, choices: dict[str, list[Any]]) -> None:
         with gr.Row(elem_classes=["fields", group]):
@@ -109,8 +113,16 @@ class TrainingTab:
         frame, names = self.frame, list(self.inputs)
         fields = [self.inputs[name] for name in names]
         model, dataset = self.inputs["model_name_or_path"], self.inputs["dataset_id"]
-        on(self.preset.change, self.use_preset, [self.method, self.preset], fields, queue=False)
-        on(self.method.change, self.use_method, [self.method, frame.draft], [self.preset, *fields], queue=False)
+        on(self.preset.change, self.use_preset, [self.method, self.preset, self.suggested], fields, queue=False)
+        begin = [self.suggested, self.preset, *fields]
+        on(self.method.change, self.use_method, [self.method, frame.draft, model, dataset], begin, queue=False)
+        on(
+            [frame.page.load, model.change, dataset.change],
+            self.suggest,
+            [self.method, self.preset, self.suggested, *fields],
+            begin,
+            queue=False,
+        )
         on(frame.draft.change, self.use_draft, frame.draft, [self.method, *fields])
         on(frame.dataset.change, self.fit_method, [frame.dataset, self.method], self.method, queue=False)
         on(
@@ -142,12 +154,49 @@ class TrainingTab:
 
     # Handlers
 
-    def use_preset(self, _: Language, method: str, preset_id: str | None) -> list[Any]:
+    def use_preset(self, _: Language, method: str, preset_id: str | None, suggested: Mapping[str, Any]) -> list[Any]:
         """Fill in the form; without a preset leave it."""
         if preset_id is None:
             return [gr.skip() for _ in self.inputs]
+        if suggested.get("preset") == preset_id:
+            return form_updates(RECIPES[method], list(self.inputs), suggested["values"])
         values = next(preset.values for preset in self.studio.presets if preset.id == preset_id)
         return form_updates(RECIPES[method], list(self.inputs), values)
+
+    def suggest(
+        self, language: Language, method: str, preset: str | None, suggested: Mapping[str, Any], *values: Any
+    ) -> list[Any]:
+        """Begin with the preset that suits this machine, the model and the dataset, unless somebody chose otherwise."""
+        filled = given(RECIPES[method], list(self.inputs), values)
+        model, dataset = filled["model_name_or_path"], filled["dataset_id"]
+        found = self.studio.recommended(method, model, dataset)
+        choices = self._presets(language, method, found)
+        if found is None or (preset and not self._as_suggested(method, preset, suggested, filled)):
+            return [gr.skip(), gr.update(choices=choices), *(gr.skip() for _ in self.inputs)]
+        return self._begin(method, found, choices)
+
+    def _begin(self, method: str, found: Recommendation, choices: list[tuple[str, str]]) -> list[Any]:
+        return [
+            {"preset": found.preset.id, "values": found.values},
+            gr.update(choices=choices, value=found.preset.id),
+            *form_updates(RECIPES[method], list(self.inputs), found.values),
+        ]
+
+    def _as_suggested(self, method: str, preset: str, suggested: Mapping[str, Any], filled: Mapping[str, Any]) -> bool:
+        """Whether the form still holds what was suggested: then nobody's work is lost when that changes."""
+        fields = RECIPES[method].model_fields
+        changeable = [name for name in filled if field_group(fields[name]) not in ("what", "files")]
+        return preset == suggested.get("preset") and all(
+            filled[name] == suggested["values"].get(name, fields[name].default) for name in changeable
+        )
+
+    def _presets(self, language: Language, method: str, found: Recommendation | None) -> list[tuple[str, str]]:
+        """What the picker offers, the recommended one first and marked."""
+        offered = self.studio.offered_presets(method)
+        best = found.preset.id if found is not None else ""
+        offered.sort(key=lambda preset: preset.id != best)
+        titles = {preset.id: Text(**preset.title).in_(language) for preset in offered}
+        return [(f"{title} · {HERE.in_(language)}" if key == best else title, key) for key, title in titles.items()]
 
     def use_draft(self, _: Language, draft: dict[str, Any] | None) -> list[Any]:
         """Take over the settings of a task that was run before."""
@@ -155,11 +204,16 @@ class TrainingTab:
             return [gr.skip() for _ in range(1 + len(self.inputs))]
         return [draft["type"], *(gr.update(value=draft[name]) if name in draft else gr.skip() for name in self.inputs)]
 
-    def use_method(self, language: Language, method: str, draft: dict[str, Any] | None) -> list[Any]:
-        """Show the method's presets and fields, these with its defaults or a draft's values."""
-        values = draft if draft is not None and draft["type"] == method else {}
-        presets = [(Text(**each.title).in_(language), each.id) for each in self.studio.presets if each.type == method]
-        return [gr.update(choices=presets, value=None), *form_updates(RECIPES[method], list(self.inputs), values)]
+    def use_method(
+        self, language: Language, method: str, draft: dict[str, Any] | None, model: str, dataset: str
+    ) -> list[Any]:
+        """Show the method's presets and fields, these with the recommended values or a draft's."""
+        found = self.studio.recommended(method, model or "", dataset or "")
+        choices = self._presets(language, method, found)
+        if found is not None and (draft is None or draft["type"] != method):
+            return self._begin(method, found, choices)
+        updates = form_updates(RECIPES[method], list(self.inputs), draft or {})
+        return [{}, gr.update(choices=choices, value=None), *updates]
 
     def fit_method(self, _: Language, chosen: str, method: str) -> str:
         """The method as it is, unless it cannot learn from the dataset just chosen."""

@@ -23,6 +23,7 @@ from sage_studio.doctor import Facts, Finding, diagnose
 from sage_studio.errors import Conflict, DocsUnavailable, EngineUnavailable, InvalidDataset, NotFound
 from sage_studio.forecast import GIB, Forecast
 from sage_studio.performance.figures import Sample
+from sage_studio.recommendation import Recommendation
 from sage_studio.retrieval import RetrieverStatus
 from sage_studio.serving.retriever import Choice, IndexStatus
 from sage_studio.serving.types import ChatChunk, ChatMessage, EngineState, EngineStatus, RegisteredModel, Source
@@ -31,6 +32,7 @@ from sage_studio.tasks.compare import TaskComparison, compare_runs
 from sage_studio.tasks.logs import LogPage
 from sage_studio.tasks.task import Curve, Task, TaskProgress, TaskStatus
 from sage_studio.text import NOTHING, Text
+from sage_studio.training.duration import Duration
 from sage_studio.training.memory import Memory, Remedy
 from sage_studio.training.methods.kbalign.folder import StageFile, stage_files
 from sage_studio.training.preview import Piece as SeenPiece
@@ -368,7 +370,25 @@ class FakeStudio:
         changes = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": batch // 2}
         offered = (Remedy(Text("Batch size 2, accumulated", "批大小 2，梯度累积"), changes, 5.7 * GIB),)
         card = ("RTX 3060", 6.0 * GIB, 12.0 * GIB)
-        return Forecast(memory, *card, 4.2 * GIB, 0.1 * GIB, 70 * GIB, offered if memory.total > card[1] else ())
+        total = self.get_dataset(recipe.dataset_id).stats.total_samples if recipe.dataset_id in self._ids() else 64
+        rows = min(total, recipe.max_samples or total)
+        seconds = 20 + 0.6 * rows * recipe.num_train_epochs
+        whole = 20 + 0.6 * total * recipe.num_train_epochs if rows < total else None
+        duration = Duration(seconds, 0.8 * seconds, 1.25 * seconds, "runs", rows, total, whole)
+        fitting = offered if memory.total > card[1] else ()
+        return Forecast(memory, *card, 4.2 * GIB, 0.1 * GIB, 70 * GIB, fitting, (), duration)
+
+    def _ids(self) -> set[str]:
+        return {dataset.id for dataset in self.datasets}
+
+    def offered_presets(self, method: str) -> list[Preset]:
+        return [preset for preset in self.presets if preset.type == method]
+
+    def recommended(self, method: str, model: str = "", dataset_id: str = "") -> Recommendation | None:
+        """The first preset, with 256 rows of a large dataset."""
+        known = [dataset for dataset in self.datasets if dataset.id == dataset_id]
+        many = bool(known) and known[0].stats.total_samples > 256
+        return Recommendation(self.offered_presets(method)[0], {"max_samples": 256 if many else 0})
 
     def retry_task(self, task_id: str) -> Task:
         return self._change(task_id, TaskStatus.QUEUED)

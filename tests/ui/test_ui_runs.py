@@ -30,10 +30,10 @@ def forecast(fake, batch):
 
 def test_a_run_that_fits_says_so_with_its_parts_and_the_last_time(fake):
     shown = forecast_view(forecast(fake, 1), "en")
-    assert "4.1 of 6.0 GB" in shown
-    assert ">fits</b>" in shown
+    assert "Needs about 4.1 GB · 6.0 GB free" in shown
+    assert ">fits ✓</b>" in shown
     assert "activations 1.6" in shown
-    assert "last time 4.2 GB" in shown
+    assert "Measured in the last run: 4.2 GB" in shown
     assert "data-changes" not in shown
 
 
@@ -114,7 +114,7 @@ def test_runs_beside_each_other():
 
 def test_the_page_has_the_parts(page):
     ids = {block.elem_id for block in page.blocks.values() if getattr(block, "elem_id", None)}
-    assert {"train-memory", "train-commands", "task-next", "task-reproduce", "task-again", "runs-picker"} <= ids
+    assert {"train-price", "train-commands", "task-next", "task-reproduce", "task-again", "runs-picker"} <= ids
 
 
 def test_a_draft_fills_the_form(page):

@@ -45,19 +45,20 @@ class Recipe(BaseModel):
         "",
         "what",
         Text("Name", "名称"),
-        Text("What you call this run; may stay empty.", "本次训练的名称，可留空。"),
+        Text("Optional: what you call this run.", "可选：本次训练的名称。"),
         max_length=80,
     )
     model_name_or_path: str = knob(
         ...,
         "what",
         Text("Model", "模型"),
-        Text("Catalogue or hub id, or the full path of a model folder.", "目录或模型站点 id，或模型文件夹的完整路径。"),
+        Text(
+            "Pick one, or paste a Hugging Face id or a folder path.",
+            "从列表选择，或填写 Hugging Face id / 模型文件夹路径。",
+        ),
         min_length=1,
     )
-    dataset_id: str = knob(
-        "", "what", Text("Dataset", "数据集"), Text("A dataset of the studio.", "工作室中的数据集。")
-    )
+    dataset_id: str = knob("", "what", Text("Dataset", "数据集"), Text("What it learns from.", "用来学习的数据。"))
     train_data_path: str = knob(
         "",
         "files",
@@ -84,7 +85,7 @@ class Recipe(BaseModel):
         3.0,
         "common",
         Text("Epochs", "训练轮数"),
-        Text("How often the whole dataset is seen.", "整个数据集被训练的次数。"),
+        Text("Passes over the dataset.", "遍历数据集的次数。"),
         gt=0,
         le=1000,
     )
@@ -92,7 +93,7 @@ class Recipe(BaseModel):
         1,
         "common",
         Text("Batch size", "批大小"),
-        Text("Rows per step and device; more needs more memory.", "每步每卡的行数，越大越占内存。"),
+        Text("Rows per step on each GPU; more needs more memory.", "每步每张 GPU 的样本数，越大越占内存。"),
         ge=1,
         le=1024,
     )
@@ -100,15 +101,15 @@ class Recipe(BaseModel):
         5e-5,
         "common",
         Text("Learning rate", "学习率"),
-        Text("Step size of the optimizer; LoRA bears 1e-4 to 2e-4.", "优化器步长；LoRA 可用 1e-4 到 2e-4。"),
+        Text("LoRA: 1e-4 to 2e-4 is usual; full fine-tuning: 1e-5.", "LoRA 常用 1e-4 至 2e-4；全参数微调常用 1e-5。"),
         gt=0,
         le=1,
     )
     max_length: int = knob(
         1024,
         "common",
-        Text("Max length", "最大长度"),
-        Text("Longest row in tokens; what is longer is cut.", "每行最多的 token 数，超出部分会被截断。"),
+        Text("Max sequence length", "最大序列长度"),
+        Text("In tokens; longer rows are truncated.", "以 token 计，超出部分截断。"),
         ge=16,
         le=131072,
     )
@@ -162,14 +163,14 @@ class Recipe(BaseModel):
         0,
         "more",
         Text("Max steps", "最多步数"),
-        Text("Stop after so many steps; 0: by epochs.", "达到步数即停止；0 表示按轮数。"),
+        Text("Stop after N steps (0 = use epochs).", "达到 N 步即停止（0 = 按轮数）。"),
         ge=0,
     )
     max_samples: int = knob(
         0,
         "more",
         Text("Max rows", "最多行数"),
-        Text("Use only the first so many rows; 0: all.", "只用前若干行；0 表示全部。"),
+        Text("Train on the first N rows (0 = all).", "只用前 N 行训练（0 = 全部）。"),
         ge=0,
     )
     warmup_ratio: float = knob(
@@ -183,8 +184,8 @@ class Recipe(BaseModel):
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = knob(
         "cosine",
         "more",
-        Text("Schedule", "学习率曲线"),
-        Text("How the rate falls after the warm-up.", "预热之后学习率如何变化。"),
+        Text("Learning-rate schedule", "学习率调度"),
+        Text("After the warm-up.", "预热之后的变化方式。"),
     )
     optimizer: Literal["auto", "adamw", "adamw_8bit"] = knob(
         "auto",
@@ -201,15 +202,15 @@ class Recipe(BaseModel):
         0.0,
         "more",
         Text("Weight decay", "权重衰减"),
-        Text("Pull towards zero at each step.", "每步向零收缩的强度。"),
+        Text("Regularisation strength; 0 is usual for LoRA.", "正则强度，LoRA 常用 0。"),
         ge=0,
         le=1,
     )
     max_grad_norm: float = knob(
         1.0,
         "more",
-        Text("Gradient clipping", "梯度裁剪"),
-        Text("Longest gradient allowed.", "允许的最大梯度范数。"),
+        Text("Max gradient norm", "最大梯度范数"),
+        Text("Larger gradients are scaled down to it.", "超出的梯度会被缩小。"),
         gt=0,
         le=1000,
     )
@@ -230,7 +231,7 @@ class Recipe(BaseModel):
     save_total_limit: int = knob(
         2,
         "more",
-        Text("Checkpoints kept", "保留检查点"),
+        Text("Keep last N checkpoints", "最多保留检查点数"),
         Text("Older ones are deleted.", "更早的会被删除。"),
         ge=1,
         le=100,
@@ -244,10 +245,10 @@ class Recipe(BaseModel):
     gpu_vis: str = knob(
         "",
         "more",
-        Text("Cards", "显卡编号"),
+        Text("GPUs", "GPU 编号"),
         Text(
-            "Numbers of the cards to use, such as 0 or 0,1; empty: the freest one.",
-            "使用的显卡编号，如 0 或 0,1；留空则用最空闲的。",
+            "0 or 0,1 (empty = the one with most free memory).",
+            "如 0 或 0,1（留空 = 空闲显存最多的）。",
         ),
         pattern=r"^(\d+(,\d+)*)?$",
     )
@@ -255,7 +256,7 @@ class Recipe(BaseModel):
         42,
         "more",
         Text("Seed", "随机种子"),
-        Text("The same seed gives the same run.", "相同的种子得到相同的训练。"),
+        Text("For reproducible runs.", "用于复现训练。"),
         ge=0,
         le=2**32 - 1,
     )

@@ -32,7 +32,7 @@ class DPORecipe(GenerativeRecipe):
             Text("Preference accuracy", "偏好准确率"),
             {
                 "rewards/accuracies": Text("training", "训练"),
-                "eval_rewards/accuracies": Text("held out", "验证"),
+                "eval_rewards/accuracies": Text("hold-out", "验证"),
             },
         ),
     )
@@ -61,7 +61,7 @@ class DPORecipe(GenerativeRecipe):
     label_smoothing: float = knob(
         0.0,
         "more",
-        Text("Wrong labels", "错误标注比例"),
+        Text("Label noise", "错误标注比例"),
         Text("Share of pairs believed to be swapped; for the robust loss.", "估计的反向标注比例，用于 robust 损失。"),
         ge=0,
         lt=0.5,

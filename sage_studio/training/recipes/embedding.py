@@ -54,7 +54,7 @@ class EmbeddingRecipe(Recipe):
     max_length: int = knob(
         256,
         "common",
-        Text("Max length", "最大长度"),
+        Text("Max sequence length", "最大序列长度"),
         Text(
             "Longest query or passage in tokens, at most what the model reads; what is longer is cut.",
             "查询或段落最多的 token 数，不超过模型上限，超出部分会被截断。",
@@ -92,7 +92,7 @@ class EmbeddingRecipe(Recipe):
     eval_share: float = knob(
         0.1,
         "more",
-        Text("Held out", "留出比例"),
+        Text("Hold-out", "验证集比例"),
         Text("Share of the rows that is kept for measuring, at most 500.", "留作评估的行的比例，最多 500 行。"),
         gt=0,
         le=0.5,

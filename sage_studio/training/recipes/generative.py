@@ -19,10 +19,10 @@ class GenerativeRecipe(Recipe):
     start_from: str = knob(
         "",
         "what",
-        Text("Start from", "起点"),
+        Text("Continue from", "在已有任务上继续"),
         Text(
-            "A finished task, or the folder of its adapter, to train on; empty: a new adapter.",
-            "在某个已完成任务（或其适配器文件夹）的基础上继续训练；留空则新建适配器。",
+            "Optional: a finished task, or the folder of its adapter.",
+            "可选：已完成任务的 id，或其适配器文件夹。",
         ),
     )
     quantization: Literal["none", "8bit", "4bit"] = knob(
@@ -52,12 +52,10 @@ class GenerativeRecipe(Recipe):
     eval_share: float = knob(
         0.0,
         "more",
-        Text("Held out", "验证集比例"),
+        Text("Hold-out", "验证集比例"),
         Text(
-            "Share of the rows that is not trained on but measured; 0: none. Rows with the same question or the same "
-            "long answer stay on one side, so that nothing measured was learned.",
-            "不参与训练、仅用于评估的数据比例；0 表示不评估。问题相同或长回答相同的行不会分在两边，"
-            "因此评估的内容不会出现在训练中。",
+            "Share kept for evaluation (0 = none); rows with the same question or long answer stay on one side.",
+            "留作评估的数据比例（0 = 不评估）；问题或长回答相同的行不会分在两边。",
         ),
         ge=0,
         le=0.5,
@@ -65,16 +63,16 @@ class GenerativeRecipe(Recipe):
     eval_steps: int = knob(
         0,
         "more",
-        Text("Measure every", "评估间隔"),
-        Text("Steps between two measurements; 0: ten in a run.", "两次评估之间的步数；0 表示全程约十次。"),
+        Text("Evaluate every", "评估间隔"),
+        Text("N steps (0 = 10 times per run).", "每 N 步评估一次（0 = 全程约 10 次）。"),
         ge=0,
     )
     load_best_model: bool = knob(
         True,
         "more",
-        Text("Keep the best", "保留最佳"),
+        Text("Keep best checkpoint", "保留最佳检查点"),
         Text(
-            "With rows held out: the model is that of the lowest held-out loss, not that of the last step.",
+            "With a hold-out set: the model of the lowest hold-out loss, not of the last step.",
             "设置验证集时：最终模型取验证损失最低的一次，而非最后一步。",
         ),
     )
