@@ -96,6 +96,15 @@ class Backend:
             return
         threading.Thread(target=self._start_engine, name="start-engine", daemon=True).start()
 
+    def retry_vllm(self) -> EngineStatus:
+        """Try vLLM again where it did not start before, so that the transformers engine serves in its place.
+
+        Raises:
+            Conflict: a training has all GPUs.
+            InvalidModel, EngineUnavailable: neither engine starts.
+        """
+        return self.registry.retry_vllm()
+
     def engine_status(self) -> EngineStatus:
         """What the engine is doing."""
         return self.registry.status()

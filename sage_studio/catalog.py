@@ -89,8 +89,7 @@ class Catalog:
 
     def __init__(self, settings: Settings, path: Path = CONFIGS / "models.yaml") -> None:
         self._settings = settings
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))["models"]
-        self.entries = TypeAdapter(list[ModelEntry]).validate_python(entries)
+        self.entries = read_entries(path)
 
     def find(self, name: str) -> ModelEntry | None:
         """The catalogue's entry, or None for a name typed by hand."""
@@ -140,6 +139,12 @@ class Catalog:
         if (folder / "config.json").exists():  # unpacked by atomic rename: there means complete
             return ModelRef(entry.id, str(folder), entry.trust_remote_code, entry.task)
         return ModelRef(entry.id, str(folder), entry.trust_remote_code, entry.task, packed=_wheel_file(wheel))
+
+
+def read_entries(path: Path = CONFIGS / "models.yaml") -> list[ModelEntry]:
+    """The models of a catalogue file."""
+    entries = yaml.safe_load(path.read_text(encoding="utf-8"))["models"]
+    return TypeAdapter(list[ModelEntry]).validate_python(entries)
 
 
 def check_model_folder(folder: Path) -> None:
