@@ -8,6 +8,7 @@ process.
 import importlib.metadata
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -95,13 +96,31 @@ class Catalog:
         """The catalogue's entry, or None for a name typed by hand."""
         return next((entry for entry in self.entries if entry.id == name), None)
 
-    def default(self, has_gpu: bool, task: ModelTask = "generative") -> str:
-        """The model offered first: the operator's, else the recommended one with a GPU, else the built-in one."""
+    def default(
+        self,
+        has_gpu: bool,
+        task: ModelTask = "generative",
+        suits: Callable[[ModelEntry], bool] | None = None,
+    ) -> str:
+        """The model offered first: the operator's, else the built-in one without a GPU. With a GPU the recommended one,
+        or where that is too large, the largest smaller one that suits it.
+
+        Args:
+            suits: whether a model can be trained and served on this machine's GPUs; None: any can.
+        """
         if task == "embedding":
             return BUILT_IN_EMBEDDER
         if self._settings.default_model:
             return self._settings.default_model
-        return next((entry.id for entry in self.entries if entry.recommended), BUILT_IN) if has_gpu else BUILT_IN
+        if not has_gpu:
+            return BUILT_IN
+        offered = [entry for entry in self.entries if entry.task == task]
+        best = next((entry for entry in offered if entry.recommended), None)
+        if best is None:
+            return BUILT_IN
+        smaller = [entry for entry in offered if entry.parameters < best.parameters]
+        wanted = [best, *sorted(smaller, key=lambda entry: -entry.parameters)]
+        return next((entry.id for entry in wanted if suits is None or suits(entry)), BUILT_IN)
 
     def resolve(self, name: str) -> ModelRef:
         """Check that a model can be used, before anything is created for it.

@@ -8,10 +8,30 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from sage_studio.forecast import Forecast
+from sage_studio.serving.servable import Servable
 from sage_studio.tasks.compare import TaskComparison
 from sage_studio.tasks.task import TaskProgress
 from sage_studio.text import Language
 from sage_studio.training.methods.kbalign.folder import StageFile
+
+
+class ServableView(BaseModel):
+    """Whether, and how, the result can be chatted with on this machine."""
+
+    form: str = Field(description="bf16, fp8_per_tensor, 4bit, as_stored, cpu, external, embedder, unknown or none")
+    engine: str = Field(description="vllm, transformers, openai; empty where none serves it")
+    memory_gb: float = Field(description="GiB that it takes, as estimated")
+    said: str
+
+    @classmethod
+    def of(cls, serving: Servable, language: Language = "en") -> "ServableView":
+        """The view of it."""
+        return cls(
+            form=str(serving.form),
+            engine=serving.engine,
+            memory_gb=round(serving.memory_gb, 3),
+            said=serving.said.in_(language),
+        )
 
 
 class ForecastView(BaseModel):
@@ -28,6 +48,7 @@ class ForecastView(BaseModel):
     disk_free_gb: float
     remedies: list[dict[str, Any]] = Field(description="label, the changes to the recipe, total_gb with them")
     remarks: list[str]
+    serving: ServableView
 
     @classmethod
     def of(cls, forecast: Forecast, language: Language = "en") -> "ForecastView":
@@ -48,6 +69,7 @@ class ForecastView(BaseModel):
                 for each in forecast.remedies
             ],
             remarks=[remark.in_(language) for remark in forecast.remarks],
+            serving=ServableView.of(forecast.serving, language),
         )
 
 

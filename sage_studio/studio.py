@@ -73,8 +73,9 @@ class Studio(Intake, Library, Curation, Workshop, Forecasts, Retrieval, Backend)
             self.tasks,
             ProcessLauncher(stop_grace_seconds=settings.stop_grace_seconds),
             settings,
-            before_start=lambda _: self.registry.before_training(),
+            before_start=self.registry.before_training,
             after_end=self._after_training,
+            engine_cards=self.registry.engine_cards,
         )
         self.footprints = FootprintBook(settings.models_dir / ".footprints")
         self.known_models: dict[str, ModelRef] = {}
@@ -131,7 +132,7 @@ class Studio(Intake, Library, Curation, Workshop, Forecasts, Retrieval, Backend)
 
     def model_choices(self, task: ModelTask = "generative") -> list[ModelEntry]:
         """The models of the catalogue that are for ``task``, the default first."""
-        default = self.catalog.default(self.hardware.has_gpu, task)
+        default = self.catalog.default(self.hardware.has_gpu, task, self.suits_hardware)
         return sorted(
             (entry for entry in self.catalog.entries if entry.task == task), key=lambda entry: entry.id != default
         )

@@ -59,6 +59,17 @@ EMBEDDER = Servable(
 )
 
 
+NOT_KNOWN = Servable(
+    Form.UNKNOWN,
+    "",
+    0.0,
+    Text(
+        "Whether the result can be chatted with here is known once the model's size is: its files are not here yet.",
+        "模型文件尚未下载，大小未知，暂时无法判断训练结果能否在本机对话。",
+    ),
+)
+
+
 def how_served(
     model: ModelFacts,
     hardware: Hardware,
@@ -82,7 +93,7 @@ def how_served(
     if engine == "openai":
         return _external()
     if not model.known:
-        return _unknown()
+        return NOT_KNOWN
     vllm = plan(hardware, memory_share, model, slots)
     refused = _refused_by_vllm(model, merge) if engine == "vllm" else None
     if engine == "vllm" and refused is None:
@@ -198,14 +209,6 @@ def _external() -> Servable:
         "对话由外部服务器回答（engine=openai），无法加载此处的微调模型。如需与训练结果对话，请设置 engine: auto。",
     )
     return Servable(Form.EXTERNAL, "openai", 0.0, said)
-
-
-def _unknown() -> Servable:
-    said = Text(
-        "Whether the result can be chatted with here is known once the model's size is: its files are not here yet.",
-        "模型文件尚未下载，大小未知，暂时无法判断训练结果能否在本机对话。",
-    )
-    return Servable(Form.UNKNOWN, "", 0.0, said)
 
 
 def _figures(planned: Plan) -> tuple[str, str, Text]:

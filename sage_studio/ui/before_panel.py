@@ -105,7 +105,8 @@ def forecast_view(forecast: Forecast, language: Language) -> Markup:
         said,
     )
     before = quiet(LAST_TIME.in_(language).format(_gb(forecast.measured))) if forecast.measured else Markup()
-    said_too = [Markup('<p class="quiet">{}</p>').format(remark.in_(language)) for remark in forecast.remarks]
+    remarks = (forecast.serving.said, *forecast.remarks)
+    said_too = [Markup('<p class="quiet">{}</p>').format(remark.in_(language)) for remark in remarks]
     return line + before + remedies_view(forecast, language) + Markup().join(said_too)
 
 
