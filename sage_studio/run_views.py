@@ -8,10 +8,30 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from sage_studio.forecast import Forecast
+from sage_studio.serving.servable import Servable
 from sage_studio.tasks.compare import TaskComparison
 from sage_studio.tasks.task import TaskProgress
 from sage_studio.text import Language
 from sage_studio.training.methods.kbalign.folder import StageFile
+
+
+class ServableView(BaseModel):
+    """Whether, and how, the result can be chatted with on this machine."""
+
+    form: str = Field(description="bf16, fp8_per_tensor, 4bit, as_stored, cpu, external, embedder, unknown or none")
+    engine: str = Field(description="vllm, transformers, openai; empty where none serves it")
+    memory_gb: float = Field(description="GiB that it takes, as estimated")
+    said: str
+
+    @classmethod
+    def of(cls, serving: Servable, language: Language = "en") -> "ServableView":
+        """The view of it."""
+        return cls(
+            form=str(serving.form),
+            engine=serving.engine,
+            memory_gb=round(serving.memory_gb, 3),
+            said=serving.said.in_(language),
+        )
 
 
 class ForecastView(BaseModel):
@@ -38,6 +58,7 @@ class ForecastView(BaseModel):
     rows: int | None = Field(description="Rows that would be used")
     total_rows: int | None = Field(description="Rows that there are")
     seconds_all_rows: float | None = Field(description="What all rows would take, where max_samples leaves some out")
+    serving: ServableView
 
     @classmethod
     def of(cls, forecast: Forecast, language: Language = "en") -> "ForecastView":
@@ -67,6 +88,7 @@ class ForecastView(BaseModel):
             rows=time.rows if time else None,
             total_rows=time.total_rows if time else None,
             seconds_all_rows=_rounded(time.all_rows if time else None),
+            serving=ServableView.of(forecast.serving, language),
         )
 
 

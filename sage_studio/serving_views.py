@@ -51,6 +51,8 @@ class EngineView(BaseModel):
     current: str
     tokens_per_second: float | None
     message: str
+    form: str = Field("", description="How it holds the weights: bf16, fp8_per_tensor, 4bit, as_stored, cpu; or empty")
+    vllm_refused: bool = Field(False, description="vLLM did not start: POST /api/models/retry-vllm tries it again")
 
     @classmethod
     def of(cls, status: EngineStatus, language: Language = "en") -> "EngineView":
@@ -62,6 +64,8 @@ class EngineView(BaseModel):
             current=status.current,
             tokens_per_second=status.tokens_per_second,
             message=status.message.in_(language),
+            form=status.form,
+            vllm_refused=status.vllm_refused,
         )
 
 

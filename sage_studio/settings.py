@@ -64,7 +64,11 @@ class Settings(BaseSettings):
     vllm_python: str = Field("", description="Python of another environment that holds vLLM.")
     gpu_memory_utilization: float = Field(0.8, gt=0, le=1, description="Share of a card that vLLM may take.")
     max_loras: int = Field(4, ge=1, le=64, description="Adapters that answer side by side in one engine.")
-    sleep_mode: bool = Field(True, description="On a card, vLLM sleeps while a training runs instead of stopping.")
+    sleep_mode: bool | Literal["auto"] = Field(
+        "auto",
+        description="On a GPU, vLLM sleeps while a training runs instead of stopping. This opens routes of the engine "
+        "that ask for no key to every local user; auto: only where the machine has no other users.",
+    )
     chat_while_training: Literal["refuse", "wait"] = Field(
         "refuse", description="What a chat does while a training has the card: a polite error, or wait for its end."
     )

@@ -74,9 +74,10 @@ class Studio(Intake, Library, Curation, Workshop, Recommendations, Retrieval, Ba
             self.tasks,
             ProcessLauncher(stop_grace_seconds=settings.stop_grace_seconds),
             settings,
-            before_start=lambda _: self.registry.before_training(),
+            before_start=self.registry.before_training,
             after_end=self._after_training,
             preparer=ProcessLauncher(PREPARER, environment=settings.environment),
+            engine_cards=self.registry.engine_cards,
         )
         self.footprints = FootprintBook(settings.models_dir / ".footprints")
         self.paces = PaceBook(settings.models_dir / ".footprints")
@@ -135,7 +136,7 @@ class Studio(Intake, Library, Curation, Workshop, Recommendations, Retrieval, Ba
 
     def model_choices(self, task: ModelTask = "generative") -> list[ModelEntry]:
         """The models of the catalogue that are for ``task`` and can be had here, the default first."""
-        default = self.catalog.default(self.hardware.has_gpu, task)
+        default = self.catalog.default(self.hardware.has_gpu, task, self.suits_hardware)
         return sorted(
             (entry for entry in self.catalog.entries if entry.task == task and self.catalog.is_at_hand(entry)),
             key=lambda entry: entry.id != default,

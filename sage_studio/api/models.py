@@ -45,6 +45,11 @@ def routes(studio: Studio) -> APIRouter:
         """Make a model the one that answers."""
         return BackendView.of(studio.switch_model(body.model_name), language(request))
 
+    @router.post("/retry-vllm")
+    def retry_vllm(request: Request) -> EngineView:
+        """Try vLLM again where it did not start, so that another engine serves in its place."""
+        return EngineView.of(studio.retry_vllm(), language(request))
+
     @router.delete("/{name:path}")
     def delete(name: str) -> dict[str, str]:
         """Forget a model; its files stay. The current one cannot be forgotten."""

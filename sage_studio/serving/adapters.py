@@ -6,13 +6,12 @@ Knows the rules of loading; knows nothing of which model is current.
 
 import logging
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from sage_studio.errors import Conflict, EngineUnavailable, InvalidModel, naming_full_disk
 from sage_studio.serving.adapter_check import CONFIG, WEIGHTS, check_adapter, check_full_model, check_path
-from sage_studio.serving.choice import EngineChoice
+from sage_studio.serving.choice import EngineChooser
 from sage_studio.serving.client import EngineGone
 from sage_studio.serving.describe import engine_base, is_whole
 from sage_studio.serving.engine import Engine
@@ -40,13 +39,13 @@ class AdapterShelf:
         state: ServingState,
         folder: Path,
         outputs: Path,
-        choose: Callable[[], EngineChoice],
+        chooser: EngineChooser,
         merger: Merger,
     ) -> None:
         self._state = state
         self._folder = folder
         self._outputs = outputs
-        self._choose = choose
+        self._chooser = chooser
         self._merger = merger
 
     def check(self, model: RegisteredModel) -> tuple[RegisteredModel, Base]:
@@ -59,7 +58,7 @@ class AdapterShelf:
             InvalidModel, InvalidName: what is wrong with them, and the remedy.
             StorageFull, EngineUnavailable: it could not be merged.
         """
-        choice = self._choose()
+        choice = self._chooser.for_base(model.path if model.kind == "full" else model.base)
         rank = 0
         if model.kind == "adapter":
             folder = check_path(model.path, self._outputs)
@@ -83,7 +82,7 @@ class AdapterShelf:
         """
         if is_whole(model) or engine.record.base.location != model.base:
             raise _other_base(engine.record, model)
-        choice = self._choose()
+        choice = self._chooser.of_kind(engine.record.kind)
         facts = check_adapter(check_path(model.path, self._outputs), model.base, choice.kind, choice.max_rank)
         own = needs_own_template(Path(model.path), model.base)
         if facts.merge or own or choice.rank_for(facts.rank) > engine.record.base.rank:
@@ -159,7 +158,7 @@ class AdapterShelf:
         held = self._state.adapters(engine.record)
         if len(held) <= FEW_ADAPTERS:
             return
-        most = max(FEW_ADAPTERS, self._choose().adapters(engine.record.base))
+        most = max(FEW_ADAPTERS, self._chooser.of_kind(engine.record.kind).adapters(engine.record.base))
         used = {model.name: model.last_used_at or 0.0 for model in self._state.models()}
         idle = sorted(set(held) - {newest, self._state.current()}, key=lambda name: used.get(name, 0.0))
         for name in idle[: max(0, len(held) - most)]:

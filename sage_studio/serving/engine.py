@@ -14,6 +14,7 @@ from typing import Protocol
 
 from sage_studio.errors import EngineUnavailable
 from sage_studio.serving.client import EngineClient
+from sage_studio.serving.gpu import Form, Plan
 from sage_studio.serving.process import (
     POLL_SECONDS,
     ProcessId,
@@ -29,16 +30,26 @@ from sage_studio.text import Text
 
 KEY_VARIABLE = "VLLM_API_KEY"
 STOP_SECONDS = 15.0
+MEMORY_SIGNS = ("out of memory", "free memory on device", "memory utilization", "kv cache", "cache blocks", "killed")
+MACHINE_SIGNS = (
+    *("flashinfer", "nvcc", "c compiler", "python.h", "libcuda", "cuda driver", "no cuda gpus", "cuda unknown error"),
+    *("no module named", "cannot import name", "cannot be run"),
+)
 EXTERNAL_SECONDS = 5.0
 """How long a look at someone else's server stays true."""
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """A command line and what it needs in its environment."""
+    """A command line and what it needs in its environment.
+
+    Attributes:
+        plan: what it takes of the hardware; None where nobody planned.
+    """
 
     command: list[str]
     env: dict[str, str]
+    plan: Plan | None = None
 
 
 MakeLaunch = Callable[[Base, int], Launch]
@@ -200,7 +211,15 @@ def spawn_engine(kind: EngineKind, base: Base, make: MakeLaunch, folder: Path, l
         ) from error
     record = external_record(kind, base, f"http://127.0.0.1:{port}/v1", key)
     return replace(
-        record, pid=process.pid, create_time=process.create_time, started_at=started, ready_at=None, phase="starting"
+        record,
+        pid=process.pid,
+        create_time=process.create_time,
+        started_at=started,
+        ready_at=None,
+        phase="starting",
+        cards=launch.plan.indices if launch.plan is not None else (),
+        memory_share=(launch.plan.memory_share or 0.0) if launch.plan is not None else 0.0,
+        form=str(launch.plan.form) if launch.plan is not None else "",
     )
 
 
@@ -220,13 +239,15 @@ def external_record(kind: EngineKind, base: Base, url: str, key: str) -> EngineR
         started_at=now,
         ready_at=now,
         restarts=0,
+        form=str(Form.EXTERNAL),
     )
 
 
-def fallback_command(base: Base, port: int, max_context: int) -> list[str]:
-    """The command line of the studio's own small server, for machines without vLLM."""
+def fallback_command(base: Base, port: int, plan: Plan) -> list[str]:
+    """The command line of the studio's own small server, for machines and models without vLLM."""
     command = [sys.executable, "-m", "sage_studio.serving.transformers_server", "--model", base.location]
-    command += ["--served-model-name", base.name, "--port", str(port), "--max-model-len", str(max_context)]
+    command += ["--served-model-name", base.name, "--port", str(port), "--max-model-len", str(plan.context)]
+    command += ["--load-in-4bit"] if plan.form is Form.FOUR_BIT else []
     return [*command, "--trust-remote-code"] if base.trust_remote_code else command
 
 
@@ -255,9 +276,15 @@ def _too_slow(record: EngineRecord, seconds: float, log: Path) -> EngineUnavaila
     )
 
 
+def is_about_machine(words: str) -> bool:
+    """Whether the last words of an engine tell of this machine's software: no other model would start either."""
+    low = words.lower()
+    return any(sign in low for sign in MACHINE_SIGNS)
+
+
 def _remedy(words: str, log: Path) -> Text:
     low = words.lower()
-    if "out of memory" in low or "free memory on device" in low or "memory utilization" in low or "killed" in low:
+    if any(sign in low for sign in MEMORY_SIGNS):
         return Text(
             "Not enough memory: stop other programs or trainings, choose a smaller model, or lower "
             f"SAGE_STUDIO_GPU_MEMORY_UTILIZATION. Log: {log}",

@@ -77,7 +77,7 @@ def _end(house: House) -> None:
 def _discover(house: House) -> None:
     """Register what someone else's server serves; the first is current. No answer is no error yet."""
     settings = house.settings
-    probe = external_record(house.choose().kind, Base("", ""), settings.engine_url, settings.engine_api_key)
+    probe = external_record(house.chooser.configured().kind, Base("", ""), settings.engine_url, settings.engine_api_key)
     client = ExternalEngine(probe).client
     names = client.models(quick=True)
     client.close()

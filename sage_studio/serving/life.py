@@ -6,7 +6,9 @@ While ``closing`` is set, no engine starts.
 """
 
 import logging
+import math
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -17,8 +19,7 @@ import psutil
 
 from sage_studio.errors import EngineUnavailable
 from sage_studio.hardware import Hardware
-from sage_studio.serving.adapter_check import size_on_disk
-from sage_studio.serving.choice import EngineChoice
+from sage_studio.serving.choice import EngineChoice, EngineChooser, engine_plan
 from sage_studio.serving.engine import (
     Engine,
     LocalEngine,
@@ -27,11 +28,12 @@ from sage_studio.serving.engine import (
     open_engine,
     spawn_engine,
 )
-from sage_studio.serving.gpu import plan
+from sage_studio.serving.gpu_memory import held_by, query_usage
+from sage_studio.serving.model_facts import read_facts
+from sage_studio.serving.process import member_pids
 from sage_studio.serving.records import Base, EngineRecord, Failure
-from sage_studio.serving.room import Need, engine_need, fits_beside, has_card_room
+from sage_studio.serving.room import fits_beside, freed, main_memory_gb
 from sage_studio.serving.state import ServingState
-from sage_studio.serving.vllm import model_shape
 from sage_studio.settings import Settings
 from sage_studio.text import Text
 
@@ -41,11 +43,22 @@ DRAIN_SECONDS = 30.0
 RETIRE_SECONDS = 300.0
 """How long an engine that is no longer in use may go on with its last answers."""
 FREE_SECONDS = 30.0
-"""How long a card may take to give back what a stopped engine held."""
+"""How long a GPU may take to give back what a stopped engine held."""
+RETURNED_GB = 0.5
+"""So much less than before may be free then: others use the GPU too."""
+REFUSED_LOG = "engine-refused.log"
+"""The log of the last vLLM that did not start."""
 POLL_SECONDS = 0.1
 STABLE_SECONDS = 600.0
 """An engine that ran so long after a restart has earned another one."""
 RUNNING = ("vllm:num_requests_running", "vllm:num_requests_waiting")
+
+
+class _Stopped(EngineUnavailable):
+    """Somebody stopped the engine while it started: no fault of its own."""
+
+    def __init__(self) -> None:
+        super().__init__(Text("The engine was stopped while it started.", "引擎在启动过程中被停止。"))
 
 
 class EngineLife:
@@ -55,12 +68,12 @@ class EngineLife:
         self,
         settings: Settings,
         state: ServingState,
-        choose: Callable[[], EngineChoice],
+        chooser: EngineChooser,
         look: Callable[[], Hardware],
     ) -> None:
         self._settings = settings
         self._state = state
-        self._choose = choose
+        self._chooser = chooser
         self._look = look
         self._opened: Engine | None = None
         self._past: list[Engine] = []
@@ -106,31 +119,33 @@ class EngineLife:
         return self.start(base)
 
     def start(self, base: Base, restarts: int = 0) -> Engine:
-        """Start an engine in place of any other, once the memory is free.
+        """Start an engine in place of any other, once the memory is free; if vLLM does not start, the transformers
+        engine, unless the operator insists on vLLM.
 
         Raises:
             EngineUnavailable: naming the last words of its log.
         """
-        choice = self._choose()
-        stopped = self.stop()
-        if choice.kind == "openai":
-            record = external_record("openai", base, self._settings.engine_url, self._settings.engine_api_key)
-            self._state.add_engine(record)
-        else:
-            if stopped:
-                self._wait_for_card(self._need(base))
-            self._spawn(base, restarts, self.log)
-        engine = self.recorded()
-        if engine is None:
-            raise EngineUnavailable(Text("The engine was stopped while it started.", "引擎在启动过程中被停止。"))
-        self._await(engine)
-        return engine
+        self._stop_and_wait()
+        choice = self._chooser.for_base(base.location)
+        if choice.fallback is None:
+            return self._start(choice, base, restarts)
+        try:
+            return self._start(choice, base, restarts)
+        except _Stopped:
+            raise
+        except EngineUnavailable as error:
+            self._refuse(base, error)
+            return self._instead(choice.fallback, base, error)
 
     def room_beside(self, base: Base) -> bool:
         """Whether there is memory for an engine with ``base`` beside the one that runs."""
-        if self._choose().kind == "openai" or self._state.others():
+        kind = self._chooser.for_base(base.location).kind
+        if kind == "openai" or self._state.others():
             return False
-        return fits_beside(self._need(base), self._look())
+        hardware = self._look()
+        beside = engine_plan(self._settings, kind, hardware, base)
+        alone = engine_plan(self._settings, kind, freed(hardware, self.held()), base)
+        return fits_beside(main_memory_gb(kind, read_facts(base.location), beside), beside, alone, hardware)
 
     def start_beside(self, base: Base) -> LocalEngine:
         """Start an engine while the one in use goes on. It takes no chats before `take_over`.
@@ -138,7 +153,17 @@ class EngineLife:
         Raises:
             EngineUnavailable: it did not start; the one in use is untouched.
         """
-        record = self._spawn(base, 0, self.log.with_name("engine-next.log"), beside=True)
+        choice = self._chooser.for_base(base.location)
+        try:
+            return self._start_beside(choice, base)
+        except EngineUnavailable as error:
+            if choice.fallback is None or self.closing.is_set():
+                raise
+            self._refuse(base, error)
+            return self._start_beside(choice.fallback, base)
+
+    def _start_beside(self, choice: EngineChoice, base: Base) -> LocalEngine:
+        record = self._spawn(choice, base, 0, self.log.with_name("engine-next.log"), beside=True)
         engine = LocalEngine(record, self.log.with_name("engine-next.log"))
         try:
             engine.wait_ready(self._settings.engine_start_seconds)
@@ -170,10 +195,18 @@ class EngineLife:
     def fits(self, engine: Engine) -> bool:
         """Whether an engine on record is of the kind, and at the address, that the settings now name."""
         try:
-            kind = self._choose().kind
+            kinds = self._chooser.kinds()
         except EngineUnavailable:
             return False
-        return engine.record.kind == kind and (kind != "openai" or engine.record.url == self._settings.engine_url)
+        kind = engine.record.kind
+        return kind in kinds and (kind != "openai" or engine.record.url == self._settings.engine_url)
+
+    def held(self) -> dict[int, float]:
+        """What the engine in use holds of each GPU now, in GiB by index; empty without one."""
+        engine = self.recorded()
+        if not isinstance(engine, LocalEngine) or not engine.record.cards or not engine.alive():
+            return {}
+        return held_by(engine.record, self._look(), query_usage(), member_pids(engine.process))
 
     def stop(self) -> bool:
         """End the engine on record, and whatever a dead one left behind; whether there was one."""
@@ -230,8 +263,56 @@ class EngineLife:
             self._past.remove(engine)
             engine.client.close()
 
-    def _spawn(self, base: Base, restarts: int, log: Path, beside: bool = False) -> EngineRecord:
-        choice = self._choose()
+    def _start(self, choice: EngineChoice, base: Base, restarts: int = 0) -> Engine:
+        if choice.kind == "openai":
+            record = external_record("openai", base, self._settings.engine_url, self._settings.engine_api_key)
+            self._state.add_engine(record)
+        else:
+            self._spawn(choice, base, restarts, self.log)
+        engine = self.recorded()
+        if engine is None:
+            raise _Stopped
+        self._await(engine)
+        return engine
+
+    def _instead(self, fallback: EngineChoice, base: Base, error: EngineUnavailable) -> Engine:
+        """Start the engine that serves in vLLM's place. Raises `EngineUnavailable` with both reasons."""
+        try:
+            return self._start(fallback, base)
+        except EngineUnavailable as second:
+            both = Text(
+                f"{error.message.en} {second.message.en}",
+                f"{error.message.zh} {second.message.zh}",
+            )
+            failure = self._state.failure()
+            if failure is not None:
+                self._state.set_failure(replace(failure, message=both))
+            raise EngineUnavailable(both, second.hint) from error
+
+    def _refuse(self, base: Base, error: EngineUnavailable) -> None:
+        """Note that vLLM did not start; not if somebody stopped it meanwhile: then that goes on. Raises ``error``."""
+        if self.closing.is_set():
+            raise error
+        self._chooser.refuse(base, error)
+        if self.log.exists():  # the other engine's log takes its place
+            shutil.copyfile(self.log, self.log.with_name(REFUSED_LOG))
+
+    def _stop_and_wait(self) -> None:
+        """End the engine on record. A GPU gives memory back some time after its process ended; if it never does, the
+        next engine takes less, or says so.
+        """
+        held = self.held()
+        wanted = {card.index: card.free_gb + held[card.index] for card in self._look().cards if card.index in held}
+        if not self.stop():
+            return
+        deadline = time.monotonic() + FREE_SECONDS
+        while time.monotonic() < deadline:
+            free = {card.index: card.free_gb for card in self._look().cards}
+            if all(free.get(index, math.inf) >= gb - RETURNED_GB for index, gb in wanted.items()):
+                return
+            time.sleep(POLL_SECONDS)
+
+    def _spawn(self, choice: EngineChoice, base: Base, restarts: int, log: Path, beside: bool = False) -> EngineRecord:
         logger.info("Starting the %s engine with %s", choice.kind, base.location)
         record = spawn_engine(choice.kind, base, choice.make, self.folder, log)
         record = replace(record, restarts=restarts, owner_pid=self._owner())
@@ -244,16 +325,6 @@ class EngineLife:
             self.discard(LocalEngine(record, log))
             raise EngineUnavailable(Text("The studio is closing.", "工作室正在关闭。"))
         return record
-
-    def _need(self, base: Base) -> Need:
-        cards = plan(self._look(), self._settings.gpu_memory_utilization, model_shape(base.location))
-        return engine_need(self._choose().kind, size_on_disk(Path(base.location)), cards)
-
-    def _wait_for_card(self, need: Need) -> None:
-        """A card gives memory back some time after its process ended. If it never does, the engine says so."""
-        deadline = time.monotonic() + FREE_SECONDS
-        while not has_card_room(need, self._look()) and time.monotonic() < deadline:
-            time.sleep(POLL_SECONDS)
 
     def _retire(self, engine: Engine) -> None:
         _wait_for_answers(engine, RETIRE_SECONDS)
@@ -272,6 +343,9 @@ class EngineLife:
             elif not engine.ready():
                 raise self.crash(engine)
         except EngineUnavailable as error:
+            now = self._state.engine()
+            if now is None or now.id != engine.record.id:
+                raise _Stopped from error
             self._state.remove_engine(engine.record, Failure(engine.record.base.name, error.message, self.log))
             raise
         self._state.set_phase(engine.record, "ready")

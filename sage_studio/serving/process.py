@@ -90,6 +90,11 @@ def stop(process: ProcessId, grace_seconds: float) -> None:
     psutil.wait_procs(left, timeout=grace_seconds)
 
 
+def member_pids(process: ProcessId) -> set[int]:
+    """The process ids of a process and of all that it started."""
+    return {member.pid for member in _members(process)}
+
+
 def free_port() -> int:
     """A port on loopback that was free a moment ago."""
     with socket.socket() as probe:

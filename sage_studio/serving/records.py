@@ -41,6 +41,9 @@ class EngineRecord:
         pid, create_time: identify its process (a pid alone may be reused); None for someone else's server.
         owner_pid: the process that stops it when it ends.
         restarts: how often it was started again after a crash.
+        cards: indices of the GPUs that it uses; empty on a CPU, or for someone else's server.
+        memory_share: share of each of them that it takes, 0 to 1; 0 where it takes what the model needs.
+        form: in which form it holds the weights (see `sage_studio.serving.gpu.Form`).
     """
 
     id: int
@@ -55,6 +58,9 @@ class EngineRecord:
     started_at: float
     ready_at: float | None
     restarts: int
+    cards: tuple[int, ...] = ()
+    memory_share: float = 0.0
+    form: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +70,20 @@ class Failure:
     base: str
     message: Text
     log_path: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A start of vLLM that failed, so that the transformers engine serves in its place.
+
+    Attributes:
+        base: the model that it was started with; empty where it would fail with any other, too.
+        python: the Python that it was started with: another one is worth a try.
+    """
+
+    base: str
+    python: str
+    message: Text
 
 
 def read_engine(row: sqlite3.Row) -> EngineRecord:
@@ -81,4 +101,7 @@ def read_engine(row: sqlite3.Row) -> EngineRecord:
         started_at=row["started_at"],
         ready_at=row["ready_at"],
         restarts=row["restarts"],
+        cards=tuple(int(index) for index in row["cards"].split(",") if index),
+        memory_share=row["memory_share"],
+        form=row["form"],
     )

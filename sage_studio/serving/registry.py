@@ -15,7 +15,7 @@ from sage_studio.database import Database
 from sage_studio.errors import Conflict, InvalidInput
 from sage_studio.hardware import Hardware, detect_hardware
 from sage_studio.serving.answers import not_registered
-from sage_studio.serving.choice import EngineChoice, choose_engine
+from sage_studio.serving.choice import EngineChoice
 from sage_studio.serving.describe import base_of, check_unused, describe_model
 from sage_studio.serving.house import House
 from sage_studio.serving.keeping import adopt, base_name, close
@@ -65,7 +65,7 @@ class VLLMRegistry:
         with self._configuring:
             if self._configured is None:
                 atexit.register(self.close)
-            self._configured = House(settings, database, choose or (lambda: choose_engine(settings)), look)
+            self._configured = House(settings, database, choose, look)
             self._switching_to = ""
 
     def adopt(self) -> None:
@@ -80,17 +80,51 @@ class VLLMRegistry:
         if self._configured is not None and self._configured.settings.database_path.exists():
             close(self._configured)
 
-    def before_training(self) -> None:
-        """A training is about to start: free the card, if the engine holds it. Without a card nothing happens.
+    def before_training(self, cards: Sequence[int] | None = None) -> None:
+        """A training is about to start: free its GPUs, if the engine holds one of them. Without a GPU nothing happens.
+
+        Args:
+            cards: indices of the GPUs that it uses, as `nvidia-smi` counts; None: unknown, so all of them.
 
         Raises:
             Conflict: the model is being switched; ask again when that is over.
         """
-        self._house.sharing.before_training()
+        self._house.sharing.before_training(cards)
 
     def after_training(self) -> None:
         """The last training is over: the engine is back with the model that was current, if it had to yield."""
         self._house.sharing.after_training()
+
+    def engine_memory(self, yielding: bool = False) -> dict[int, float]:
+        """What the engine holds of each GPU now, in GiB by index; empty while none runs.
+
+        Args:
+            yielding: only what a training would get: a sleeping engine keeps a little.
+        """
+        house = self._house
+        held = house.life.held()
+        return house.sharing.given_back(held) if yielding else held
+
+    def engine_cards(self) -> tuple[int, ...]:
+        """Indices of the GPUs that the engine uses; a training had better take others. Empty while none runs."""
+        engine = self._house.life.recorded()
+        return engine.record.cards if engine is not None and engine.alive() else ()
+
+    def retry_vllm(self) -> EngineStatus:
+        """Try vLLM again where it did not start before: now if the other engine serves a model, else at the next start.
+
+        Raises:
+            Conflict: a training has all GPUs.
+            InvalidModel, EngineUnavailable: neither engine starts. If only vLLM does not, the other one serves again.
+        """
+        house = self._house
+        house.sharing.refuse()
+        with house.turn.taken():
+            house.state.clear_refusals()
+            engine, name = house.life.running(), house.state.current()
+            if engine is not None and name is not None and engine.record.kind != house.chooser.configured().kind:
+                house.switcher.restart(*house.shelf.check(self._require(name)))
+        return self.status()
 
     # Models
 
@@ -231,7 +265,7 @@ class VLLMRegistry:
         """What the engine is doing. Cheap enough to ask every second."""
         house = self._house
         doing = house.merger.message
-        return describe_engine(house.life, house.state, house.choose, self._switching_to, doing, house.answers.speed)
+        return describe_engine(house.life, house.state, house.chooser, self._switching_to, doing, house.answers.speed)
 
     def metrics(self) -> dict[str, float]:
         """The engine's own figures now, by vLLM's names; empty while none runs."""

@@ -1,43 +1,33 @@
 """Whether there is memory for one more engine, for an engine beside a training, and for how many adapters.
 
-Pure arithmetic on recorded facts, tested without a card. Asks no machine anything and starts nothing.
+Pure arithmetic on recorded facts, tested without a GPU. Asks no machine anything and starts nothing. Sizes in GiB.
 """
 
-from dataclasses import dataclass
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from enum import StrEnum
 
 from sage_studio.hardware import Hardware
-from sage_studio.serving.gpu import Plan, Shape
+from sage_studio.serving.gpu import GIB, Form, ModelFacts, Plan, Shape, Slots, adapter_bytes, weights_gb
 from sage_studio.serving.records import EngineKind, EngineRecord
-from sage_studio.settings import Settings
 
-GIB = 2**30
 FACTOR = {"vllm": 1.2, "transformers": 2.4}
-"""Memory in use for each byte of weights on disk; the small server computes in 32 bits where there is no card."""
+"""Memory in use for each byte of 16-bit weights on a CPU; the small server computes in 32 bits there."""
 PROCESS_GB = 2.0
 """Python, torch and the engine itself, without a model."""
 MARGIN_GB = 2.0
-MARGIN_CARD_GB = 0.5
 ADAPTER_SHARE = 0.1
 """Of the free memory, for adapters that are kept ready."""
 MOST_ADAPTERS = 64
 USUAL_ADAPTERS = 16
-LORA_BYTES = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Need:
-    """What an engine takes, in GiB.
-
-    Attributes:
-        memory_gb: of main memory.
-        card_share: of each card's memory, 0 to 1, where the engine takes that much whatever the model; else None.
-        card_gb: of one card, where the engine takes what the model needs.
-    """
-
-    memory_gb: float
-    card_share: float | None = None
-    card_gb: float = 0.0
+AS_MUCH = 0.95
+"""Of what an engine would take alone, the least that it is started with beside another: it keeps what it got."""
+ASLEEP_GB = 1.2
+"""What a sleeping vLLM keeps of each GPU: CUDA context, graphs, NCCL."""
+WSL_PINNED_SHARE = 0.5
+"""Of the memory, what Windows lets the Linux under it pin."""
 
 
 class Yielding(StrEnum):
@@ -48,34 +38,38 @@ class Yielding(StrEnum):
     STOP = "stop"
 
 
-def engine_need(kind: EngineKind, weights_bytes: int, plan: Plan) -> Need:
-    """What an engine takes with a model of so many bytes on disk."""
-    weights = weights_bytes / GIB * FACTOR.get(kind, 1.0)
-    if plan.memory_share is None:
-        return Need(weights + plan.cache_gb + PROCESS_GB)
-    if kind == "vllm":
-        return Need(PROCESS_GB, card_share=plan.memory_share)
-    return Need(PROCESS_GB, card_gb=weights_bytes / GIB * FACTOR["vllm"] + 1.0)
+def main_memory_gb(kind: EngineKind, model: ModelFacts, planned: Plan) -> float:
+    """What an engine takes of main memory."""
+    if planned.cards:
+        return PROCESS_GB
+    weights = weights_gb(model, Form.BF16)
+    return weights * (1.0 if model.quantized else FACTOR.get(kind, 1.0)) + planned.cache_gb + PROCESS_GB
 
 
-def fits_beside(need: Need, hardware: Hardware) -> bool:
-    """Whether an engine can start while all that runs now goes on."""
-    if hardware.memory_gb - hardware.used_gb < need.memory_gb + MARGIN_GB:
+def fits_beside(memory_gb: float, beside: Plan, alone: Plan, hardware: Hardware) -> bool:
+    """Whether an engine can start while all that runs now goes on, and get about what it would get alone.
+
+    Args:
+        memory_gb: what it takes of main memory.
+        beside, alone: the plan with what is free now, and the one if the engine that runs were gone.
+        hardware: what is free now.
+    """
+    if hardware.memory_gb - hardware.used_gb < memory_gb + MARGIN_GB:
         return False
-    return has_card_room(need, hardware)
+    same = (beside.form, len(beside.cards)) == (alone.form, len(alone.cards))
+    return same and beside.fits and (beside.memory_share or 0.0) >= AS_MUCH * (alone.memory_share or 0.0)
 
 
-def has_card_room(need: Need, hardware: Hardware) -> bool:
-    """Whether the cards have the free memory that an engine takes; true where it needs none."""
-    if need.card_share is not None:
-        return all(
-            card.memory_gb - card.used_gb >= need.card_share * card.memory_gb + MARGIN_CARD_GB
-            or card.used_gb <= MARGIN_CARD_GB
-            for card in hardware.cards
-        )
-    if need.card_gb:
-        return any(card.memory_gb - card.used_gb >= need.card_gb + MARGIN_CARD_GB for card in hardware.cards)
-    return True
+def freed(hardware: Hardware, held: Mapping[int, float]) -> Hardware:
+    """The machine as it were without an engine that holds ``held`` of each GPU (GiB, by index)."""
+    cards = (replace(card, used_gb=max(0.0, card.used_gb - held.get(card.index, 0.0))) for card in hardware.cards)
+    return replace(hardware, cards=tuple(cards))
+
+
+def without_cards(hardware: Hardware, taken: Sequence[int] | None) -> Hardware:
+    """The machine without the GPUs that trainings use; unchanged where none would be left (or nobody knows which)."""
+    left = tuple(card for card in hardware.cards if taken is not None and card.index not in taken)
+    return replace(hardware, cards=left) if left else hardware
 
 
 def adapters_kept(hardware: Hardware, max_loras: int, rank: int, shape: Shape) -> int:
@@ -95,30 +89,53 @@ def adapters_kept(hardware: Hardware, max_loras: int, rank: int, shape: Shape) -
     return max(max_loras, min(MOST_ADAPTERS, int(ADAPTER_SHARE * free / size)))
 
 
-def adapter_bytes(rank: int, shape: Shape) -> int:
-    """Bytes of a LoRA adapter of a rank on every linear layer; 0 where the model's sizes are not known."""
-    if not (shape.hidden and shape.inner and shape.layers):
-        return 0
-    attention = 4 * 2 * shape.hidden
-    mlp = 3 * (shape.hidden + shape.inner)
-    return rank * (attention + mlp) * shape.layers * LORA_BYTES
+def before_training(
+    hardware: Hardware,
+    engine: EngineRecord | None,
+    sleeps: bool,
+    backed_up_gb: float,
+    cards: Sequence[int] | None = None,
+    pinned_gb: float = math.inf,
+) -> Yielding:
+    """What to do with an engine so that a training has its GPUs to itself.
 
+    On a CPU both share the processor, and someone else's server is not ours to stop. vLLM can sleep: it gives the
+    GPU's memory back and keeps its weights and adapters in main memory, pinned, so they must fit there; else it stops
+    and starts again.
 
-def before_training(hardware: Hardware, engine: EngineRecord | None, settings: Settings) -> Yielding:
-    """What to do with an engine so that a training has the card to itself.
-
-    Without a card both share the processor, and someone else's server is not ours to stop. vLLM can sleep: it gives the
-    card's memory back and keeps its weights in main memory, so it must fit there; else it stops and starts again.
+    Args:
+        sleeps: whether the engine was started so that it can.
+        backed_up_gb: what it would keep in main memory.
+        cards: indices of the GPUs that the training uses; None: nobody knows, so all of them.
+        pinned_gb: the most memory that may be pinned.
     """
-    if not hardware.has_gpu or engine is None or engine.pid is None:
+    if not hardware.has_gpu or engine is None or engine.pid is None or engine.form == Form.CPU:
         return Yielding.NOTHING
-    if engine.kind != "vllm" or not settings.sleep_mode:
+    if cards is not None and not set(cards) & set(engine.cards or (card.index for card in hardware.cards)):
+        return Yielding.NOTHING
+    if engine.kind != "vllm" or not sleeps:
         return Yielding.STOP
-    held = sum(card.used_gb for card in hardware.cards)
-    cache_and_weights = min(held, max(card.memory_gb for card in hardware.cards))
-    free = hardware.memory_gb - hardware.used_gb
-    return Yielding.SLEEP if free > SLEEP_SHARE * cache_and_weights else Yielding.STOP
+    free = min(hardware.memory_gb - hardware.used_gb, pinned_gb)
+    return Yielding.SLEEP if free >= backed_up_gb + MARGIN_GB else Yielding.STOP
 
 
-SLEEP_SHARE = 0.5
-"""Of what the engine holds on the card, the most that its weights are: the rest is cache, which sleep throws away."""
+def backed_up_gb(engine: EngineRecord, hardware: Hardware, model: ModelFacts, slots: Slots) -> float:
+    """What vLLM keeps in main memory while it sleeps: the weights of all its GPUs, and each one's room for adapters.
+
+    Where the model's size is not known, all that it holds: of that, only the cache is thrown away.
+    """
+    mine = [card for card in hardware.cards if card.index in engine.cards] or list(hardware.cards)
+    if not model.known:
+        return sum((engine.memory_share or 1.0) * card.memory_gb for card in mine)
+    form = Form.FP8 if engine.form == Form.FP8 else Form.BF16
+    return weights_gb(model, form) + len(mine) * slots.count * adapter_bytes(slots.rank, model.shape) / GIB
+
+
+def pinned_limit_gb(hardware: Hardware, release: str | None = None) -> float:
+    """The most memory that may be pinned: under WSL2 about half of it, elsewhere no limit of its own.
+
+    Args:
+        release: of the kernel; None: this one's.
+    """
+    on_wsl = "microsoft" in (platform.release() if release is None else release).lower()
+    return WSL_PINNED_SHARE * hardware.memory_gb if on_wsl else math.inf

@@ -5,17 +5,21 @@ about to start and when the last one is over.
 """
 
 import logging
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from sage_studio.errors import Conflict, EngineUnavailable, StudioError
 from sage_studio.hardware import Hardware
 from sage_studio.serving.adapters import AdapterShelf
 from sage_studio.serving.engine import Engine
+from sage_studio.serving.gpu import Slots
 from sage_studio.serving.life import EngineLife
-from sage_studio.serving.room import Yielding, before_training
+from sage_studio.serving.model_facts import read_facts
+from sage_studio.serving.room import ASLEEP_GB, Yielding, backed_up_gb, before_training, pinned_limit_gb
 from sage_studio.serving.state import ServingState
 from sage_studio.serving.switching import Turn
+from sage_studio.serving.vllm import may_sleep
 from sage_studio.settings import Settings
 from sage_studio.text import Text
 
@@ -52,16 +56,22 @@ class Sharing:
         self._turn = turn
         self._look = look
 
-    def before_training(self) -> None:
-        """Free the card, if the engine holds it; answers under way may finish first.
+    def before_training(self, cards: Sequence[int] | None = None) -> None:
+        """Free a training's GPUs, if the engine holds one of them; answers under way may finish first.
+
+        Args:
+            cards: indices of the GPUs that the training uses; None: unknown, so all of them.
 
         Raises:
             Conflict: the model is being switched; ask again when that is over.
         """
-        if self._state.paused() is not None or self._decide() is Yielding.NOTHING:
+        if not self._look().has_gpu:
+            return
+        self._state.add_training_cards(cards)
+        if self._state.paused() is not None or self._decide(cards) is Yielding.NOTHING:
             return
         with self._turn.taken(seconds=0):
-            how, engine = self._decide(), self._life.recorded()
+            how, engine = self._decide(cards), self._life.recorded()
             if engine is None or how is Yielding.NOTHING:
                 return
             self._state.set_paused(how)
@@ -77,6 +87,7 @@ class Sharing:
         Raises:
             EngineUnavailable, InvalidModel: it does not start; the status says why.
         """
+        self._state.clear_training_cards()
         if self._state.paused() is None:
             return
         with self._turn.taken():
@@ -89,26 +100,50 @@ class Sharing:
             logger.info("The engine is back from the training")
 
     def admit(self) -> None:
-        """Let a chat pass unless a training has the card; else wait or refuse, as the operator chose.
+        """Let a chat pass unless trainings have all GPUs; else wait or refuse, as the operator chose.
 
         Raises:
             Conflict: refused, or waited too long.
         """
         deadline = time.monotonic() + WAIT_SECONDS
-        while self._state.paused() is not None:
+        while self._blocked():
             if self._settings.chat_while_training == "refuse" or time.monotonic() > deadline:
                 raise Conflict(PAUSED, INSTEAD)
             time.sleep(POLL_SECONDS)
 
     def refuse(self) -> None:
-        """Raise `Conflict` while a training has the card: a switch is not worth waiting for."""
-        if self._state.paused() is not None:
+        """Raise `Conflict` while trainings have all GPUs: a switch is not worth waiting for."""
+        if self._blocked():
             raise Conflict(PAUSED, Text("Switch when it is over, or stop it.", "请在结束后切换，或停止该训练。"))
 
-    def _decide(self) -> Yielding:
+    def given_back(self, held: Mapping[int, float]) -> dict[int, float]:
+        """What a training gets of what the engine holds (GiB, by index of the GPU), if it yields all of them."""
+        how = self._decide(tuple(held))
+        kept = {Yielding.NOTHING: math.inf, Yielding.SLEEP: ASLEEP_GB, Yielding.STOP: 0.0}[how]
+        return {index: max(0.0, gb - kept) for index, gb in held.items()}
+
+    def _blocked(self) -> bool:
+        """Whether the engine yields now, or would have no GPU to start on."""
+        if self._state.paused() is not None:
+            return True
+        taken = self._state.training_cards()
+        if taken == () or self._settings.engine == "openai":
+            return False
         engine = self._life.recorded()
-        record = engine.record if engine is not None and engine.alive() else None
-        return before_training(self._look(), record, self._settings)
+        if engine is not None and engine.alive():
+            return False
+        cards = self._look().cards
+        return bool(cards) and (taken is None or all(card.index in taken for card in cards))
+
+    def _decide(self, cards: Sequence[int] | None) -> Yielding:
+        engine, hardware = self._life.recorded(), self._look()
+        if engine is None or not engine.alive():
+            return Yielding.NOTHING
+        record = engine.record
+        slots = Slots(self._settings.max_loras, record.base.rank)
+        kept = backed_up_gb(record, hardware, read_facts(record.base.location), slots)
+        sleeps = may_sleep(self._settings)
+        return before_training(hardware, record, sleeps, kept, cards, pinned_limit_gb(hardware))
 
     def _sleep(self, engine: Engine) -> bool:
         try:

@@ -6,12 +6,13 @@ One truth for every process of the machine. Knows rows; knows no process, no HTT
 import json
 import sqlite3
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 from sage_studio.database import Database
-from sage_studio.serving.records import EngineRecord, Failure, Phase, read_engine
+from sage_studio.serving.records import EngineRecord, Failure, Phase, Refusal, read_engine
 from sage_studio.serving.types import ModelKind, RegisteredModel
 from sage_studio.text import Text
 
@@ -23,13 +24,22 @@ CREATE TABLE IF NOT EXISTS engines (
   id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, base TEXT NOT NULL, base_name TEXT NOT NULL,
   trust_remote_code INTEGER NOT NULL, rank INTEGER NOT NULL, url TEXT NOT NULL, key TEXT NOT NULL,
   pid INTEGER, create_time REAL, owner_pid INTEGER, phase TEXT NOT NULL,
-  started_at REAL NOT NULL, ready_at REAL, restarts INTEGER NOT NULL);
+  started_at REAL NOT NULL, ready_at REAL, restarts INTEGER NOT NULL,
+  cards TEXT NOT NULL DEFAULT '', memory_share REAL NOT NULL DEFAULT 0, form TEXT NOT NULL DEFAULT '');
 CREATE TABLE IF NOT EXISTS engine_adapters (
   id INTEGER PRIMARY KEY AUTOINCREMENT, engine INTEGER NOT NULL, model TEXT NOT NULL, path TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS engine_starts (
   kind TEXT NOT NULL, base TEXT NOT NULL, seconds REAL NOT NULL, PRIMARY KEY (kind, base));
 CREATE TABLE IF NOT EXISTS serving (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS engine_refusals (
+  base TEXT PRIMARY KEY, python TEXT NOT NULL, en TEXT NOT NULL, zh TEXT NOT NULL);
 """
+ADDED = {
+    "cards": "TEXT NOT NULL DEFAULT ''",
+    "memory_share": "REAL NOT NULL DEFAULT 0",
+    "form": "TEXT NOT NULL DEFAULT ''",
+}
+"""Columns of ``engines`` that a home of 0.1 does not have."""
 
 IN_USE = "phase NOT IN ('incoming', 'retiring')"
 
@@ -40,6 +50,7 @@ class ServingState:
     def __init__(self, database: Database) -> None:
         self._database = database
         database.create(SCHEMA)
+        self._add_columns()
         database.path.chmod(0o600)  # it holds the engine's key
 
     # Models
@@ -86,7 +97,8 @@ class ServingState:
                 sql.execute("DELETE FROM serving WHERE key='failure'")
             number = sql.execute(
                 "INSERT INTO engines (kind, base, base_name, trust_remote_code, rank, url, key, pid, create_time,"
-                " owner_pid, phase, started_at, ready_at, restarts) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                " owner_pid, phase, started_at, ready_at, restarts, cards, memory_share, form)"
+                " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
                 (
                     record.kind,
                     record.base.location,
@@ -102,6 +114,9 @@ class ServingState:
                     record.started_at,
                     record.ready_at,
                     record.restarts,
+                    ",".join(map(str, record.cards)),
+                    record.memory_share,
+                    record.form,
                 ),
             ).lastrowid
         return replace(record, id=int(number or 0))
@@ -147,9 +162,7 @@ class ServingState:
             sql.execute("DELETE FROM engines WHERE id=?", (engine.id,))
             sql.execute("DELETE FROM engine_adapters WHERE engine=?", (engine.id,))
             if failure is not None:
-                log = str(failure.log_path) if failure.log_path is not None else ""
-                value = json.dumps([failure.base, *failure.message, log])
-                sql.execute("INSERT OR REPLACE INTO serving VALUES ('failure', ?)", (value,))
+                sql.execute("INSERT OR REPLACE INTO serving VALUES ('failure', ?)", (_as_json(failure),))
 
     def failure(self) -> Failure | None:
         """Why there is no engine; None if it was stopped in order, never started, or runs."""
@@ -159,9 +172,39 @@ class ServingState:
         base, en, zh, log = json.loads(value)
         return Failure(base, Text(en, zh), Path(log) if log else None)
 
+    def set_failure(self, failure: Failure) -> None:
+        """Say why there is no engine."""
+        self._set_value("failure", _as_json(failure))
+
     def clear_failure(self) -> None:
         """Forget it."""
         self._set_value("failure", None)
+
+    # Starts of vLLM that failed
+
+    def refusal(self, base: str, python: str) -> Refusal | None:
+        """Why vLLM is not to be started with a base by a Python; None if nothing speaks against it."""
+        rows = self._database.rows(
+            "SELECT * FROM engine_refusals WHERE base IN ('', ?) AND python=? ORDER BY base", (base, python)
+        )
+        return Refusal(rows[0]["base"], rows[0]["python"], Text(rows[0]["en"], rows[0]["zh"])) if rows else None
+
+    def is_refused(self, base: str) -> bool:
+        """Whether a start of vLLM with a base failed, by whichever Python."""
+        return bool(self._database.rows("SELECT 1 FROM engine_refusals WHERE base IN ('', ?)", (base,)))
+
+    def add_refusal(self, refusal: Refusal) -> None:
+        """Note a start that failed, so that it is not tried again and again."""
+        with self._database.transaction() as sql:
+            sql.execute(
+                "INSERT OR REPLACE INTO engine_refusals VALUES (?,?,?,?)",
+                (refusal.base, refusal.python, *refusal.message),
+            )
+
+    def clear_refusals(self) -> None:
+        """Try vLLM again."""
+        with self._database.transaction() as sql:
+            sql.execute("DELETE FROM engine_refusals")
 
     def expected_seconds(self, kind: str, base: str) -> float | None:
         """How long the last start of such an engine with this base took; None if there was none."""
@@ -209,6 +252,25 @@ class ServingState:
         """Note that the engine yields, or is back."""
         self._set_value("paused", how)
 
+    def training_cards(self) -> tuple[int, ...] | None:
+        """The GPUs that trainings use now, by index; empty for none, None for all."""
+        value = self._value("training_cards")
+        if value == "all":
+            return None
+        return tuple(int(index) for index in (value or "").split(",") if index)
+
+    def add_training_cards(self, cards: Sequence[int] | None) -> None:
+        """Note GPUs that one more training uses; None: nobody knows which, so all count."""
+        before = self.training_cards()
+        if cards is None or before is None:
+            self._set_value("training_cards", "all")
+        else:
+            self._set_value("training_cards", ",".join(map(str, sorted({*before, *cards}))))
+
+    def clear_training_cards(self) -> None:
+        """Note that no training runs."""
+        self._set_value("training_cards", None)
+
     def close(self) -> None:
         """Close this thread's connection."""
         self._database.close()
@@ -222,6 +284,16 @@ class ServingState:
     def set_current(self, name: str | None) -> None:
         """Choose the model that answers when none is named."""
         self._set_value("current", name)
+
+    def _add_columns(self) -> None:
+        there = {row["name"] for row in self._database.rows("PRAGMA table_info(engines)")}
+        if there.issuperset(ADDED):
+            return
+        with self._database.transaction() as sql:  # looked at again: another process may have been quicker
+            there = {row["name"] for row in sql.execute("PRAGMA table_info(engines)")}
+            for name, kind in ADDED.items():
+                if name not in there:
+                    sql.execute(f"ALTER TABLE engines ADD COLUMN {name} {kind}")
 
     def _value(self, key: str) -> str | None:
         rows = self._database.rows("SELECT value FROM serving WHERE key=?", (key,))
@@ -246,6 +318,11 @@ class ServingState:
             size_bytes=row["size_bytes"],
             last_used_at=row["last_used_at"],
         )
+
+
+def _as_json(failure: Failure) -> str:
+    log = str(failure.log_path) if failure.log_path is not None else ""
+    return json.dumps([failure.base, *failure.message, log])
 
 
 def _more(model: RegisteredModel) -> tuple[str, int]:

@@ -4,12 +4,12 @@ Knows how records become an `EngineStatus`. Changes nothing.
 """
 
 import time
-from collections.abc import Callable
 
 from sage_studio.errors import StudioError
-from sage_studio.serving.choice import EngineChoice
+from sage_studio.serving.choice import EngineChooser
 from sage_studio.serving.engine import Engine
 from sage_studio.serving.life import EngineLife
+from sage_studio.serving.records import EngineRecord
 from sage_studio.serving.sharing import PAUSED
 from sage_studio.serving.state import ServingState
 from sage_studio.serving.types import EngineState, EngineStatus
@@ -19,7 +19,7 @@ from sage_studio.text import NOTHING, Text
 def describe_engine(
     life: EngineLife,
     state: ServingState,
-    choose: Callable[[], EngineChoice],
+    chooser: EngineChooser,
     switching_to: str,
     doing: Text,
     tokens_per_second: float | None,
@@ -34,20 +34,21 @@ def describe_engine(
     engine = life.recorded()
     current = state.current() or ""
     if state.paused() is not None:
-        return EngineStatus(EngineState.ASLEEP, _kind(choose), current=current, message=PAUSED, log_path=life.log)
+        return EngineStatus(EngineState.ASLEEP, _kind(chooser), current=current, message=PAUSED, log_path=life.log)
     if engine is None and doing:
-        return EngineStatus(EngineState.SWITCHING, _kind(choose), current=current, message=doing, log_path=life.log)
+        return EngineStatus(EngineState.SWITCHING, _kind(chooser), current=current, message=doing, log_path=life.log)
     if engine is None:
         failure = state.failure()
         if failure is not None:
             return EngineStatus(
-                EngineState.FAILED, _kind(choose), failure.base, current, message=failure.message, log_path=life.log
+                EngineState.FAILED, _kind(chooser), failure.base, current, message=failure.message, log_path=life.log
             )
-        return EngineStatus(EngineState.DOWN, _kind(choose), current=current, log_path=life.log)
+        return EngineStatus(EngineState.DOWN, _kind(chooser), current=current, log_path=life.log)
     record = engine.record
     phase, message = _phase(engine, life, switching_to)
     incoming = life.incoming()
     began = incoming or record
+    instead = _instead(chooser, record)
     starting = phase is EngineState.STARTING or (incoming is not None and phase is EngineState.SWITCHING)
     return EngineStatus(
         state=phase,
@@ -58,7 +59,9 @@ def describe_engine(
         seconds=max(0.0, time.time() - began.started_at) if starting else 0.0,
         expected_seconds=state.expected_seconds(began.kind, began.base.location),
         tokens_per_second=tokens_per_second,
-        message=message or doing,
+        message=message or doing or instead,
+        form=record.form,
+        vllm_refused=bool(instead) and state.is_refused(record.base.location),
         log_path=life.log if record.pid is not None else None,
     )
 
@@ -73,8 +76,15 @@ def _phase(engine: Engine, life: EngineLife, switching_to: str) -> tuple[EngineS
     return EngineState.READY, NOTHING
 
 
-def _kind(choose: Callable[[], EngineChoice]) -> str:
+def _instead(chooser: EngineChooser, record: EngineRecord) -> Text:
     try:
-        return choose().kind
+        return chooser.why_not(record.kind, record.base.location)
+    except StudioError:
+        return NOTHING
+
+
+def _kind(chooser: EngineChooser) -> str:
+    try:
+        return chooser.configured().kind
     except StudioError:
         return ""

@@ -105,6 +105,24 @@ class Switcher:
         self.reload(engine, held)
         return engine
 
+    def restart(self, model: RegisteredModel, base: Base) -> None:
+        """Start the engine anew for a model, of whichever kind serves it now; the adapters come along.
+
+        Raises:
+            InvalidModel, EngineUnavailable: it cannot be served; the engine from before is back.
+        """
+        before = self._life.recorded()
+        held = self._held(before)
+        if before is not None:
+            self._life.drain(before)
+        try:
+            engine = self._life.start(base)
+            self._keep(engine, held)
+            self._shelf.put_up(engine, model)
+        except StudioError as error:
+            self._go_back(before, held, error)
+            raise
+
     def reload(self, engine: Engine, names: Sequence[str]) -> None:
         """Load adapters after a start; one that cannot be loaded any more is left out, with a line in the log."""
         for name in names:

@@ -24,6 +24,7 @@ from peft import PeftModel
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    BitsAndBytesConfig,
     StoppingCriteriaList,
     TextIteratorStreamer,
 )
@@ -45,14 +46,11 @@ class Cancelled:
 class Holder:
     """The base model with its adapters. One generation or one change at a time."""
 
-    def __init__(self, location: str, name: str, context: int, trust_remote_code: bool) -> None:
+    def __init__(self, location: str, name: str, context: int, trust_remote_code: bool, four_bit: bool = False) -> None:
         self.name = name
         self.context = context
-        gpu = torch.cuda.is_available()
         self.tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=trust_remote_code)
-        self._model: Any = AutoModelForCausalLM.from_pretrained(
-            location, dtype=torch.bfloat16 if gpu else torch.float32, trust_remote_code=trust_remote_code
-        ).to("cuda" if gpu else "cpu")
+        self._model: Any = load_base(location, trust_remote_code, four_bit)
         self._model.eval()
         self._inner: dict[str, str] = {}
         self._count = 0
@@ -119,6 +117,29 @@ class Holder:
             self._model.disable_adapter() if isinstance(self._model, PeftModel) else nullcontext()
         )
         return disabled
+
+
+def load_base(location: str, trust_remote_code: bool, four_bit: bool) -> Any:
+    """The base model on the GPU, or the CPU without one; quantized if it is stored so.
+
+    Args:
+        four_bit: load it in 4 bits (NF4, as QLoRA trains), whatever it is stored in.
+    """
+    device, dtype = ("cuda:0", half_type()) if torch.cuda.is_available() else ("cpu", torch.float32)
+    options: dict[str, Any] = {"dtype": dtype, "trust_remote_code": trust_remote_code, "device_map": {"": device}}
+    if four_bit:
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    return AutoModelForCausalLM.from_pretrained(location, **options)
+
+
+def half_type() -> torch.dtype:
+    """The 16-bit type that this GPU computes in by itself: bf16 from Ampere on, fp16 before."""
+    return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
 class Answer:
@@ -249,8 +270,11 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--max-model-len", type=int, default=2048)
     parser.add_argument("--trust-remote-code", action="store_true")
+    parser.add_argument("--load-in-4bit", action="store_true")
     given = parser.parse_args()
-    holder = Holder(given.model, given.served_model_name, given.max_model_len, given.trust_remote_code)
+    holder = Holder(
+        given.model, given.served_model_name, given.max_model_len, given.trust_remote_code, given.load_in_4bit
+    )
     app = build_app(holder, os.environ.pop("VLLM_API_KEY", ""))
     uvicorn.run(app, host="127.0.0.1", port=given.port, log_level="warning", timeout_graceful_shutdown=5)
 

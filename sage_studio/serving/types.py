@@ -69,7 +69,9 @@ class EngineStatus:
         seconds: how long it has been starting.
         expected_seconds: how long the last start with this base took; None if there was none.
         tokens_per_second: of the last answer.
-        message: why it failed, why it sleeps, or what a switch is doing.
+        message: why it failed, why it sleeps, what a switch is doing, or why another engine than the chosen one serves.
+        form: in which form it holds the weights (see `sage_studio.serving.gpu.Form`); empty while down.
+        vllm_refused: whether vLLM did not start, so that another engine serves: `retry_vllm` tries it again.
     """
 
     state: EngineState
@@ -82,6 +84,8 @@ class EngineStatus:
     tokens_per_second: float | None = None
     message: Text = NOTHING
     log_path: Path | None = None
+    form: str = ""
+    vllm_refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,16 @@ Knows vLLM's command line, its environment and its limits. Never imports vllm; k
 """
 
 import importlib.util
-import json
+import os
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
-from sage_studio.hardware import Hardware
+from sage_studio.hardware import VISIBLE, Hardware
 from sage_studio.serving.engine import Launch
-from sage_studio.serving.gpu import UNKNOWN, Plan, Shape, lora_rank_for, plan
+from sage_studio.serving.gpu import Form, Plan, Slots, lora_rank_for, plan
+from sage_studio.serving.local_users import other_users
+from sage_studio.serving.model_facts import model_shape, read_facts, weights_bytes
 from sage_studio.serving.records import Base
 from sage_studio.serving.room import adapters_kept
 from sage_studio.settings import Settings
@@ -17,8 +21,9 @@ from sage_studio.settings import Settings
 CPU_RANK = 16
 SMALL_BYTES = 1 << 30
 """Weights of a model whose every step on a CPU is a matter of starting it rather than of sums."""
-MODULE = "vllm.entrypoints.openai.api_server"
+MODULE = "vllm.entrypoints.launchers.api_server.entry"
 CPU_SERVER = Path(__file__).with_name("vllm_cpu.py")
+SAMPLER = "VLLM_USE_FLASHINFER_SAMPLER"
 
 
 def vllm_installed() -> bool:
@@ -28,12 +33,20 @@ def vllm_installed() -> bool:
 
 def vllm_launch(settings: Settings, hardware: Hardware, python: str, base: Base, port: int) -> Launch:
     """Everything needed to start vLLM for a base model, but for its key."""
-    cards = plan(hardware, settings.gpu_memory_utilization, model_shape(base.location))
+    planned = vllm_plan(settings, hardware, base)
     kept = vllm_adapters(settings, hardware, base)
+    sleeps = may_sleep(settings)
     return Launch(
-        vllm_command(settings, cards, python, base, port, kept),
-        vllm_environment(cards, hardware.cores, base, settings.sleep_mode),
+        vllm_command(settings, planned, python, base, port, kept, sleeps),
+        vllm_environment(planned, hardware.cores, base, python, sleeps),
+        planned,
     )
+
+
+def vllm_plan(settings: Settings, hardware: Hardware, base: Base) -> Plan:
+    """What vLLM takes of the hardware with a base model."""
+    slots = Slots(settings.max_loras, base.rank)
+    return plan(hardware, settings.gpu_memory_utilization, read_facts(base.location), slots)
 
 
 def vllm_adapters(settings: Settings, hardware: Hardware, base: Base) -> int:
@@ -43,52 +56,98 @@ def vllm_adapters(settings: Settings, hardware: Hardware, base: Base) -> int:
     return adapters_kept(hardware, settings.max_loras, base.rank, model_shape(base.location))
 
 
-def vllm_command(settings: Settings, cards: Plan, python: str, base: Base, port: int, kept: int) -> list[str]:
+def may_sleep(settings: Settings) -> bool:
+    """Whether vLLM is started so that it can sleep: as the operator says; ``auto`` only where nobody else could use the
+    routes that this opens without a key.
+    """
+    return not other_users() if settings.sleep_mode == "auto" else bool(settings.sleep_mode)
+
+
+def vllm_command(
+    settings: Settings, planned: Plan, python: str, base: Base, port: int, kept: int, sleeps: bool = False
+) -> list[str]:
     """vLLM's command line. The key is not on it: every user of the machine can read command lines.
 
     Args:
         kept: adapters that stay loaded.
+        sleeps: whether it can be sent to sleep; on a GPU only.
     """
-    on_card = cards.memory_share is not None
-    command = [python, *(("-m", MODULE) if on_card else ("-P", str(CPU_SERVER)))]
+    on_gpu = planned.memory_share is not None
+    command = [python, *(("-m", MODULE) if on_gpu else ("-P", str(CPU_SERVER)))]
     command += ["--model", base.location, "--served-model-name", base.name]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(cards.context)]
-    slots = settings.max_loras if on_card else kept + 1  # one more is in use while adapters change
+    command += ["--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(planned.context)]
+    slots = settings.max_loras if on_gpu else kept + 1  # one more is in use while adapters change
     command += ["--enable-lora", "--max-loras", str(slots)]
     command += ["--max-cpu-loras", str(max(kept, slots))]
     command += ["--max-lora-rank", str(base.rank)]
-    if on_card:
-        command += ["--gpu-memory-utilization", str(cards.memory_share)]
-        command += ["--enable-sleep-mode"] if settings.sleep_mode else []
+    if on_gpu:
+        command += ["--gpu-memory-utilization", str(planned.memory_share)]
+        command += ["--enable-sleep-mode"] if sleeps else []
+        command += ["--quantization", str(Form.FP8)] if planned.form is Form.FP8 else []
     else:
         command += ["--enforce-eager"]  # with LoRA the CPU build compiles nothing anyway, but spends seconds on trying
-    if cards.cards > 1:
-        command += ["--tensor-parallel-size", str(cards.cards)]
-    if cards.sequences:
-        command += ["--max-num-seqs", str(cards.sequences)]
+    if len(planned.cards) > 1:
+        command += ["--tensor-parallel-size", str(len(planned.cards))]
+    if planned.sequences:
+        command += ["--max-num-seqs", str(planned.sequences)]
+    if planned.graphs:
+        command += ["--cudagraph-capture-sizes", *map(str, planned.graphs)]
     return [*command, "--trust-remote-code"] if base.trust_remote_code else command
 
 
-def vllm_environment(cards: Plan, cores: int, base: Base, sleeps: bool = False) -> dict[str, str]:
-    """Environment variables that vLLM reads.
+def vllm_environment(
+    planned: Plan,
+    cores: int,
+    base: Base,
+    python: str = "",
+    sleeps: bool = False,
+    environment: Mapping[str, str] = os.environ,
+) -> dict[str, str]:
+    """Environment variables that vLLM reads, and those that say which GPUs it sees.
 
     On a CPU vLLM by itself pins its threads and adds a process between the scheduler and the one worker: on two cores
     that costs half of the speed and 8 s of the start. Both are turned off, and the threads are left to the system, so
-    that a training beside it is not pinned to the same core. On a card, ``sleeps`` opens the routes for
-    sleep; they ask for no key, which is right on loopback only.
+    that a training beside it is not pinned to the same core.
+
+    On a GPU FlashInfer's sampler is turned off unless the operator sets its variable: vLLM 0.32 compiles it at every
+    first start with nvcc, which a machine with only a driver does not have, and then does not start. ``sleeps`` opens
+    the routes for sleep; they ask for no key.
+
+    Args:
+        python: the Python that runs vLLM.
+        environment: the studio's own.
     """
     env = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_COLOR": "0"}
+    env |= with_programs_of(python, environment)
     if Path(base.location).is_absolute():
         env["HF_HUB_OFFLINE"] = "1"
-    if cards.cards and sleeps:
-        env["VLLM_SERVER_DEV_MODE"] = "1"
-    if not cards.cards:
-        env["VLLM_CPU_KVCACHE_SPACE"] = str(cards.cache_gb)
-        env["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
-        env["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-        env["OMP_NUM_THREADS"] = str(cpu_threads(cores, base.location))
-        env["OMP_WAIT_POLICY"] = "PASSIVE"  # as in tasks/launcher.py: spinning threads starve whoever shares the cores
+    if planned.cards:
+        env |= seeing_only(planned.indices)
+        if SAMPLER not in environment:
+            env[SAMPLER] = "0"
+        if sleeps:
+            env["VLLM_SERVER_DEV_MODE"] = "1"
+        return env
+    env["VLLM_CPU_KVCACHE_SPACE"] = str(planned.cache_gb)
+    env["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
+    env["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    env["OMP_NUM_THREADS"] = str(cpu_threads(cores, base.location))
+    env["OMP_WAIT_POLICY"] = "PASSIVE"  # as in tasks/launcher.py: spinning threads starve whoever shares the cores
     return env
+
+
+def seeing_only(indices: tuple[int, ...]) -> dict[str, str]:
+    """Variables with which a process sees these GPUs and no other, numbered as `nvidia-smi` does; none hides all."""
+    return {VISIBLE: ",".join(map(str, indices)), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+
+
+def with_programs_of(python: str, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """``PATH`` that begins with the folder of a Python: an environment that is not activated has its ninja there."""
+    found = shutil.which(python, path=environment.get("PATH")) if python else None
+    if found is None:
+        return {}
+    rest = environment.get("PATH", "")
+    return {"PATH": os.pathsep.join(filter(None, (os.path.dirname(os.path.abspath(found)), rest)))}
 
 
 def cpu_threads(cores: int, location: str) -> int:
@@ -98,46 +157,13 @@ def cpu_threads(cores: int, location: str) -> int:
     model answers 8 chats with 5 adapters at 87 tokens/s by one thread, at 25 by two (without adapters 135 and 120);
     only a prompt of 1,000 tokens takes a quarter longer.
     """
-    weights = sum(path.stat().st_size for path in Path(location).glob("*.safetensors"))
-    return max(1, cores - 1) if 0 < weights <= SMALL_BYTES else cores
+    return max(1, cores - 1) if 0 < weights_bytes(location) <= SMALL_BYTES else cores
 
 
 def vllm_rank(settings: Settings, hardware: Hardware, rank: int) -> int:
     """The ``max_lora_rank`` to start with for an adapter of a rank; 0 for a base model alone.
 
-    On a card the operator's limit costs little. The CPU build computes with all the room, filled or not: at 64 in
+    On a GPU the operator's limit costs little. The CPU build computes with all the room, filled or not: at 64 in
     place of 16 a tuned model answers a third slower. So there it grows as needed.
     """
     return lora_rank_for(settings.max_lora_rank if hardware.has_gpu else max(CPU_RANK, rank))
-
-
-def model_shape(location: str) -> Shape:
-    """What the model's ``config.json`` says, if it lies on this machine."""
-    path = _config_path(location)
-    if path is None:
-        return UNKNOWN
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return UNKNOWN  # the engine's own message about a broken config says more than any guess here
-    return Shape(
-        context=_whole(config.get("max_position_embeddings")),
-        heads=_whole(config.get("num_attention_heads")),
-        kv_heads=_whole(config.get("num_key_value_heads")),
-        hidden=_whole(config.get("hidden_size")),
-        inner=_whole(config.get("intermediate_size")),
-        layers=_whole(config.get("num_hidden_layers")),
-    )
-
-
-def _config_path(location: str) -> Path | None:
-    if Path(location).is_absolute():
-        return Path(location) / "config.json"
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(location, "config.json")
-    return Path(found) if isinstance(found, str) else None
-
-
-def _whole(value: object) -> int | None:
-    return value if isinstance(value, int) and value > 0 else None

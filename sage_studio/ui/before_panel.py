@@ -134,7 +134,7 @@ def forecast_view(forecast: Forecast, language: Language) -> Markup:
     return Markup('<div class="price">{}{}{}</div>').format(
         duration_view(forecast, language),
         memory_view(forecast, language),
-        Markup().join(_said(remark.in_(language)) for remark in forecast.remarks),
+        Markup().join(_said(remark.in_(language)) for remark in (forecast.serving.said, *forecast.remarks) if remark),
     )
 
 

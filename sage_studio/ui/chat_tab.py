@@ -231,9 +231,9 @@ def named(models: Sequence[RegisteredModel], language: Language) -> list[tuple[s
 
 
 def banner(status: EngineStatus, language: Language) -> Markup:
-    """The engine's state while it cannot answer; empty once it can."""
+    """The engine's state while it cannot answer; once it can, only why another engine than the chosen one does."""
     if status.state is EngineState.READY:
-        return Markup()
+        return notice("waiting", status.message.in_(language)) if status.message else Markup()
     said = strong(f"{ENGINE.in_(language)} {engine_state(status, language)}")
     starting = status.state in (EngineState.STARTING, EngineState.SWITCHING)
     shown = bar(start_percent(status), ENGINE.in_(language), "running") if starting else Markup()

@@ -11,12 +11,13 @@ import gradio as gr
 from markupsafe import Markup
 
 from sage_studio.doctor import Finding
+from sage_studio.serving.gpu import Form
 from sage_studio.serving.types import EngineState, EngineStatus, RegisteredModel
-from sage_studio.text import Language, Text
+from sage_studio.text import NOTHING, Language, Text
 from sage_studio.training.progress import read_lines
 from sage_studio.ui.dialogs import Dialog
 from sage_studio.ui.events import follow, on
-from sage_studio.ui.format import EMPTY, ago, copyable, short, size
+from sage_studio.ui.format import EMPTY, ago, copyable, joined, short, size
 from sage_studio.ui.frame import Frame, go_to
 from sage_studio.ui.labels import ENGINE_COLOUR, ENGINE_STATE, MODEL_KIND
 from sage_studio.ui.parts import LOG_JS, Lead, empty, html, log, notice, strong, tiles
@@ -59,6 +60,16 @@ LOAD_ONE = Text(
     "启动引擎即可与基座模型对话；也可在“任务”页把已完成的任务设为后端。",
 )
 START = Lead(Text("Start the engine", "启动引擎"), "engine-start", press=True)
+RETRY = Text("Try vLLM again", "重新启动 vLLM")
+RETRIED = Text("vLLM answers again.", "已恢复使用 vLLM。")
+RETRIED_IN_VAIN = Text("vLLM did not start.", "vLLM 未能启动。")
+FORM: dict[str, Text] = {
+    Form.BF16: Text("16 bits", "16 位"),
+    Form.FP8: Text("8 bits (fp8)", "8 位（fp8）"),
+    Form.FOUR_BIT: Text("4 bits", "4 位"),
+    Form.STORED: Text("quantized as stored", "按存储的量化格式"),
+    Form.CPU: Text("CPU", "CPU"),
+}
 ENGINE, STATE = Text("Engine", "引擎"), Text("State", "状态")
 BASE, ANSWERS, ADDRESS = Text("Base", "基座"), Text("Answers", "当前模型"), Text("Address", "地址")
 LOG_BYTES = 20_000
@@ -79,6 +90,7 @@ class ModelsTab:
             self.use = self.words(gr.Button, value=USE, variant="primary", elem_id="model-use", interactive=False)
             self.unload = self.words(gr.Button, value=Text("Unload", "卸载"), elem_id="model-unload", interactive=False)
             self.start = self.words(gr.Button, value=Text("Start the engine", "启动引擎"), elem_id="engine-start")
+            self.retry = self.words(gr.Button, value=RETRY, elem_id="retry-vllm", visible=False)
             self.chat = self.words(gr.Button, value=Text("Go to the chat →", "去对话测试 →"), elem_id="models-chat")
             self.delete = self.words(
                 gr.Button, value=DELETE, elem_id="model-delete", elem_classes="quiet-button", interactive=False
@@ -100,7 +112,7 @@ class ModelsTab:
             [self.picked],
             [self.table, self.use, self.unload, self.delete],
         )
-        follow([*frame.ticks], self.show_engine, [], [self.engine, self.log, self.start])
+        follow([*frame.ticks], self.show_engine, [], [self.engine, self.log, self.start, self.retry])
         follow([*frame.ticks], self.performance.render, [], self.performance.outputs)
         on(self.use.click, self.ask_use, self.picked, self.dialog.html, queue=False)
         self.dialog.confirmed(self.use_model, frame.revision, said, reveals="models-notice")
@@ -115,6 +127,7 @@ class ModelsTab:
             fills="engine-state",
             reveals="engine-state",
         )
+        on(self.retry.click, self.retry_vllm, frame.revision, said, reveals="models-notice")
         on(self.chat.click, go_to("chat"), None, frame.tabs, queue=False)
         on(self.machine.expand, self.show_machine, None, self.findings, show_progress="minimal")
 
@@ -149,6 +162,13 @@ class ModelsTab:
         self.studio.start_engine()
         return revision + 1
 
+    def retry_vllm(self, language: Language, revision: int) -> tuple[Markup, int]:
+        """Start vLLM again where the transformers engine serves in its place."""
+        status = self.studio.retry_vllm()
+        if status.vllm_refused:
+            return notice("failed", strong(RETRIED_IN_VAIN.in_(language)), status.message.in_(language)), revision + 1
+        return notice("done", strong(RETRIED.in_(language))), revision + 1
+
     def show_models(self, language: Language, picked: str) -> tuple[Any, ...]:
         """Every model, and what can be done with the picked one."""
         models = self.studio.list_models()
@@ -159,7 +179,9 @@ class ModelsTab:
         status = self.studio.engine_status()
         idle = status.state in (EngineState.DOWN, EngineState.FAILED)
         lines = last_lines(status.log_path) if status.log_path is not None else []
-        return engine_panel(status, language), log(lines, language) if lines else Markup(), gr.update(interactive=idle)
+        shown = log(lines, language) if lines else Markup()
+        start, retry = gr.update(interactive=idle), gr.update(visible=status.vllm_refused)
+        return engine_panel(status, language), shown, start, retry
 
     def show_machine(self, language: Language) -> Markup:
         """What this machine can and cannot do."""
@@ -205,7 +227,7 @@ def engine_panel(status: EngineStatus, language: Language) -> Markup:
     """The engine's state in figures, and why it failed."""
     shown = tiles(
         [
-            (ENGINE.in_(language), status.engine),
+            (ENGINE.in_(language), joined(status.engine, FORM.get(status.form, NOTHING).in_(language))),
             (STATE.in_(language), engine_state(status, language)),
             (BASE.in_(language), short(status.base, 44) or EMPTY),
             (ANSWERS.in_(language), short(status.current, 44) or EMPTY),

@@ -11,11 +11,12 @@ from sage_studio.errors import EngineUnavailable, InvalidSetting
 from sage_studio.hardware import Card, Hardware, parse_cards
 from sage_studio.serving import choice
 from sage_studio.serving.choice import choose_engine
-from sage_studio.serving.gpu import Shape, lora_rank_for, plan, usable_cards
+from sage_studio.serving.gpu import ModelFacts, Shape, lora_rank_for, plan, tensor_parallel_size
+from sage_studio.serving.model_facts import model_shape
 from sage_studio.serving.process import last_words
 from sage_studio.serving.records import Base
 from sage_studio.serving.registry import VLLMRegistry
-from sage_studio.serving.vllm import CPU_SERVER, cpu_threads, model_shape, vllm_command, vllm_environment, vllm_rank
+from sage_studio.serving.vllm import CPU_SERVER, cpu_threads, vllm_command, vllm_environment, vllm_rank
 from sage_studio.settings import load_settings
 
 RTX_3060 = "0, NVIDIA GeForce RTX 3060, 12288, 512, 3, 580.95.05, GPU-rtx_3060, 8.6\n"
@@ -56,8 +57,8 @@ def option(line: list[str], name: str) -> str | None:
         (RTX_4060, "4096", "0.8", None),
         (RTX_3060, "4096", "0.8", None),
         (RTX_4090, "8192", "0.8", None),
-        (TWO_A100, "8192", "0.8", "2"),
-        (RTX_2060 + RTX_4090.replace("0,", "1,", 1), "2048", "0.8", "2"),
+        (TWO_A100, "8192", "0.8", None),
+        (RTX_2060 + RTX_4090.replace("0,", "1,", 1), "8192", "0.8", None),
     ],
 )
 def test_the_documented_options_by_hardware(nvidia_smi, context, share, cards):
@@ -84,6 +85,7 @@ def test_the_environment():
     assert cpu["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == cpu["VLLM_NO_USAGE_STATS"] == cpu["HF_HUB_OFFLINE"] == "1"
     gpu = vllm_environment(plan(machine(RTX_3060), 0.8), 2, Base("owner/name", "owner/name"))
     assert not {"VLLM_CPU_KVCACHE_SPACE", "OMP_NUM_THREADS", "HF_HUB_OFFLINE"} & set(gpu)
+    assert (gpu["CUDA_VISIBLE_DEVICES"], gpu["CUDA_DEVICE_ORDER"]) == ("0", "PCI_BUS_ID")
 
 
 @pytest.mark.parametrize(
@@ -102,7 +104,7 @@ def test_a_model_is_never_given_more_than_it_was_made_for(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"max_position_embeddings": 512, "num_attention_heads": 12}))
     shape = model_shape(str(tmp_path))
     assert shape == Shape(context=512, heads=12)
-    assert plan(machine(RTX_4090), 0.8, shape).context == 512
+    assert plan(machine(RTX_4090), 0.8, ModelFacts(shape=shape)).context == 512
     (tmp_path / "config.json").write_text("{")
     assert model_shape(str(tmp_path)) == Shape()
 
@@ -117,7 +119,7 @@ def test_a_model_is_never_given_more_than_it_was_made_for(tmp_path):
     ],
 )
 def test_a_model_is_spread_over_as_many_cards_as_its_heads_allow(count, shape, used):
-    assert usable_cards(count, shape) == used
+    assert tensor_parallel_size(count, shape) == used
 
 
 @pytest.mark.parametrize(("rank", "allowed"), [(1, 1), (2, 8), (16, 16), (17, 32), (257, 320), (512, 512), (600, 512)])

@@ -9,17 +9,19 @@ from waiting import wait_until
 
 from sage_studio.errors import Conflict
 from sage_studio.hardware import Card, Hardware
-from sage_studio.serving.gpu import Shape, plan
+from sage_studio.serving.gpu import ModelFacts, Shape, Slots, adapter_bytes, plan, plan_transformers
 from sage_studio.serving.records import Base, EngineRecord
 from sage_studio.serving.room import (
     MOST_ADAPTERS,
     USUAL_ADAPTERS,
     Yielding,
-    adapter_bytes,
     adapters_kept,
+    backed_up_gb,
     before_training,
-    engine_need,
     fits_beside,
+    freed,
+    main_memory_gb,
+    pinned_limit_gb,
 )
 from sage_studio.serving.types import EngineState
 from sage_studio.settings import load_settings
@@ -30,6 +32,10 @@ QWEN_7B = Shape(hidden=3584, inner=18944, layers=28)
 
 def card(total, used, memory=64.0, used_memory=8.0):
     return Hardware((Card(0, "card", total, used),), memory, used_memory, 8)
+
+
+def empty(hardware):
+    return freed(hardware, {card.index: card.used_gb for card in hardware.cards})
 
 
 @pytest.mark.parametrize(
@@ -49,8 +55,10 @@ def card(total, used, memory=64.0, used_memory=8.0):
     ],
 )
 def test_a_second_engine_fits_or_not(kind, weights_gb, hardware, fits):
-    need = engine_need(kind, int(weights_gb * 2**30), plan(hardware, 0.8))
-    assert fits_beside(need, hardware) is fits
+    model = ModelFacts(parameters=int(weights_gb * 2**29))
+    planned = plan if kind == "vllm" else lambda hardware, _, model: plan_transformers(hardware, model)
+    beside, alone = planned(hardware, 0.8, model), planned(empty(hardware), 0.8, model)
+    assert fits_beside(main_memory_gb(kind, model, beside), beside, alone, hardware) is fits
 
 
 def test_adapters_are_kept_as_the_memory_allows():
@@ -62,8 +70,8 @@ def test_adapters_are_kept_as_the_memory_allows():
     assert adapters_kept(ROOMY, 32, 16, Shape()) == 32
 
 
-def record(kind="vllm", pid=1):
-    return EngineRecord(1, kind, Base("/m", "m"), "", "", pid, 0.0, 1, "ready", 0.0, 0.0, 0)
+def record(kind="vllm", pid=1, **more):
+    return EngineRecord(1, kind, Base("/m", "m"), "", "", pid, 0.0, 1, "ready", 0.0, 0.0, 0, **more)
 
 
 @pytest.mark.parametrize(
@@ -75,11 +83,20 @@ def record(kind="vllm", pid=1):
         (CARD, record(), True, Yielding.SLEEP),
         (CARD, record(), False, Yielding.STOP),
         (CARD, record("transformers"), True, Yielding.STOP),
-        (card(80.0, 64.0, memory=32.0, used_memory=8.0), record(), True, Yielding.STOP),
+        (CARD, record(form="cpu"), True, Yielding.NOTHING),
     ],
 )
 def test_how_the_engine_yields_to_a_training(hardware, engine, sleep_mode, decided):
-    assert before_training(hardware, engine, load_settings(sleep_mode=sleep_mode)) is decided
+    assert before_training(hardware, engine, sleep_mode, backed_up_gb=3.0) is decided
+
+
+@pytest.mark.parametrize(
+    ("cards", "decided"),
+    [(None, Yielding.STOP), ((0,), Yielding.NOTHING), ((1,), Yielding.STOP), ((0, 1), Yielding.STOP), ((), "nothing")],
+)
+def test_a_training_takes_only_the_gpus_that_it_uses(cards, decided):
+    two = Hardware((Card(0, "RTX 3090", 24.0, 0.5), Card(1, "RTX 3090", 24.0, 20.0)), 64.0, 8.0, 8)
+    assert before_training(two, record(cards=(1,)), False, 0.0, cards) == decided
 
 
 @pytest.fixture
@@ -88,7 +105,7 @@ def shared(home):
     home.hardware = CARD
 
     def shared(base="small", **settings):
-        home.settings = home.settings.model_copy(update=settings)
+        home.settings = home.settings.model_copy(update={"sleep_mode": True, **settings})
         registry = home.registry()
         registry.register_model("tuned", str(home.adapter("tuned", base=base)), {"base": str(home.base(base))})
         registry.switch_model("tuned")
