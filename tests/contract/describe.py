@@ -38,9 +38,8 @@ def describe(home: Path) -> dict[str, Any]:
 
 def rest(studio: Any) -> dict[str, Any]:
     """Method and path -> parameters, fields of the request, fields of the answer."""
-    from fastapi.openapi.utils import get_openapi
-
     from fastapi import FastAPI
+    from fastapi.openapi.utils import get_openapi
 
     from sage_studio.api.app import app_arguments
 
@@ -105,8 +104,8 @@ def paths(home: Path) -> dict[str, str]:
     from sage_studio.settings import Settings, load_settings
 
     settings = load_settings(home=home)
-    named = [name for name, value in vars(Settings).items() if isinstance(value, property) and name != "needs_login"]
-    return {name: str(getattr(settings, name).relative_to(home)) for name in named if hasattr(settings, name)}
+    found = {name: getattr(settings, name) for name, value in vars(Settings).items() if isinstance(value, property)}
+    return {name: str(path.relative_to(home)) for name, path in found.items() if isinstance(path, Path)}
 
 
 def tables(studio: Any) -> dict[str, list[str]]:

@@ -10,6 +10,8 @@ import pytest
 from sage_studio.settings import PROJECT
 
 HERE = Path(__file__).parent
+CHANGED = {"sleep_mode": "auto"}
+"""Defaults that are others today. ``auto`` sleeps as ``true`` did, but not where other people use the machine."""
 RECORD = json.loads((HERE / "contract.json").read_text(encoding="utf-8"))
 
 
@@ -50,7 +52,7 @@ def test_each_verb_of_the_command_line_takes_what_it_did(today, verb):
 
 @pytest.mark.parametrize("setting", RECORD["settings"])
 def test_each_setting_has_the_default_that_it_had(today, setting):
-    assert today["settings"].get(setting, "gone") == RECORD["settings"][setting]
+    assert today["settings"].get(setting, "gone") == CHANGED.get(setting, RECORD["settings"][setting])
 
 
 def test_the_log_says_what_it_said(today):
