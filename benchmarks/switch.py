@@ -100,13 +100,13 @@ def unpacked(catalog: Catalog) -> str:
     return ensure_unpacked(catalog, BUILT_IN).location
 
 
-def register_adapters(registry: VLLMRegistry, model: str, outputs: Path) -> list[str]:
-    """Two adapters with random weights, known to the registry beside their base."""
+def register_adapters(registry: VLLMRegistry, model: str, outputs: Path, name: str = BUILT_IN) -> list[str]:
+    """Two adapters with random weights, known to the registry beside their base, a folder called ``name``."""
     folders = [outputs / "first", outputs / "second"]
     subprocess.run([sys.executable, "-c", ADAPTER, model, *map(str, folders)], check=True, capture_output=True)
-    registry.register_model(BUILT_IN, model, {"kind": "base"})
+    registry.register_model(name, model, {"kind": "base"})
     for folder in folders:
-        registry.register_model(folder.name, str(folder), {"base": model, "base_name": BUILT_IN})
+        registry.register_model(folder.name, str(folder), {"base": model, "base_name": name})
     return [folder.name for folder in folders]
 
 

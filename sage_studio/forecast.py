@@ -298,10 +298,11 @@ class Forecasts(Timing):
         for task, peak in peaks:
             recipe = parse_recipe(task.recipe)
             model = self.known_models.get(task.model)
-            footprint = self.footprints.kept(_request(recipe, model)) if model is not None else None
+            footprint = self._known_sizes(recipe, _request(recipe, model)) if model is not None else None
             if footprint is not None:
                 context = CUDA_CONTEXT if device == "cuda" else 0.0
-                guess = estimate(task.recipe, footprint, device, self._longest(recipe)).total
+                values = _with_optimizer(recipe, footprint, detect_hardware())
+                guess = estimate(values, footprint, device, self._longest(recipe)).total
                 factors.append((peak + context) / guess)
         return min(max(statistics.median(factors), FACTORS[0]), FACTORS[1]) if factors else 1.0
 
