@@ -19,6 +19,7 @@ from sage_studio.data.mapping import MappingBook
 from sage_studio.data.store import DatasetStore
 from sage_studio.database import Database
 from sage_studio.doctor import Finding, diagnose, look
+from sage_studio.downloads import Downloads
 from sage_studio.errors import Conflict, StudioError
 from sage_studio.footprints import FootprintBook
 from sage_studio.forecast import Forecasts
@@ -77,6 +78,9 @@ class Studio(Intake, Library, Curation, Workshop, Forecasts, Retrieval, Backend)
             after_end=self._after_training,
             preparer=ProcessLauncher(PREPARER, environment=settings.environment),
         )
+        self.downloads = Downloads(settings.downloads_dir, ProcessLauncher(PREPARER, environment=settings.environment))
+        self.awaited: list[str] = []
+        self.not_fetched: StudioError | None = None
         self.footprints = FootprintBook(settings.models_dir / ".footprints")
         self.known_models: dict[str, ModelRef] = {}
         self.known_rows: dict[tuple[Any, ...], tuple[Text, ...]] = {}

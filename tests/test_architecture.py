@@ -13,7 +13,9 @@ PACKAGE = PROJECT / "sage_studio"
 FILES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "sentence_transformers", "vllm", "gguf"}
 
-BOTTOM = {"text", "errors", "files", "settings", "database", "hardware", "doctor", "catalog", "model_task", "votes"}
+BOTTOM = {
+    *("text", "errors", "files", "settings", "database", "hardware", "doctor", "catalog", "hub", "model_task", "votes"),
+}
 HOUSE = {
     *("studio", "preparing", "intake", "library", "curation", "workshop", "forecast", "retrieval", "backend"),
     *("views", "curation_views", "run_views", "intake_views", "retrieval_views", "serving_views"),
@@ -21,10 +23,10 @@ HOUSE = {
 LAYERS: list[set[str]] = [
     BOTTOM,
     {"data"},
-    {"training", "unpacking"},
+    {"training", "unpacking", "fetching"},
     {"footprints"},
     {"tasks", "serving", "evaluation", "performance"},
-    {"comparison", "grounding", "preflight"},
+    {"comparison", "grounding", "preflight", "downloads"},
     HOUSE,
     {"ui", "api", "cli"},
 ]

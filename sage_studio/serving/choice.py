@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from sage_studio.errors import EngineUnavailable, InvalidSetting
 from sage_studio.hardware import detect_hardware
+from sage_studio.hub import is_here
 from sage_studio.serving.engine import Launch, MakeLaunch, fallback_command
 from sage_studio.serving.gpu import lora_rank_for, plan
 from sage_studio.serving.records import Base, EngineKind
@@ -85,7 +86,7 @@ def _fallback_launch(settings: Settings, base: Base, port: int) -> Launch:
     shape = model_shape(base.location)
     context = plan(hardware, settings.gpu_memory_utilization, shape).context
     env = {"PYTHONPATH": str(PROJECT), "TOKENIZERS_PARALLELISM": "false"}
-    if base.location.startswith("/"):
+    if is_here(base.location):
         env["HF_HUB_OFFLINE"] = "1"
     return Launch(fallback_command(base, port, context), env)
 

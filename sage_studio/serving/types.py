@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
+from sage_studio.fetching import Transfer
 from sage_studio.text import NOTHING, Text
 
 ModelKind = Literal["base", "adapter", "full", "external"]
@@ -51,6 +52,7 @@ class EngineState(StrEnum):
     """What the engine is doing."""
 
     DOWN = "down"
+    DOWNLOADING = "downloading"
     STARTING = "starting"
     READY = "ready"
     SWITCHING = "switching"
@@ -70,6 +72,7 @@ class EngineStatus:
         expected_seconds: how long the last start with this base took; None if there was none.
         tokens_per_second: of the last answer.
         message: why it failed, why it sleeps, or what a switch is doing.
+        download: how far the model is that is fetched for it, while it is DOWNLOADING.
     """
 
     state: EngineState
@@ -82,6 +85,7 @@ class EngineStatus:
     tokens_per_second: float | None = None
     message: Text = NOTHING
     log_path: Path | None = None
+    download: Transfer | None = None
 
 
 @dataclass(frozen=True, slots=True)

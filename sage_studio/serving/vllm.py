@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 from sage_studio.hardware import Hardware
+from sage_studio.hub import is_here
 from sage_studio.serving.engine import Launch
 from sage_studio.serving.gpu import UNKNOWN, Plan, Shape, lora_rank_for, plan
 from sage_studio.serving.records import Base
@@ -78,7 +79,7 @@ def vllm_environment(cards: Plan, cores: int, base: Base, sleeps: bool = False) 
     sleep; they ask for no key, which is right on loopback only.
     """
     env = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_COLOR": "0"}
-    if Path(base.location).is_absolute():
+    if is_here(base.location):
         env["HF_HUB_OFFLINE"] = "1"
     if cards.cards and sleeps:
         env["VLLM_SERVER_DEV_MODE"] = "1"
