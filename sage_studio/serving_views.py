@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from pydantic import BaseModel, Field
 
 from sage_studio.comparison import Reply
+from sage_studio.downloads import Download
+from sage_studio.fetching import Transfer
+from sage_studio.hub import HubModel
 from sage_studio.performance.figures import FIGURES, Sample
 from sage_studio.serving.types import EngineStatus, RegisteredModel
 from sage_studio.text import Language, Text
@@ -42,6 +45,61 @@ class ModelView(BaseModel):
         )
 
 
+class TransferView(BaseModel):
+    """How far a download is."""
+
+    model_name: str
+    done_bytes: int
+    total_bytes: int = Field(description="0 until the hub has told")
+    bytes_per_second: float | None
+    seconds_left: float | None
+
+    @classmethod
+    def of(cls, transfer: Transfer) -> "TransferView":
+        """The view of a transfer."""
+        return cls(
+            model_name=transfer.name,
+            done_bytes=transfer.done,
+            total_bytes=transfer.total,
+            bytes_per_second=transfer.per_second,
+            seconds_left=transfer.seconds_left,
+        )
+
+
+class DownloadView(TransferView):
+    """A download of a hub model: running, completed, stopped or failed."""
+
+    state: str
+    started_at: float = Field(description="Unix seconds")
+    message: str
+    hint: str
+
+    @classmethod
+    def showing(cls, download: Download, language: Language = "en") -> "DownloadView":
+        """The view of a download."""
+        return cls(
+            **TransferView.of(download.transfer).model_dump(),
+            state=str(download.state),
+            started_at=download.started_at,
+            message=download.message.in_(language),
+            hint=download.hint.in_(language),
+        )
+
+
+class HubModelView(BaseModel):
+    """A model that was found on the hub."""
+
+    name: str
+    parameters: int | None = Field(description="null where the hub does not know")
+    gated: bool = Field(description="Its terms have to be accepted on the hub first")
+    downloads: int = Field(description="In the last month")
+
+    @classmethod
+    def of(cls, model: HubModel) -> "HubModelView":
+        """The view of a model."""
+        return cls(name=model.name, parameters=model.parameters, gated=model.gated, downloads=model.downloads)
+
+
 class EngineView(BaseModel):
     """The inference engine."""
 
@@ -53,6 +111,7 @@ class EngineView(BaseModel):
     message: str
     form: str = Field("", description="How it holds the weights: bf16, fp8_per_tensor, 4bit, as_stored, cpu; or empty")
     vllm_refused: bool = Field(False, description="vLLM did not start: POST /api/models/retry-vllm tries it again")
+    download: TransferView | None = Field(description="Of the model that is fetched for it")
 
     @classmethod
     def of(cls, status: EngineStatus, language: Language = "en") -> "EngineView":
@@ -66,6 +125,7 @@ class EngineView(BaseModel):
             message=status.message.in_(language),
             form=status.form,
             vllm_refused=status.vllm_refused,
+            download=TransferView.of(status.download) if status.download is not None else None,
         )
 
 

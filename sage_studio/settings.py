@@ -137,6 +137,11 @@ class Settings(BaseSettings):
         return self.root / "models"
 
     @property
+    def downloads_dir(self) -> Path:
+        """One folder per download of a hub model; the models themselves lie in the Hugging Face cache."""
+        return self.root / "downloads"
+
+    @property
     def outputs_dir(self) -> Path:
         """One folder per task."""
         return self.root / "outputs"

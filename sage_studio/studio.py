@@ -19,6 +19,7 @@ from sage_studio.data.mapping import MappingBook
 from sage_studio.data.store import DatasetStore
 from sage_studio.database import Database
 from sage_studio.doctor import Finding, diagnose, look
+from sage_studio.downloads import Downloads
 from sage_studio.errors import Conflict, StudioError
 from sage_studio.footprints import FootprintBook
 from sage_studio.hardware import Hardware, detect_hardware
@@ -79,6 +80,9 @@ class Studio(Intake, Library, Curation, Workshop, Recommendations, Retrieval, Ba
             preparer=ProcessLauncher(PREPARER, environment=settings.environment),
             engine_cards=self.registry.engine_cards,
         )
+        self.downloads = Downloads(settings.downloads_dir, ProcessLauncher(PREPARER, environment=settings.environment))
+        self.awaited: list[str] = []
+        self.not_fetched: StudioError | None = None
         self.footprints = FootprintBook(settings.models_dir / ".footprints")
         self.paces = PaceBook(settings.models_dir / ".footprints")
         self.known_models: dict[str, ModelRef] = {}

@@ -72,7 +72,7 @@ class Workshop:
         recipe = parse_recipe(values)
         if recipe.gpu_vis:
             check_pinned(recipe.model_dump(), detect_hardware())
-        model = self.catalog.resolve(recipe.model_name_or_path)
+        model = self.catalog.resolve(recipe.model_name_or_path, ask_hub=False)
         preflight.check_model(recipe, model, at_once=True)
         self.adapter_for(recipe, model)  # refused before an upload is kept
         source = _source_of(recipe)

@@ -15,7 +15,7 @@ HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "se
 
 BOTTOM = {
     *("text", "errors", "files", "settings", "database", "hardware", "doctor"),
-    *("catalog", "model_task", "votes", "space"),
+    *("catalog", "hub", "model_task", "votes", "space"),
 }
 HOUSE = {
     *("studio", "preparing", "intake", "library", "curation", "workshop", "retrieval", "backend"),
@@ -25,11 +25,11 @@ HOUSE = {
 LAYERS: list[set[str]] = [
     BOTTOM,
     {"data"},
-    {"training", "unpacking"},
+    {"training", "unpacking", "fetching"},
     {"footprints"},
     {"paces"},
     {"tasks", "serving", "evaluation", "performance"},
-    {"comparison", "grounding", "preflight"},
+    {"comparison", "grounding", "preflight", "downloads"},
     HOUSE,
     {"ui", "api", "cli"},
 ]

@@ -155,3 +155,62 @@ def test_unpacking_gives_a_model_folder_that_is_taken(built_in_model):
     assert json.loads((built_in_model / "config.json").read_text())["model_type"] == "llama"
     home = built_in_model.parents[2]
     assert Catalog(load_settings(home=home)).resolve(BUILT_IN).packed is None
+
+
+def registry_of_transformers():
+    from transformers.models.auto import modeling_auto
+
+    found = set()
+    for name in dir(modeling_auto):
+        if name.endswith("MAPPING_NAMES"):
+            for value in getattr(modeling_auto, name).values():
+                found |= {value} if isinstance(value, str) else set(value)
+    return found
+
+
+def registry_of_vllm():
+    """Read, not imported: that takes half a minute."""
+    import ast
+    import importlib.util
+    from pathlib import Path
+
+    spec = importlib.util.find_spec("vllm")
+    if spec is None or spec.origin is None:
+        pytest.skip("vLLM is not installed here")
+    path = Path(spec.origin).parent / "model_executor" / "models" / "registry.py"
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+
+
+@pytest.mark.parametrize("registry", [registry_of_transformers, registry_of_vllm])
+def test_trainer_and_engine_hold_every_model_of_the_catalogue(catalog, registry):
+    known = registry()
+    assert {entry.id: entry.architecture for entry in catalog.entries if entry.architecture not in known} == {}
+
+
+def test_the_catalogue_is_whole(catalog):
+    ids = [entry.id for entry in catalog.entries]
+    assert len(ids) == len(set(ids)) > 25
+    for entry in catalog.entries:
+        assert min(entry.context, entry.parameters) > 0
+        assert entry.wheel is not None or entry.id.count("/") == 1
+        assert {"lora", "8bit", "4bit"} == set(entry.vram_gb) or entry.task == "embedding"
+
+
+def test_a_model_of_the_catalogue_needs_no_look_at_the_hub_for_a_click(catalog, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    assert catalog.resolve("Qwen/Qwen3-4B", ask_hub=False).task == "generative"
+    with pytest.raises(HubUnavailable):
+        catalog.resolve("Qwen/Qwen3-4B")
+
+
+def test_what_the_hub_said_is_kept_for_a_while(catalog, monkeypatch):
+    asked = []
+
+    def info(*arguments, **_):
+        asked.append(arguments)
+        return type("Info", (), {"pipeline_tag": "text-generation"})
+
+    monkeypatch.setattr(HfApi, "model_info", info)
+    assert [catalog.resolve("someone/known").task for _ in range(3)] == ["generative"] * 3
+    assert len(asked) == 1

@@ -4,7 +4,8 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict
 
 from sage_studio.api.guard import language
-from sage_studio.serving_views import BackendView, EngineView, ModelView
+from sage_studio.model_task import ModelTask
+from sage_studio.serving_views import BackendView, DownloadView, EngineView, HubModelView, ModelView
 from sage_studio.studio import Studio
 
 
@@ -49,6 +50,26 @@ def routes(studio: Studio) -> APIRouter:
     def retry_vllm(request: Request) -> EngineView:
         """Try vLLM again where it did not start, so that another engine serves in its place."""
         return EngineView.of(studio.retry_vllm(), language(request))
+
+    @router.get("/search")
+    def search(q: str, task: ModelTask = "generative") -> list[HubModelView]:
+        """The hub's models whose names have ``q`` in them, the most used first."""
+        return [HubModelView.of(model) for model in studio.search_models(q, task)]
+
+    @router.get("/downloads")
+    def downloads(request: Request) -> list[DownloadView]:
+        """Downloads of hub models, the newest first."""
+        return [DownloadView.showing(each, language(request)) for each in studio.list_downloads()]
+
+    @router.post("/downloads", status_code=202)
+    def download(request: Request, body: SwitchRequest) -> DownloadView:
+        """Begin to fetch a hub model, or go on with it."""
+        return DownloadView.showing(studio.download_model(body.model_name), language(request))
+
+    @router.delete("/downloads/{name:path}")
+    def cancel(request: Request, name: str) -> DownloadView:
+        """Break a download off; what was fetched is kept."""
+        return DownloadView.showing(studio.cancel_download(name), language(request))
 
     @router.delete("/{name:path}")
     def delete(name: str) -> dict[str, str]:

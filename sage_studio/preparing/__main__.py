@@ -1,4 +1,4 @@
-"""``python -m sage_studio.preparing TASK_DIR``: the child that makes a task ready.
+"""``python -m sage_studio.preparing FOLDER``: the child that makes a task ready, or fetches a model.
 
 Knows only how to begin: a stop is heard before anything else is imported.
 """
@@ -11,17 +11,18 @@ from sage_studio.training.stopping import StopRequest
 
 
 def main(arguments: list[str]) -> int:
-    """Prepare the task in the folder named. Returns 0 when it is ready or was stopped, 1 when it cannot be trained."""
+    """Prepare the task, or do the download, that the folder holds. Returns 0 when it is done or stopped, 1 if not."""
     if len(arguments) != 1 or not Path(arguments[0]).is_dir():
-        print("usage: python -m sage_studio.preparing TASK_DIR", file=sys.stderr)
+        print("usage: python -m sage_studio.preparing FOLDER", file=sys.stderr)
         return 2
     stop = StopRequest()
     stop.listen()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", line_buffering=True)
-    from sage_studio.preparing.child import prepare
+    from sage_studio.preparing.child import download, prepare
 
-    return prepare(Path(arguments[0]).absolute(), stop)
+    folder = Path(arguments[0]).absolute()
+    return (download if (folder / "download.json").is_file() else prepare)(folder, stop)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import contextlib
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 from sage_studio.errors import StudioError
@@ -17,6 +18,7 @@ from sage_studio.training.progress import Job, Phase, ProgressWriter, Result, re
 from sage_studio.training.stopping import Stopped, StopRequest
 
 STOPPED = Text("It was stopped while it was being prepared.", "任务在准备阶段被停止。")
+FETCHED = Text("The model is on this machine.", "模型已下载到本机。")
 CONTINUE = Text(
     "Continue it: what was downloaded or unpacked already is not done again.",
     "可点击“继续”：已下载或解包的内容不会重复处理。",
@@ -29,19 +31,38 @@ def prepare(folder: Path, stop: StopRequest) -> int:
     Returns:
         The exit code: 0 unless the task cannot be trained.
     """
-    began, progress = time.monotonic(), ProgressWriter(folder)
-    try:
-        stop.interrupt()
+
+    def work(progress: ProgressWriter) -> None:
         progress.phase(_first(read_job(folder)))
         from sage_studio.preparing.steps import make_ready
 
         make_ready(folder, progress)
+
+    return _live(folder, stop, work, STOPPED, CONTINUE)
+
+
+def download(folder: Path, stop: StopRequest) -> int:
+    """Fetch the model that a download's folder orders, and write ``result.json`` in any case; else as `prepare`."""
+    from sage_studio.downloads import CANCELLED, GO_ON, fetch_ordered
+
+    def work(progress: ProgressWriter) -> None:
+        fetch_ordered(folder, progress)
+        write_result(folder, Result(status="completed", message=tuple(FETCHED)))
+
+    return _live(folder, stop, work, CANCELLED, GO_ON)
+
+
+def _live(folder: Path, stop: StopRequest, work: Callable[[ProgressWriter], None], stopped: Text, hint: Text) -> int:
+    began = time.monotonic()
+    try:
+        stop.interrupt()
+        work(ProgressWriter(folder))
         stop.wait()
-        print(f"prepared in {time.monotonic() - began:.1f} s")
+        print(f"done in {time.monotonic() - began:.1f} s")
         return 0
     except Stopped:
         result = Result(
-            status="stopped", message=tuple(STOPPED), hint=tuple(CONTINUE), action=Action.RESUME, seconds=_since(began)
+            status="stopped", message=tuple(stopped), hint=tuple(hint), action=Action.RESUME, seconds=_since(began)
         )
     except Exception as error:  # the process ends here: whatever it was, the person must learn of it
         result = _failed(error, began)

@@ -5,12 +5,16 @@ steps can be broken off anywhere, and begun again, is due to each of them keepin
 """
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
-from sage_studio import preflight
+from sage_studio import hub, preflight
 from sage_studio.catalog import ModelRef
 from sage_studio.data.dataset import Dataset
+from sage_studio.downloads import telling
 from sage_studio.errors import InvalidDataset, InvalidModel
+from sage_studio.fetching import fetch
+from sage_studio.model_task import task_of_folder
 from sage_studio.settings import load_settings
 from sage_studio.studio import Studio
 from sage_studio.training.lineage import base_revision, read_lineage
@@ -33,7 +37,7 @@ def make_ready(folder: Path, progress: ProgressWriter) -> None:
     recipe, job = load_recipe(folder / RECIPE), read_job(folder)
     model, read_from = _model(studio, recipe, progress)
     preflight.check_model(recipe, read_from)
-    adapter = studio.adapter_for(recipe, read_from)
+    adapter = studio.adapter_for(recipe, model)
     job = job.model_copy(update={"model_location": model.location, "adapter_location": adapter})
     if job.source and not job.dataset_id:
         dataset = _dataset(studio, recipe, job.source, progress)
@@ -56,11 +60,16 @@ def make_ready(folder: Path, progress: ProgressWriter) -> None:
 
 def _model(studio: Studio, recipe: Recipe, progress: ProgressWriter) -> tuple[ModelRef, ModelRef]:
     """The model as the trainer is to name it, and where its files can be read; fetched or unpacked first."""
-    model = studio.catalog.resolve(recipe.model_name_or_path)
-    if model.packed is not None:
-        progress.phase(Phase.UNPACKING)
-    model = studio.ensure_model(recipe.model_name_or_path)
-    return model, model
+    model = studio.catalog.resolve(recipe.model_name_or_path, ask_hub=False)
+    if model.is_local:
+        if model.packed is not None:
+            progress.phase(Phase.UNPACKING)
+        model = studio.ensure_model(recipe.model_name_or_path)
+        return model, model
+    if (folder := hub.snapshot(model.location)) is None:
+        progress.phase(Phase.DOWNLOADING)
+        folder = fetch(model.location, model.trust_remote_code, telling(progress))
+    return model, replace(model, location=str(folder), task=model.task or task_of_folder(folder))
 
 
 def _dataset(studio: Studio, recipe: Recipe, source: str, progress: ProgressWriter) -> Dataset:

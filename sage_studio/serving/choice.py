@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from sage_studio.errors import EngineUnavailable, InvalidSetting, StudioError
 from sage_studio.hardware import Hardware, detect_hardware
+from sage_studio.hub import is_here
 from sage_studio.serving.engine import Launch, MakeLaunch, fallback_command, is_about_machine
 from sage_studio.serving.gpu import Plan, Slots, lora_rank_for, plan_transformers
 from sage_studio.serving.model_facts import read_facts
@@ -219,7 +220,7 @@ def _fallback_launch(hardware: Hardware, base: Base, port: int) -> Launch:
     env = {"PYTHONPATH": str(PROJECT), "TOKENIZERS_PARALLELISM": "false", **with_programs_of(sys.executable)}
     if hardware.has_gpu:
         env |= seeing_only(planned.indices)
-    if base.location.startswith("/"):
+    if is_here(base.location):
         env["HF_HUB_OFFLINE"] = "1"
     return Launch(fallback_command(base, port, planned), env, planned)
 

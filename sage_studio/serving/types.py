@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
+from sage_studio.fetching import Transfer
 from sage_studio.text import NOTHING, Text
 
 ModelKind = Literal["base", "adapter", "full", "external"]
@@ -51,6 +52,7 @@ class EngineState(StrEnum):
     """What the engine is doing."""
 
     DOWN = "down"
+    DOWNLOADING = "downloading"
     STARTING = "starting"
     READY = "ready"
     SWITCHING = "switching"
@@ -72,6 +74,7 @@ class EngineStatus:
         message: why it failed, why it sleeps, what a switch is doing, or why another engine than the chosen one serves.
         form: in which form it holds the weights (see `sage_studio.serving.gpu.Form`); empty while down.
         vllm_refused: whether vLLM did not start, so that another engine serves: `retry_vllm` tries it again.
+        download: how far the model is that is fetched for it, while it is DOWNLOADING.
     """
 
     state: EngineState
@@ -86,6 +89,7 @@ class EngineStatus:
     log_path: Path | None = None
     form: str = ""
     vllm_refused: bool = False
+    download: Transfer | None = None
 
 
 @dataclass(frozen=True, slots=True)

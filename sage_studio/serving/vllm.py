@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sage_studio.hardware import VISIBLE, Hardware
+from sage_studio.hub import is_here
 from sage_studio.serving.engine import Launch
 from sage_studio.serving.gpu import Form, Plan, Slots, lora_rank_for, plan
 from sage_studio.serving.local_users import other_users
@@ -119,7 +120,7 @@ def vllm_environment(
     """
     env = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_COLOR": "0"}
     env |= with_programs_of(python, environment)
-    if Path(base.location).is_absolute():
+    if is_here(base.location):
         env["HF_HUB_OFFLINE"] = "1"
     if planned.cards:
         env |= seeing_only(planned.indices)

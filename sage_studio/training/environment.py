@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 
 from sage_studio.hardware import VISIBLE, detect_hardware
+from sage_studio.hub import is_here
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets", "sentence-transformers")
 CPU_FLAGS = Path("/proc/cpuinfo")
@@ -46,7 +47,7 @@ def prepare(model_location: str) -> None:
     """Set what torch and the Hugging Face libraries read when they are imported. Call before importing them."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    if Path(model_location).is_absolute():
+    if is_here(model_location):
         os.environ["HF_HUB_OFFLINE"] = "1"
     for library in NOISY:
         logging.getLogger(library).setLevel(logging.ERROR)

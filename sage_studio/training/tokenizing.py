@@ -17,7 +17,8 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from sage_studio.catalog import ModelRef, hub_faults
+from sage_studio import hub
+from sage_studio.catalog import ModelRef
 from sage_studio.errors import HubUnavailable, InvalidModel
 from sage_studio.text import Text
 
@@ -117,9 +118,12 @@ def _kept(folder: Path, _changed: float) -> ChatTokenizer:
 def _fetched(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
+    here = hub.snapshot(name)
+    if here is not None:
+        return here
     try:
         return Path(snapshot_download(name, allow_patterns=list(FILES)))
-    except hub_faults() as error:
+    except hub.faults() as error:
         raise HubUnavailable(
             Text(f"The tokenizer of {name} cannot be fetched.", f"无法获取 {name} 的分词器。"),
             Text(

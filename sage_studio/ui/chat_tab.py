@@ -236,6 +236,9 @@ def banner(status: EngineStatus, language: Language) -> Markup:
         return notice("waiting", status.message.in_(language)) if status.message else Markup()
     said = strong(f"{ENGINE.in_(language)} {engine_state(status, language)}")
     starting = status.state in (EngineState.STARTING, EngineState.SWITCHING)
-    shown = bar(start_percent(status), ENGINE.in_(language), "running") if starting else Markup()
+    share = start_percent(status)
+    if status.state is EngineState.DOWNLOADING and status.download is not None and status.download.total:
+        starting, share = True, 100 * status.download.done / status.download.total
+    shown = bar(share, ENGINE.in_(language), "running") if starting else Markup()
     more = status.message or (DOWN if status.state is EngineState.DOWN else WAITING)
     return notice(ENGINE_COLOUR[status.state], said, shown, more.in_(language))

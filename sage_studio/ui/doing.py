@@ -5,10 +5,12 @@ Knows how counts, rates and what is left are said. Knows nothing of where they c
 
 import time
 
+from sage_studio.fetching import Transfer
+from sage_studio.serving.types import EngineState
 from sage_studio.text import Language, Text
 from sage_studio.training.progress import Event, Phase
 from sage_studio.ui.format import count, duration, size
-from sage_studio.ui.labels import PHASE
+from sage_studio.ui.labels import ENGINE_STATE, PHASE
 
 OF = Text("{} of {}", "{}，共 {}")
 LEFT = Text("{} left", "剩余 {}")
@@ -28,6 +30,15 @@ def doing(now: Event, language: Language) -> str:
     waited = now.phase in UNCOUNTED and passed >= SHOWN_AFTER_SECONDS
     since = SINCE.in_(language).format(duration(passed, language)) if waited else ""
     return " · ".join(part for part in (said, now.detail or "", since) if part)
+
+
+def transfer_line(transfer: Transfer, language: Language) -> str:
+    """``downloading 1.2 GB of 3.1 GB · 24 MB/s · 1 min 20 s left``."""
+    said = ENGINE_STATE[EngineState.DOWNLOADING].in_(language)
+    if not transfer.total:
+        return said
+    rate, left = transfer.per_second, transfer.seconds_left
+    return counted(said, transfer.done, transfer.total, "bytes", rate, left, language)
 
 
 def counted(

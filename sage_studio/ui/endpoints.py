@@ -17,10 +17,11 @@ from gradio.utils import get_upload_folder
 from sage_studio.comparison import Reply
 from sage_studio.doctor import as_json
 from sage_studio.errors import InvalidName, StudioError
+from sage_studio.model_task import ModelTask
 from sage_studio.retrieval import PASSAGES
 from sage_studio.retrieval_views import RetrieverView, SourceView
 from sage_studio.run_views import ForecastView, TaskComparisonView
-from sage_studio.serving_views import BackendView, ModelView, ReplyView
+from sage_studio.serving_views import BackendView, DownloadView, HubModelView, ModelView, ReplyView
 from sage_studio.studio import Studio
 from sage_studio.tasks.task import Task
 from sage_studio.text import Text
@@ -36,7 +37,7 @@ UNLIMITED = ("chat", "compare", "list_datasets", "list_tasks", "get_task", "task
 
 def register(studio: Studio) -> None:
     """Add every named endpoint to the Blocks under construction."""
-    groups = (_data_verbs, curation_verbs, _task_verbs, _run_verbs, _model_verbs, _retrieval_verbs)
+    groups = (_data_verbs, curation_verbs, _task_verbs, _run_verbs, _model_verbs, _hub_verbs, _retrieval_verbs)
     for verb in chain.from_iterable(group(studio) for group in groups):
         limit = None if verb.__name__ in UNLIMITED else 1
         api(_bilingual(verb), api_name=verb.__name__, concurrency_limit=limit)
@@ -175,6 +176,27 @@ def _model_verbs(studio: Studio) -> list[Callable[..., Any]]:
         return [as_json(finding) for finding in studio.doctor()]
 
     return [use_as_backend, list_models, switch_model, chat, compare, doctor]
+
+
+def _hub_verbs(studio: Studio) -> list[Callable[..., Any]]:
+    def search_models(text: str, task: str = "generative") -> list[dict[str, Any]]:
+        """The hub's models whose names have a text in them; ``task`` is generative or embedding."""
+        kind: ModelTask = "embedding" if task == "embedding" else "generative"
+        return [HubModelView.of(model).model_dump() for model in studio.search_models(text, kind)]
+
+    def download_model(model_name: str) -> dict[str, Any]:
+        """Begin to fetch a hub model, or go on with it."""
+        return DownloadView.showing(studio.download_model(model_name)).model_dump()
+
+    def cancel_download(model_name: str) -> dict[str, Any]:
+        """Break a download off; what was fetched is kept."""
+        return DownloadView.showing(studio.cancel_download(model_name)).model_dump()
+
+    def list_downloads() -> list[dict[str, Any]]:
+        """Downloads of hub models, the newest first."""
+        return [DownloadView.showing(each).model_dump() for each in studio.list_downloads()]
+
+    return [search_models, download_model, cancel_download, list_downloads]
 
 
 def _retrieval_verbs(studio: Studio) -> list[Callable[..., Any]]:

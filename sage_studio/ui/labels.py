@@ -59,6 +59,7 @@ PHASE: dict[Phase, Text] = {
 
 ENGINE_STATE: dict[EngineState, Text] = {
     EngineState.DOWN: Text("not started", "未启动"),
+    EngineState.DOWNLOADING: Text("downloading", "下载中"),
     EngineState.STARTING: Text("starting", "启动中"),
     EngineState.READY: Text("ready", "就绪"),
     EngineState.SWITCHING: Text("switching", "切换中"),
@@ -68,6 +69,7 @@ ENGINE_STATE: dict[EngineState, Text] = {
 
 ENGINE_COLOUR: dict[EngineState, str] = {
     EngineState.DOWN: "idle",
+    EngineState.DOWNLOADING: "waiting",
     EngineState.STARTING: "waiting",
     EngineState.READY: "done",
     EngineState.SWITCHING: "waiting",

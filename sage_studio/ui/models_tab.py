@@ -16,6 +16,7 @@ from sage_studio.serving.types import EngineState, EngineStatus, RegisteredModel
 from sage_studio.text import NOTHING, Language, Text
 from sage_studio.training.progress import read_lines
 from sage_studio.ui.dialogs import Dialog
+from sage_studio.ui.downloads_panel import DownloadsPanel
 from sage_studio.ui.events import follow, on
 from sage_studio.ui.format import EMPTY, ago, copyable, joined, short, size
 from sage_studio.ui.frame import Frame, go_to
@@ -96,6 +97,7 @@ class ModelsTab:
                 gr.Button, value=DELETE, elem_id="model-delete", elem_classes="quiet-button", interactive=False
             )
         self.notice = html("models-notice")
+        DownloadsPanel(self.frame)
         self.performance = PerformanceView(self.studio, self.words)
         self.engine = html("engine-state")
         self.log = html("engine-log", LOG_JS)

@@ -15,7 +15,7 @@ from sage_studio.serving.types import EngineState, EngineStatus
 from sage_studio.studio import Studio
 from sage_studio.tasks.task import Task, TaskProgress, TaskStatus
 from sage_studio.text import Language, Text
-from sage_studio.ui.doing import doing
+from sage_studio.ui.doing import doing, transfer_line
 from sage_studio.ui.events import follow, on
 from sage_studio.ui.format import duration, joined, short
 from sage_studio.ui.i18n import SWITCH_JS
@@ -102,6 +102,8 @@ def engine_line(status: EngineStatus, language: Language) -> Markup:
 def engine_state(status: EngineStatus, language: Language) -> str:
     """``ready 18 tok/s``, ``starting 38 % (12 s of about 31 s)``."""
     said = ENGINE_STATE[status.state].in_(language)
+    if status.state is EngineState.DOWNLOADING and status.download is not None:
+        return transfer_line(status.download, language)
     if status.state is EngineState.READY and status.tokens_per_second is not None:
         return f"{said} {status.tokens_per_second:.0f} tok/s"
     if status.state not in (EngineState.STARTING, EngineState.SWITCHING):

@@ -23,6 +23,7 @@ from sage_studio.ui.events import follow, on
 from sage_studio.ui.form import fields_in, form_updates, given, inputs_for
 from sage_studio.ui.format import compact, count, joined
 from sage_studio.ui.frame import Frame, go_to
+from sage_studio.ui.model_search import ModelSearch
 from sage_studio.ui.parts import FIRST_DATASET, Lead, empty, html
 from sage_studio.ui.run_view import RunView
 from sage_studio.ui.status_bar import running_task
@@ -46,6 +47,7 @@ PARAMETERS = Text("{} parameters", "{} 参数")
 FROM_GB = Text("LoRA needs about {} GB", "LoRA 约需 {} GB")
 ROWS = Text("rows", "行")
 HERE = Text("recommended here", "推荐")
+GATED = Text("its terms must be accepted on Hugging Face first", "需先在 Hugging Face 上接受其条款")
 
 
 class TrainingTab:
@@ -84,6 +86,7 @@ class TrainingTab:
         with gr.Group():
             self._inputs("what", choices)
         self.model_note = html("train-model-note")
+        ModelSearch(self.frame, self.method, self.inputs["model_name_or_path"])
         with gr.Group():
             self._inputs("common", {})
         with words(gr.Accordion, label=Text("LoRA", "LoRA 设置"), open=False, elem_id="train-lora"), gr.Group():
@@ -294,8 +297,9 @@ def chosen_or_running(studio: Studio, chosen: str) -> list[Task]:
 
 
 def model_note(entry: ModelEntry, language: Language) -> Markup:
-    """``1.5 B parameters · LoRA from 8 GB · recommended for an RTX 3060``."""
+    """``1.5 B parameters · LoRA from 8 GB · apache-2.0 · recommended for an RTX 3060``."""
     parameters = PARAMETERS.in_(language).format(compact(entry.parameters).replace(" G", " B"))
     memory = FROM_GB.in_(language).format(f"{entry.vram_gb['lora']:g}")
     note = entry.note.zh if language == "zh" else entry.note.en
-    return Markup('<p class="quiet">{}</p>').format(joined(parameters, memory, note))
+    gated = GATED.in_(language) if entry.gated else ""
+    return Markup('<p class="quiet">{}</p>').format(joined(parameters, memory, entry.licence, gated, note))

@@ -20,8 +20,11 @@ from sage_studio.data.mapping import ColumnMapping
 from sage_studio.data.paging import Preview
 from sage_studio.data.quality.inspection import Inspection
 from sage_studio.doctor import Facts, Finding, diagnose
+from sage_studio.downloads import Download, DownloadState
 from sage_studio.errors import Conflict, DocsUnavailable, EngineUnavailable, InvalidDataset, NotFound
+from sage_studio.fetching import Transfer
 from sage_studio.forecast import GIB, Forecast
+from sage_studio.hub import HubModel
 from sage_studio.performance.figures import Sample
 from sage_studio.recommendation import Recommendation
 from sage_studio.retrieval import RetrieverStatus
@@ -161,6 +164,7 @@ class FakeStudio:
         self.kept_votes: list[Vote] = []
         self.inspections: dict[str, Inspection] = {}
         self.jobs: list[Job] = []
+        self.downloads: list[Download] = []
 
     # Datasets
 
@@ -417,6 +421,22 @@ class FakeStudio:
     def switch_model(self, name: str) -> RegisteredModel:
         known = next((model for model in self.models if model.name == name), None)
         return self._answer_with(name, known.kind if known else "base", name, known.config if known else {})
+
+    def search_models(self, text: str, task: str = "generative") -> list[HubModel]:
+        known = [entry for entry in self.catalog.entries if entry.task == task and text.lower() in entry.id.lower()]
+        return [HubModel(entry.id, entry.task, entry.parameters, entry.gated, 7) for entry in known]
+
+    def list_downloads(self) -> list[Download]:
+        return list(self.downloads)
+
+    def download_model(self, name: str) -> Download:
+        self.downloads = [Download(name, DownloadState.RUNNING, Transfer(name, 12 << 20, 48 << 20, 2e6, 18.0), 1.0)]
+        return self.downloads[0]
+
+    def cancel_download(self, name: str) -> Download:
+        stopped = Text("The download was cancelled.", "下载已取消。")
+        self.downloads = [replace(self.downloads[0], state=DownloadState.STOPPED, message=stopped)]
+        return self.downloads[0]
 
     def use_base_model(self) -> RegisteredModel:
         return self.switch_model(self.default_model())

@@ -1,0 +1,437 @@
+"""The model hub as the studio sees it: which files of a model are needed, which are on this machine, what faults mean.
+
+Knows the layout of the Hugging Face cache, which trainer and engine read, and ``HF_ENDPOINT``, ``HF_TOKEN`` and
+``HF_HUB_OFFLINE``. Fetches no weights (`sage_studio.fetching` does) and imports ``huggingface_hub`` only when asked
+something, for a child process sets its variables first.
+"""
+
+import json
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as TookTooLong
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from sage_studio.errors import HubUnavailable, InvalidModel, StudioError, storage_full
+from sage_studio.model_task import HUB_TAGS, ModelTask
+from sage_studio.text import Text
+
+SECONDS = 5.0
+"""Longest wait for an answer of the hub about a model."""
+BUILT_IN = "SmolLM2-135M-Instruct"
+WEIGHTS = (".safetensors", ".bin")
+INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+SMALL = (".json", ".txt", ".jinja", ".model", ".tiktoken", ".vocab", ".merges")
+SKIPPED = re.compile(
+    r"(^|/)(\.|original/|onnx/|openvino/|gguf/|coreml/|assets/|examples?/|figures/|runs/|checkpoint-)"
+    r"|(^|/)(training_args|optimizer|scheduler|rng_state|scaler)\S*$|(^|/)(README|LICENSE)[^/]*$",
+    re.IGNORECASE,
+)
+MODULE = re.compile(r"(\d+_\w+)/[\w.-]+")
+"""A file of a part of a sentence-transformers model: ``1_Pooling/config.json``."""
+PICKLES = re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin")
+MOST_FOUND = 20
+
+
+@dataclass(frozen=True, slots=True)
+class HubFile:
+    """A file of a model: its path, its size in bytes and the name of its content, by which the cache keeps it."""
+
+    path: str
+    size: int
+    etag: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be fetched of a model, at one commit."""
+
+    name: str
+    commit: str
+    files: tuple[HubFile, ...]
+
+    @property
+    def total(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
+
+
+@dataclass(frozen=True, slots=True)
+class HubModel:
+    """A model that a search has found.
+
+    Attributes:
+        parameters: how many, where the hub knows.
+        gated: whether its terms have to be accepted on the hub first.
+        downloads: in the last month.
+    """
+
+    name: str
+    task: ModelTask
+    parameters: int | None
+    gated: bool
+    downloads: int
+
+
+# On this machine
+
+
+def cache_folder() -> Path:
+    """The Hugging Face cache, which every library on this machine shares."""
+    constants = sys.modules.get("huggingface_hub.constants")
+    if constants is not None:
+        return Path(constants.HF_HUB_CACHE)
+    home = os.environ.get("HF_HOME") or str(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
+    given = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or str(Path(home) / "hub")
+    return Path(os.path.expandvars(given)).expanduser()
+
+
+def model_folder(name: str) -> Path:
+    """Where the cache keeps a hub model."""
+    return cache_folder() / f"models--{name.replace('/', '--')}"
+
+
+def snapshot(name: str) -> Path | None:
+    """The folder of a hub model that is whole on this machine; None where a file of it is still missing."""
+    folder = model_folder(name)
+    try:
+        commit = (folder / "refs" / "main").read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return None
+    found = folder / "snapshots" / commit
+    return found if commit and _is_whole(found) else None
+
+
+def is_here(location: str) -> bool:
+    """Whether a model's files are on this machine, so that nobody needs to ask the hub: a folder, or a whole copy."""
+    return Path(location).is_absolute() or snapshot(location) is not None
+
+
+def _is_whole(folder: Path) -> bool:
+    if not (folder / "config.json").is_file():
+        return False
+    tokenizer = any(folder.glob("tokenizer*")) or any(folder.glob("vocab.*")) or any(folder.glob("*.model"))
+    return tokenizer and _has_weights(folder) and all((folder / part).is_dir() for part in _parts(folder))
+
+
+def _has_weights(folder: Path) -> bool:
+    for name in INDEXES:
+        try:
+            parts = set(json.loads((folder / name).read_text(encoding="utf-8"))["weight_map"].values())
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return False
+        return bool(parts) and all((folder / str(part)).is_file() for part in parts)
+    return any(path.is_file() for suffix in WEIGHTS for path in folder.glob(f"*{suffix}"))
+
+
+def _parts(folder: Path) -> list[str]:
+    """The folders of a sentence-transformers model; those without files, as a normalization's, are not on the hub."""
+    try:
+        modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+        return [each["path"] for each in modules if each["path"] and not each["type"].endswith("Normalize")]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+# On the hub
+
+
+def endpoint() -> str:
+    """The hub's address: ``HF_ENDPOINT``, or huggingface.co."""
+    from huggingface_hub import constants
+
+    return str(constants.ENDPOINT)
+
+
+def plan(name: str, trust_remote_code: bool = False) -> Plan:
+    """Ask the hub which files of a model are needed.
+
+    Args:
+        name: ``owner/name``.
+        trust_remote_code: take the model's own Python files too.
+
+    Raises:
+        InvalidModel: there is no such model, or it holds no weights that can be loaded.
+        HubUnavailable: no answer.
+    """
+    from huggingface_hub import HfApi
+
+    try:
+        info = HfApi().model_info(name, files_metadata=True, timeout=4 * SECONDS)
+        sizes = {each.rfilename: each for each in info.siblings or []}
+        chosen = needed(list(sizes), trust_remote_code)
+        files = tuple(_file(sizes[path]) for path in chosen)
+        commit = str(info.sha or "")
+    except faults() as error:
+        raise explained(name, error) from error
+    if not commit or not any(file.path.endswith(WEIGHTS) for file in files):
+        raise InvalidModel(
+            Text(
+                f"{name} holds no weights as safetensors or PyTorch files.",
+                f"{name} 中没有 safetensors 或 PyTorch 格式的权重。",
+            ),
+            Text(
+                "Choose the repository of the original model, not a GGUF or ONNX copy of it.",
+                "请选择原始模型的仓库，而不是 GGUF 或 ONNX 版本。",
+            ),
+        )
+    return Plan(name, commit, tuple(sorted(files, key=lambda file: (file.path.endswith(WEIGHTS), file.path))))
+
+
+def needed(paths: Sequence[str], trust_remote_code: bool = False) -> list[str]:
+    """The files of a model's repository that training and serving read: one copy of the weights, and what is small."""
+    kept = [path for path in paths if not SKIPPED.search(path) and (_is_top(path) or MODULE.fullmatch(path))]
+    small = [path for path in kept if path.endswith(SMALL) or (trust_remote_code and path.endswith(".py"))]
+    return [*small, *_weights([path for path in kept if path.endswith(WEIGHTS)])]
+
+
+def _is_top(path: str) -> bool:
+    return "/" not in path or path.startswith("additional_chat_templates/")
+
+
+def _weights(paths: list[str]) -> list[str]:
+    """Of each folder the safetensors, without the copy that Mistral ships besides; else PyTorch's own files."""
+    chosen: list[str] = []
+    for folder in dict.fromkeys(str(PurePosixPath(path).parent) for path in paths):
+        here = [path for path in paths if str(PurePosixPath(path).parent) == folder]
+        safe = [path for path in here if path.endswith(".safetensors")]
+        usual = [path for path in safe if not PurePosixPath(path).name.startswith("consolidated")]
+        pickled = [path for path in here if PICKLES.fullmatch(PurePosixPath(path).name)]
+        chosen += usual or safe or pickled
+    return chosen
+
+
+def _file(sibling: Any) -> HubFile:
+    lfs = sibling.lfs
+    etag = str(lfs.sha256) if lfs is not None else str(sibling.blob_id or "")
+    return HubFile(sibling.rfilename, int(sibling.size or 0), etag)
+
+
+def search(
+    text: str, task: ModelTask = "generative", limit: int = MOST_FOUND, seconds: float = SECONDS
+) -> list[HubModel]:
+    """The hub's models whose names have a text in them, the most used first.
+
+    Args:
+        task: what they are to be for.
+        seconds: longest wait for the answer.
+
+    Raises:
+        HubUnavailable: no answer in that time.
+    """
+    if len(text.strip()) < 2:
+        return []
+    answer: Future[list[HubModel]] = Future()
+    threading.Thread(target=_answer, args=(answer, text.strip()[:100], task, limit), daemon=True).start()
+    try:
+        return answer.result(seconds)
+    except TookTooLong as error:
+        raise _unavailable(text, f"no answer in {seconds:.0f} s", f"{seconds:.0f} 秒内没有应答") from error
+    except faults() as error:
+        raise explained(text, error) from error
+
+
+def _answer(answer: "Future[list[HubModel]]", text: str, task: ModelTask, limit: int) -> None:
+    from huggingface_hub import HfApi
+
+    found: dict[str, HubModel] = {}
+    try:
+        for tag in (tag for tag, meant in HUB_TAGS.items() if meant == task):
+            models = HfApi().list_models(
+                search=text,
+                pipeline_tag=tag,
+                sort="downloads",
+                limit=limit,
+                expand=["downloads", "gated", "safetensors"],
+            )
+            found |= {each.id: _found(each, task) for each in models}
+        answer.set_result(sorted(found.values(), key=lambda each: -each.downloads)[:limit])
+    except faults() as error:
+        answer.set_exception(error)
+
+
+def _found(info: Any, task: ModelTask) -> HubModel:
+    counted = getattr(info.safetensors, "total", None)
+    return HubModel(info.id, task, int(counted) if counted else None, bool(info.gated), int(info.downloads or 0))
+
+
+# What goes wrong
+
+
+def faults() -> tuple[type[Exception], ...]:
+    """What ``huggingface_hub`` raises where no hub answers, or what answers is none: a proxy's page, say."""
+    import httpx2
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    none_there = (HfHubHTTPError, OfflineModeIsEnabled, httpx2.HTTPError, httpx2.InvalidURL, OSError)
+    return (*none_there, ValueError, KeyError, TypeError)
+
+
+def explained(name: str, error: Exception) -> StudioError:
+    """A fault of ``huggingface_hub`` about a model as what it means and what to do about it."""
+    import httpx2
+    from huggingface_hub.errors import (
+        FileMetadataError,
+        GatedRepoError,
+        HfHubHTTPError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+    )
+
+    cause = error.__cause__ if isinstance(error.__cause__, Exception) else None
+    if isinstance(error, StudioError):
+        return error
+    if isinstance(error, GatedRepoError):
+        return _gated(name)
+    if isinstance(error, RepositoryNotFoundError):
+        return unknown(name)
+    if isinstance(error, OfflineModeIsEnabled):
+        return HubUnavailable(
+            Text(
+                f"{name} is not on this machine, and HF_HUB_OFFLINE forbids to fetch it.",
+                f"本机没有 {name}，而 HF_HUB_OFFLINE 禁止下载。",
+            ),
+            Text(
+                "Unset HF_HUB_OFFLINE and restart the studio, or choose a model that is on this machine, "
+                f"such as {BUILT_IN}.",
+                f"请取消设置 HF_HUB_OFFLINE 并重启工作室，或选择本机已有的模型，如 {BUILT_IN}。",
+            ),
+        )
+    if isinstance(error, HfHubHTTPError):
+        return _refused(name, error.response.status_code)
+    if isinstance(error, OSError) and error.errno in (28, 122):
+        return storage_full(cache_folder())
+    if isinstance(error, FileMetadataError) or not isinstance(error, httpx2.HTTPError | httpx2.InvalidURL | OSError):
+        return _no_hub(name)
+    if cause is not None and cause is not error and isinstance(error, FileNotFoundError):
+        return explained(name, cause)  # the library says only that the file is not in its cache
+    said = str(error) or type(error).__name__
+    return _unavailable(name, said[:200], said[:200])
+
+
+def unknown(name: str) -> InvalidModel:
+    """The error for a name that means no model."""
+    return InvalidModel(
+        Text(f"There is no model {name!r}.", f"没有名为 {name!r} 的模型。")
+        if name
+        else Text("No model was named.", "未指定模型。"),
+        Text(
+            "Choose one from the list, or give a hub id (owner/name) or the full path of a model folder; "
+            "for a private model set HF_TOKEN.",
+            "请从列表选择，或填写 Hugging Face 模型名称（owner/name）或模型文件夹的完整路径；"
+            "私有模型需要设置 HF_TOKEN。",
+        ),
+    )
+
+
+def _gated(name: str) -> InvalidModel:
+    from huggingface_hub import get_token
+
+    page = f"{endpoint()}/{name}"
+    if get_token():
+        return InvalidModel(
+            Text(
+                f"{name} is gated, and the account of HF_TOKEN may not use it yet.",
+                f"{name} 需要授权，HF_TOKEN 所属账号尚未获得授权。",
+            ),
+            Text(
+                f"Accept the terms at {page} with that account, and start again once access is granted.",
+                f"请用该账号在 {page} 接受条款，获得授权后重新开始。",
+            ),
+        )
+    return InvalidModel(
+        Text(f"{name} is gated: its owner asks for an agreement first.", f"{name} 需要先接受其条款。"),
+        Text(
+            f"Accept the terms at {page}, set HF_TOKEN to a token of that account, and restart the studio.",
+            f"请在 {page} 接受条款，将 HF_TOKEN 设为该账号的令牌，并重启工作室。",
+        ),
+    )
+
+
+def _refused(name: str, status: int) -> HubUnavailable:
+    if status in (401, 403):
+        return HubUnavailable(
+            Text(
+                f"The hub at {endpoint()} refuses to give {name} (HTTP {status}).",
+                f"{endpoint()} 拒绝提供 {name}（HTTP {status}）。",
+            ),
+            Text(
+                "Check that HF_TOKEN is valid and may read this model, and that HF_ENDPOINT is right; "
+                f"or choose {BUILT_IN}, which is built in.",
+                f"请检查 HF_TOKEN 是否有效并有权读取该模型，以及 HF_ENDPOINT 是否正确；或选择内置的 {BUILT_IN}。",
+            ),
+        )
+    if status == 429:
+        return HubUnavailable(
+            Text(f"The hub at {endpoint()} asks to wait (HTTP 429).", f"{endpoint()} 要求稍后再试（HTTP 429）。"),
+            Text(
+                "Try again in some minutes; with HF_TOKEN set the limits are wider.",
+                "请几分钟后重试；设置 HF_TOKEN 可提高限额。",
+            ),
+        )
+    return _unavailable(name, f"HTTP {status}", f"HTTP {status}")
+
+
+def _no_hub(name: str) -> HubUnavailable:
+    return HubUnavailable(
+        Text(
+            f"What answers at {endpoint()} is no model hub, so {name} cannot be looked up.",
+            f"{endpoint()} 不是模型站点，无法查询 {name}。",
+        ),
+        Text(
+            "Correct HF_ENDPOINT, log in to the network's proxy, give a local folder, "
+            f"or choose {BUILT_IN}, which is built in.",
+            f"请改正 HF_ENDPOINT，或登录网络代理，或填写本地文件夹，或选择内置的 {BUILT_IN}。",
+        ),
+    )
+
+
+def _unavailable(name: str, why: str, why_zh: str) -> HubUnavailable:
+    return HubUnavailable(
+        Text(
+            f"The model hub at {endpoint()} cannot be reached for {name}, which is not on this machine: {why}",
+            f"无法连接模型站点 {endpoint()} 获取 {name}，本机也没有该模型：{why_zh}",
+        ),
+        Text(
+            "Check the network, set HF_ENDPOINT to a mirror, give a local folder, "
+            f"or choose {BUILT_IN}, which is built in. What was fetched is kept.",
+            f"请检查网络，或将 HF_ENDPOINT 设为镜像，或填写本地文件夹，或选择内置的 {BUILT_IN}。已下载的部分会保留。",
+        ),
+    )
+
+
+class Lookups:
+    """What the hub said about models, for a while: a click does not wait for the same answer twice."""
+
+    KEPT_SECONDS = 600.0
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], tuple[float, ModelTask | None]] = {}
+
+    def task_of(self, name: str) -> ModelTask | None:
+        """Ask whether the hub has a model, and what it is for, if the hub tells.
+
+        Raises:
+            InvalidModel: the hub has no such model, or it needs a token.
+            HubUnavailable: no answer.
+        """
+        from huggingface_hub import HfApi
+
+        key, now = (endpoint(), name), time.monotonic()
+        at, task = self._known.get(key, (None, None))
+        if at is not None and now - at < self.KEPT_SECONDS:
+            return task
+        try:
+            task = HUB_TAGS.get(HfApi().model_info(name, timeout=SECONDS).pipeline_tag or "")
+        except faults() as error:
+            raise explained(name, error) from error
+        self._known[key] = now, task
+        return task
