@@ -18,8 +18,10 @@ class Held:
 
     def __init__(self, tab):
         self.tab, self.waiting = tab, []
-        self.keep = self.waiting.append
         tab.route("**/gradio_api/**", self.keep)
+
+    def keep(self, route):
+        self.waiting.append(route)
 
     def let_go(self):
         self.tab.unroute("**/gradio_api/**", self.keep)
