@@ -22,6 +22,7 @@ from sage_studio.ui.events import follow, on
 from sage_studio.ui.form import given
 from sage_studio.ui.format import COPY, COPY_ICON, about, bar, count
 from sage_studio.ui.frame import Frame, go_to
+from sage_studio.ui.labels import in_labels
 from sage_studio.ui.parts import COPY_JS, html, quiet
 from sage_studio.ui.table import picked_key
 
@@ -114,9 +115,9 @@ class BeforePanel:
         except InvalidRecipe as error:
             if error.at_form == CHOOSE_DATASET:
                 return missing_view(language), Markup()
-            return Markup(), _said(error.say_at_form(language))
+            return Markup(), _said(in_labels(error.say_at_form(language), language))
         except StudioError as error:
-            return Markup(), _said(error.say_at_form(language))
+            return Markup(), _said(in_labels(error.say_at_form(language), language))
         if forecast is None:
             return Markup(), _said(ESTIMATING.in_(language))
         return Markup(), forecast_view(forecast, language)
@@ -134,8 +135,12 @@ def forecast_view(forecast: Forecast, language: Language) -> Markup:
     return Markup('<div class="price">{}{}{}</div>').format(
         duration_view(forecast, language),
         memory_view(forecast, language),
-        Markup().join(_said(remark.in_(language)) for remark in (forecast.serving.said, *forecast.remarks) if remark),
+        Markup().join(_said(in_labels(remark.in_(language), language)) for remark in _remarks(forecast)),
     )
+
+
+def _remarks(forecast: Forecast) -> list[Text]:
+    return [remark for remark in (forecast.serving.said, *forecast.remarks) if remark]
 
 
 def duration_view(forecast: Forecast, language: Language) -> Markup:

@@ -19,6 +19,7 @@ import gradio as gr
 from sage_studio.errors import StudioError
 from sage_studio.text import Language
 from sage_studio.ui.i18n import requested_language
+from sage_studio.ui.labels import in_labels
 
 TOAST_SECONDS = 20
 TICK_SECONDS = 2.0
@@ -165,7 +166,7 @@ def language_in(request: gr.Request) -> Language:
 
 def toast(error: StudioError, language: Language) -> gr.Error:
     """A fault as a person sees it: what, why, what to do."""
-    return gr.Error(error.say_at_form(language), TOAST_SECONDS, print_exception=False)
+    return gr.Error(in_labels(error.say_at_form(language), language), TOAST_SECONDS, print_exception=False)
 
 
 def _as_gradio_reads_it(function: Callable[..., Any], handler: Callable[..., Any]) -> Callable[..., Any]:

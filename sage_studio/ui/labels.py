@@ -1,13 +1,18 @@
-"""What the states and kinds of the house are called.
+"""What the states and kinds of the house are called, and the fields of a recipe where a text names them.
 
 Knows words for enumerations, and which colour a state has. Knows no rule about them.
 """
 
+import functools
+import re
+
 from sage_studio.serving.types import EngineState, ModelKind
 from sage_studio.tasks.task import TaskStatus
-from sage_studio.text import Text
+from sage_studio.text import Language, Text
 from sage_studio.training.actions import Action
+from sage_studio.training.field import field_label
 from sage_studio.training.progress import Phase
+from sage_studio.training.recipes import RECIPES
 
 TASK_STATUS: dict[TaskStatus, Text] = {
     TaskStatus.QUEUED: Text("Queued", "排队中"),
@@ -83,3 +88,28 @@ MODEL_KIND: dict[ModelKind, Text] = {
     "full": Text("tuned (full)", "微调（全参数）"),
     "external": Text("external", "外部"),
 }
+
+
+def in_labels(said: str, language: Language) -> str:
+    """A text that names fields of a recipe, for a person at the form: ``max_length = 64`` -> ``Max sequence length 64``
+
+    Scripts, who know the fields, get the text as it is.
+    """
+    names = _field_labels()
+    return re.sub(
+        rf"\b({'|'.join(names)})\b( = )?",
+        lambda found: names[found[1]].in_(language) + (" " if found[2] else ""),
+        said,
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def _field_labels() -> dict[str, Text]:
+    """The label of each field whose name is no word of either language, the longest names first."""
+    fields = {
+        name: field_label(info)
+        for recipe in RECIPES.values()
+        for name, info in recipe.model_fields.items()
+        if "_" in name and info.json_schema_extra
+    }
+    return dict(sorted(fields.items(), key=lambda item: -len(item[0])))

@@ -18,15 +18,18 @@ class Held:
 
     def __init__(self, tab):
         self.tab, self.waiting = tab, []
-        tab.route("**/gradio_api/**", self.waiting.append)
+        tab.route("**/gradio_api/**", self.keep)
+
+    def keep(self, route):
+        self.waiting.append(route)
 
     def let_go(self):
-        self.tab.unroute("**/gradio_api/**", self.waiting.append)
+        self.tab.unroute("**/gradio_api/**", self.keep)
         for route in self.waiting:
             route.continue_()
 
     def refuse(self):
-        self.tab.unroute("**/gradio_api/**", self.waiting.append)
+        self.tab.unroute("**/gradio_api/**", self.keep)
         for route in self.waiting:
             route.fulfill(status=500, content_type="application/json", body='{"detail": "down"}')
 

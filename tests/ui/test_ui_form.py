@@ -11,6 +11,7 @@ from sage_studio.training.recipe import load_presets, parse_recipe
 from sage_studio.training.recipes import RECIPES, SFTRecipe
 from sage_studio.ui.form import bounds_of, fields_in, form_updates, given, inputs_for, step_of
 from sage_studio.ui.i18n import Phrasebook
+from sage_studio.ui.labels import in_labels
 
 GROUPS = get_args(Group)
 
@@ -83,3 +84,10 @@ def test_only_the_fields_of_the_method_are_seen_at_first():
         made = inputs_for(Phrasebook(), SFTRecipe, fields_in(RECIPES.values(), "common"), {})
     assert {name for name, box in made.items() if box.visible} == set(fields_in([SFTRecipe], "common"))
     assert len(made) > len(fields_in([SFTRecipe], "common"))
+
+
+def test_a_text_that_names_fields_is_said_in_the_forms_labels():
+    assert in_labels("max_length = 64 cuts off all.", "en") == "Max sequence length 64 cuts off all."
+    assert in_labels("model_name_or_path = 'x' is an embedder", "zh") == "模型 'x' is an embedder"
+    assert in_labels("raise max_samples, or eval_share", "en") == "raise Max rows, or Hold-out"
+    assert in_labels("the name of a type", "en") == "the name of a type"

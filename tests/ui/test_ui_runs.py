@@ -2,8 +2,10 @@
 
 import json
 import shlex
+from dataclasses import replace
 
 import gradio as gr
+import pytest
 import yaml
 from fake_studio import FakeStudio
 
@@ -12,13 +14,19 @@ from sage_studio.forecast import GIB, Forecast
 from sage_studio.tasks.task import TaskStatus
 from sage_studio.text import Text
 from sage_studio.training.actions import Action
+from sage_studio.training.duration import Duration
 from sage_studio.training.memory import Memory
 from sage_studio.training.recipes import SFTRecipe
 from sage_studio.ui import commands
+from sage_studio.ui.augment_panel import AugmentPanel
 from sage_studio.ui.before_panel import forecast_view
+from sage_studio.ui.format import about
+from sage_studio.ui.frame import Frame
+from sage_studio.ui.i18n import Phrasebook
 from sage_studio.ui.labels import NEXT_ACTION
 from sage_studio.ui.next_steps import offered_next
 from sage_studio.ui.runs_panel import differences, named
+from sage_studio.ui.training_tab import TrainingTab
 
 VALUES = {"model_name_or_path": "m", "dataset_id": "d-v1", "max_samples": 8.0, "use_lora": False, "name": ""}
 
@@ -123,3 +131,66 @@ def test_a_draft_fills_the_form(page):
     assert len(taken) == 1
     names = {out.elem_id for out in taken[0].outputs if not isinstance(out, gr.State)}
     assert {f"field-{name}" for name in SFTRecipe.model_fields if name != "type"} <= names
+
+
+def test_time_stands_before_memory_and_says_what_all_rows_would_take(fake):
+    values = {"model_name_or_path": "m", "dataset_id": "sage-docs-v3", "max_samples": 256, "num_train_epochs": 1}
+    shown = str(forecast_view(fake.known_estimate(values), "en"))
+    assert "<b>About 3 min</b> on 256 of 5,412 rows" in shown
+    assert "All 5,412 rows would take about 55 min on this GPU." in shown
+    assert shown.index("About 3 min") < shown.index("Needs about")
+    assert "全部 5,412 行在此 GPU 上约需 55 分" in forecast_view(fake.known_estimate(values), "zh")
+
+
+def test_a_rough_time_is_a_range_and_a_long_one_offers_fewer_rows(fake):
+    forecast = fake.known_estimate({"model_name_or_path": "m", "dataset_id": "sage-docs-v3"})
+    rough = Duration(40_000.0, 16_000.0, 80_000.0, "rough", 6119, 6119)
+    shown = forecast_view(replace(forecast, device="cpu", duration=rough), "en")
+    assert "Roughly 4.5 h to 22 h" in shown or "Roughly 4.5 h to 20 h" in shown
+    assert json.dumps({"max_samples": 256}).replace('"', "&#34;") in shown
+    unknown = forecast_view(replace(forecast, duration=None, untimed=Text("Not yet.", "还没有。")), "en")
+    assert "Not yet." in unknown
+
+
+def test_without_a_dataset_the_first_sentence_leads_to_one_and_start_waits():
+    with gr.Blocks():
+        tab = TrainingTab(frame_of(FakeStudio(empty=True)))
+    values = ["" if name == "dataset_id" else box.value for name, box in tab.inputs.items()]
+    for language, sentence in (("en", "Choose a dataset first."), ("zh", "请先选择数据集。")):
+        missing, price, _, start = tab.before.show(language, "sft", *values)
+        assert sentence in missing
+        assert "<button" in missing
+        assert price == ""
+        assert start["interactive"] is False
+    given = [
+        ("sage-docs-v3" if name == "dataset_id" else value) for name, value in zip(tab.inputs, values, strict=True)
+    ]
+    assert tab.before.show("en", "sft", *given)[3]["interactive"] is True
+    wrong = [0 if name == "num_train_epochs" else value for name, value in zip(tab.inputs, given, strict=True)]
+    assert "Epochs: it must be greater than 0" in tab.before.show("en", "sft", *wrong)[1]
+
+
+def frame_of(studio):
+    """What a tab of a page gets."""
+    page = gr.context.Context.root_block
+    states = [gr.State(""), gr.State(""), gr.State(0), gr.State(None)]
+    return Frame(studio, Phrasebook(), gr.Tabs(), gr.Timer(2.0), page, *states)
+
+
+def test_augmenting_begins_with_a_sample_and_its_price(fake):
+    with gr.Blocks():
+        panel = AugmentPanel(frame_of(fake))
+    assert panel.most.value == 20
+    said = str(panel.show_price("en", "sage-docs-v3", "paraphrase", "both", 2, 20)[0])
+    assert "20 of 5,412 rows · 80 calls" in said
+    assert "tokens/s" in said
+    every = str(panel.show_price("zh", "sage-docs-v3", "back_translation", "question", 1, 0)[0])
+    assert "10,824" in every
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(4, "10 s"), (47, "50 s"), (100, "2 min"), (170, "3 min"), (2700, "45 min"), (5000, "85 min"), (6000, "1.5 h")],
+)
+def test_a_time_nobody_knows_exactly_is_rounded(seconds, said):
+    assert about(seconds, "en") == said
