@@ -137,8 +137,8 @@ class Forecasts(Timing):
         )
         return None
 
-    def first_guess(self, recipe: Recipe, parameters: int | None) -> float | None:
-        """Seconds that a recipe would take on the CPU, at once and by what is known already; None where nothing is.
+    def first_guess(self, recipe: Recipe, parameters: int | None) -> Duration | None:
+        """How long a recipe would take on the CPU, at once and by what is known already; None where nothing is.
 
         Args:
             parameters: of the model, by the catalogue; None for one that is not in it.

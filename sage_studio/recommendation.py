@@ -11,7 +11,8 @@ from sage_studio.catalog import Catalog, ModelEntry
 from sage_studio.errors import NotFound
 from sage_studio.forecast import Forecasts
 from sage_studio.hardware import detect_hardware
-from sage_studio.training.duration import TEXTS
+from sage_studio.text import Text
+from sage_studio.training.duration import TEXTS, Duration
 from sage_studio.training.recipe import Preset, parse_recipe
 from sage_studio.training.templates import TemplateBook
 
@@ -20,6 +21,17 @@ BUDGET_SECONDS = 300.0
 FEWEST_ROWS = 32
 BITS = ("none", "8bit", "4bit")
 """From the best answers to the least memory."""
+UNPACKING = Text(
+    "Unpacking the built-in model, once: about a minute. Then time and memory are known.",
+    "正在解包内置模型（仅一次，约一分钟），随后给出耗时与内存。",
+)
+READING = Text(
+    "Measuring time and memory of this model, once: some seconds.", "正在测算此模型的耗时与内存（仅一次，数秒）。"
+)
+FETCHING = Text(
+    "Not downloaded yet: asking the hub for the model's sizes, some seconds.",
+    "模型尚未下载：正在向模型站点查询其大小，需数秒。",
+)
 VRAM_KEYS = {"none": "lora", "8bit": "8bit", "4bit": "4bit"}
 
 
@@ -74,6 +86,22 @@ class Recommendations(Forecasts):
         preset = next((preset for preset in lora if preset.machine == "cpu"), lora[0])
         return Recommendation(preset, self._rows(preset, model, dataset_id, entry))
 
+    def glance(self, values: Mapping[str, Any]) -> tuple[Duration | None, Text]:
+        """What can be said while `known_estimate` knows nothing: a rough time on a CPU, and what it waits for.
+
+        Raises:
+            InvalidRecipe: naming what to correct. InvalidModel, HubUnavailable: why there will be no estimate.
+        """
+        recipe = parse_recipe(values)
+        entry, model = self.catalog.find(recipe.model_name_or_path), self.catalog.resolve(recipe.model_name_or_path)
+        why = UNPACKING if model.packed is not None else READING if model.is_local else FETCHING
+        if detect_hardware().has_gpu:
+            return None, why
+        try:
+            return self.first_guess(recipe, entry.parameters if entry else None), why
+        except NotFound:
+            return None, why
+
     def _kind(self, dataset_id: str) -> str:
         try:
             return self.get_dataset(dataset_id).kind if dataset_id else ""
@@ -92,7 +120,8 @@ class Recommendations(Forecasts):
         def seconds(rows: int) -> float | None:
             values = {**preset.values, "max_samples": rows}
             asked: Mapping[str, Any] = {"type": preset.type, "model_name_or_path": model, "dataset_id": dataset_id}
-            return self.first_guess(parse_recipe({**asked, **values}), entry.parameters if entry else None)
+            guess = self.first_guess(parse_recipe({**asked, **values}), entry.parameters if entry else None)
+            return None if guess is None else guess.seconds
 
         whole = seconds(0)
         if whole is None:

@@ -85,15 +85,15 @@ class Timing:
             return None, why
         return self._duration(recipe, dataset, pace, basis, parameters), NOTHING
 
-    def _guess(self, recipe: Recipe, request: FootprintRequest | None, parameters: int) -> float | None:
-        """Seconds by what is known already; nothing is measured or looked at for it. None where nothing is."""
-        if recipe.type not in TEXTS:
+    def _guess(self, recipe: Recipe, request: FootprintRequest | None, parameters: int) -> Duration | None:
+        """By what is known already; nothing is measured or looked at for it. None where nothing is."""
+        if recipe.type not in TEXTS or not recipe.dataset_id:
             return None
         pace = self.paces.kept(request) if request is not None else None
         basis: Basis = "probe"
         if pace is None:
             pace, basis = rough_pace(parameters, recipe.use_lora, operations_per_second()), "rough"
-        return self._duration(recipe, self.get_dataset(recipe.dataset_id), pace, basis, parameters).seconds
+        return self._duration(recipe, self.get_dataset(recipe.dataset_id), pace, basis, parameters)
 
     def _duration(self, recipe: Recipe, dataset: Dataset, pace: Pace, basis: Basis, parameters: int) -> Duration:
         runs = self._runs(recipe)

