@@ -123,8 +123,8 @@ def main() -> None:
             off = f"{corrected / seconds - 1:+.0%}" if corrected else "–"
             beside = seconds - result.details["train_seconds"]
             print(
-                f"| {name} | {used} | {rough:.0f} s | {probed:.0f} s | {by_runs} | {probed / seconds - 1:+.0%} | {off} |"
-                f" {beside:.0f} s |",
+                f"| {name} | {used} | {rough:.0f} s | {probed:.0f} s | {by_runs} |"
+                f" {probed / seconds - 1:+.0%} | {off} | {beside:.0f} s |",
                 flush=True,
             )
 
