@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -37,14 +38,21 @@ class RunningSpace:
         home: the container's ``HOME``.
         python: of the environment to run in.
         app: the folder of the app.
+        command: what Python is given.
         user: id of the system's user to run as; None for the one that runs the test.
         variables: of the Space, beside what each has.
     """
 
     def __init__(
-        self, home: Path, python: str = sys.executable, app: Path = PROJECT, user: int | None = None, **variables: str
+        self,
+        home: Path,
+        python: str = sys.executable,
+        app: Path = PROJECT,
+        user: int | None = None,
+        command: Sequence[str] = ("app.py",),
+        **variables: str,
     ) -> None:
-        self.home, self.python, self.app, self.user = home, python, app, user
+        self.home, self.command, self.app, self.user = home, [python, *command], app, user
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
@@ -56,7 +64,7 @@ class RunningSpace:
     def __enter__(self) -> "RunningSpace":
         self.output = (self.home / "container.log").open("ab")
         self.process = subprocess.Popen(
-            [self.python, "app.py"],
+            self.command,
             cwd=self.app,
             env=self.environment,
             stdout=self.output,

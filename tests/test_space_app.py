@@ -159,6 +159,29 @@ def test_scripts_come_in_by_the_secret_where_people_sign_in(signing_in):
         assert script.get("/api/health", auth=("ada", "no")).status_code == 401
 
 
+def test_gradio_client_comes_in_by_the_secret_too(signing_in):
+    from gradio_client import Client
+
+    secret = base64.b64encode(LOGIN.encode()).decode()
+    client = Client(signing_in.url, headers={"Authorization": f"Basic {secret}"}, verbose=False)
+    assert client.predict(api_name="/list_tasks") == []
+
+
+def test_things_lie_on_the_spaces_own_storage(tmp_path):
+    """With a folder of the test's in place of ``/data``, which only root could make."""
+    (tmp_path / "data").mkdir()
+    script = (
+        "import functools, pathlib, sys, app\n"
+        "app.space_settings = functools.partial(app.space_settings, pathlib.Path(sys.argv[1]))\n"
+        "sys.exit(app.main())"
+    )
+    command = ["-c", script, str(tmp_path / "data")]
+    with RunningSpace(tmp_path, command=command, SAGE_STUDIO_AUTH=LOGIN) as space, space.client() as browser:
+        assert browser.get("/api/health", auth=("ada", "a pass:word")).status_code == 200
+    assert (tmp_path / "data" / "sage" / "studio_finetune" / "studio.db").is_file()
+    assert not (tmp_path / ".sage").exists()
+
+
 def shown(browser) -> list[dict]:
     """The page's components, as this browser gets them."""
     page = browser.get("/").text
