@@ -9,11 +9,8 @@ import json
 import os
 import re
 import sys
-import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as TookTooLong
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -227,40 +224,38 @@ def search(
     Raises:
         HubUnavailable: no answer in that time.
     """
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils._http import get_session, hf_raise_for_status
+
     if len(text.strip()) < 2:
         return []
-    answer: Future[list[HubModel]] = Future()
-    threading.Thread(target=_answer, args=(answer, text.strip()[:100], task, limit), daemon=True).start()
-    try:
-        return answer.result(seconds)
-    except TookTooLong as error:
-        raise _unavailable(text, f"no answer in {seconds:.0f} s", f"{seconds:.0f} 秒内没有应答") from error
-    except faults() as error:
-        raise explained(text, error) from error
-
-
-def _answer(answer: "Future[list[HubModel]]", text: str, task: ModelTask, limit: int) -> None:
-    from huggingface_hub import HfApi
-
     found: dict[str, HubModel] = {}
+    fields = [("search", text.strip()[:100]), ("sort", "downloads"), ("limit", str(limit))]
+    fields += [("expand", name) for name in ("downloads", "gated", "safetensors")]
     try:
         for tag in (tag for tag, meant in HUB_TAGS.items() if meant == task):
-            models = HfApi().list_models(
-                search=text,
-                pipeline_tag=tag,
-                sort="downloads",
-                limit=limit,
-                expand=["downloads", "gated", "safetensors"],
+            answer = get_session().get(  # not list_models, which tries again for half a minute
+                f"{endpoint()}/api/models",
+                params=[*fields, ("pipeline_tag", tag)],
+                headers=HfApi()._build_hf_headers(),
+                timeout=seconds,
             )
-            found |= {each.id: _found(each, task) for each in models}
-        answer.set_result(sorted(found.values(), key=lambda each: -each.downloads)[:limit])
+            hf_raise_for_status(answer)
+            found |= {each["id"]: _found(each, task) for each in answer.json()}
     except faults() as error:
-        answer.set_exception(error)
+        raise explained(text, error) from error
+    return sorted(found.values(), key=lambda each: -each.downloads)[:limit]
 
 
-def _found(info: Any, task: ModelTask) -> HubModel:
-    counted = getattr(info.safetensors, "total", None)
-    return HubModel(info.id, task, int(counted) if counted else None, bool(info.gated), int(info.downloads or 0))
+def _found(info: dict[str, Any], task: ModelTask) -> HubModel:
+    counted = (info.get("safetensors") or {}).get("total")
+    return HubModel(
+        str(info["id"]),
+        task,
+        int(counted) if counted else None,
+        bool(info.get("gated")),
+        int(info.get("downloads") or 0),
+    )
 
 
 # What goes wrong
