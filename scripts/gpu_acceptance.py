@@ -294,7 +294,7 @@ def rows_for(kind: str, count: int) -> Iterator[dict[str, Any]]:
         if kind == "dpo":
             yield {"prompt": asked, "chosen": answer, "rejected": f"Lamp number {number} may be {other}."}
         elif kind == "embedding":
-            yield {"query": asked, "positive": answer, "negative": f"The lamps of the {other} harbour are new."}
+            yield {"anchor": asked, "positive": answer, "negative": f"The lamps of the {other} harbour are new."}
         else:
             yield {"instruction": asked, "output": answer}
 

@@ -167,4 +167,6 @@ def test_a_whole_model_that_would_fill_the_gpu_is_estimated_with_the_small_optim
     assert forecast.memory.weights == weights * 1.5e9
     state = 8.0 if card.name == "H100" else 2.04
     assert forecast.memory.optimizer == pytest.approx(state * 1.5e9)
-    assert studio.known_estimate({"model_name_or_path": model, "dataset_id": "d", "use_lora": False}) == forecast
+    known = studio.known_estimate({"model_name_or_path": model, "dataset_id": "d", "use_lora": False})
+    assert known is not None
+    assert known.memory == forecast.memory

@@ -6,13 +6,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from sage_studio.settings import PROJECT
 from sage_studio.tasks.launcher import TRAINER, cards_environment, child_environment, command_for
-from sage_studio.training.progress import Reason, read_result
+from sage_studio.training.progress import Job, Reason, read_result
+from sage_studio.training.recipes import SFTRecipe
 
 NewTask = Callable[..., Any]
 CARDS = ["0", "1"]
@@ -72,6 +74,33 @@ def spawn(tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[bytes]"]]:
         if child.poll() is None:
             os.killpg(child.pid, signal.SIGKILL)
         child.wait()
+
+
+@pytest.mark.parametrize("quantization", ["8bit", "4bit"])
+@pytest.mark.parametrize("rank", ["0", "1", "3"])
+def test_each_process_loads_a_quantized_base_onto_its_own_gpu(
+    monkeypatch: pytest.MonkeyPatch, quantization: str, rank: str
+):
+    """accelerate refuses to train one that lies on another GPU than the process's own."""
+    import torch
+
+    from sage_studio.training import base_model
+
+    asked: dict[str, Any] = {}
+
+    class Loaded:
+        config = SimpleNamespace(use_cache=True)
+
+    def from_pretrained(_: str, **options: Any) -> Loaded:
+        asked.update(options)
+        return Loaded()
+
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(base_model.AutoModelForCausalLM, "from_pretrained", from_pretrained)
+    recipe = SFTRecipe(model_name_or_path="m", dataset_id="d", quantization=quantization)
+    base_model.load_model(Job(model_location="m", data_path="d"), recipe, torch.bfloat16)
+    assert asked["device_map"] == {"": int(rank)}
 
 
 def log_of(task: Any) -> str:
