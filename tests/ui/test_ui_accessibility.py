@@ -37,7 +37,6 @@ def opened(browser, places):
         )
         contexts.append(context)
         tab = context.new_page()
-        tab.set_default_timeout(20_000)
         tab.goto(f"{places[what]}/?__theme={theme}")
         tab.wait_for_selector("#status-bar h1")
         return tab
@@ -132,8 +131,7 @@ def test_the_lead_of_an_empty_place_does_what_it_says(browser, tmp_path):
 
     studio = FakeStudio(load_settings(home=tmp_path), empty=True)
     with served(studio) as url:
-        tab = browser.new_page()
-        tab.set_default_timeout(20_000)
+        tab = browser.new_context().new_page()
         tab.goto(url)
         tab.click("#tasks-button")
         tab.click("#tasks-table .lead")

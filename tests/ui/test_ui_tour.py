@@ -26,7 +26,6 @@ def visit(browser, address):
         if person:
             context.add_init_script(VISITOR)
         tab = context.new_page()
-        tab.set_default_timeout(20_000)
         tab.faults = []
         tab.on("pageerror", lambda error: tab.faults.append(str(error)))
         tab.goto(address)
