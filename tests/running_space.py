@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
-from waiting import wait_until
+from waiting import ENGINE, patient, wait_until
 
 from sage_studio.settings import PREFIX, PROJECT
 
@@ -28,7 +28,6 @@ SPACE = {
     "GRADIO_THEME": "huggingface",
     "PYTHONUNBUFFERED": "1",
 }
-START_SECONDS = 120.0
 
 
 class RunningSpace:
@@ -73,13 +72,13 @@ class RunningSpace:
             group=self.user,
             extra_groups=[] if self.user is not None else None,
         )
-        wait_until(self._answers, seconds=START_SECONDS)
+        wait_until(self._answers, ENGINE)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-            self.process.wait(60)
+            self.process.wait(patient())
         self.output.close()
 
     @property
@@ -89,7 +88,7 @@ class RunningSpace:
 
     def client(self, language: str = "en") -> httpx.Client:
         """A browser that has not logged in."""
-        return httpx.Client(base_url=self.url, headers={"Accept-Language": language}, timeout=60)
+        return httpx.Client(base_url=self.url, headers={"Accept-Language": language}, timeout=patient())
 
     def sign_in(self, browser: httpx.Client) -> httpx.Response:
         """Go through the hub's sign-in as a browser would; returns the page that it ends on."""
@@ -116,5 +115,5 @@ class RunningSpace:
     def _answers(self) -> bool:
         assert self.process.poll() is None, self.log
         with contextlib.suppress(httpx.TransportError):
-            return httpx.get(f"{self.url}/", timeout=30).status_code < 500
+            return httpx.get(f"{self.url}/", timeout=patient()).status_code < 500
         return False

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from model_folder import write_model
-from waiting import wait_until
+from waiting import TRAINING, patient, wait_until
 
 from sage_studio import preflight
 from sage_studio.catalog import BUILT_IN, BUILT_IN_EMBEDDER
@@ -191,7 +191,7 @@ def test_the_built_in_model_is_unpacked_for_the_task(studio, file_of):
     rows = [{"query": f"q{n}", "pos": [f"p{n}"]} for n in range(8)]
     task = studio.start_finetune({**values, "train_data_path": str(file_of(rows))})
     assert not read_job(task.folder).prepared
-    assert child(task).wait(120) == 0
+    assert child(task).wait(patient(TRAINING)) == 0
     job = read_job(task.folder)
     assert job.prepared
     assert (Path(job.model_location) / "config.json").is_file()
@@ -202,9 +202,9 @@ def test_a_stop_while_the_model_is_unpacked_leaves_nothing_half_done(studio, fil
     task = studio.start_finetune({"model_name_or_path": BUILT_IN, "train_data_path": str(file_of([ROW]))})
     process = child(task)
     models = studio.settings.models_dir
-    wait_until(lambda: list(models.glob(f".{BUILT_IN}.*/")), seconds=120)
+    wait_until(lambda: list(models.glob(f".{BUILT_IN}.*/")), TRAINING)
     os.killpg(process.pid, signal.SIGTERM)
-    assert process.wait(60) == 0
+    assert process.wait(patient()) == 0
     result = read_result(task.folder)
     assert (result.status, result.message[0]) == ("stopped", "It was stopped while it was being prepared.")
     assert not (models / BUILT_IN).exists()

@@ -6,6 +6,7 @@ import subprocess
 import sysconfig
 
 import pytest
+from waiting import ENGINE, patient
 import space_builder
 
 from sage_studio.settings import PROJECT
@@ -21,7 +22,7 @@ def compile(arguments: list[str]) -> subprocess.CompletedProcess[str]:
     command += ["--python-version", space_builder.python(), "--python-platform", "x86_64-manylinux_2_28", "-"]
     files = [path for flag, path in itertools.pairwise(arguments) if flag == "-r"]
     source = "\n".join([*(f"-r {path}" for path in files), *(word for word in arguments if word not in {"-r", *files})])
-    return subprocess.run(command, input=source, capture_output=True, text=True, cwd=PROJECT, timeout=300, check=False)
+    return subprocess.run(command, input=source, capture_output=True, text=True, cwd=PROJECT, timeout=patient(ENGINE))
 
 
 @pytest.fixture(scope="module", autouse=True)

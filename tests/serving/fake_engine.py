@@ -114,6 +114,6 @@ if given.fail and given.fail in given.model:
     sys.exit("torch.OutOfMemoryError: CUDA out of memory.")
 note(start=given.model)
 if "sluggish" in given.model:
-    time.sleep(60)
+    time.sleep(3600)
 ThreadingHTTPServer.request_queue_size = 64
 ThreadingHTTPServer(("127.0.0.1", given.port), Handler).serve_forever()

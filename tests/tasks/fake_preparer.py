@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-LONGEST = 60.0
+LONGEST = 3600.0
 
 
 def main(folder: Path) -> int:

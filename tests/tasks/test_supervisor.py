@@ -314,7 +314,7 @@ def test_a_task_that_is_resumed_is_preparing_until_it_trains_again(supervise, cr
     reaches(task, STOPPED)
     supervisor.close()
     supervisor.resume(task)
-    mute = TaskSupervisor(store, ProcessLauncher([sys.executable, "-c", "import time; time.sleep(60)"]), settings)
+    mute = TaskSupervisor(store, ProcessLauncher([sys.executable, "-c", "import time; time.sleep(3600)"]), settings)
     mute._round()
     mute._round()
     assert store.get(task.id).status is PREPARING
@@ -423,7 +423,7 @@ def test_an_adopted_training_can_be_stopped(studio, supervise, store, reaches):
 
 
 def test_after_a_reboot_a_process_with_the_same_pid_is_not_the_trainer(supervise, store, create, reaches):
-    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"], start_new_session=True)
     try:
         task, stopping = create(), create()
         started = psutil.Process(stranger.pid).create_time() - 1000

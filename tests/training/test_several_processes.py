@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from waiting import TRAINING, patient
 
 from sage_studio.settings import PROJECT
 from sage_studio.tasks.launcher import TRAINER, cards_environment, child_environment, command_for
@@ -110,7 +111,7 @@ def log_of(task: Any) -> str:
 @pytest.mark.training
 def test_two_processes_share_the_rows_whatever_a_persons_own_configuration_says(new_task: NewTask, spawn: Any):
     task = new_task(num_train_epochs=2)
-    assert spawn(task).wait(300) == 0, log_of(task)
+    assert spawn(task).wait(patient(TRAINING)) == 0, log_of(task)
     result = task.result()
     assert (result.status, result.steps) == ("completed", 4), "8 rows, 2 in a batch, 2 processes, twice"
     assert (task.path / "adapter_model.safetensors").exists()
@@ -121,9 +122,9 @@ def test_two_processes_share_the_rows_whatever_a_persons_own_configuration_says(
 def test_both_stop_at_the_same_step_with_a_checkpoint_and_go_on(new_task: NewTask, spawn: Any):
     task = new_task(max_steps=2000, num_train_epochs=1000, save_steps=1000)
     child = spawn(task)
-    task.wait_for(lambda task: task.steps >= 3, seconds=300)
+    task.wait_for(lambda task: task.steps >= 3)
     os.killpg(child.pid, signal.SIGTERM)
-    child.wait(120)
+    child.wait(patient(TRAINING))
     stopped = task.result()
     assert stopped.status == "stopped", log_of(task)
     assert (task.path / "checkpoints" / f"checkpoint-{stopped.steps}" / "trainer_state.json").exists()
@@ -133,7 +134,7 @@ def test_both_stop_at_the_same_step_with_a_checkpoint_and_go_on(new_task: NewTas
     job.write_text(job.read_text().replace('"resume":false', '"resume":true'))
     recipe.write_text(recipe.read_text().replace("max_steps: 2000", f"max_steps: {stopped.steps + 2}"))
     (task.path / "result.json").unlink()
-    assert spawn(task).wait(300) == 0, log_of(task)
+    assert spawn(task).wait(patient(TRAINING)) == 0, log_of(task)
     assert (task.result().status, task.result().steps) == ("completed", stopped.steps + 2)
     assert f"continuing from checkpoint-{stopped.steps}" in log_of(task)
 
@@ -143,7 +144,7 @@ def test_want_of_memory_of_the_second_process_reaches_the_result(new_task: NewTa
     script = tmp_path / "short_of_memory.py"
     script.write_text(OUT_OF_MEMORY)
     task = new_task(num_train_epochs=1000, max_steps=1000)
-    assert spawn(task, (sys.executable, str(script))).wait(300) != 0
+    assert spawn(task, (sys.executable, str(script))).wait(patient(TRAINING)) != 0
     result = read_result(task.path)
     assert result is not None, log_of(task)
     assert (result.status, result.reason) == ("failed", Reason.MEMORY), log_of(task)
