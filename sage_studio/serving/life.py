@@ -312,9 +312,7 @@ class EngineLife:
                 return
             time.sleep(POLL_SECONDS)
 
-    def _spawn(
-        self, choice: EngineChoice, base: Base, restarts: int, log: Path, beside: bool = False
-    ) -> EngineRecord:
+    def _spawn(self, choice: EngineChoice, base: Base, restarts: int, log: Path, beside: bool = False) -> EngineRecord:
         logger.info("Starting the %s engine with %s", choice.kind, base.location)
         record = spawn_engine(choice.kind, base, choice.make, self.folder, log)
         record = replace(record, restarts=restarts, owner_pid=self._owner())

@@ -46,9 +46,7 @@ class Cancelled:
 class Holder:
     """The base model with its adapters. One generation or one change at a time."""
 
-    def __init__(
-        self, location: str, name: str, context: int, trust_remote_code: bool, four_bit: bool = False
-    ) -> None:
+    def __init__(self, location: str, name: str, context: int, trust_remote_code: bool, four_bit: bool = False) -> None:
         self.name = name
         self.context = context
         self.tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=trust_remote_code)
