@@ -27,6 +27,7 @@ from typing import Any
 PROJECT = Path(__file__).resolve().parent.parent
 FIGURES = PROJECT / "docs" / "figures" / "gpu-rehearsal.md"
 GIB = 2**30
+CHILD_SECONDS = 900
 DESKTOPS = (0.0, 1.0, 2.0, 3.0)
 WORKER_CONTEXT_GB = 0.25
 """What vLLM's own CUDA context holds when it looks at what is free."""
@@ -74,6 +75,8 @@ GPUS = (
 )
 
 QWEN = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "vocab_size": 151936, "rope_theta": 1000000.0}
+QWEN3 = {**QWEN, "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "max_position_embeddings": 40960}
+QWEN3 |= {"head_dim": 128, "tie_word_embeddings": True}
 MODELS: dict[str, tuple[int, dict[str, Any]]] = {
     # id: parameters, and what its public config.json says: hidden, inner, layers, heads, heads of keys and values
     "SmolLM2-135M-Instruct": (
@@ -87,6 +90,9 @@ MODELS: dict[str, tuple[int, dict[str, Any]]] = {
             "dims": (576, 1536, 30, 9, 3),
         },
     ),
+    "Qwen/Qwen3-0.6B": (596049920, {**QWEN3, "dims": (1024, 3072, 28, 16, 8)}),
+    "Qwen/Qwen3-1.7B": (1720574976, {**QWEN3, "dims": (2048, 6144, 28, 16, 8)}),
+    "Qwen/Qwen3-4B": (4022468096, {**QWEN3, "dims": (2560, 9728, 36, 32, 8)}),
     "Qwen/Qwen2.5-0.5B-Instruct": (494032768, {**QWEN, "tie_word_embeddings": True, "dims": (896, 4864, 24, 14, 2)}),
     "Qwen/Qwen2.5-Coder-1.5B-Instruct": (
         1543714304,
@@ -112,12 +118,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         stub = build_stub(folder / "stub")
+        versions = json.loads(run_child(given.python, stub, {"versions": True}, folder))
         rows = []
         for gpu in GPUS:
             if given.only in gpu.label:
                 print(f"{gpu.label} …", flush=True)
                 rows += rehearse(gpu, given.python, stub, folder)
-    versions = json.loads(run_child(given.python, stub, {"versions": True}, folder))
     table = report(rows, versions)
     if not given.only:
         given.out.parent.mkdir(parents=True, exist_ok=True)
@@ -136,6 +142,8 @@ def build_stub(folder: Path) -> Path:
 
 def write_model(folder: Path, name: str) -> Path:
     """A folder with a model's config and a file as large as its weights, all holes: nothing here reads them."""
+    if name not in MODELS:
+        raise SystemExit(f"Add {name}'s sizes to MODELS in {__file__}: it is the default somewhere.")
     parameters, facts = MODELS[name]
     target = folder / name.rpartition("/")[2]
     if target.is_dir():
@@ -211,8 +219,9 @@ def plan_row(gpu: Gpu, used: float, model: str, folder: Path) -> dict[str, Any]:
     if served.engine == "vllm":
         base = Base(location, "m", rank=vllm_rank(settings, hardware, 0))
         launch = vllm_launch(settings, hardware, "python", base, 8001)
-        hidden, _, __, heads, ___ = MODELS[model][1]["dims"]
-        row |= {"launch": launch, "argv": launch.command, "env": launch.env, "head_size": hidden // heads}
+        facts = MODELS[model][1]
+        head_size = facts.get("head_dim") or facts["dims"][0] // facts["dims"][3]
+        row |= {"launch": launch, "argv": launch.command, "env": launch.env, "head_size": head_size}
     return row
 
 
@@ -232,7 +241,9 @@ def run_child(python: str, stub: Path, asked: dict[str, Any], folder: Path) -> s
     found = os.environ.get("LD_LIBRARY_PATH", "")
     env = {**os.environ, "LD_LIBRARY_PATH": f"{stub}:{found}", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
     env |= {"REHEARSAL_CHILD": json.dumps(asked), "VLLM_LOGGING_LEVEL": "ERROR"}
-    done = subprocess.run([python, __file__], env=env, cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [python, __file__], env=env, cwd=folder, capture_output=True, text=True, check=False, timeout=CHILD_SECONDS
+    )
     if done.returncode:
         raise SystemExit(f"The child in {python} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
     return done.stdout.strip().splitlines()[-1]

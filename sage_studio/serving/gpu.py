@@ -30,6 +30,8 @@ UNSEEN_GB = 0.4
 """What `nvidia-smi` counts and CUDA does not, of a GPU's total, on average."""
 CUDA_CONTEXT_GB = 0.4
 GRAPHS_GB, SMALL_GRAPHS_GB = 0.7, 0.3
+SPARE_GB = 0.3
+"""cuBLAS workspaces, and what the allocator cannot use."""
 UNKNOWN_WORK_GB = 0.7
 TRANSFORMERS_GB = 1.3
 """CUDA context, activations and some adapters of the transformers engine, which serves one chat at a time."""
@@ -201,9 +203,9 @@ def combinations(cards: Sequence[Card], model: ModelFacts = NO_FACTS) -> Iterato
     attention heads divide by.
     """
     if not model.known:
-        yield from ((card,) for card in sorted(reversed(cards), key=lambda card: -card.free_gb)[:1])
+        yield from ((card,) for card in sorted(cards, key=lambda card: (-card.free_gb, -card.index))[:1])
         return
-    single = sorted(reversed(cards), key=lambda card: (round(card.memory_gb), -round(card.free_gb)))
+    single = sorted(cards, key=lambda card: (round(card.memory_gb), -round(card.free_gb), -card.index))
     yield from ((card,) for card in single)
     groups: dict[tuple[str, int], list[Card]] = {}
     for card in cards:
@@ -221,7 +223,7 @@ def _on_cards(cards: tuple[Card, ...], form: Form, memory_share: float, model: M
     share = share_of(cards, memory_share)
     need = (weights_gb(model, form) + cache_gb(model.shape, context)) / len(cards)
     need += slots.count * adapter_bytes(slots.rank, model.shape) / GIB
-    need += CUDA_CONTEXT_GB + (SMALL_GRAPHS_GB if small else GRAPHS_GB) + _work_gb(model.shape, cards)
+    need += CUDA_CONTEXT_GB + SPARE_GB + (SMALL_GRAPHS_GB if small else GRAPHS_GB) + _work_gb(model.shape, cards)
     return Plan(
         context,
         memory_share=share,

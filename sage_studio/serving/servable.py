@@ -159,7 +159,8 @@ def _on_cpu(kind: EngineKind, model: ModelFacts, planned: Plan, hardware: Hardwa
             Text(
                 f"The result cannot be chatted with here: it takes about {need:.1f} GB of memory, and the machine has "
                 f"{hardware.memory_gb:.1f}. {ELSEWHERE.en}",
-                f"训练结果无法在本机对话：约需 {need:.1f} GB 内存，本机共有 {hardware.memory_gb:.1f} GB。{ELSEWHERE.zh}",
+                f"训练结果无法在本机对话：约需 {need:.1f} GB 内存，本机共有 {hardware.memory_gb:.1f} GB。"
+                f"{ELSEWHERE.zh}",
             ),
         )
     slowly = Text(", slowly: no GPU has room for it", "（较慢：GPU 显存不足）") if hardware.has_gpu else Text("", "")

@@ -9,22 +9,19 @@ from waiting import wait_until
 
 from sage_studio.errors import Conflict
 from sage_studio.hardware import Card, Hardware
-from sage_studio.serving.gpu import ModelFacts, Shape, Slots, adapter_bytes, plan, plan_transformers
+from sage_studio.serving.gpu import ModelFacts, Shape, adapter_bytes, plan, plan_transformers
 from sage_studio.serving.records import Base, EngineRecord
 from sage_studio.serving.room import (
     MOST_ADAPTERS,
     USUAL_ADAPTERS,
     Yielding,
     adapters_kept,
-    backed_up_gb,
     before_training,
     fits_beside,
     freed,
     main_memory_gb,
-    pinned_limit_gb,
 )
 from sage_studio.serving.types import EngineState
-from sage_studio.settings import load_settings
 
 SMOL = Shape(hidden=576, inner=1536, layers=30)
 QWEN_7B = Shape(hidden=3584, inner=18944, layers=28)
