@@ -205,3 +205,18 @@ def browser() -> Iterator[Any]:
         chromium.new_context = patient_context
         yield chromium
         chromium.close()
+
+
+@pytest.fixture(autouse=True)
+def _pace_without_a_probe(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks for an estimate in this process gets a time without a child that trains; its own tests start it."""
+    if "real_probe" not in request.fixturenames:
+        from sage_studio import paces
+        from sage_studio.training.duration import Pace
+
+        monkeypatch.setattr(paces, "ask_child", lambda _: Pace(constant=0.1, linear=0.001))
+
+
+@pytest.fixture
+def real_probe() -> None:
+    """For tests of the child that measures a pace."""

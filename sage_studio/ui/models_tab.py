@@ -42,6 +42,7 @@ DELETE_QUESTION = Text(
     "模型将从列表中移除。微调模型的文件保留在其任务中；仅删除为部署而合并的副本。",
 )
 DELETED = Text("{} was taken off the list.", "已从列表移除 {}。")
+LOADING = Text("Loading {} …", "正在加载 {} …")
 SWITCHED = Text("✅ Switched to: {}", "✅ 已切换到: {}")
 TRY_IT = Text("Try it in the chat.", "请在对话面板测试")
 MODELS = Text("Models", "模型")
@@ -117,7 +118,8 @@ class ModelsTab:
         follow([*frame.ticks], self.show_engine, [], [self.engine, self.log, self.start, self.retry])
         follow([*frame.ticks], self.performance.render, [], self.performance.outputs)
         on(self.use.click, self.ask_use, self.picked, self.dialog.html, queue=False)
-        self.dialog.confirmed(self.use_model, frame.revision, said, reveals="models-notice")
+        used = self.dialog.confirmed(self.use_model, frame.revision, said, fills="models-notice")
+        on(used.failure, no_notice, None, self.notice, queue=False)
         on(self.unload.click, self.unload_model, [frame.revision, self.picked], said, reveals="models-notice")
         on(self.delete.click, self.ask_delete, self.picked, self.delete_dialog.html, queue=False)
         self.delete_dialog.confirmed(self.delete_model, frame.revision, said, reveals="models-notice")
@@ -139,10 +141,12 @@ class ModelsTab:
         """Open the dialog."""
         return self.dialog.ask(language, name, name)
 
-    def use_model(self, language: Language, revision: int, event: gr.EventData) -> tuple[Markup, int]:
-        """Let it answer, after a yes."""
-        model = self.studio.switch_model(picked_key(event))
-        return switched(model, language), revision + 1
+    def use_model(self, language: Language, revision: int, event: gr.EventData) -> Any:
+        """Let it answer, after a yes; said at once, for loading it may take a minute."""
+        name = picked_key(event)
+        yield notice("waiting", LOADING.in_(language).format(name)), gr.skip()
+        model = self.studio.switch_model(name)
+        yield switched(model, language), revision + 1
 
     def unload_model(self, language: Language, revision: int, name: str) -> tuple[Markup, int]:
         """Make room in the engine."""
@@ -206,6 +210,11 @@ def machine_panel(findings: Sequence[Finding], language: Language) -> Markup:
 def pick(_: Language, event: gr.EventData) -> str:
     """Pick another model."""
     return picked_key(event)
+
+
+def no_notice(_: Language) -> str:
+    """Nothing to announce: the toast said why."""
+    return ""
 
 
 def offered(picked: Sequence[RegisteredModel]) -> list[Any]:

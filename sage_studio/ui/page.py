@@ -17,9 +17,10 @@ Every part that a test or a script needs has a stable ``elem_id``:
     check-model check-max-length check-against check-stop dataset-check dataset-check-state dataset-findings
     row-box row-model row-max-length row-seen row-edit row-question row-answer row-rejected row-change row-exclude
     row-pending row-save row-discard combine-note combine-name combine-seed combine-shuffle combine-start
-    augment-note augment-way augment-part augment-copies augment-rows augment-name augment-start
+    augment-note augment-way augment-part augment-copies augment-rows augment-name augment-start augment-price
     dataset-jobs job-stop job-resume job-look job-delete
-    train-method train-preset field-<recipe field> train-model-note train-lora train-more train-start
+    train-method train-preset field-<recipe field> train-model-note train-lora train-more train-missing train-price
+    train-start train-run
     run-empty run-head run-loss run-rate run-speed run-log run-stop run-open
     tasks-filter tasks-table task-detail task-backend task-resume task-stop task-download task-delete
     backend-notice task-chat task-head task-loss task-rate task-speed task-log task-settings

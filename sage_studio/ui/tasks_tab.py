@@ -122,13 +122,13 @@ class TasksTab:
             self.set_backend,
             frame.revision,
             [self.notice_row, self.notice, frame.revision],
-            reveals="backend-notice",
+            fills="backend-notice",
         )
         set_retriever = self.retriever_dialog.confirmed(
             self.set_retriever,
             frame.revision,
             [self.notice_row, self.notice, frame.revision],
-            reveals="backend-notice",
+            fills="backend-notice",
         )
         for attempt in (set_backend, set_retriever):
             on(attempt.failure, no_notice, None, self.notice_row, queue=False)

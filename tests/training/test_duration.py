@@ -4,7 +4,9 @@ import random
 
 import pytest
 
+from sage_studio.paces import ask_child
 from sage_studio.training.duration import Pace, loop_seconds, rough_pace, spread, work_of
+from sage_studio.training.memory import FootprintRequest
 from sage_studio.training.probe import fitted
 from sage_studio.training.recipes import DPORecipe, SFTRecipe
 
@@ -99,3 +101,9 @@ def test_a_rough_pace_follows_size_and_machine():
     assert large.linear == pytest.approx(10 * small.linear)
     assert rough_pace(10**8, False, 1e11).linear > small.linear
     assert rough_pace(10**8, True, 1e12).linear == pytest.approx(small.linear / 10)
+
+
+@pytest.mark.training
+def test_a_real_probe_measures_a_pace_that_longer_rows_slow_down(tiny_model, real_probe):
+    pace = ask_child(FootprintRequest(type="sft", location=str(tiny_model), dtype="float32"))
+    assert 0 < pace.seconds(1, 64, 64**2) < pace.seconds(1, 2048, 2048**2)

@@ -43,7 +43,6 @@ def opened(browser, address):
         context = browser.new_context(**settings)
         contexts.append(context)
         tab = context.new_page()
-        tab.set_default_timeout(20_000)
         tab.goto(address)
         tab.wait_for_selector("#status-bar .brand")
         return tab
