@@ -106,7 +106,7 @@ def snapshot(name: str) -> Path | None:
 
 
 def is_here(location: str) -> bool:
-    """Whether a model's files are on this machine, so that nobody needs to ask the hub: a folder, or a whole copy."""
+    """Whether nobody needs to ask the hub for a model: it is a folder, or a whole copy of it is in the cache."""
     return Path(location).is_absolute() or snapshot(location) is not None
 
 

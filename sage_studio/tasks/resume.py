@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sage_studio.errors import Conflict, NotFound
 from sage_studio.files import write_atomically
+from sage_studio.hub import is_here
 from sage_studio.tasks.endings import GONE
 from sage_studio.tasks.task import Task
 from sage_studio.text import Text
@@ -15,6 +16,8 @@ from sage_studio.training.progress import JOB, RESULT, read_job
 
 def prepare_resume(task: Task) -> None:
     """Put the last result aside as ``result.1.json`` and tell the child to continue.
+
+    Where the model is no longer on this machine, it is prepared again first.
 
     To be called before the task is queued again: a crash in between leaves a task that can still be resumed.
 
@@ -29,7 +32,8 @@ def prepare_resume(task: Task) -> None:
             GONE,
         )
     try:
-        job = read_job(task.folder).model_copy(update={"resume": True})
+        job = read_job(task.folder)
+        job = job.model_copy(update={"resume": True, "prepared": job.prepared and is_here(job.model_location)})
     except (ValueError, FileNotFoundError) as error:
         raise Conflict(
             Text(f"{task.folder / JOB} cannot be read: {error}", f"无法读取 {task.folder / JOB}：{error}"),
