@@ -78,9 +78,9 @@ class Demand:
         """How many tasks run on a GPU."""
         return sum(number in numbers for numbers in self.held.values())
 
-    def has_room(self, number: int) -> bool:
-        """Whether one more task may run on a GPU."""
-        return self.tasks_on(number) < self.per_card
+    def is_free(self, number: int) -> bool:
+        """Whether one more task may run on a GPU, and none in front waits for it."""
+        return self.tasks_on(number) < self.per_card and number not in self.awaited
 
 
 def choose_cards(
@@ -101,10 +101,10 @@ def choose_cards(
         True
     """
     if pinned:
-        return tuple(pinned) if all(demand.has_room(number) for number in pinned) else None
+        return tuple(pinned) if all(demand.is_free(number) for number in pinned) else None
     if not cards:
         return ()
-    free = [card for card in cards if demand.has_room(card.index) and card.index not in demand.awaited]
+    free = [card for card in cards if demand.is_free(card.index)]
     if not free:
         return None
 

@@ -214,6 +214,8 @@ class TaskSupervisor:
             if not self._is_prepared(task):
                 continue
             cards = self._cards_for(task, awaited)
+            if cards is None and not pinned_cards(task.recipe):
+                break  # no GPU is free, for nobody
             if cards is None:
                 awaited.update(pinned_cards(task.recipe))
                 continue

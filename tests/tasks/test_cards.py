@@ -87,6 +87,7 @@ def test_a_gpu_that_is_large_enough_comes_before_one_that_the_chat_leaves_free()
 
 def test_what_a_task_in_front_waits_for_is_not_given_to_one_behind_it():
     assert choose_cards((), TWO, Demand({"a": [1]}, awaited={0, 1})) is None
+    assert choose_cards((0,), TWO, Demand({"a": [1]}, awaited={0, 1})) is None
 
 
 def test_without_a_gpu_there_is_nothing_to_choose():

@@ -68,6 +68,23 @@ def test_auto_asks_how_large_the_gpu_is(
 
 
 @pytest.mark.training
+def test_a_run_with_the_small_optimizer_goes_on_from_its_checkpoint(
+    new_task: NewTask, seen: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(environment, "card_bytes", lambda: float(SMALL))
+    task = new_task(use_lora=False, precision="bf16", max_steps=2, save_steps=1)
+    task.run()
+    (task.path / "result.json").unlink()
+    job, recipe = task.path / "job.json", task.path / "recipe.yaml"
+    job.write_text(job.read_text().replace('"resume":false', '"resume":true'))
+    recipe.write_text(recipe.read_text().replace("max_steps: 2", "max_steps: 4"))
+    monkeypatch.setattr(environment, "card_bytes", lambda: 1e12)
+    assert (task.run().status, task.result().steps) == ("completed", 4)
+    assert seen["weights"] == {"torch.bfloat16"}
+    assert seen["small"]
+
+
+@pytest.mark.training
 @pytest.mark.parametrize("kept", [True, False])
 def test_a_resumed_run_keeps_its_optimizer_on_another_gpu(
     new_task: NewTask, seen: dict[str, Any], monkeypatch: pytest.MonkeyPatch, kept: bool
