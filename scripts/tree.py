@@ -1,7 +1,4 @@
-"""Print the tree of the README: every file with the first sentence it says of itself.
-
-With ``--write`` the tree in README.md is replaced.
-"""
+"""Print docs/tree.md: every file with the first sentence it says of itself. With ``--write`` it is written."""
 
 import ast
 import re
@@ -11,19 +8,19 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
 SHOWN = ("app.py", "benchmarks", "configs", "sage_studio", "scripts")
-BLOCK = re.compile(r"(## The tree\n\n```\n).*?(```)", re.S)
+TARGET = PROJECT / "docs" / "tree.md"
+HEAD = "# The tree\n\nWritten by `python scripts/tree.py --write`.\n\n"
 WIDTH = 34
 LONGEST = 90
 
 
 def main() -> None:
-    """Print the tree, or write it."""
+    """Print the page, or write it."""
+    page = f"{HEAD}```text\n{tree()}```\n"
     if "--write" in sys.argv:
-        readme = PROJECT / "README.md"
-        text = readme.read_text(encoding="utf-8")
-        readme.write_text(BLOCK.sub(lambda found: found[1] + tree() + found[2], text), encoding="utf-8")
+        TARGET.write_text(page, encoding="utf-8")
     else:
-        print(tree(), end="")
+        print(page, end="")
 
 
 def tree() -> str:
@@ -46,8 +43,8 @@ def tree() -> str:
 def said(path: Path) -> str:
     """The first sentence of a file: of its docstring, or of its leading comment."""
     text = path.read_text(encoding="utf-8")
-    if path.name == "overrides.txt":
-        return "The one version that scripts/lock.py overrides"
+    if path.suffix == ".txt":
+        return f"{path.stem.capitalize()} that scripts/lock.py gives to uv"
     if path.suffix == ".py":
         text = ast.get_docstring(ast.parse(text)) or ""
     elif path.suffix == ".yaml" and not text.startswith("#"):

@@ -1,4 +1,4 @@
-"""Whether, and how, a model can be chatted with on this machine: said before it is trained, and done at the start.
+"""How a model can be chatted with on this machine, if at all: said before it is trained, and done at the start.
 
 Pure: facts of a model, what the machine has and the settings become a `Servable`. vLLM in 16 bits where that fits, else
 vLLM with weights in 8 bits, else the transformers engine with the base in 4 bits, else the CPU, else not at all.
