@@ -2,11 +2,11 @@
 
     python -m benchmarks.clicks [--models FOLDER] [--language en] [--rounds 1] [--out table.json]
 
-Starts the studio in a home of its own, trains a small model once and starts a long training of it. Then it clicks, in Chromium, what people click: rows, Start, Check, dialogs, paging, the language. For each
-click it measures from the browser's ``click`` event to the first painted frame in which what was clicked looks
-different (its colours, its spinner, its text), or a dialog, a text or a new element stands on the screen within 250
-pixels of it. Gradio's own overlays and the status bar, which renews itself, do not count. ``answered`` is when the
-thing is no longer busy.
+Starts the studio in a home of its own, trains a small model once and starts a long training of it. Then it clicks, in
+Chromium, what people click: rows, Start, Check, dialogs, paging, the language. For each click it measures from the
+browser's ``click`` event to the first painted frame in which what was clicked looks different (its colours, its
+spinner, its text), or a dialog, a text or a new element stands on the screen within 250 pixels of it. Gradio's own
+overlays and the status bar, which renews itself, do not count. ``answered`` is when the thing is no longer busy.
 
 FOLDER is a ``models`` folder of another home, whose built-in model is then not unpacked anew.
 """
