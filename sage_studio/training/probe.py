@@ -63,7 +63,7 @@ def _layer_size(config: Any, request: FootprintRequest) -> int:
         sum(weight.numel() for weight in _model(config, plain, layers, LENGTHS[0], "meta").parameters())
         for layers in (1, 2)
     )
-    return max(1, two - one)
+    return max(1, int(two - one))
 
 
 def _seconds(config: Any, request: FootprintRequest, layers: int, length: int) -> float:

@@ -125,7 +125,7 @@ class BeforePanel:
 def missing_view(language: Language) -> Markup:
     """Without a dataset there is nothing to train on: where one comes from."""
     return Markup(
-        '<div class="notice idle missing"><div>{}</div><button type="button" class="link">{}</button></div>'
+        '<div class="notice idle missing"><div>{}</div><button type="button" class="link" data-asks>{}</button></div>'
     ).format(CHOOSE_DATASET.in_(language), GO_TO_DATASET.in_(language))
 
 

@@ -198,6 +198,15 @@ def test_nothing_turns_where_motion_is_reduced(opened):
     held.refuse()
 
 
+def test_what_answers_by_itself_is_never_busy(opened):
+    tab = opened()
+    tab.click("[data-tour]")
+    tab.wait_for_selector("[data-go=skip]", state="visible")
+    tab.click("[data-go=skip]")
+    tab.wait_for_selector("[data-go=skip]", state="hidden")
+    assert tab.evaluate("document.querySelectorAll('[aria-busy=true]').length") == 0
+
+
 def test_copying_an_id_asks_nobody(opened):
     tab = opened()
     at_tasks(tab)
