@@ -204,7 +204,7 @@ def test_what_answers_by_itself_is_never_busy(opened):
     tab.wait_for_selector("[data-go=skip]", state="visible")
     tab.click("[data-go=skip]")
     tab.wait_for_selector("[data-go=skip]", state="hidden")
-    assert tab.evaluate("document.querySelectorAll('[aria-busy=true]').length") == 0
+    assert tab.evaluate("document.querySelectorAll('#status-bar [aria-busy=true]').length") == 0
 
 
 def test_copying_an_id_asks_nobody(opened):
