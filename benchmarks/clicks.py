@@ -1,13 +1,12 @@
 """How long a click waits for a visible answer, in a real browser, while a real training runs.
 
-    python -m benchmarks.clicks [--models FOLDER] [--language en] [--rounds 2] [--out table.json]
+    python -m benchmarks.clicks [--models FOLDER] [--language en] [--rounds 1] [--out table.json]
 
-Starts the studio in a home of its own, trains a small model once and starts a long training of it by the page's own
-button. Then it clicks, in Chromium, what people click: rows, Start, Check, dialogs, paging, the language. For each
-click it measures from the browser's ``click`` event to the first painted frame in which what was clicked looks
-different (its colours, its spinner, its text), or a dialog, a text or a new element stands on the screen within 250
-pixels of it. Gradio's own overlays and the status bar, which renews itself, do not count. ``answered`` is when the
-thing is no longer busy.
+Starts the studio in a home of its own, trains a small model once and starts a long training of it. Then it clicks, in
+Chromium, what people click: rows, Start, Check, dialogs, paging, the language. For each click it measures from the
+browser's ``click`` event to the first painted frame in which what was clicked looks different (its colours, its
+spinner, its text), or a dialog, a text or a new element stands on the screen within 250 pixels of it. Gradio's own
+overlays and the status bar, which renews itself, do not count. ``answered`` is when the thing is no longer busy.
 
 FOLDER is a ``models`` folder of another home, whose built-in model is then not unpacked anew.
 """
@@ -38,6 +37,7 @@ AIM_MS = 300.0
 NEAR_PIXELS = 250
 WAIT_MS = 15_000
 ROWS = 600
+RUNNING = ("training", "preparing")
 
 WATCH_JS = """
 (near) => {
@@ -114,7 +114,7 @@ class Clicks:
         """Click what a selector finds, and keep how long its answer took."""
         page = self.page
         page.locator(f"{selector} >> visible=true").first.scroll_into_view_if_needed()
-        page.wait_for_timeout(150)  # what a scroll moves is not taken for an answer
+        page.wait_for_timeout(100)  # what a scroll moves is not taken for an answer
         page.evaluate("selector => watchClick(selector)", selector)
         page.locator(f"{selector} >> visible=true").first.click()
         if reloads:
@@ -127,7 +127,7 @@ class Clicks:
         page.wait_for_function("window.clickResult.first !== null", timeout=WAIT_MS, polling=20)
         self.first[name].append(page.evaluate("window.clickResult.first"))
         if page.evaluate("window.clickResult.answered === null"):
-            page.wait_for_timeout(1500)
+            page.wait_for_timeout(1000)
         if (answered := page.evaluate("window.clickResult.answered")) is not None:
             self.answered[name].append(answered)
 
@@ -229,73 +229,70 @@ def status(url: str, task: str) -> str:
     return str(httpx.get(f"{url}/api/finetune/tasks/{task}", timeout=60).json()["status"])
 
 
-def walk(clicks: Clicks, url: str, made: list[str], done: str, rounds: int) -> None:
-    """Everything once for each round; the order is a person's."""
+def walk(clicks: Clicks, url: str, made: list[str], done: str, last: bool) -> None:
+    """Everything once, in a person's order.
+
+    Args:
+        made: the datasets that are left; one of them is deleted.
+        done: a completed task.
+        last: also do what the chat's engine is then busy with.
+    """
     page = clicks.page
 
     def tab(name: str) -> None:
         clicks.click("tab", f"#{name}-button")
         page.wait_for_selector(f"#{name}[role=tabpanel]", state="visible")
-        page.wait_for_timeout(800)
+        page.wait_for_timeout(500)
 
     tab("train")
     page.wait_for_selector("#train-start:enabled")
     clicks.click("Start", "#train-start")
-    until(lambda: any(status(url, task) == "training" for task in _tasks(url)), 180)
-    for place in range(rounds):
-        tab("dataset")
-        for dataset in made[1:]:
-            clicks.click("dataset row", f"#dataset-list tr[data-key='{dataset}']")
-            page.wait_for_timeout(600)
-        clicks.click("Check quality", "#dataset-check")
-        page.wait_for_timeout(1500)
-        clicks.click("sub-tab", "#dataset-tab-preview-button")
-        page.wait_for_selector("#dataset-preview tr[data-key]")
-        for _ in range(3):
-            clicks.click("next page", "#dataset-next")
-            page.wait_for_timeout(500)
-        clicks.click("previous page", "#dataset-prev")
-        page.wait_for_timeout(500)
-        clicks.click("preview row", "#dataset-preview tr[data-key]")
-        clicks.click("sub-tab", "#dataset-tab-augment-button")
-        page.wait_for_selector("#augment-start", state="visible")
-        if not place:
-            clicks.click("Augment: Start", "#augment-start")
-            page.wait_for_timeout(800)
-            clicks.click("Augment: Stop", "#job-stop")
-        clicks.click("sub-tab", "#dataset-tab-report-button")
-        clicks.click("Delete", "#dataset-delete")
-        page.wait_for_selector("dialog[open]")
-        clicks.click("Delete: confirm", "#dialog-delete-dataset [data-answer=ok]")
-        made.pop()
-        page.wait_for_timeout(1500)
-        tab("tasks")
-        for task in _tasks(url):
-            clicks.click("task row", f"#tasks-table tr[data-key='{task}']")
-            page.wait_for_timeout(900)
-        running = next(task for task in _tasks(url) if status(url, task) == "training")
-        clicks.click("task row", f"#tasks-table tr[data-key='{running}']")
-        page.wait_for_selector("#task-stop", state="visible")
-        clicks.click("Stop", "#task-stop")
-        page.wait_for_selector("dialog[open]")
+    page.wait_for_timeout(1500)
+    tab("dataset")
+    for dataset in made[1:4]:
+        clicks.click("dataset row", f"#dataset-list tr[data-key='{dataset}']")
+        page.wait_for_timeout(400)
+    clicks.click("Check quality", "#dataset-check")
+    clicks.click("sub-tab", "#dataset-tab-preview-button")
+    page.wait_for_selector("#dataset-preview tr[data-key]")
+    for _ in range(2):
+        clicks.click("next page", "#dataset-next")
+    clicks.click("previous page", "#dataset-prev")
+    clicks.click("preview row", "#dataset-preview tr[data-key]")
+    clicks.click("sub-tab", "#dataset-tab-augment-button")
+    page.wait_for_selector("#augment-start", state="visible")
+    if last:
+        clicks.click("Augment: Start", "#augment-start")
+        page.wait_for_selector("#job-stop", state="visible")
+        clicks.click("Augment: Stop", "#job-stop")
+    clicks.click("sub-tab", "#dataset-tab-report-button")
+    clicks.click("Delete", "#dataset-delete")
+    page.wait_for_selector("dialog[open]")
+    clicks.click("Delete: confirm", "#dialog-delete-dataset [data-answer=ok]")
+    made.pop()
+    tab("tasks")
+    page.wait_for_selector(f"#tasks-table tr[data-key='{done}']")
+    for task in _tasks(url)[:2]:
+        clicks.click("task row", f"#tasks-table tr[data-key='{task}']")
+    running = next(task for task in _tasks(url) if status(url, task) in RUNNING)
+    clicks.click("task row", f"#tasks-table tr[data-key='{running}']")
+    page.wait_for_selector("#task-stop", state="visible")
+    clicks.click("Stop", "#task-stop")
+    page.wait_for_selector("dialog[open]")
+    page.keyboard.press("Escape")
+    clicks.click("task row", f"#tasks-table tr[data-key='{done}']")
+    page.wait_for_selector("#task-backend", state="visible")
+    clicks.click("Set as backend", "#task-backend")
+    page.wait_for_selector("dialog[open]")
+    if last:
+        clicks.click("Set as backend: OK", "#dialog-backend [data-answer=ok]")
+    else:
         page.keyboard.press("Escape")
-        clicks.click("task row", f"#tasks-table tr[data-key='{done}']")
-        page.wait_for_selector("#task-backend", state="visible")
-        clicks.click("Set as backend", "#task-backend")
-        page.wait_for_selector("dialog[open]")
-        if place == rounds - 1:
-            clicks.click("Set as backend: OK", "#dialog-backend [data-answer=ok]")
-        else:
-            page.keyboard.press("Escape")
-        tab("train")
-        clicks.click("Start", "#train-start")
-        page.wait_for_timeout(3000)
-        language = page.get_attribute("[data-language]", "data-language")
-        clicks.click("language", "[data-language]", reloads=True)
-        page.wait_for_selector(f"#status-bar [data-language]:not([data-language={language}])", timeout=60_000)
-        page.wait_for_timeout(2500)
-        clicks.prepare()
-    compare(clicks, url)
+    language = page.get_attribute("[data-language]", "data-language")
+    clicks.click("language", "[data-language]", reloads=True)
+    page.wait_for_selector(f"#status-bar [data-language]:not([data-language={language}])", timeout=60_000)
+    page.wait_for_timeout(2000)
+    clicks.prepare()
 
 
 def compare(clicks: Clicks, url: str) -> None:
@@ -304,7 +301,7 @@ def compare(clicks: Clicks, url: str) -> None:
     until(lambda: httpx.get(f"{url}/api/models", timeout=60).json()["current"], 240)
     page.click("#chat-button")
     page.wait_for_selector("#chat-compare", state="visible")
-    page.wait_for_timeout(2500)
+    page.wait_for_timeout(1500)
     page.check("#chat-compare input")
     page.fill("#compare-message textarea", "What is 3 plus 4?")
     page.wait_for_timeout(500)
@@ -320,9 +317,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", type=Path)
     parser.add_argument("--language", choices=("en", "zh"), default="en")
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the studio is stopped and the table printed
     if CHROMIUM is None:
         raise SystemExit("There is no Chromium here.")
     from playwright.sync_api import sync_playwright
@@ -336,6 +334,8 @@ def main() -> None:
             made = datasets(url, home)
             done = train(url, made[0], max_samples=4, num_train_epochs=1)
             until(lambda: status(url, done) in ("completed", "failed"), 300)
+            long = train(url, made[0], num_train_epochs=50)
+            until(lambda: status(url, long) == "training", 180)
             chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
             locale = "zh-CN" if options.language == "zh" else "en-US"
             page = chromium.new_page(locale=locale, viewport={"width": 1440, "height": 900})
@@ -344,7 +344,10 @@ def main() -> None:
             page.wait_for_timeout(2500)
             clicks = Clicks(page)
             try:
-                walk(clicks, url, made, done, options.rounds)
+                for turn in range(options.rounds):
+                    walk(clicks, url, made, done, turn == options.rounds - 1)
+                    print(f"<!-- round {turn + 1}: {sum(map(len, clicks.first.values()))} clicks -->", flush=True)
+                compare(clicks, url)
             finally:
                 print(clicks.table(), flush=True)
                 if options.out:

@@ -22,6 +22,8 @@ from sage_studio.training.memory import FootprintRequest
 
 PROBE = "sage_studio.training.probe"
 PROBE_SECONDS = 120.0
+AS_TRAINED = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""As the launcher starts a trainer: threads that wait for each other leave the cores to others."""
 SIDE, ROUNDS = 1024, 4
 
 
@@ -56,7 +58,7 @@ class PaceBook:
 
 def ask_child(request: FootprintRequest) -> Pace:
     """Have a child process train a few steps. Raises `InvalidModel`."""
-    return Pace.model_validate_json(answer_of(PROBE, request, {}, PROBE_SECONDS))
+    return Pace.model_validate_json(answer_of(PROBE, request, AS_TRAINED, PROBE_SECONDS))
 
 
 @functools.lru_cache(maxsize=2)

@@ -143,7 +143,7 @@ def loop_seconds(recipe: dict[str, Any], work: Work, pace: Pace) -> float:
 
 def around(parameters: int) -> float:
     """Seconds before the first step and after the last: libraries, the model from disk, saving and checking it."""
-    return 20.0 + 8e-9 * parameters
+    return 10.0 + 8e-9 * parameters
 
 
 def rough_pace(parameters: int, use_lora: bool, operations_per_second: float) -> Pace:

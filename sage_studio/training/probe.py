@@ -1,8 +1,8 @@
 """``python -m sage_studio.training.probe``: how fast this machine trains a model, measured on a few steps of it.
 
-A shallow copy of the model with random weights is trained on random tokens of some lengths, as the trainer would do it:
-the same precision, the same attention, the same adapter. What a layer adds is the difference between two depths, so
-that a model of any depth is measured in seconds and in little memory.
+A copy of the model with random weights is trained on random tokens of some lengths, as the trainer would do it: the
+same precision, the same attention, the same adapter. Of a small model the copy is whole. A large one is measured on a
+few of its layers: what a layer adds is the difference between two depths, so that it takes seconds and little memory.
 
 Reads a `FootprintRequest` as JSON from standard input and prints a `Pace`. A child process, for it imports torch. Knows
 nothing of rows, recipes or of how many steps there will be.
@@ -18,8 +18,9 @@ from sage_studio.training.environment import prepare
 from sage_studio.training.memory import EAGER_LENGTH, FootprintRequest
 
 LENGTHS = (64, 256, 512)
-DEPTHS = (1, 3)
-STEPS, ENOUGH_SECONDS = 3, 2.0
+MEASURED = 200_000_000
+"""Parameters in layers that are really built; of a larger model as many layers as that, and a third of them."""
+STEPS, ENOUGH_SECONDS = 3, 1.0
 """Timed steps of each length, fewer where they take long; the fastest counts, for what else runs only slows it."""
 LEARNED = 0.6
 """Share of a row's tokens that are its answer: on a CPU the trainer computes logits for these alone."""
@@ -31,13 +32,14 @@ def measure(request: FootprintRequest) -> Pace:
 
     config = AutoConfig.from_pretrained(request.location, trust_remote_code=request.trust_remote_code)
     depth = int(getattr(config.get_text_config(), "num_hidden_layers", 0)) or 1
-    few, more = DEPTHS if depth > DEPTHS[1] else (1, 1)
-    times = {layers: [_seconds(config, request, layers, length) for length in LENGTHS] for layers in {few, more}}
-    whole = [
-        low + (high - low) / (more - few) * (depth - few) if more > few else low * depth
-        for low, high in zip(times[few], times[more], strict=True)
-    ]
-    return fitted(LENGTHS, [max(each, 1e-5) for each in whole])
+    more = min(depth, max(2, MEASURED // _layer_size(config, request))) if depth > 1 else 1
+    times = [_seconds(config, request, more, length) for length in LENGTHS]
+    if more < depth:
+        few = max(1, more // 3)
+        below = [_seconds(config, request, few, length) for length in LENGTHS]
+        layer = [max(0.0, high - low) / (more - few) for low, high in zip(below, times, strict=True)]
+        times = [high + each * (depth - more) for high, each in zip(times, layer, strict=True)]
+    return fitted(LENGTHS, times)
 
 
 def fitted(lengths: tuple[int, ...], seconds: list[float]) -> Pace:
@@ -52,6 +54,16 @@ def fitted(lengths: tuple[int, ...], seconds: list[float]) -> Pace:
         linear, square = max(slope, mean_s / mean_x / 2), 0.0
         constant = max(0.0, mean_s - linear * mean_x)
     return Pace(constant=max(0.0, constant), linear=max(0.0, linear), square=max(0.0, square))
+
+
+def _layer_size(config: Any, request: FootprintRequest) -> int:
+    """Parameters of one layer, its adapter left aside."""
+    plain = request.model_copy(update={"use_lora": False, "on_card": False})
+    one, two = (
+        sum(weight.numel() for weight in _model(config, plain, layers, LENGTHS[0], "meta").parameters())
+        for layers in (1, 2)
+    )
+    return max(1, int(two - one))
 
 
 def _seconds(config: Any, request: FootprintRequest, layers: int, length: int) -> float:

@@ -115,7 +115,8 @@ class BeforePanel:
         except InvalidRecipe as error:
             if error.at_form == CHOOSE_DATASET:
                 return missing_view(language), Markup()
-            return Markup(), _said(in_labels(error.say_at_form(language), language))
+            said = in_labels(error.say_at_form(language), language)
+            return Markup(), Markup('<p class="fault">{}</p>').format(said)
         except StudioError as error:
             return Markup(), _said(in_labels(error.say_at_form(language), language))
         return Markup(), forecast_view(forecast, language)
@@ -124,7 +125,7 @@ class BeforePanel:
 def missing_view(language: Language) -> Markup:
     """Without a dataset there is nothing to train on: where one comes from."""
     return Markup(
-        '<div class="notice idle missing"><div>{}</div><button type="button" class="link">{}</button></div>'
+        '<div class="notice idle missing"><div>{}</div><button type="button" class="link" data-asks>{}</button></div>'
     ).format(CHOOSE_DATASET.in_(language), GO_TO_DATASET.in_(language))
 
 
@@ -191,7 +192,7 @@ def memory_view(forecast: Forecast, language: Language) -> Markup:
     said = (FITS if forecast.fits else TOO_MUCH).in_(language)
     parts = " · ".join(f"{name.in_(language)} {_gb(getattr(memory, key))}" for key, name in PARTS.items())
     percent = 100 * total / forecast.free if forecast.free > 0 else 100.0
-    line = Markup('<p class="estimate" title="{}"><span>{}</span>{}<b class="{}">{}</b></p>').format(
+    line = Markup('<div class="estimate" title="{}"><span>{}</span>{}<b class="{}">{}</b></div>').format(
         parts,
         NEEDS.in_(language).format(_gb(total), _gb(forecast.free)),
         bar(percent, said, "done" if forecast.fits else "failed"),

@@ -7,6 +7,8 @@
   const STAYS_MS = 1500;  // a pick may be renewed by a tick that does not know of it yet
   const FILL_MS = 4000;   // an answer that changes nothing in its place leaves no mark there
   const REVEAL_MS = 6000;
+  // Inside HTML of ours: what asks the server. All else there (copy, unfold, the tour) answers by itself.
+  const ASKS = 'tr[data-key], [data-tab], [data-language], [data-changes], [data-vote], [data-download], [data-asks]';
   const pending = new Map();  // id of the host -> what is marked
   const calm = () => matchMedia('(prefers-reduced-motion: reduce)').matches;
 
@@ -88,9 +90,9 @@
     if (button) return button.disabled ? null : [button, {find: () => button}];
     const host = target.closest('.block.answers');
     if (!host || target.closest('[data-copy], a, summary')) return null;
-    const inside = target.closest('button, tr[data-key]');
+    if (target.closest('dialog')) return target.closest('[data-answer="ok"]') ? [host, null] : null;
+    const inside = target.closest(ASKS);
     if (!inside || !host.contains(inside)) return null;
-    if (inside.closest('dialog')) return inside.dataset.answer === 'ok' ? [host, null] : null;
     const key = inside.dataset.key;
     if (key !== undefined) return [host, {key, before: pickedIn(host), find: () => rowOf(host, key)}];
     const place = [...host.querySelectorAll('button')].indexOf(inside);

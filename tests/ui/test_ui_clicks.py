@@ -14,22 +14,25 @@ DONE, OTHER = "finetune-1763760000", "finetune-1763750000"
 
 
 class Held:
-    """Requests of a page that wait for `let_go`."""
+    """Requests of a page that wait for `let_go` or `refuse`."""
 
     def __init__(self, tab):
-        self.tab, self.waiting = tab, []
+        self.waiting, self.holds = [], True
         tab.route("**/gradio_api/**", self.keep)
 
     def keep(self, route):
-        self.waiting.append(route)
+        if self.holds:
+            self.waiting.append(route)
+        else:
+            route.continue_()
 
     def let_go(self):
-        self.tab.unroute("**/gradio_api/**", self.keep)
+        self.holds = False
         for route in self.waiting:
             route.continue_()
 
     def refuse(self):
-        self.tab.unroute("**/gradio_api/**", self.keep)
+        self.holds = False
         for route in self.waiting:
             route.fulfill(status=500, content_type="application/json", body='{"detail": "down"}')
 
@@ -187,9 +190,21 @@ def test_nothing_turns_where_motion_is_reduced(opened):
     held = Held(tab)
     tab.click(button)
     assert marks(tab, button)[1] == "true"
-    running = "document.getAnimations().filter((each) => each.effect?.target?.closest?.('[aria-busy]')).length"
+    running = (
+        "document.getAnimations().filter((each) => each instanceof CSSAnimation"
+        " && each.effect.target.closest('[aria-busy]')).length"
+    )
     assert tab.evaluate(running) == 0
     held.refuse()
+
+
+def test_what_answers_by_itself_is_never_busy(opened):
+    tab = opened()
+    tab.click("[data-tour]")
+    tab.wait_for_selector("[data-go=skip]", state="visible")
+    tab.click("[data-go=skip]")
+    tab.wait_for_selector("[data-go=skip]", state="hidden")
+    assert tab.evaluate("document.querySelectorAll('#status-bar [aria-busy=true]').length") == 0
 
 
 def test_copying_an_id_asks_nobody(opened):
