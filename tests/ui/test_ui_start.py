@@ -1,6 +1,5 @@
 """From a click on Start to a run that is seen: what a preparation says, downloads, and a model found on the hub."""
 
-import time
 from dataclasses import replace
 
 import gradio as gr
@@ -25,37 +24,40 @@ ROWS = {"done": 3000, "total": 6119, "unit": "rows", "per_second": 500.0, "eta_s
 BYTES = {"done": 1_200_000_000, "total": 3_100_000_000, "unit": "bytes", "per_second": 24e6, "eta_seconds": 80.0}
 
 
-def event(phase, since=0.0, **fields):
-    return Event(time=time.time() - since, phase=phase, **fields)
+SAID = [
+    (Phase.UNPACKING, 0.0, {}, "unpacking the model", "解包模型"),
+    (Phase.UNPACKING, 12.0, {}, "unpacking the model · 12 s so far", "解包模型 · 已 12 秒"),
+    (
+        Phase.CHECKING_ROWS,
+        0.0,
+        ROWS,
+        "reading rows 3,000 of 6,119 · 6 s left",
+        "读取数据行 3,000，共 6,119 · 剩余 6 秒",
+    ),
+    (
+        Phase.DOWNLOADING,
+        0.0,
+        BYTES,
+        "downloading the model 1.2 GB of 3.1 GB · 24.0 MB/s · 1 min 20 s left",
+        "下载模型 1.2 GB，共 3.1 GB · 24.0 MB/秒 · 剩余 1 分 20 秒",
+    ),
+    (Phase.READING_FILE, 0.0, {"detail": "rows.json"}, "reading the file · rows.json", "读取文件 · rows.json"),
+    (Phase.STARTING, 0.0, {}, "starting the trainer", "启动训练进程"),
+]
 
 
-@pytest.mark.parametrize(
-    ("now", "en", "zh"),
-    [
-        (event(Phase.UNPACKING), "unpacking the model", "解包模型"),
-        (event(Phase.UNPACKING, 12), "unpacking the model · 12 s so far", "解包模型 · 已 12 秒"),
-        (
-            event(Phase.CHECKING_ROWS, **ROWS),
-            "reading rows 3,000 of 6,119 · 6 s left",
-            "读取数据行 3,000，共 6,119 · 剩余 6 秒",
-        ),
-        (
-            event(Phase.DOWNLOADING, **BYTES),
-            "downloading the model 1.2 GB of 3.1 GB · 24.0 MB/s · 1 min 20 s left",
-            "下载模型 1.2 GB，共 3.1 GB · 24.0 MB/秒 · 剩余 1 分 20 秒",
-        ),
-        (event(Phase.READING_FILE, detail="rows.json"), "reading the file · rows.json", "读取文件 · rows.json"),
-        (event(Phase.STARTING), "starting the trainer", "启动训练进程"),
-    ],
-    ids=lambda value: value.phase if isinstance(value, Event) else "",
-)
-def test_what_a_preparation_is_doing(now, en, zh):
+@pytest.mark.parametrize(("phase", "passed", "fields", "en", "zh"), SAID)
+def test_what_a_preparation_is_doing(monkeypatch, phase, passed, fields, en, zh):
+    monkeypatch.setattr("sage_studio.ui.doing.time.time", lambda: 1000.0 + passed)
+    now = Event(time=1000.0, phase=phase, **fields)
     assert (doing(now, "en"), doing(now, "zh")) == (en, zh)
 
 
 def test_the_run_and_the_status_bar_say_it(fake):
     task = replace(fake.list_tasks()[0], status=TaskStatus.PREPARING, started_at=None)
-    progress = TaskProgress(now=event(Phase.CHECKING_ROWS, **ROWS), percent=49.0, queue_place=None, seconds=0.0)
+    progress = TaskProgress(
+        now=Event(time=1.0, phase=Phase.CHECKING_ROWS, **ROWS), percent=49.0, queue_place=None, seconds=0.0
+    )
     shown = head(task, progress, "en")
     assert "reading rows 3,000 of 6,119" in shown
     assert 'aria-valuenow="49"' in shown
