@@ -41,7 +41,7 @@ def task(store, tiny_model, tmp_path):
 
 
 def test_stop_continue_complete_and_take_away(store, settings, task):
-    """Stopped where it waits, as nobody knows how far it gets meanwhile; continued by the next studio as it starts one."""
+    """Stopped where it waits, for nobody knows how far it gets meanwhile; continued by another studio's launcher."""
     supervisor = TaskSupervisor(store, ProcessLauncher(PAUSED), settings)
     supervisor.start()
     try:
