@@ -37,14 +37,6 @@ def visit(browser, address):
         context.close()
 
 
-def opened_tab(tab) -> str:
-    return tab.get_attribute("#tabs > .tab-wrapper [role=tab][aria-selected=true]", "id").removesuffix("-button")
-
-
-def shown(tab) -> str:
-    return tab.inner_text(f"{OPEN} h2 >> visible=true")
-
-
 @pytest.mark.parametrize("language", ["en", "zh"])
 @pytest.mark.parametrize("size", SIZES)
 def test_a_first_visit_is_led_through_the_main_job_by_keyboard(visit, size, language):
