@@ -116,8 +116,8 @@ class Catalog:
         suits: Callable[[ModelEntry], bool] | None = None,
     ) -> str:
         """The model offered first: the operator's, else the built-in one without a GPU. With a GPU the recommended one,
-        or where that is too large, the largest smaller one that suits it. Where the built-in one's wheel is not
-        installed, as on a Space, a small one from the hub stands in for it.
+        or where that is too large, the largest smaller one that suits it and is not gated. Where the built-in one's
+        wheel is not installed, as on a Space, a small one from the hub stands in for it.
 
         Args:
             suits: whether a model can be trained and served on this machine's GPUs; None: any can.
@@ -129,7 +129,7 @@ class Catalog:
         built_in = self._or_stand_in(BUILT_IN)
         if not has_gpu:
             return built_in
-        offered = [entry for entry in self.entries if entry.task == task]
+        offered = [entry for entry in self.entries if entry.task == task and not entry.gated]
         best = next((entry for entry in offered if entry.recommended), None)
         if best is None:
             return built_in

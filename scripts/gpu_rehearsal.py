@@ -15,6 +15,7 @@ The table is written to ``docs/figures/gpu-rehearsal.md``; the exit status is 1 
 """
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
@@ -112,6 +113,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("python", help="Python of an environment with requirements-gpu.txt")
     parser.add_argument("--out", type=Path, default=FIGURES)
+    parser.add_argument("--answers", type=Path, help="folder in which vLLM's answers are kept, to go on after a stop")
     parser.add_argument("--only", default="", help="rehearse only GPUs whose label holds this")
     given = parser.parse_args()
     sys.path.insert(0, str(PROJECT))
@@ -123,7 +125,7 @@ def main() -> int:
         for gpu in GPUS:
             if given.only in gpu.label:
                 print(f"{gpu.label} …", flush=True)
-                rows += rehearse(gpu, given.python, stub, folder)
+                rows += rehearse(gpu, given.python, stub, folder, given.answers)
     table = report(rows, versions)
     if not given.only:
         given.out.parent.mkdir(parents=True, exist_ok=True)
@@ -175,7 +177,7 @@ def write_model(folder: Path, name: str) -> Path:
     return target
 
 
-def rehearse(gpu: Gpu, python: str, stub: Path, folder: Path) -> list[dict[str, Any]]:
+def rehearse(gpu: Gpu, python: str, stub: Path, folder: Path, kept: Path | None) -> list[dict[str, Any]]:
     """All rows of a machine: its default model beside each desktop, then other models beside 1 GB of desktop."""
     cases = [plan_row(gpu, used, "", folder) for used in DESKTOPS]
     cases += [plan_row(gpu, 1.0, OTHERS[size], folder) for size in gpu.others]
@@ -186,7 +188,7 @@ def rehearse(gpu: Gpu, python: str, stub: Path, folder: Path) -> list[dict[str, 
         "processors": gpu.processors,
         "cases": [{key: case[key] for key in ("argv", "env", "used", "head_size")} for case in cases if case["argv"]],
     }
-    answers = iter(json.loads(run_child(python, stub, asked, folder)))
+    answers = iter(json.loads(answer_to(asked, python, stub, folder, kept)))
     for case in cases:
         case["vllm"] = next(answers) if case["argv"] else {}
         case["refusal"] = refusal(case)
@@ -234,6 +236,19 @@ def refusal(row: dict[str, Any]) -> str:
     if answer.get("sampler_needs_compiler"):
         found.append("the sampler needs nvcc")
     return "; ".join(filter(None, found))
+
+
+def answer_to(asked: dict[str, Any], python: str, stub: Path, folder: Path, kept: Path | None) -> str:
+    """The child's answer, or the kept one to the same question (but for where the models' folders were)."""
+    if kept is None:
+        return run_child(python, stub, asked, folder)
+    question = json.dumps(asked).replace(str(folder), "FOLDER")
+    path = kept / f"{hashlib.sha256(question.encode()).hexdigest()[:16]}.json"
+    if not path.is_file():
+        answer = run_child(python, stub, asked, folder)
+        kept.mkdir(parents=True, exist_ok=True)
+        path.write_text(answer, encoding="utf-8")
+    return path.read_text(encoding="utf-8")
 
 
 def run_child(python: str, stub: Path, asked: dict[str, Any], folder: Path) -> str:

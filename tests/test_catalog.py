@@ -42,6 +42,12 @@ def test_without_a_card_the_built_in_model_is_offered_first(catalog):
     assert catalog.default(has_gpu=True) == "Qwen/Qwen2.5-Coder-1.5B-Instruct"
 
 
+def test_a_gpu_too_small_for_the_recommended_model_is_offered_the_largest_that_suits_it(catalog):
+    small = catalog.default(has_gpu=True, suits=lambda entry: entry.parameters < 1_400_000_000)
+    assert small == "Qwen/Qwen3-0.6B", "larger ones are gated"
+    assert catalog.default(has_gpu=True, suits=lambda entry: False) == BUILT_IN
+
+
 def test_the_operator_chooses_the_default(tmp_path):
     assert (
         Catalog(load_settings(home=tmp_path, default_model="Qwen/Qwen3-4B")).default(has_gpu=False) == "Qwen/Qwen3-4B"

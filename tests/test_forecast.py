@@ -11,6 +11,7 @@ from sage_studio.errors import InvalidModel, InvalidRecipe
 from sage_studio.forecast import GIB
 from sage_studio.hardware import Card, Hardware
 from sage_studio.run_views import ForecastView
+from sage_studio.serving.gpu import Form
 from sage_studio.studio import Studio
 from sage_studio.tasks.task import TaskStatus
 from sage_studio.training.duration import Pace
@@ -170,3 +171,45 @@ def test_a_whole_model_that_would_fill_the_gpu_is_estimated_with_the_small_optim
     known = studio.known_estimate({"model_name_or_path": model, "dataset_id": "d", "use_lora": False})
     assert known is not None
     assert known.memory == forecast.memory
+
+
+def at(studio, monkeypatch, *cards):
+    found = Hardware(cards, 64.0, 6.0, 8)
+    monkeypatch.setattr("sage_studio.forecast.detect_hardware", lambda: found)
+    studio.hardware = found
+    return studio
+
+
+def test_the_estimate_says_how_the_result_will_be_served(studio, model, asked, monkeypatch):
+    values = {"model_name_or_path": model, "dataset_id": "d"}
+    alone = studio.estimate_memory(values)
+    assert (alone.serving.form, alone.serving.possible) == (Form.CPU, True)
+    on_gpu = at(studio, monkeypatch, Card(0, "RTX 3060", 12.0, 1.0, capability=(8, 6))).estimate_memory(values)
+    assert on_gpu.serving.form is Form.BF16
+    shown = ForecastView.of(on_gpu, "zh").serving
+    assert (shown.form, shown.engine) == ("bf16", on_gpu.serving.engine)
+    assert "训练结果可在本机对话" in shown.said
+
+
+def test_what_our_own_engine_holds_is_free_for_a_training_that_it_yields_to(studio, model, asked, monkeypatch):
+    values = {"model_name_or_path": model, "dataset_id": "d", "per_device_train_batch_size": 16}
+    at(studio, monkeypatch, Card(0, "RTX 3060", 12.0, 10.5, capability=(8, 6)))
+    taken = studio.estimate_memory(values)
+    assert taken.free == 1.5 * GIB
+    assert not taken.fits
+    monkeypatch.setattr(studio.registry, "engine_memory", lambda yielding=False: {0: 8.6 if yielding else 9.5})
+    yielded = studio.estimate_memory(values)
+    assert yielded.free == pytest.approx(10.1 * GIB), "what a sleeping engine keeps is not given back"
+    assert yielded.serving.form is Form.BF16, "served when nothing is trained any more"
+
+
+def test_the_first_model_offered_suits_the_gpu(studio, monkeypatch):
+    for card, model in (
+        (Card(0, "RTX 3060", 12.0, 1.0, capability=(8, 6)), "Qwen/Qwen2.5-Coder-1.5B-Instruct"),
+        (Card(0, "RTX 3060 Laptop", 6.0, 0.5, capability=(8, 6)), "Qwen/Qwen3-0.6B"),
+        (Card(0, "RTX 3060 Laptop", 6.0, 5.0, capability=(8, 6)), "SmolLM2-135M-Instruct"),
+    ):
+        studio.__dict__.pop("free_hardware", None)
+        at(studio, monkeypatch, card)
+        assert studio.default_model() == model
+        assert studio.model_choices()[0].id == model

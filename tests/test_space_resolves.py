@@ -6,8 +6,8 @@ import subprocess
 import sysconfig
 
 import pytest
-from waiting import ENGINE, patient
 import space_builder
+from waiting import ENGINE, patient
 
 from sage_studio.settings import PROJECT
 

@@ -5,7 +5,7 @@ Knows the order of steps and the way back. Knows nothing of chats.
 
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -76,7 +76,7 @@ class Switcher:
         elif before is not None and self._life.room_beside(base):
             self._change_beside(model, base, self._held(before))
         else:
-            self._change_in_place(model, base, before)
+            self._change_in_place(model, base, before, self._life.serve)
         self._shelf.tidy()
 
     def bring_up(self, model: RegisteredModel) -> Engine:
@@ -112,16 +112,9 @@ class Switcher:
             InvalidModel, EngineUnavailable: it cannot be served; the engine from before is back.
         """
         before = self._life.recorded()
-        held = self._held(before)
         if before is not None:
             self._life.drain(before)
-        try:
-            engine = self._life.start(base)
-            self._keep(engine, held)
-            self._shelf.put_up(engine, model)
-        except StudioError as error:
-            self._go_back(before, held, error)
-            raise
+        self._change_in_place(model, base, before, self._life.start)
 
     def reload(self, engine: Engine, names: Sequence[str]) -> None:
         """Load adapters after a start; one that cannot be loaded any more is left out, with a line in the log."""
@@ -144,11 +137,17 @@ class Switcher:
             raise
         self._life.take_over(engine)
 
-    def _change_in_place(self, model: RegisteredModel, base: Base, before: Engine | None) -> None:
-        """Stop the old engine first: there is no memory for two."""
+    def _change_in_place(
+        self,
+        model: RegisteredModel,
+        base: Base,
+        before: Engine | None,
+        begin: Callable[[Base], Engine],
+    ) -> None:
+        """Stop the old engine first: there is no memory for two. ``begin`` gives the engine for a base."""
         held = self._held(before)
         try:
-            engine = self._life.serve(base)
+            engine = begin(base)
             self._keep(engine, held)
             self._shelf.put_up(engine, model)
         except StudioError as error:

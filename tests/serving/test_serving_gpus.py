@@ -3,11 +3,13 @@
 import importlib.util
 import json
 import os
+import subprocess
 import sys
 from collections import namedtuple
 from pathlib import Path
 
 import pytest
+from waiting import ENGINE, patient
 
 from sage_studio.hardware import Card, Hardware
 from sage_studio.serving import vllm
@@ -203,46 +205,49 @@ def test_the_context_is_bounded_by_the_model_and_its_tokenizer(tmp_path, config,
     assert model_shape(str(tmp_path)).context == context
 
 
-@pytest.mark.parametrize(
-    "rope",
-    [
-        None,
-        {"rope_type": "linear", "factor": 4.0},
-        {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1024},
-        {
-            "rope_type": "llama3",
-            "factor": 8.0,
-            "low_freq_factor": 1.0,
-            "high_freq_factor": 4.0,
-            "original_max_position_embeddings": 1024,
-        },
-    ],
+ROPES = (
+    None,
+    {"rope_type": "linear", "factor": 4.0},
+    {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1024},
+    {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 1024,
+    },
 )
-def test_the_context_is_what_the_pinned_vllm_derives(tmp_path, rope):
-    """vLLM's own function, in a process of its own: this one keeps clear of torch."""
-    import subprocess
+LLAMA = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 256,
+    "max_position_embeddings": 2048,
+    "torch_dtype": "bfloat16",
+}
 
-    config = {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "vocab_size": 256,
-        "max_position_embeddings": 2048,
-        "torch_dtype": "bfloat16",
-    }
-    write_config(tmp_path, **config, **({"rope_scaling": rope} if rope else {}))
+
+@pytest.mark.engine
+def test_the_context_is_what_the_pinned_vllm_derives(tmp_path):
+    """By vLLM's own function, in a process of its own."""
+    folders = [tmp_path / str(number) for number in range(len(ROPES))]
+    for folder, rope in zip(folders, ROPES, strict=True):
+        folder.mkdir()
+        write_config(folder, **LLAMA, **({"rope_scaling": rope} if rope else {}))
     code = f"""
 from vllm.config import ModelConfig
-print(ModelConfig(model={str(tmp_path)!r}, skip_tokenizer_init=True).max_model_len)
+print([ModelConfig(model=name, skip_tokenizer_init=True).max_model_len for name in {[str(each) for each in folders]}])
 """
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False, timeout=patient(ENGINE)
+    )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert model_shape(str(tmp_path)).context == int(done.stdout.split()[-1])
+    assert [model_shape(str(each)).context for each in folders] == json.loads(done.stdout.splitlines()[-1])
 
 
 # What our own engine holds
@@ -341,7 +346,7 @@ def test_routes_without_a_key_are_not_opened_where_others_could_use_them(tmp_pat
 
 
 def test_a_models_size_is_read_from_its_files_else_from_the_catalogue(tmp_path):
-    assert read_facts("Qwen/Qwen2.5-7B-Instruct").parameters == 7_620_000_000
+    assert read_facts("Qwen/Qwen2.5-7B-Instruct").parameters == 7_615_616_512
     assert read_facts("owner/somebody-knows-nothing").known is False
     assert read_facts("unsloth/Qwen2.5-7B-bnb-4bit").quantized == "bitsandbytes"
     write_config(tmp_path, torch_dtype="float32")
