@@ -424,7 +424,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", default=[], metavar="STEP", help="some steps alone")
     parser.add_argument("--rehearse", action="store_true", help="without a GPU, few steps: proves the script")
     parser.add_argument("--step", help=argparse.SUPPRESS)
-    parser.add_argument("--home", type=Path, help="keep tasks and logs there; else in a folder that is removed")
+    parser.add_argument("--home", type=Path, help="keep tasks, logs and results there, for steps to be tried again")
     given = parser.parse_args()
     hardware = detect_hardware()
     if not hardware.has_gpu and not given.rehearse:
@@ -473,20 +473,40 @@ def supervise(steps: Sequence[Step], plan: Plan, hardware: Hardware, target: Pat
     target.parent.mkdir(parents=True, exist_ok=True)
     logs = Path(plan.home) / "acceptance-logs"
     logs.mkdir(parents=True, exist_ok=True)
-    rows: list[Row] = []
+    known = Kept(logs / "rows.json")
     options = [*(["--rehearse"] if plan.rehearse else []), "--engine", plan.engine, "--model", plan.model]
     for step in steps:
         print(f"… {step.name}", flush=True)
         own = ["--home", plan.home, "--steps", str(plan.steps), "--step", step.name]
-        rows += run_step(step, [sys.executable, __file__, *options, *own], logs / f"{step.name}.log")
+        rows = run_step(step, [sys.executable, __file__, *options, *own], logs / f"{step.name}.log")
         stop_children(Path(plan.home))
-        for row in rows[-len(step.rows) :]:
+        for row in rows:
             print(f"  {row.outcome:8} {row.what} · {row.note}", flush=True)
-        text = report(title, machine(hardware, plan), [*rows, *estimates(rows)])
-        target.write_text(text, encoding="utf-8")
-    whole = [*rows, *estimates(rows)]
+        known.add(rows)
+        target.write_text(report(title, machine(hardware, plan), known.in_order(plan)), encoding="utf-8")
+    whole = known.in_order(plan)
     print(f"\n{target}\n\n{report(title, machine(hardware, plan), whole)}")
     return int(any(row.outcome == "failed" for row in whole))
+
+
+class Kept:
+    """The newest line of everything that was tried in a home; a step may be tried again alone with ``--only``."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+        self._rows = {row["what"]: Row(**row) for row in found}
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Keep lines, each in the place of an earlier one about the same."""
+        self._rows |= {row.what: row for row in rows}
+        self._path.write_text(json.dumps([asdict(row) for row in self._rows.values()]), encoding="utf-8")
+
+    def in_order(self, plan: Plan) -> list[Row]:
+        """All lines in the order of the steps, then what their measured peaks say about the estimates."""
+        order = [what for step in steps_of(plan) for what in step.rows]
+        rows = [self._rows[what] for what in order if what in self._rows]
+        return [*rows, *estimates(rows)]
 
 
 def _said_of(card: Card) -> str:

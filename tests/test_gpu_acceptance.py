@@ -63,6 +63,15 @@ def test_an_estimate_that_is_far_off_fails():
     ]
 
 
+def test_a_step_that_is_tried_again_replaces_its_lines_and_the_others_stay(tmp_path):
+    kept = script.Kept(tmp_path / "rows.json")
+    kept.add([Row("DPO", "failed"), Row("make doctor", "passed")])
+    again = script.Kept(tmp_path / "rows.json")
+    again.add([Row("DPO", "passed", figures={"estimate": 1.0, "peak": 1.0})])
+    found = [(row.what, row.outcome) for row in again.in_order(PLAN)]
+    assert found == [("make doctor", "passed"), ("DPO", "passed"), ("estimate: DPO", "passed")]
+
+
 def test_the_report_names_the_gpu_and_counts(monkeypatch):
     card = Card(0, "NVIDIA RTX 3090", 24, 0.4, capability=(8, 6), driver="580.95.05")
     lines = script.machine(Hardware((card,), 64, 8, 16), PLAN)
