@@ -269,7 +269,7 @@ def test_a_model_to_chat_with_is_fetched_before_the_engine_starts(studio, server
 
 def test_why_the_engine_could_not_have_its_model_is_in_its_status(studio, server, monkeypatch):
     server.gated.add(NAME)
-    monkeypatch.setattr(studio.catalog, "default", lambda **_: NAME)
+    monkeypatch.setattr(studio.catalog, "default", lambda *_, **__: NAME)
     studio._start_engine()
     status = studio.engine_status()
     assert status.state is EngineState.FAILED
