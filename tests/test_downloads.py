@@ -64,7 +64,7 @@ def well_under_way(server: HubServer) -> Path:
     """Wait until a megabyte of the weights is here; the file that they are in so far."""
     etag = etag_of(server.models[NAME] / "model.safetensors")
     part = hub.model_folder(NAME) / "blobs" / f"{etag}{UNFINISHED}"
-    wait_until(lambda: part.is_file() and part.stat().st_size >= 1 << 20, 60)
+    wait_until(lambda: part.is_file() and part.stat().st_size >= 1 << 20)
     return part
 
 
@@ -112,7 +112,7 @@ def test_who_waits_for_a_download_that_is_cancelled_is_told(server, downloads):
 
     thread = threading.Thread(target=wait)
     thread.start()
-    wait_until(lambda: any(each.transfer.total for each in downloads.running()), 60)
+    wait_until(lambda: any(each.transfer.total for each in downloads.running()))
     downloads.cancel(NAME)
     thread.join(60)
     assert "was cancelled" in told[0].message.en
@@ -121,7 +121,7 @@ def test_who_waits_for_a_download_that_is_cancelled_is_told(server, downloads):
 def test_it_outlives_the_studio_and_is_found_again(server, settings, downloads):
     server.slow = 0.5
     downloads.start(NAME)
-    wait_until(lambda: downloads.get(NAME).transfer.total, 60)
+    wait_until(lambda: downloads.get(NAME).transfer.total)
     again = Downloads(settings.downloads_dir, ProcessLauncher(PREPARER))
     assert [each.state for each in again.all()] == [DownloadState.RUNNING]
     assert again.start(NAME).state is DownloadState.RUNNING, "one is enough"
@@ -221,6 +221,28 @@ def test_without_a_network_the_task_can_be_continued_later(studio, server, tmp_p
     assert studio.retry_task(task.id).status is TaskStatus.QUEUED
 
 
+@pytest.mark.training
+def test_a_hub_model_is_downloaded_and_trained_without_another_question_to_the_hub(
+    studio, server, tiny_model, tmp_path
+):
+    server.add("lab/llama", tiny_model)
+    (tmp_path / "rows.json").write_text(json.dumps([{**ROW, "instruction": f"Why {n}?"} for n in range(8)]))
+    studio.start()
+    try:
+        values = {"model_name_or_path": "lab/llama", "train_data_path": str(tmp_path / "rows.json"), "max_steps": 2}
+        task = studio.start_finetune(values)
+        wait_until(lambda: read_job(task.folder).prepared)
+        asked = len(server.asked)
+        wait_until(lambda: studio.get_task(task.id).status.is_over, 300)
+        done = studio.get_task(task.id)
+        assert (done.status, done.reason.en) == (TaskStatus.COMPLETED, "")
+        assert server.asked[asked:] == [], "the trainer has all it needs"
+        adapter = json.loads((task.folder / "adapter_config.json").read_text())
+        assert adapter["base_model_name_or_path"] == "lab/llama", "no path of this machine"
+    finally:
+        studio.close()
+
+
 # For the chat
 
 
@@ -235,8 +257,8 @@ def test_a_model_to_chat_with_is_fetched_before_the_engine_starts(studio, server
     monkeypatch.setattr(studio.registry, "switch_model", switch)
     thread = threading.Thread(target=studio.switch_model, args=(NAME,))
     thread.start()
-    wait_until(lambda: studio.engine_status().state is EngineState.DOWNLOADING, 60)
-    status = wait_until(lambda: (found := studio.engine_status()).download and found.download.total and found, 60)
+    wait_until(lambda: studio.engine_status().state is EngineState.DOWNLOADING)
+    status = wait_until(lambda: (found := studio.engine_status()).download and found.download.total and found)
     assert status.download.total > BYTES
     assert started == []
     server.slow = 0.0
@@ -247,7 +269,7 @@ def test_a_model_to_chat_with_is_fetched_before_the_engine_starts(studio, server
 
 def test_why_the_engine_could_not_have_its_model_is_in_its_status(studio, server, monkeypatch):
     server.gated.add(NAME)
-    monkeypatch.setattr(studio.catalog, "default", lambda **_: NAME)
+    monkeypatch.setattr(studio.catalog, "default", lambda *_, **__: NAME)
     studio._start_engine()
     status = studio.engine_status()
     assert status.state is EngineState.FAILED
@@ -266,7 +288,7 @@ def test_downloads_and_the_search_by_rest(studio, server):
         begun = client.post("/api/models/downloads", json={"model_name": NAME})
         assert (begun.status_code, begun.json()["model_name"]) == (202, NAME)
         assert client.delete(f"/api/models/downloads/{NAME}").status_code == 200
-        wait_until(lambda: client.get("/api/models/downloads").json()[0]["state"] != "running", 60)
+        wait_until(lambda: client.get("/api/models/downloads").json()[0]["state"] != "running")
         assert client.delete(f"/api/models/downloads/{NAME}").status_code == 409
         assert client.delete("/api/models/downloads/lab/none").status_code == 404
         assert client.post("/api/models/downloads", json={"model_name": "lab/none"}).status_code == 422
