@@ -33,7 +33,7 @@ MEASUREMENTS = 10
 """Of a hold-out set in a run, unless the recipe says otherwise; and once before it."""
 OPERATIONS = {True: 4.0, False: 6.0}
 """Floating-point operations per parameter and token: an adapter spares the gradients of the weights."""
-EFFICIENCY = 0.35
+EFFICIENCY = 0.45
 """Of a large matrix product's speed, what a whole step reaches on a CPU."""
 STEP_OVERHEAD = 0.05
 """Seconds of a step that do not depend on its size."""

@@ -15,7 +15,7 @@ from sage_studio.data.quality.inspection import Inspection
 from sage_studio.text import Language, Text
 from sage_studio.ui.dataset_report import report
 from sage_studio.ui.events import follow, on
-from sage_studio.ui.format import ago, bar, compact, count, duration
+from sage_studio.ui.format import EMPTY, about, ago, bar, compact, count
 from sage_studio.ui.frame import Frame, dataset_or_newest
 from sage_studio.ui.parts import html, notice, quiet, tiles
 from sage_studio.ui.plots import ROWS, TOKENS, histogram
@@ -32,7 +32,7 @@ FOUND, COUNT, FIRST = Text("Found", "发现"), Text("Rows", "行数"), Text("Fir
 CLEAN = Text("Nothing found.", "没有发现问题。")
 PER_EPOCH, CUT = Text("Tokens per epoch", "每轮 token 数"), Text("Longer than {}", "超过 {}")
 LONGEST, TIME = Text("Longest row, tokens", "最长 token 数"), Text("Time per epoch", "每轮耗时")
-UNKNOWN = Text("unknown: this model was not trained here yet", "未知：此模型尚未在本机训练过")
+ABOUT = Text("about {}", "约 {}")
 AS_CSV, AS_JSONL = Text("All rows as CSV", "全部明细 CSV"), Text("as JSONL", "下载 JSONL")
 NONE = Text("none", "无")
 
@@ -131,7 +131,7 @@ class ReportPanel:
         state = self._state(found, last, language)
         below = _links(dataset_id, language)
         if found is not None:
-            below = findings_view(found, self.studio.tokens_per_second(found.model), language) + below
+            below = findings_view(found, self._epoch(dataset_id, found), language) + below
         return figures, bins, gr.update(visible=True), state, below, gr.update(visible=bool(running))
 
     def _state(self, found: Inspection | None, last: list[Job], language: Language) -> Markup:
@@ -147,14 +147,19 @@ class ReportPanel:
             return quiet(NOT_CHECKED.in_(language))
         return quiet(CHECKED.in_(language).format(found.model) + " · ") + ago(found.made_at, language)
 
+    def _epoch(self, dataset_id: str, found: Inspection) -> float | None:
+        """Seconds of an epoch: by the speed of earlier runs, else as the Train tab guesses it."""
+        seconds = seconds_per_epoch(found, self.studio.tokens_per_second(found.model))
+        return self.studio.epoch_guess(dataset_id, found.model, found.max_length) if seconds is None else seconds
+
     def _running(self, dataset_id: str) -> list[Job]:
         jobs = self.studio.list_jobs(dataset_id)
         return [job for job in jobs if job.kind == "report" and job.state is JobState.RUNNING]
 
 
-def findings_view(found: Inspection, speed: float | None, language: Language) -> Markup:
-    """Figures by the real tokenizer, and what was found how often."""
-    seconds = seconds_per_epoch(found, speed)
+def findings_view(found: Inspection, seconds: float | None, language: Language) -> Markup:
+    """Figures by the real tokenizer, and what was found how often; ``seconds`` are an epoch's."""
+    time = EMPTY if seconds is None else ABOUT.in_(language).format(about(seconds, language))
     shown = Markup()
     if found.tokens_per_epoch is not None:
         shown = tiles(
@@ -162,7 +167,7 @@ def findings_view(found: Inspection, speed: float | None, language: Language) ->
                 (PER_EPOCH.in_(language), compact(found.tokens_per_epoch)),
                 (LONGEST.in_(language), count(found.longest or 0)),
                 (CUT.in_(language).format(found.max_length), f"{100 * (found.share_cut or 0):.1f} %"),
-                (TIME.in_(language), UNKNOWN.in_(language) if seconds is None else duration(seconds, language)),
+                (TIME.in_(language), time),
             ],
             css="wide",
         )

@@ -382,6 +382,9 @@ class FakeStudio:
         fitting = offered if memory.total > card[1] else ()
         return Forecast(memory, *card, 4.2 * GIB, 0.1 * GIB, 70 * GIB, fitting, (), duration)
 
+    def epoch_guess(self, dataset_id: str, model: str, max_length: int) -> float | None:
+        return 700.0
+
     def glance(self, values: Mapping[str, Any]) -> tuple[Duration | None, Text]:
         return None, Text("Measuring.", "正在测算。")
 

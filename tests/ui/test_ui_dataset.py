@@ -61,10 +61,10 @@ def test_the_next_slot_shows_when_one_is_filled():
 def test_the_close_look_shows_figures_rows_and_links():
     fake = FakeStudio()
     fake.inspect_dataset("sage-docs-v3", model="m", max_length=512)
-    shown = findings_view(fake.inspection("sage-docs-v3"), 100.0, "en")
-    for part in ("Longer than 512", "1,873", "0.4 %", "nearly the same as an earlier row", "14, 310", "3 h 20 min"):
+    shown = findings_view(fake.inspection("sage-docs-v3"), 12_042.0, "en")
+    for part in ("Longer than 512", "1,873", "0.4 %", "nearly the same as an earlier row", "14, 310", "about 3.5 h"):
         assert part in shown, part
-    assert "unknown" in findings_view(fake.inspection("sage-docs-v3"), None, "en")
+    assert "Time per epoch</dt><dd>–" in findings_view(fake.inspection("sage-docs-v3"), None, "en")
 
 
 def test_the_list_says_which_datasets_were_checked():
