@@ -53,6 +53,7 @@ class ModelEntry(BaseModel):
         context: tokens that it was made for.
         licence: as the hub names it.
         gated: its terms have to be accepted on the hub first.
+        stand_in: may be offered first where the recommended or the built-in one cannot be used: small, open, bilingual.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -63,6 +64,7 @@ class ModelEntry(BaseModel):
     context: int
     licence: str
     gated: bool = False
+    stand_in: bool = False
     vram_gb: dict[Literal["lora", "8bit", "4bit"], float]
     note: Note
     task: ModelTask = "generative"
@@ -113,8 +115,8 @@ class Catalog:
         suits: Callable[[ModelEntry], bool] | None = None,
     ) -> str:
         """The model offered first: the operator's, else the built-in one without a GPU. With a GPU the recommended one,
-        or where that is too large, the largest smaller one that suits it. Where the built-in one's wheel is not
-        installed, as on a Space, the smallest of its kind on the hub stands in for it.
+        or where that is too large, the largest stand-in that suits it. Where the built-in one's wheel is not
+        installed, as on a Space, the smallest stand-in of its kind takes its place.
 
         Args:
             suits: whether a model can be trained and served on this machine's GPUs; None: any can.
@@ -130,7 +132,8 @@ class Catalog:
         best = next((entry for entry in offered if entry.recommended), None)
         if best is None:
             return built_in
-        smaller = [entry for entry in offered if entry.parameters < best.parameters]
+        small = [entry for entry in offered if entry.stand_in or entry.id == built_in]
+        smaller = [entry for entry in small if entry.parameters < best.parameters]
         wanted = [best, *sorted(smaller, key=lambda entry: -entry.parameters)]
         return next((entry.id for entry in wanted if suits is None or suits(entry)), built_in)
 
@@ -148,7 +151,7 @@ class Catalog:
         built_in = self.find(name)
         if built_in is None or self.is_at_hand(built_in):
             return name
-        others = [entry for entry in self.entries if entry.task == built_in.task and self.is_at_hand(entry)]
+        others = [entry for entry in self.entries if entry.task == built_in.task and entry.stand_in]
         return min(others, key=lambda entry: entry.parameters).id if others else name
 
     def resolve(self, name: str, ask_hub: bool = True) -> ModelRef:

@@ -197,6 +197,13 @@ def test_the_catalogue_is_whole(catalog):
         assert {"lora", "8bit", "4bit"} == set(entry.vram_gb) or entry.task == "embedding"
 
 
+def test_what_is_offered_first_on_a_small_gpu_needs_no_agreement(catalog):
+    for largest in (2e9, 1.4e9, 1.1e9, 5.5e8, 4e8):
+        offered = catalog.find(catalog.default(True, suits=lambda entry, most=largest: entry.parameters <= most))
+        assert not offered.gated
+        assert offered.recommended or offered.stand_in or offered.id == BUILT_IN
+
+
 def test_a_model_of_the_catalogue_needs_no_look_at_the_hub_for_a_click(catalog, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     assert catalog.resolve("Qwen/Qwen3-4B", ask_hub=False).task == "generative"
