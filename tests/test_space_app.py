@@ -159,6 +159,16 @@ def test_scripts_come_in_by_the_secret_where_people_sign_in(signing_in):
         assert script.get("/api/health", auth=("ada", "no")).status_code == 401
 
 
+def test_the_button_to_sign_out_is_nobodys_endpoint(signing_in, secret_space):
+    with signing_in.client() as one, secret_space.client() as other:
+        other.post("/login", data={"username": "ada", "password": "a pass:word"})
+        names = [
+            set(browser.get("/gradio_api/info", auth=("ada", "a pass:word")).json()["named_endpoints"])
+            for browser in (one, other)
+        ]
+    assert names[0] == names[1]
+
+
 def test_gradio_client_comes_in_by_the_secret_too(signing_in):
     from gradio_client import Client
 

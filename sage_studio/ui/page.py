@@ -4,7 +4,6 @@ Knows the order of things and what a click leads to elsewhere. Knows nothing of 
 
 Every part that a test or a script needs has a stable ``elem_id``:
 
-    space-note space-sign-out                    on a Hugging Face Space only
     status-bar                                   [data-tab=models|tasks], [data-tour] and [data-language] inside it
     tour                                         [data-go=skip|back|next] inside it
     tabs: dataset train tasks chat models        the tab's button is #<id>-button
@@ -33,7 +32,7 @@ Every part that a test or a script needs has a stable ``elem_id``:
     dialog-delete-dataset dialog-stop-run dialog-backend dialog-stop dialog-delete dialog-use-model dialog-delete-model
 
 A table's row is ``tr[data-key=<id>]``, a vote ``[data-vote=<column>|-1]``; a dialog's answers are
-``[data-answer=ok|cancel]``.
+``[data-answer=ok|cancel]``. On a Hugging Face Space there are ``space-note`` and ``space-sign-out`` too.
 """
 
 from collections.abc import Callable, Mapping
@@ -83,7 +82,7 @@ def build_page(studio: Studio, space: Space | None = None) -> gr.Blocks:
     with SpokenBlocks(words, title=TITLE, analytics_enabled=False, fill_width=True) as page:
         bar = StatusBar(studio)
         if space is not None:
-            space_note(studio, space, words)
+            space_note(studio, space, words, page)
         timer, task, dataset_id, revision = gr.Timer(TICK_SECONDS), gr.State(""), gr.State(""), gr.State(0)
         draft = gr.State(None)
         timers = {name: gr.Timer(TICK_SECONDS, active=name == FIRST) for name, _, _ in TABS}

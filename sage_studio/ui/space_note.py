@@ -5,6 +5,7 @@ Knows words and looks. Knows nothing of how a login works.
 """
 
 import functools
+from typing import Any
 
 import gradio as gr
 from markupsafe import Markup
@@ -36,14 +37,21 @@ FRAME_JS = "element.querySelector('.own-tab')?.toggleAttribute('hidden', window.
 """Outside the frame there is nothing to leave."""
 
 
-def space_note(studio: Studio, space: Space, words: Phrasebook) -> None:
+def space_note(studio: Studio, space: Space, words: Phrasebook, page: gr.Blocks) -> None:
     """Put the note on the page that is being built."""
     passing = not outlives_a_restart(studio.settings)
     shown = Text(*(str(said_on_top(space, passing, language)) for language in ("en", "zh")))
     if shown:
         words(functools.partial(html, "space-note", FRAME_JS), value=shown)
     if space.has_oauth:
-        gr.LoginButton(SIGN_IN, SIGN_OUT, size="sm", variant="secondary", elem_id="space-sign-out")
+        button = gr.LoginButton(SIGN_IN, SIGN_OUT, size="sm", variant="secondary", elem_id="space-sign-out")
+        button.load_event_to_attach = None  # its own would be an endpoint that everybody sees
+        page.load(sign_out_label, None, button, queue=False, show_progress="hidden", api_visibility="private")
+
+
+def sign_out_label(profile: gr.OAuthProfile | None) -> Any:
+    """The button with the name of who signed in; as it is for one who came in by the secret."""
+    return gr.update(value=SIGN_OUT.format(profile.username)) if profile is not None else gr.update()
 
 
 def said_on_top(space: Space, passing: bool, language: Language) -> Markup:

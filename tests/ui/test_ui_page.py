@@ -11,6 +11,7 @@ from sage_studio.errors import NotFound
 from sage_studio.retrieval import RetrieverStatus
 from sage_studio.serving.retriever import Choice, IndexStatus
 from sage_studio.serving.types import ChatChunk
+from sage_studio.space import Space
 from sage_studio.tasks.task import TaskStatus
 from sage_studio.text import Text
 from sage_studio.training.progress import Result
@@ -231,3 +232,8 @@ def test_a_lost_answer_keeps_the_message_and_is_not_sent_to_the_model():
 def test_the_fake_refuses_what_is_not_there(fake):
     with pytest.raises(NotFound):
         fake.get_task("finetune-0")
+
+
+def test_a_space_adds_its_note(page, fake):
+    on_space = module.build_page(fake, Space("ada/studio", "ada", ("ada-studio.hf.space",), has_oauth=False))
+    assert ids(on_space) - ids(page) == {"space-note"}
