@@ -142,13 +142,16 @@ class Backend:
         threading.Thread(target=self._start_engine, name="start-engine", daemon=True).start()
 
     def retry_vllm(self) -> EngineStatus:
-        """Try vLLM again where it did not start before, so that the transformers engine serves in its place.
+        """Try vLLM again where it did not start before, so that the transformers engine serves in its place. While no
+        engine runs, one is started in the background.
 
         Raises:
             Conflict: a training has all GPUs.
             InvalidModel, EngineUnavailable: neither engine starts.
         """
-        return self.registry.retry_vllm()
+        self.registry.retry_vllm()
+        self.start_engine()
+        return self.registry.status()
 
     def engine_status(self) -> EngineStatus:
         """What the engine is doing, or how far the model is that is fetched for it."""

@@ -29,11 +29,13 @@ from sage_studio.serving.engine import (
     spawn_engine,
 )
 from sage_studio.serving.gpu_memory import held_by, query_usage
+from sage_studio.serving.local_users import other_users
 from sage_studio.serving.model_facts import read_facts
 from sage_studio.serving.process import member_pids
 from sage_studio.serving.records import Base, EngineRecord, Failure
 from sage_studio.serving.room import fits_beside, freed, main_memory_gb
 from sage_studio.serving.state import ServingState
+from sage_studio.serving.vllm import may_sleep
 from sage_studio.settings import Settings
 from sage_studio.text import Text
 
@@ -314,6 +316,12 @@ class EngineLife:
 
     def _spawn(self, choice: EngineChoice, base: Base, restarts: int, log: Path, beside: bool = False) -> EngineRecord:
         logger.info("Starting the %s engine with %s", choice.kind, base.location)
+        if choice.kind == "vllm" and self._settings.sleep_mode == "auto" and not may_sleep(self._settings):
+            logger.info(
+                "vLLM stops during trainings instead of sleeping: its routes for sleep ask for no key, and others use "
+                "this machine (%s). SAGE_STUDIO_SLEEP_MODE=true opens them all the same.",
+                ", ".join(other_users()),
+            )
         record = spawn_engine(choice.kind, base, choice.make, self.folder, log)
         record = replace(record, restarts=restarts, owner_pid=self._owner())
         try:

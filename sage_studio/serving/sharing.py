@@ -118,6 +118,8 @@ class Sharing:
 
     def given_back(self, held: Mapping[int, float]) -> dict[int, float]:
         """What a training gets of what the engine holds (GiB, by index of the GPU), if it yields all of them."""
+        if not held:
+            return {}
         how = self._decide(tuple(held))
         kept = {Yielding.NOTHING: math.inf, Yielding.SLEEP: ASLEEP_GB, Yielding.STOP: 0.0}[how]
         return {index: max(0.0, gb - kept) for index, gb in held.items()}

@@ -189,8 +189,10 @@ class ServingState:
         )
         return Refusal(rows[0]["base"], rows[0]["python"], Text(rows[0]["en"], rows[0]["zh"])) if rows else None
 
-    def is_refused(self, base: str) -> bool:
-        """Whether a start of vLLM with a base failed, by whichever Python."""
+    def is_refused(self, base: str | None = None) -> bool:
+        """Whether a start of vLLM with a base (None: with any) failed, by whichever Python."""
+        if base is None:
+            return bool(self._database.rows("SELECT 1 FROM engine_refusals LIMIT 1"))
         return bool(self._database.rows("SELECT 1 FROM engine_refusals WHERE base IN ('', ?)", (base,)))
 
     def add_refusal(self, refusal: Refusal) -> None:

@@ -41,9 +41,16 @@ def describe_engine(
         failure = state.failure()
         if failure is not None:
             return EngineStatus(
-                EngineState.FAILED, _kind(chooser), failure.base, current, message=failure.message, log_path=life.log
+                EngineState.FAILED,
+                _kind(chooser),
+                failure.base,
+                current,
+                message=failure.message,
+                log_path=life.log,
+                vllm_refused=state.is_refused(),
             )
-        return EngineStatus(EngineState.DOWN, _kind(chooser), current=current, log_path=life.log)
+        kind, refused = _kind(chooser), state.is_refused()
+        return EngineStatus(EngineState.DOWN, kind, current=current, log_path=life.log, vllm_refused=refused)
     record = engine.record
     phase, message = _phase(engine, life, switching_to)
     incoming = life.incoming()

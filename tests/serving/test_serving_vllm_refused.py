@@ -134,6 +134,7 @@ def test_where_neither_engine_starts_both_reasons_are_told(home):
         registry.switch_model("hopeless")
     status = registry.status()
     assert status.state is EngineState.FAILED
+    assert status.vllm_refused
     assert "nvcc" in status.message.en
     assert "out of memory" in status.message.en
 
