@@ -117,11 +117,7 @@ class Catalog:
     ) -> str:
         """The model offered first: the operator's, else the built-in one without a GPU. With a GPU the recommended one,
         or where that is too large, the largest smaller one that suits it and is not gated. Where the built-in one's
-<<<<<<< HEAD
         wheel is not installed, as on a Space, a small one from the hub stands in for it.
-=======
-        wheel is not installed, as on a Space, the smallest of its kind on the hub stands in for it.
->>>>>>> engine
 
         Args:
             suits: whether a model can be trained and served on this machine's GPUs; None: any can.
