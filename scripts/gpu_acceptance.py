@@ -414,6 +414,11 @@ def machine(hardware: Hardware, plan: Plan) -> list[str]:
     return lines
 
 
+def end(number: int, _: object) -> None:
+    """On SIGTERM leave in order: the step under way is ended, too, and does not keep the home locked."""
+    sys.exit(128 + number)
+
+
 def main() -> int:
     """Run the steps and write the report. Returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -426,6 +431,7 @@ def main() -> int:
     parser.add_argument("--step", help=argparse.SUPPRESS)
     parser.add_argument("--home", type=Path, help="keep tasks, logs and results there, for steps to be tried again")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, end)
     hardware = detect_hardware()
     if not hardware.has_gpu and not given.rehearse:
         print(

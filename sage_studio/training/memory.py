@@ -26,6 +26,9 @@ STATE_BYTES = {"adamw": 8.0, "adamw_8bit": 2.04}
 """Of AdamW's two moments for each trained parameter; in 8 bits with a scale for each 256 of them."""
 BYTES_PER_WEIGHT = {"8bit": 1.0, "4bit": 0.53}
 """Of a quantized weight, its scales included."""
+UPDATED_ON_CPU = 24.0
+"""Bytes that 8-bit Adam takes on a CPU for each parameter of the tensor that it updates: it works on copies in fp32.
+Measured; on a GPU it works in place."""
 SHORTEST = 256
 FEW_MORE_TOKENS = 64
 """What a chat template adds to a row, at most as a rule."""
@@ -146,6 +149,8 @@ def estimate(recipe: dict[str, Any], footprint: Footprint, device: str, length: 
     kept = max(0.0, step - trained) if recipe["gradient_accumulation_steps"] == 1 else step
     if not recipe["use_lora"]:
         kept = max(kept, 2 * each * plain)  # the embedding's gradient is the sum of two as large as it
+        if optimizer == "adamw_8bit" and device == "cpu":
+            kept = max(kept, UPDATED_ON_CPU * plain)
     return Memory(
         context=footprint.context if device == "cpu" else CUDA_CONTEXT,
         weights=base if recipe["use_lora"] else each * footprint.parameters,
@@ -170,12 +175,12 @@ def remedies(
     def with_changes(changes: dict[str, Any]) -> float:
         return estimate({**recipe, **changes}, footprint, device, length, factor).total
 
-    single = [Remedy(label, changes, with_changes(changes)) for label, changes in _changes(recipe)]
+    single = [Remedy(label, changes, with_changes(changes)) for label, changes in _changes(recipe, device)]
     fitting = [remedy for remedy in single if remedy.total <= room]
     if fitting:
         return _least_of_each(fitting)
     together: dict[str, Any] = {}
-    for label, changes in _changes(recipe):
+    for label, changes in _changes(recipe, device):
         together |= changes
         if (total := with_changes(together)) <= room:
             return [Remedy(TOGETHER if len(together) > len(changes) else label, together, total)]
@@ -196,7 +201,7 @@ SMALL_OPTIMIZER = Text("8-bit Adam, weights in bf16", "8 位 Adam，权重为 bf
 SHORTER = Text("Max sequence length {}", "最大序列长度 {}")
 
 
-def _changes(recipe: dict[str, Any]) -> Iterator[tuple[Text, dict[str, Any]]]:
+def _changes(recipe: dict[str, Any], device: str) -> Iterator[tuple[Text, dict[str, Any]]]:
     """From what costs least to what costs most of quality or time."""
     if not recipe["gradient_checkpointing"]:
         yield CHECKPOINTING, {"gradient_checkpointing": True}
@@ -205,7 +210,8 @@ def _changes(recipe: dict[str, Any]) -> Iterator[tuple[Text, dict[str, Any]]]:
         batch, accumulated = (batch + 1) // 2, accumulated * 2
         said = Text(BATCH.en.format(batch), BATCH.zh.format(batch))
         yield said, {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulated}
-    if not recipe["use_lora"] and recipe["type"] != "embedding" and recipe.get("optimizer") != "adamw_8bit":
+    whole = not recipe["use_lora"] and recipe["type"] != "embedding"
+    if whole and device == "cuda" and recipe.get("optimizer") != "adamw_8bit":  # on a CPU it takes many times as long
         yield SMALL_OPTIMIZER, {"optimizer": "adamw_8bit"}
     if recipe["use_lora"]:
         order = ("none", "8bit", "4bit")

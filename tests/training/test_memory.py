@@ -76,13 +76,22 @@ def test_the_small_optimizer_takes_6_bytes_a_parameter_of_a_whole_model_and_not_
     assert estimate(embedder, FOOTPRINT, "cpu", 64).gradients == 40
 
 
+def test_on_a_cpu_the_small_optimizer_updates_the_largest_tensor_in_fp32_copies():
+    large = FOOTPRINT.model_copy(update={"parameters": 10**9, "quantizable": 9 * 10**8})
+    values = recipe(use_lora=False, optimizer="adamw_8bit")
+    assert estimate(values, large, "cpu", 16).activations == pytest.approx(1.18 * 24 * 10**8)
+    assert estimate(values, large, "cuda", 16).activations == pytest.approx(1.06 * 4 * 10**8)
+
+
 def test_a_whole_model_that_does_not_fit_is_offered_the_small_optimizer():
     before = recipe(use_lora=False, gradient_checkpointing=True)
-    room = of(use_lora=False, gradient_checkpointing=True, length=64).total - 1000
-    offered = remedies(before, FOOTPRINT, "cpu", 64, 1.0, room)
+    room = of(use_lora=False, gradient_checkpointing=True, length=64, device="cuda").total - 1000
+    offered = remedies(before, FOOTPRINT, "cuda", 64, 1.0, room)
     assert {"optimizer": "adamw_8bit"} in [each.changes for each in offered]
     small = {**before, "optimizer": "adamw_8bit"}
-    assert all("optimizer" not in each.changes for each in remedies(small, FOOTPRINT, "cpu", 1024, 1.0, room - 2000))
+    assert all("optimizer" not in each.changes for each in remedies(small, FOOTPRINT, "cuda", 1024, 1.0, room - 2000))
+    on_cpu = of(use_lora=False, gradient_checkpointing=True, length=64).total - 1000
+    assert not remedies(before, FOOTPRINT, "cpu", 64, 1.0, on_cpu), "there it takes many times as long"
 
 
 @pytest.mark.parametrize(

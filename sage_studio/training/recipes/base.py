@@ -193,8 +193,8 @@ class Recipe(BaseModel):
         Text("Optimizer", "优化器"),
         Text(
             "adamw_8bit keeps its state in 8 bits and, without LoRA, the weights in bf16: 6 bytes a parameter and not "
-            "16. auto: adamw, unless a whole model would fill the GPU with it.",
-            "adamw_8bit 以 8 位保存优化器状态；不用 LoRA 时权重为 bf16，每个参数 6 字节而非 16 字节。"
+            "16; very slow on a CPU. auto: adamw, unless a whole model would fill the GPU with it.",
+            "adamw_8bit 以 8 位保存优化器状态；不用 LoRA 时权重为 bf16，每个参数 6 字节而非 16 字节；在 CPU 上很慢。"
             "auto：使用 adamw，除非全量训练会占满 GPU 显存。",
         ),
     )
