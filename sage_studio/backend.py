@@ -239,7 +239,12 @@ class Backend:
         check_sampling(sampling)
         if not messages or not messages[-1]["content"].strip():
             raise InvalidInput(Text("The message is empty.", "消息为空。"), Text("Type something.", "请输入内容。"))
-        return compare(lambda name: self.registry.stream(messages, model=name, **sampling), models)
+
+        def ask(name: str) -> Generator[ChatChunk, None, None]:
+            self._fetch_for(self._model(name))
+            return self.registry.stream(messages, model=name, **sampling)
+
+        return compare(ask, models)
 
     def record_vote(self, message: str, models: Sequence[str], winner: str) -> Vote:
         """Keep which of the compared models answered best; an empty ``winner`` says that none did."""
