@@ -2,12 +2,16 @@
 
 import io
 import json
+import sys
 import tarfile
+from pathlib import Path
 
 import pytest
+from paused_trainer import PAUSE
 from waiting import TRAINING, wait_until
 
 from sage_studio.data.example import Example, Message, Origin
+from sage_studio.settings import PROJECT
 from sage_studio.tasks.archive import stream_archive
 from sage_studio.tasks.launcher import ProcessLauncher
 from sage_studio.tasks.logs import read_log
@@ -16,7 +20,8 @@ from sage_studio.tasks.task import TaskStatus
 from sage_studio.training.progress import Job
 from sage_studio.training.recipes import SFTRecipe
 
-STEPS = 40
+STEPS = 12
+PAUSED = (sys.executable, str(Path(__file__).with_name("paused_trainer.py")))
 
 pytestmark = pytest.mark.training
 
@@ -30,23 +35,28 @@ def task(store, tiny_model, tmp_path):
     ]
     data.write_text("".join(json.dumps(row.to_json()) + "\n" for row in rows))
     recipe = SFTRecipe(
-        model_name_or_path=str(tiny_model), dataset_id="d", max_steps=STEPS, max_length=64, save_steps=10, lora_r=4
+        model_name_or_path=str(tiny_model), dataset_id="d", max_steps=STEPS, max_length=64, save_steps=5, lora_r=4
     )
     job = Job(model_location=str(tiny_model), data_path=str(data))
     return store.create(recipe, job, dataset_id="d", dataset_name="D")
 
 
-def test_stop_continue_complete_and_take_away(store, settings, task):
-    supervisor = TaskSupervisor(store, ProcessLauncher(), settings)
+def test_stop_continue_complete_and_take_away(store, settings, task, monkeypatch):
+    """Stopped where it waits, for nobody knows how far it gets meanwhile; continued by another studio's launcher."""
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT))  # PAUSED is a script, and begins in its own folder
+    supervisor = TaskSupervisor(store, ProcessLauncher(PAUSED), settings)
     supervisor.start()
     try:
-        wait_until(lambda: (now := supervisor.progress(task).now) and (now.step or 0) >= 3, TRAINING)
+        wait_until(lambda: (task.folder / "paused").exists() or store.get(task.id).status.is_over, TRAINING)
+        wait_until(lambda: store.get(task.id).status is not TaskStatus.PREPARING)
         supervisor.stop(store.get(task.id))
         wait_until(lambda: store.get(task.id).status.is_over, TRAINING)
         stopped = store.get(task.id)
         assert stopped.status is TaskStatus.STOPPED, (stopped.reason, read_log(task.folder).lines)
-        before = supervisor.curve(stopped, 1000).steps[-1]
-        assert 3 <= before < STEPS
+        assert supervisor.curve(stopped, 1000).steps[-1] == PAUSE
+        supervisor.close()
+        supervisor = TaskSupervisor(store, ProcessLauncher(), settings)
+        supervisor.start()
         supervisor.resume(stopped)
         wait_until(lambda: store.get(task.id).status.is_over, TRAINING)
     finally:
