@@ -15,6 +15,8 @@ from sage_studio.training.memory import BYTES_PER_WEIGHT
 GIB = 2**30
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 LORA_BYTES = 2
+LORA_PER_ROOT = 32
+"""Parameters of an adapter for each rank and the square root of the model's: 27 to 39 for models of 0.5B to 14B."""
 CPU_CONTEXT = 2048
 CPU_SEQUENCES = 16
 CPU_CACHE_GB = 1
@@ -222,7 +224,7 @@ def _on_cards(cards: tuple[Card, ...], form: Form, memory_share: float, model: M
     small = is_small(cards)
     share = share_of(cards, memory_share)
     need = (weights_gb(model, form) + cache_gb(model.shape, context)) / len(cards)
-    need += slots.count * adapter_bytes(slots.rank, model.shape) / GIB
+    need += slots_gb(model, slots)
     need += CUDA_CONTEXT_GB + SPARE_GB + (SMALL_GRAPHS_GB if small else GRAPHS_GB) + _work_gb(model.shape, cards)
     return Plan(
         context,
@@ -297,6 +299,12 @@ def adapter_bytes(rank: int, shape: Shape) -> int:
     attention = 4 * 2 * shape.hidden
     mlp = 3 * (shape.hidden + shape.inner)
     return rank * (attention + mlp) * shape.layers * LORA_BYTES
+
+
+def slots_gb(model: ModelFacts, slots: Slots) -> float:
+    """The room for adapters on each GPU; from the number of parameters alone where the sizes are not known."""
+    guess = LORA_BYTES * LORA_PER_ROOT * slots.rank * math.sqrt(model.parameters)
+    return slots.count * (adapter_bytes(slots.rank, model.shape) or guess) / GIB
 
 
 def tensor_parallel_size(count: int, shape: Shape = UNKNOWN) -> int:

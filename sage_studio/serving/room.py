@@ -10,7 +10,7 @@ from dataclasses import replace
 from enum import StrEnum
 
 from sage_studio.hardware import Hardware
-from sage_studio.serving.gpu import GIB, Form, ModelFacts, Plan, Shape, Slots, adapter_bytes, weights_gb
+from sage_studio.serving.gpu import GIB, Form, ModelFacts, Plan, Shape, Slots, adapter_bytes, slots_gb, weights_gb
 from sage_studio.serving.records import EngineKind, EngineRecord
 
 FACTOR = {"vllm": 1.2, "transformers": 2.4}
@@ -128,7 +128,7 @@ def backed_up_gb(engine: EngineRecord, hardware: Hardware, model: ModelFacts, sl
     if not model.known:
         return sum((engine.memory_share or 1.0) * card.memory_gb for card in mine)
     form = Form.FP8 if engine.form == Form.FP8 else Form.BF16
-    return weights_gb(model, form) + len(mine) * slots.count * adapter_bytes(slots.rank, model.shape) / GIB
+    return weights_gb(model, form) + len(mine) * slots_gb(model, slots)
 
 
 def pinned_limit_gb(hardware: Hardware, release: str | None = None) -> float:

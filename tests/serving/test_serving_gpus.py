@@ -13,7 +13,17 @@ from waiting import ENGINE, patient
 
 from sage_studio.hardware import Card, Hardware
 from sage_studio.serving import vllm
-from sage_studio.serving.gpu import Form, ModelFacts, Shape, Slots, adapter_bytes, plan, plan_transformers, share_of
+from sage_studio.serving.gpu import (
+    Form,
+    ModelFacts,
+    Shape,
+    Slots,
+    adapter_bytes,
+    plan,
+    plan_transformers,
+    share_of,
+    slots_gb,
+)
 from sage_studio.serving.gpu_memory import Usage, held_by, parse_usage
 from sage_studio.serving.local_users import others
 from sage_studio.serving.model_facts import model_shape, read_facts
@@ -356,6 +366,11 @@ def test_a_models_size_is_read_from_its_files_else_from_the_catalogue(tmp_path):
     write_config(tmp_path, quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True})
     facts = read_facts(str(tmp_path))
     assert (facts.parameters, facts.stored_bytes, facts.quantized, facts.known) == (0, 4000, "bitsandbytes", True)
+
+
+@pytest.mark.parametrize("model", [QWEN_05B, QWEN_15B, QWEN_3B, QWEN_7B, QWEN_14B])
+def test_the_room_for_adapters_is_guessed_before_a_models_sizes_are_here(model):
+    assert slots_gb(ModelFacts(model.parameters), SLOTS) == pytest.approx(slots_gb(model, SLOTS), rel=0.25)
 
 
 def test_the_transformers_engine_takes_four_bits_where_sixteen_do_not_fit_and_else_the_cpu():
