@@ -10,7 +10,7 @@ from sage_studio.settings import PROJECT
 from sage_studio.text import LANGUAGES, Text
 from sage_studio.ui.i18n import COOKIE, Phrasebook, SpokenBlocks, requested_language
 
-SAME_IN_BOTH = {"Alpha", "Dropout", "LoRA", "中文"}
+SAME_IN_BOTH = {"Alpha", "CPU", "Dropout", "LoRA", "中文"}
 
 
 def texts() -> list[tuple[str, str, str]]:
