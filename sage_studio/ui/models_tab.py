@@ -70,7 +70,7 @@ FORM: dict[str, Text] = {
     Form.FP8: Text("8 bits (fp8)", "8 位（fp8）"),
     Form.FOUR_BIT: Text("4 bits", "4 位"),
     Form.STORED: Text("quantized as stored", "按存储的量化格式"),
-    Form.CPU: Text("CPU", "CPU"),
+    Form.CPU: Text("on the CPU", "使用 CPU"),
 }
 ENGINE, STATE = Text("Engine", "引擎"), Text("State", "状态")
 BASE, ANSWERS, ADDRESS = Text("Base", "基座"), Text("Answers", "当前模型"), Text("Address", "地址")
