@@ -115,6 +115,7 @@ const outline = (target) => {
   outlined = target;
   outlined?.classList.add('outlined');
   outlined?.scrollIntoView({block: 'center'});
+  card.classList.toggle('above', Boolean(target) && target.getBoundingClientRect().top > innerHeight / 2);
 };
 const show = async (number) => {
   at = number;

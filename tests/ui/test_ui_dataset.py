@@ -138,7 +138,7 @@ def test_a_walk_through_the_panels(fake, address, browser):
     page.locator("#dataset-goto input").fill("47")
     page.locator("#dataset-goto input").press("Enter")
     page.locator("#dataset-preview tr[data-key='47']").wait_for()
-    page.locator("#row-seen h3", has_text="Row 47").wait_for()
+    page.locator("#row-seen h2", has_text="Row 47").wait_for()
     page.locator("#dataset-next").click()
     page.locator("#dataset-preview tr[data-key='64']").wait_for()
     page.locator("#dataset-next").click()
