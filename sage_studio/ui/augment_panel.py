@@ -255,7 +255,7 @@ class AugmentPanel:
 
 def jobs_table(jobs: list[Job], picked: str, language: Language) -> Markup:
     """All jobs, the picked one marked."""
-    heading = Markup("<h2 class="minor">{}</h2>").format(JOBS.in_(language))
+    heading = Markup("<h2 class=minor>{}</h2>").format(JOBS.in_(language))
     if not jobs:
         return heading + empty(NO_JOB.in_(language), START_ONE.in_(language), CHOOSE, language)
     columns = [

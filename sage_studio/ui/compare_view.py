@@ -104,7 +104,7 @@ def standings_table(standings: Sequence[Standing], language: Language) -> Markup
         )
         for one in standings
     ]
-    heading = Markup("<h2 class="minor">{}</h2>").format(STANDINGS.in_(language))
+    heading = Markup("<h2 class=minor>{}</h2>").format(STANDINGS.in_(language))
     return heading + table(heads, rows, language, STANDINGS)
 
 

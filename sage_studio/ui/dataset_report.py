@@ -72,7 +72,7 @@ def datasets_table(
     datasets: Sequence[Dataset], picked: str, language: Language, checked: Collection[str] = ()
 ) -> Markup:
     """All datasets, the picked one marked; ``checked`` are the ids of those that were looked at closely."""
-    heading = Markup("<h2 class="minor">{}</h2>").format(MINE.in_(language))
+    heading = Markup("<h2 class=minor>{}</h2>").format(MINE.in_(language))
     if not datasets:
         return heading + Markup('<p class="quiet">{}</p>').format(LISTED.in_(language))
     figures = [Column(title, figures=True) for title in (ROWS, SIZE, MADE)]

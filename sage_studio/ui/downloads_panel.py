@@ -55,7 +55,9 @@ def downloads_list(downloads: list[Download], language: Language) -> Markup:
     shown = [each for each in downloads if each.state in STATE]
     if not shown:
         return Markup()
-    return Markup("<h2 class="minor">{}</h2>{}").format(TITLE.in_(language), Markup().join(_one(each, language) for each in shown))
+    return Markup("<h2 class=minor>{}</h2>{}").format(
+        TITLE.in_(language), Markup().join(_one(each, language) for each in shown)
+    )
 
 
 def _one(download: Download, language: Language) -> Markup:

@@ -113,5 +113,7 @@ def _sample(brought: Brought, language: Language) -> Markup:
     note = REMEMBERED if brought.remembered is not None else GUESSED if brought.guess is not None else NOTHING
     rows = [Row([str(row.get(column, ""))[:CELL_CHARS] for column in look.columns]) for row in look.sample]
     columns = [Column(Text(column, column)) for column in look.columns]
-    head = Markup('<h2 class="minor">{}</h2><p class="quiet">{} {}</p>').format(TITLE.in_(language), fault, note.in_(language))
+    head = Markup('<h2 class=minor>{}</h2><p class="quiet">{} {}</p>').format(
+        TITLE.in_(language), fault, note.in_(language)
+    )
     return head + table(columns, rows, language, SAMPLE)

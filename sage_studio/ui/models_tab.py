@@ -246,7 +246,7 @@ def engine_panel(status: EngineStatus, language: Language) -> Markup:
         ],
         css="wide",
     )
-    heading = Markup("<h2 class="minor">{}</h2>").format(ENGINE.in_(language))
+    heading = Markup("<h2 class=minor>{}</h2>").format(ENGINE.in_(language))
     if not status.message:
         return heading + shown
     why = notice(

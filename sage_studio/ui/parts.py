@@ -108,6 +108,6 @@ def quiet(text: str) -> Markup:
 def log(lines: Sequence[str], language: Language) -> Markup:
     """The last lines, in their own scrolling box."""
     title = LOG.in_(language)
-    return Markup('<h2 class="minor">{0}</h2><pre class="log" tabindex="0" aria-label="{0}">{1}</pre>').format(
+    return Markup('<h2 class=minor>{0}</h2><pre class="log" tabindex="0" aria-label="{0}">{1}</pre>').format(
         title, "\n".join(lines) or NO_LOG.in_(language)
     )

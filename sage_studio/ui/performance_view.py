@@ -102,7 +102,7 @@ class PerformanceView:
 
 def figures(samples: Sequence[Sample], language: Language) -> Markup:
     """The newest figures, each with its unit."""
-    heading = Markup("<h2 class="minor">{}</h2>").format(TITLE.in_(language))
+    heading = Markup("<h2 class=minor>{}</h2>").format(TITLE.in_(language))
     if not samples:
         return heading + empty(NOTHING.in_(language), WAIT.in_(language), ASK, language)
     now = samples[-1]

@@ -185,7 +185,7 @@ class PreviewPanel:
             )
         except StudioError as error:
             return (notice("failed", error.message.in_(language), error.hint.in_(language)),)
-        title = Markup("<h2 class="minor">{}</h2>").format(ROW_N.in_(language).format(count(row)))
+        title = Markup("<h2 class=minor>{}</h2>").format(ROW_N.in_(language).format(count(row)))
         return (title + Markup().join(coloured(each, language) for each in seen),)
 
     def fill(self, _: Language, chosen: str, row: int) -> tuple[Any, ...]:
