@@ -33,8 +33,8 @@ DOWN = Text(
 )
 WAITING = Text("It answers as soon as the engine is ready.", "引擎就绪后即可回答，消息不会丢失。")
 WELCOME = Text(
-    "### Talk to your model\nAsk something about what it was trained on, then switch to the base model and ask again.",
-    "### 和你的模型对话\n先问一个与训练数据有关的问题，再切回基座模型问同样的问题，比较两者的回答。",
+    "## Talk to your model\nAsk something about what it was trained on, then switch to the base model and ask again.",
+    "## 和你的模型对话\n先问一个与训练数据有关的问题，再切回基座模型问同样的问题，比较两者的回答。",
 )
 
 
