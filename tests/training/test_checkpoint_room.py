@@ -48,7 +48,8 @@ def test_a_training_looks_before_its_first_step(tmp_path, monkeypatch):
 
     free(monkeypatch, 0)
     stepped = []
-    trainer = SimpleNamespace(model=torch.nn.Linear(4, 4), train=lambda **_: stepped.append(1))
+    arguments = SimpleNamespace(fp16=False)
+    trainer = SimpleNamespace(model=torch.nn.Linear(4, 4), args=arguments, train=lambda **_: stepped.append(1))
     recipe = SimpleNamespace(save_total_limit=1)
     run = SimpleNamespace(checkpoints=tmp_path / "checkpoints", recipe=recipe, job=SimpleNamespace(resume=False))
     with pytest.raises(StorageFull):
