@@ -231,7 +231,7 @@ def commands_view(settings: Any, method: str, filled: dict[str, Any], language: 
     return Markup().join(
         Markup(
             '<div class="command"><h2 class=minor>{0} <button type="button" class="copy" data-copy="{1}"'
-            ' aria-label="{2} {0}">{3}</button></h2><pre>{1}</pre></div>'
+            ' aria-label="{2} {0}">{3}</button></h2><pre tabindex="0" aria-label="{0}">{1}</pre></div>'
         ).format(name, text, COPY.in_(language), COPY_ICON)
         for name, text in zip(NAMES, texts, strict=True)
     )

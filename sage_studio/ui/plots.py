@@ -29,10 +29,8 @@ NAMES = {
 }
 
 
-def line_plot(
-    words: Phrasebook, label: Text, elem_id: str, y_format: str, lines: Sequence[Plot] = (), visible: bool = True
-) -> gr.LinePlot:
-    """An empty plot over the steps of a training; ``lines`` are all the plots that it may come to show."""
+def line_plot(words: Phrasebook, label: Text, elem_id: str, y_format: str, lines: Sequence[Plot]) -> gr.LinePlot:
+    """A plot over the steps of a training, hidden until it has points; ``lines`` are all that it may come to show."""
     colours = {name: colour for plot in lines for said, colour in _coloured(plot.lines.values()) for name in said}
     return words(
         gr.LinePlot,
@@ -48,14 +46,15 @@ def line_plot(
         min_width=240,
         y_axis_format=y_format,
         elem_id=elem_id,
-        visible=visible,
+        visible=False,
         buttons=["fullscreen"],
     )
 
 
-def line(steps: Sequence[int], values: Sequence[float | None]) -> dict[str, Any] | None:
-    """Points of one line; steps without a value are left out. None while there is nothing to draw."""
-    return curves(steps, {"": values})
+def line(steps: Sequence[int], values: Sequence[float | None]) -> Any:
+    """An update that draws one line; steps without a value are left out. Without any the plot is hidden."""
+    value = curves(steps, {"": values})
+    return gr.update(value=value, visible=value is not None)
 
 
 def curves(steps: Sequence[int], lines: Mapping[str, Sequence[float | None]]) -> dict[str, Any] | None:

@@ -59,12 +59,10 @@ class RunView:
         self.head = html(f"{prefix}-head", COPY_JS)
         with gr.Row(elem_classes="plots", elem_id=f"{prefix}-plots"):
             self.loss = line_plot(words, LOSS, f"{prefix}-loss", "~g", [CURVE])
-            self.rate = line_plot(words, RATE, f"{prefix}-rate", "~e")
-            self.speed = line_plot(words, TOKENS_A_SECOND, f"{prefix}-speed", "~s")
+            self.rate = line_plot(words, RATE, f"{prefix}-rate", "~e", [])
+            self.speed = line_plot(words, TOKENS_A_SECOND, f"{prefix}-speed", "~s", [])
             self.extra = [
-                line_plot(
-                    words, LOSS, f"{prefix}-extra-{number}", "~g", [each for each in plots if each], visible=False
-                )
+                line_plot(words, LOSS, f"{prefix}-extra-{number}", "~g", [each for each in plots if each])
                 for number, plots in enumerate(zip_longest(*(recipe.plots for recipe in RECIPES.values())), 1)
             ]
         self.log = html(f"{prefix}-log", LOG_JS)
@@ -81,10 +79,9 @@ class RunView:
         lines = self.studio.task_logs(task.id, limit=LOG_LINES).lines
         extra = [plotted(plot, curve, language) for plot in RECIPES[task.type].plots]
         hidden = [gr.update(visible=False)] * (len(self.extra) - len(extra))
-        loss = plotted(CURVE, curve, language) | {"visible": True}
         return (
             head(task, progress, language),
-            loss,
+            plotted(CURVE, curve, language),
             line(curve.steps, curve.learning_rate),
             line(curve.steps, curve.tokens_per_second),
             *extra,
