@@ -45,7 +45,7 @@ NONE_YET = Text("No task yet", "还没有任务")
 START_ONE = Text(
     "Start a fine-tuning on the Train tab; it will be listed here.", "在“训练”页点击“开始微调”，任务会出现在这里。"
 )
-TRAIN = Lead(Text("Train a model →", "去训练模型 →"), "train-start", "train")
+TRAIN = Lead(Text("Train a model →", "去训练模型 →"), "train-start train-missing", "train")
 OTHERS = Lead(Text("Show others", "显示其他任务"), "tasks-filter")
 NONE_SUCH = Text("No task of this kind.", "没有符合条件的任务。")
 MORE = Text("The newest {} of {} tasks are shown.", "显示最近的 {} 个任务，共 {} 个。")

@@ -98,13 +98,18 @@ let at = 0, outlined = null, wanted = 0;
 
 document.documentElement.lang = card.lang;
 
-/* The first of the ids that is in sight once the tab is open; null when nothing is after three seconds. */
-const reach = async (tab, ids) => {
+const control = (place) => place.matches('button, input, textarea') ? place
+  : place.querySelector('input, textarea, button');
+
+/* The first of the ids that is in sight once the tab is open, and can be used if that is asked; null when nothing is
+   after three seconds. */
+const reach = async (tab, ids, toUse = false) => {
   const mine = ++wanted;
   for (let tries = 0; tries < 60 && mine === wanted; tries++) {
     const opener = tab && document.getElementById(`${tab}-button`);
     if (opener && opener.getAttribute('aria-selected') !== 'true') opener.click();
-    const found = ids.split(' ').map((id) => document.getElementById(id)).find((each) => each?.offsetParent);
+    const found = ids.split(' ').map((id) => document.getElementById(id))
+      .find((each) => each?.offsetParent && (!toUse || control(each)?.disabled === false));
     if (found) return found;
     await new Promise((later) => setTimeout(later, 50));
   }
@@ -139,9 +144,6 @@ const close = () => {
   try { localStorage.setItem('SEEN_KEY', 'seen'); } catch { /* storage is closed to this page: nothing to remember */ }
   document.querySelector('[data-tour]')?.focus();
 };
-const control = (place) => place.matches('button, input, textarea') ? place
-  : place.querySelector('input, textarea, button');
-
 card.addEventListener('click', async (event) => {
   const go = event.target.closest('[data-go]')?.dataset.go;
   if (go === 'back') { if (at === 1) button('next').focus(); show(at - 1); }
@@ -155,7 +157,7 @@ document.addEventListener('keydown', (event) => {
 document.addEventListener('click', async (event) => {
   if (event.target.closest('[data-tour]')) open();
   const lead = event.target.closest('[data-lead]');
-  const place = lead && await reach(lead.dataset.tab, lead.dataset.lead);
+  const place = lead && await reach(lead.dataset.tab, lead.dataset.lead, true);
   if (!place) return;
   place.scrollIntoView({block: 'center'});
   if (lead.hasAttribute('data-press') && place.matches('button')) place.click(); else control(place)?.focus();

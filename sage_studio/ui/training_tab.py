@@ -42,7 +42,7 @@ START_ONE = Text(
     "Choose a dataset and a model, then press Start. Progress, plots and the log appear here.",
     "选择数据集和模型，然后点击“开始微调”。进度、曲线和日志会显示在这里。",
 )
-START = Lead(Text("Go to the start button", "前往开始按钮"), "train-start")
+START = Lead(Text("Go to the start button", "前往开始按钮"), "train-start train-missing")
 PARAMETERS = Text("{} parameters", "{} 参数")
 FROM_GB = Text("LoRA needs about {} GB", "LoRA 约需 {} GB")
 ROWS = Text("rows", "行")

@@ -91,7 +91,6 @@ def unfold(tab, name: str) -> None:
 
 @pytest.mark.parametrize("what", ["filled", "empty"])
 @pytest.mark.parametrize("language", LOCALES)
-@pytest.mark.xfail(reason="issue 12, C5: axe still finds faults on the tabs; not mended yet", strict=False)
 def test_axe_finds_nothing_on_any_tab(opened, language, what):
     """Everything in the light; in the dark what only the theme changes, the contrast, at the same places."""
     from axe_playwright_python.sync_playwright import Axe
@@ -109,7 +108,6 @@ def test_axe_finds_nothing_on_any_tab(opened, language, what):
 
 
 @pytest.mark.parametrize("language", LOCALES)
-@pytest.mark.xfail(reason="issue 12, C5: axe still finds faults on the tabs; not mended yet", strict=False)
 def test_axe_finds_nothing_on_a_page_that_opens_in_the_dark(opened, language):
     from axe_playwright_python.sync_playwright import Axe
 
@@ -148,7 +146,6 @@ def test_every_empty_place_leads_on(opened, language):
     assert met >= {f"dataset {inner}" for inner in WITHIN["dataset"]} | {"train", "tasks", "chat compare", "models"}
 
 
-@pytest.mark.xfail(reason="issue 12, C5: one of these leads does not arrive; not looked into yet", strict=False)
 def test_the_lead_of_an_empty_place_does_what_it_says(browser, tmp_path):
     from sage_studio.settings import load_settings
 
@@ -159,7 +156,7 @@ def test_the_lead_of_an_empty_place_does_what_it_says(browser, tmp_path):
         tab.goto(url)
         tab.click("#tasks-button")
         tab.click("#tasks-table .lead")
-        tab.wait_for_function("document.activeElement.id === 'train-start'")
+        tab.wait_for_function("document.querySelector('#train-missing').contains(document.activeElement)")
         tab.click("#run-empty .lead")
         tab.wait_for_selector("#dataset-list tr[data-key]")
         assert len(studio.datasets) == 1
