@@ -56,7 +56,9 @@ def on(
     fn = spoken(handler)
     asking = _asking(triggers if isinstance(triggers, list) else [triggers])
     if any(isinstance(component, gr.HTML) for component in asking):
-        options.setdefault("trigger_mode", "always_last")  # else a second pick is lost while the first is answered
+        # A second pick while the first is answered must count. "once" drops it, and Gradio 6.31's "always_last" sends
+        # the first one's data again; so both run, in their order.
+        options.setdefault("trigger_mode", "multiple")
     if isinstance(triggers, list):
         made = gr.on(triggers, fn, inputs, outputs, api_visibility="private", **options)
     else:
