@@ -1,7 +1,6 @@
-"""The sizes of models in training, each found out once by a child process and kept in a file.
+"""What a child process finds out once about a model in training, kept in a file: its sizes, and by `paces` its speed.
 
-Knows when that is needed and waits for it. Knows nothing of what the sizes are used for; torch stays in the child,
-`sage_studio.training.footprint`.
+torch stays in the children (`sage_studio.training.footprint` finds the sizes); this process waits for them.
 """
 
 import hashlib
@@ -15,6 +14,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Generic, TypeVar
+
+from pydantic import BaseModel
 
 from sage_studio.errors import HubUnavailable, InvalidModel, StudioError
 from sage_studio.files import write_atomically
@@ -30,33 +32,62 @@ RETRY_SECONDS = 60.0
 NO_HUB = re.compile(r"couldn.t connect|LocalEntryNotFound|Connection|offline|resolve|timed? ?out", re.I)
 NAMES_ERROR = re.compile(r"[\w.]*(Error|Exception): ")
 CHILD = "sage_studio.training.footprint"
+Answer = TypeVar("Answer", bound=BaseModel)
 
 
-class FootprintBook:
-    """All sizes found out so far; safe to use from many threads."""
+class ChildAnswers(Generic[Answer]):
+    """What was found out so far about requests, a file each; safe to use from many threads.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._one_at_a_time, self._lock = threading.Lock(), threading.Lock()
-        self._under_way: set[str] = set()
-        self._failed: dict[str, tuple[StudioError, float]] = {}
+    Args:
+        folder: of the files.
+        answer: their model.
+        prefix: with which their names begin.
+    """
 
-    def kept(self, request: FootprintRequest) -> Footprint | None:
+    def __init__(self, folder: Path, answer: type[Answer], prefix: str = "") -> None:
+        self._folder, self._answer, self._prefix = folder, answer, prefix
+        self._one_at_a_time = threading.Lock()
+
+    def kept(self, request: FootprintRequest) -> Answer | None:
         """What is known already; None if nothing is."""
         try:
-            return Footprint.model_validate_json(self._path(request).read_text(encoding="utf-8"))
+            return self._answer.model_validate_json(self._path(request).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
 
-    def find(self, request: FootprintRequest) -> Footprint:
-        """The sizes; some seconds the first time. Raises `InvalidModel` with what the child said."""
+    def find(self, request: FootprintRequest) -> Answer:
+        """The answer; some seconds the first time. Raises `InvalidModel` with what the child said."""
         with self._one_at_a_time:
             found = self.kept(request)
             if found is None:
-                found = ask_child(request)
+                found = self._ask(request)
                 self._folder.mkdir(parents=True, exist_ok=True)
                 write_atomically(self._path(request), found.model_dump_json())
         return found
+
+    def _ask(self, request: FootprintRequest) -> Answer:
+        raise NotImplementedError
+
+    def _holds_for(self, request: FootprintRequest) -> str:
+        """What the answer depends on besides the request and the versions of the libraries."""
+        return ""
+
+    def _path(self, request: FootprintRequest) -> Path:
+        asked = request.model_dump_json() + json.dumps(versions()) + self._holds_for(request)
+        return self._folder / f"{self._prefix}{hashlib.sha256(asked.encode()).hexdigest()[:24]}.json"
+
+
+class FootprintBook(ChildAnswers[Footprint]):
+    """All sizes found out so far."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, Footprint)
+        self._lock = threading.Lock()
+        self._under_way: set[str] = set()
+        self._failed: dict[str, tuple[StudioError, float]] = {}
+
+    def _ask(self, request: FootprintRequest) -> Footprint:
+        return ask_child(request)
 
     def later(self, key: str, work: Callable[[], object]) -> None:
         """Do something in a thread, unless it is being done; for those who may not wait.
@@ -81,11 +112,6 @@ class FootprintBook:
             self._failed[key] = error, time.monotonic()
         finally:
             self._under_way.discard(key)
-
-    def _path(self, request: FootprintRequest) -> Path:
-        """A file for each request and set of library versions."""
-        asked = request.model_dump_json() + json.dumps(versions())
-        return self._folder / f"{hashlib.sha256(asked.encode()).hexdigest()[:24]}.json"
 
 
 def ask_child(request: FootprintRequest) -> Footprint:

@@ -5,19 +5,15 @@ child, `sage_studio.training.probe`.
 """
 
 import functools
-import hashlib
-import json
-import threading
 import time
 from pathlib import Path
 
 import numpy as np
 
-from sage_studio.files import write_atomically
-from sage_studio.footprints import answer_of
+from sage_studio.footprints import ChildAnswers, answer_of
 from sage_studio.hardware import detect_hardware
 from sage_studio.training.duration import Pace
-from sage_studio.training.environment import CPU_FLAGS, usable_cores, versions
+from sage_studio.training.environment import CPU_FLAGS, usable_cores
 from sage_studio.training.memory import FootprintRequest
 
 PROBE = "sage_studio.training.probe"
@@ -27,33 +23,17 @@ AS_TRAINED = {"OMP_WAIT_POLICY": "PASSIVE"}
 SIDE, ROUNDS = 1024, 4
 
 
-class PaceBook:
-    """All paces measured so far; safe to use from many threads."""
+class PaceBook(ChildAnswers[Pace]):
+    """All paces measured so far, each for one machine."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._one_at_a_time = folder, threading.Lock()
+        super().__init__(folder, Pace, prefix="pace-")
 
-    def kept(self, request: FootprintRequest) -> Pace | None:
-        """What was measured already; None if nothing was."""
-        try:
-            return Pace.model_validate_json(self._path(request).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
+    def _ask(self, request: FootprintRequest) -> Pace:
+        return ask_child(request)
 
-    def find(self, request: FootprintRequest) -> Pace:
-        """The pace; some ten seconds the first time. Raises `InvalidModel` with what the child said."""
-        with self._one_at_a_time:
-            found = self.kept(request)
-            if found is None:
-                found = ask_child(request)
-                self._folder.mkdir(parents=True, exist_ok=True)
-                write_atomically(self._path(request), found.model_dump_json())
-        return found
-
-    def _path(self, request: FootprintRequest) -> Path:
-        """A file for each request, machine and set of library versions."""
-        asked = request.model_dump_json() + json.dumps(versions()) + machine(request.on_card)
-        return self._folder / f"pace-{hashlib.sha256(asked.encode()).hexdigest()[:24]}.json"
+    def _holds_for(self, request: FootprintRequest) -> str:
+        return machine(request.on_card)
 
 
 def ask_child(request: FootprintRequest) -> Pace:
