@@ -15,6 +15,7 @@
     │   ├── DocsUnavailable      503  the documentation's repository
     │   ├── HubUnavailable       503  the model hub
     │   ├── EngineUnavailable    503  the inference engine
+    │   ├── GpuUnavailable       503  a GPU that nvidia-smi lists and CUDA cannot open
     │   └── EmbedderUnavailable  503  the process that turns texts into vectors
     └── StorageFull              507  no room on the disk
 
@@ -143,6 +144,12 @@ class HubUnavailable(Unavailable):
     """The model hub cannot be reached."""
 
     code = "hub_unavailable"
+
+
+class GpuUnavailable(Unavailable):
+    """A GPU that ``nvidia-smi`` lists cannot be opened by CUDA."""
+
+    code = "gpu_unavailable"
 
 
 class EngineUnavailable(Unavailable):

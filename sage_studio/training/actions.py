@@ -28,6 +28,7 @@ BY_REASON = {
     Reason.DATA: Action.OTHER_DATA,
     Reason.DISK: Action.RESUME,
     Reason.NETWORK: Action.RESUME,
+    Reason.GPU: Action.RESUME,
     Reason.KILLED: Action.RESUME,
     Reason.MODEL: Action.OTHER_MODEL,
     Reason.SETTINGS: Action.OTHER_SETTINGS,

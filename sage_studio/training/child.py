@@ -51,6 +51,7 @@ def follow(folder: Path, stop: StopRequest) -> int:
         run.progress.phase(Phase.STARTING)
         (folder / RESERVE).write_bytes(bytes(RESERVE_BYTES))
         environment.prepare(run.job.model_location)
+        environment.check_gpus(run.job.gpus)
         method_for(run.recipe.type)(run)
         result = Result(status="completed", message=tuple(DONE), **_figures(run, began))
     except Stopped:

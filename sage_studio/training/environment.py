@@ -13,8 +13,10 @@ from typing import Any
 
 import psutil
 
+from sage_studio.errors import GpuUnavailable
 from sage_studio.hardware import VISIBLE, detect_hardware
 from sage_studio.hub import is_here
+from sage_studio.text import Text
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets", "sentence-transformers")
 CPU_FLAGS = Path("/proc/cpuinfo")
@@ -54,6 +56,29 @@ def prepare(model_location: str) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
     if "WORLD_SIZE" not in os.environ:
         _choose_card()
+
+
+def check_gpus(assigned: str) -> None:
+    """Raise `GpuUnavailable` where the task was given a GPU and torch sees none: it would train on the CPU for hours.
+
+    Args:
+        assigned: the physical numbers of the task's GPUs, separated by commas; empty on a machine without one.
+    """
+    if not assigned:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        raise GpuUnavailable(
+            Text(
+                f"nvidia-smi lists GPU {assigned}, but CUDA cannot open it.",
+                f"nvidia-smi 列出了 GPU {assigned}，但 CUDA 无法打开它。",
+            ),
+            Text(
+                "Run `make doctor`. Reboot after a driver update, or start the container with --gpus all; then resume.",
+                "请运行 `make doctor`。若刚更新驱动请重启，容器请用 --gpus all 启动，然后继续训练。",
+            ),
+        )
 
 
 def usable_cores() -> int:

@@ -53,6 +53,7 @@ class Reason(StrEnum):
     MEMORY = "memory"
     DISK = "disk"
     NETWORK = "network"
+    GPU = "gpu"
     KILLED = "killed"
     MODEL = "model"
     SETTINGS = "settings"

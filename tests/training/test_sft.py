@@ -305,3 +305,11 @@ def test_a_bug_is_called_a_bug_and_its_traceback_stays_in_the_log(
     assert "nowhere" not in result.message[0]
     assert "train.log" in result.hint[0]
     assert "KeyError: 'nowhere'" in capsys.readouterr().out
+
+
+def test_a_gpu_that_cuda_cannot_open_ends_the_run_at_once(new_task: NewTask):
+    """It would train on the CPU for hours, and nobody would know. Here torch sees no GPU for certain."""
+    result = new_task(job={"gpus": "0"}).run(expect=1)
+    assert (result.status, result.reason, result.steps) == ("failed", Reason.GPU, 0)
+    assert "GPU 0" in result.message[0]
+    assert "make doctor" in result.hint[0]
