@@ -31,6 +31,7 @@ REASONS: tuple[tuple[type[StudioError], Reason], ...] = (
     (InvalidRecipe, Reason.SETTINGS),
     (NotFound, Reason.DATA),
     (HubUnavailable, Reason.NETWORK),
+    (GpuUnavailable, Reason.GPU),
     (Unhealthy, Reason.UNHEALTHY),
     (StorageFull, Reason.DISK),
     (Conflict, Reason.DISK),
