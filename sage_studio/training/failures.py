@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from sage_studio.errors import (
     Conflict,
+    GpuUnavailable,
     HubUnavailable,
     InvalidDataset,
     InvalidModel,
