@@ -174,6 +174,7 @@ def test_a_hung_engine_is_ended_and_started_again_with_its_adapters(home, regist
     watch, old = registry._house.watch, pid_of(registry)
     watch.look()
     os.kill(old, signal.SIGSTOP)
+    wait_until(lambda: psutil.Process(old).status() == psutil.STATUS_STOPPED)  # on a busy machine it answers until then
     monkeypatch.setattr(client, "HEALTH_SECONDS", 0.2)  # not before: a busy machine may take longer to say it is well
     watch.look()
     watch.look()

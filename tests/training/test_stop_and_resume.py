@@ -16,7 +16,7 @@ from sage_studio.training.progress import Phase, Reason, read_events, read_resul
 NewTask = Callable[..., Any]
 STEPS = 20_000
 """More than a run can do before it is stopped, however late that is noticed on a busy machine."""
-LONG = {"max_steps": STEPS, "num_train_epochs": STEPS, "save_steps": 5}
+LONG = {"max_steps": STEPS, "save_steps": 5}
 
 
 @pytest.fixture

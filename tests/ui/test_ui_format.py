@@ -83,8 +83,9 @@ def test_a_row_without_a_key_cannot_be_picked():
 
 
 def test_plots_leave_out_steps_without_a_value():
-    assert line((1, 2, 3), (0.5, None, 0.4))["data"] == [[1, 0.5, ""], [3, 0.4, ""]]
-    assert line((), ()) is None
+    drawn = line((1, 2, 3), (0.5, None, 0.4))
+    assert (drawn["visible"], drawn["value"]["data"]) == (True, [[1, 0.5, ""], [3, 0.4, ""]])
+    assert (line((), ())["visible"], line((), ())["value"]) == (False, None)
     assert histogram(((512, 3), (1024, 4)))["value"]["data"] == [["≤ 512", 3], ["≤1024", 4]]
 
 
