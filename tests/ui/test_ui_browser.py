@@ -22,7 +22,9 @@ def opened(browser, address):
         contexts.append(context)
         tab = context.new_page()
         tab.faults, tab.foreign = [], []
-        tab.on("console", lambda said: tab.faults.append(f"{said.text} {said.location}") if said.type == "error" else None)
+        tab.on(
+            "console", lambda said: tab.faults.append(f"{said.text} {said.location}") if said.type == "error" else None
+        )
         tab.on("pageerror", lambda error: tab.faults.append(str(error)))
         tab.on("request", lambda asked: None if is_ours(asked.url, address) else tab.foreign.append(asked.url))
         tab.goto(address)
