@@ -6,8 +6,8 @@ import gradio as gr
 import pytest
 from fake_studio import FakeStudio
 
-from sage_studio.comparison import Reply
 from sage_studio.errors import Conflict, EngineUnavailable, InvalidInput
+from sage_studio.evaluation.arena import Reply, Standing
 from sage_studio.performance.figures import Sample
 from sage_studio.text import Text
 from sage_studio.ui.compare_view import Round, columns, standings_table
@@ -15,7 +15,6 @@ from sage_studio.ui.i18n import Phrasebook
 from sage_studio.ui.models_tab import offered
 from sage_studio.ui.performance_view import PLOTS, PerformanceView, figures
 from sage_studio.ui.plots import timeline
-from sage_studio.votes import Standing
 
 GONE = EngineUnavailable(
     Text("The engine cannot load tuned.", "引擎无法加载 tuned。"), Text("Train again.", "请重新训练。")
@@ -126,13 +125,13 @@ def test_the_tally_shows_shares():
 
 def test_a_model_offers_what_can_be_done_with_it():
     fake = FakeStudio(start_seconds=0.1)
-    fake.start_engine()
-    fake.use_as_backend("finetune-1763750000")
-    tuned = fake.use_as_backend("finetune-1763760000")
-    base, other, current = fake.list_models()
+    fake.serving.start_engine()
+    fake.serving.use_task("finetune-1763750000")
+    tuned = fake.serving.use_task("finetune-1763760000")
+    base, other, current = fake.serving.models()
     can = {name: [update["interactive"] for update in offered(picked)] for name, picked in
            {"none": [], "current": [current], "other": [other], "base": [base],
-            "unloaded": [fake.unload_model(other.name)]}.items()}  # fmt: skip
+            "unloaded": [fake.serving.unload(other.name)]}.items()}  # fmt: skip
     assert tuned.current
     assert can["none"] == [False, False, False]
     assert can["current"] == [True, False, False]

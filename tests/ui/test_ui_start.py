@@ -54,7 +54,7 @@ def test_what_a_preparation_is_doing(monkeypatch, phase, passed, fields, en, zh)
 
 
 def test_the_run_and_the_status_bar_say_it(fake):
-    task = replace(fake.list_tasks()[0], status=TaskStatus.PREPARING, started_at=None)
+    task = replace(fake.tasks.list()[0], status=TaskStatus.PREPARING, started_at=None)
     progress = TaskProgress(
         now=Event(time=1.0, phase=Phase.CHECKING_ROWS, **ROWS), percent=49.0, queue_place=None, seconds=0.0
     )
@@ -66,7 +66,7 @@ def test_the_run_and_the_status_bar_say_it(fake):
 
 
 def test_a_task_that_trains_is_shown_before_one_that_is_prepared(fake):
-    training = replace(fake.list_tasks()[0], status=TaskStatus.TRAINING, started_at=1.0)
+    training = replace(fake.tasks.list()[0], status=TaskStatus.TRAINING, started_at=1.0)
     preparing = replace(training, id="finetune-2", status=TaskStatus.PREPARING, started_at=None)
 
     class Two:
@@ -124,7 +124,7 @@ def test_a_search_that_finds_nothing_or_no_hub_is_said_quietly(fake, monkeypatch
 
 
 def test_a_gated_model_is_marked(fake):
-    (llama,) = fake.search_models("llama-3.2-1b")
+    (llama,) = fake.models.search("llama-3.2-1b")
     assert described(llama, "en") == "meta-llama/Llama-3.2-1B-Instruct · 1.2 B · needs an agreement"
 
 
@@ -138,24 +138,24 @@ def tab(browser, address, fake):
     page.set_default_timeout(20_000)
     page.goto(address)
     page.wait_for_selector("#status-bar .brand")
-    before = list(fake.tasks)
+    before = list(fake.tasks.kept)
     yield page
     context.close()
-    fake.tasks, fake.downloads = before, []
+    fake.tasks.kept, fake.models.kept = before, []
 
 
 @pytest.mark.browser
 def test_start_shows_the_new_run_in_its_own_answer(tab, fake):
     tab.click("#train-button")
     tab.wait_for_selector("#run-head .chip")
-    known = {task.id for task in fake.tasks}
+    known = {task.id for task in fake.tasks.kept}
     answers = []
     tab.on("response", lambda answer: answers.append(answer.url))
     tab.click("#train-start")
     tab.wait_for_function(
         "known => !known.some((id) => document.querySelector('#run-head').innerText.includes(id))", arg=sorted(known)
     )
-    started = next(task.id for task in fake.tasks if task.id not in known)
+    started = next(task.id for task in fake.tasks.kept if task.id not in known)
     assert started in tab.inner_text("#run-head")
     tab.wait_for_selector("#train-start:not([aria-busy=true])")
     tab.wait_for_function(f"location.search.includes('task={started}')")
@@ -175,7 +175,7 @@ def test_a_model_found_on_the_hub_fills_the_field(tab):
 
 @pytest.mark.browser
 def test_a_download_is_cancelled_and_continued_on_the_models_tab(tab, fake):
-    fake.download_model("lab/tiny")
+    fake.models.download("lab/tiny")
     tab.click("#models-button")
     tab.click("[data-download='cancel:lab/tiny']")
     tab.wait_for_selector("#models-downloads >> text=The download was cancelled.")
