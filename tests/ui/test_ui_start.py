@@ -1,6 +1,7 @@
 """From a click on Start to a run that is seen: what a preparation says, downloads, and a model found on the hub."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import gradio as gr
 import pytest
@@ -69,11 +70,8 @@ def test_a_task_that_trains_is_shown_before_one_that_is_prepared(fake):
     training = replace(fake.tasks.list()[0], status=TaskStatus.TRAINING, started_at=1.0)
     preparing = replace(training, id="finetune-2", status=TaskStatus.PREPARING, started_at=None)
 
-    class Two:
-        def list_tasks(self):
-            return [preparing, training]
-
-    assert running_task(Two()) is training
+    two = SimpleNamespace(tasks=SimpleNamespace(list=lambda: [preparing, training]))
+    assert running_task(two) is training
 
 
 def test_the_engine_says_how_far_its_model_is():
@@ -118,7 +116,7 @@ def test_a_search_that_finds_nothing_or_no_hub_is_said_quietly(fake, monkeypatch
     def away(*_):
         raise HubUnavailable(Text("No hub.", "无法连接。"))
 
-    monkeypatch.setattr(fake, "search_models", away)
+    monkeypatch.setattr(fake.models, "search", away)
     found, said = search.find("zh", "qwen3", "sft")
     assert (found["visible"], "无法连接。" in said) == (False, True)
 
