@@ -50,17 +50,17 @@ def answering(studio: Studio, tmp_path: Path) -> Studio:
         command += ["--port", str(port), "--journal", str(tmp_path / "journal.jsonl"), "--fail", "faulty"]
         return Launch(command, {})
 
-    studio.registry.configure(
+    studio.serving.registry.configure(
         studio.settings, studio.database, lambda: EngineChoice("vllm", make, 64, lambda rank: max(16, rank))
     )
-    studio.registry.adopt()
-    studio.registry.register_model("small", str(base), {"kind": "base"})
+    studio.serving.registry.adopt()
+    studio.serving.registry.register_model("small", str(base), {"kind": "base"})
     for name in ("tuned", "other"):
         folder = studio.settings.outputs_dir / name
         folder.mkdir(parents=True)
         write_adapter(folder, str(base))
-        studio.registry.register_model(name, str(folder))
-    studio.switch_model("small")
+        studio.serving.registry.register_model(name, str(folder))
+    studio.serving.switch("small")
     return studio
 
 

@@ -168,7 +168,7 @@ def test_a_python_that_is_not_there_is_named(home):
 def test_someone_elses_server_is_used_and_left_alone(home):
     owner = home.registry()
     owner.register_model("small", str(home.base()), {"kind": "base"})
-    owner.switch_model("small")
+    owner.serving.switch("small")
     record = owner._house.life.recorded().record
 
     settings = load_settings(
@@ -183,7 +183,7 @@ def test_someone_elses_server_is_used_and_left_alone(home):
     assert guest.status().url == record.url
     guest.register_model("other", "other", {"kind": "external"})
     with pytest.raises(EngineUnavailable, match="no model other"):
-        guest.switch_model("other")
+        guest.serving.switch("other")
     assert guest.generate("hello") == "small: hello "
     guest.close()
     assert owner.generate("hello") == "small: hello "

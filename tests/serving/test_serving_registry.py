@@ -162,7 +162,7 @@ def test_two_switches_at_once_are_serialised_and_both_told_the_truth(home):
     second = home.registry()  # as in another process: its own locks, the same database
     said = []
     threads = [
-        threading.Thread(target=lambda who, name: said.append((name, who.switch_model(name))), args=pair)
+        threading.Thread(target=lambda who, name: said.append((name, who.serving.switch(name))), args=pair)
         for pair in [(registry, "two"), (second, "small"), (registry, "one"), (second, "two")]
     ]
     for thread in threads:

@@ -87,8 +87,8 @@ def test_a_studio_that_starts_again_does_not_try_what_failed(home):
     registry.close()
     again = broken.registry()
     again.adopt()
-    again.switch_model("small")
-    again.switch_model("other")
+    again.serving.switch("small")
+    again.serving.switch("other")
     assert broken.tries == ["small"], "the machine's software is at fault: no other model would start either"
     again.close()
 
