@@ -1,7 +1,7 @@
-"""The studio's verbs on the command line: ``python -m sage_studio.cli VERB …``. Prints JSON.
+"""The command line: ``python -m sage_studio.cli NOUN VERB …``, made of the table of operations. Prints JSON.
 
 Works on the same home as a running studio: a task started here waits in the queue until a studio runs, and an engine
-that runs already answers. Knows verbs and their words; knows nothing of what they do, and supervises nothing.
+that runs already answers. The verbs without a noun are those of 0.1.
 """
 
 import argparse
@@ -13,100 +13,128 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from sage_studio.errors import StudioError
-from sage_studio.serving_views import BackendView, ModelView
+from sage_studio.operations import NOUNS, operations
+from sage_studio.operations.operation import Noun, Operation
 from sage_studio.settings import load_settings
 from sage_studio.studio import Studio
-from sage_studio.text import language_of
-from sage_studio.views import DatasetView, TaskView
+from sage_studio.text import Language, language_of
+
+SHORT = {
+    "prepare-sage-docs": "prepare_sage_docs",
+    "quickstart": "add_quickstart_dataset",
+    "upload": "upload_dataset",
+    "task": "get_task",
+    "logs": "task_logs",
+    "stop": "stop_task",
+    "resume": "resume_task",
+    "use-as-backend": "use_as_backend",
+}
+"""Verbs of 0.1 -> their operations."""
+LISTS = {"datasets": "list_datasets", "tasks": "list_tasks", "models": "list_models"}
+"""Nouns that list when no verb follows, as in 0.1."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Say one verb. Returns the exit status: 0, or 2 with the reason on standard error."""
-    given = parser().parse_args(arguments)
+    """Do one operation. Returns the exit status: 0, or 2 with the reason on standard error."""
+    top = parser()
+    given = vars(top.parse_args(arguments))
+    if not given.get("operation") and given["noun"] not in ("chat", "train"):
+        top.error(f"{given['noun']} needs a verb; see {given['noun']} --help")
+    spoken = language_of(os.environ.get("LC_ALL") or os.environ.get("LANG"))
     try:
         studio = Studio(load_settings())
         try:
-            show(say(studio, given))
+            show(say(studio, given, spoken))
         finally:
             studio.serving.registry.close()  # an engine that this process started ends with it
     except StudioError as error:
-        print(error.say(language_of(os.environ.get("LC_ALL") or os.environ.get("LANG"))), file=sys.stderr)
+        print(error.say(spoken), file=sys.stderr)
         return 2
     return 0
 
 
 def parser() -> argparse.ArgumentParser:
-    """The verbs and their words."""
+    """Nouns and their verbs, and the verbs of 0.1."""
+    known = {operation.name: operation for operation in operations("cli")}
     top = argparse.ArgumentParser(prog="python -m sage_studio.cli", description=(__doc__ or "").splitlines()[0])
-    verbs = top.add_subparsers(dest="verb", required=True)
-    docs = verbs.add_parser("prepare-sage-docs", help="fetch the SAGE documentation and make it a dataset")
-    docs.add_argument("--force-refresh", action="store_true")
-    verbs.add_parser("quickstart", help="keep the questions about SAGE that come with the studio as a dataset")
-    upload = verbs.add_parser("upload", help="keep a file of rows or of documents as a dataset")
-    upload.add_argument("file", type=Path)
-    upload.add_argument("--name", default="")
-    verbs.add_parser("datasets", help="all datasets")
-    train = verbs.add_parser("train", help="queue a training")
+    nouns = top.add_subparsers(dest="noun", required=True, metavar="NOUN")
+    for noun in NOUNS:
+        _add_noun(nouns, noun, known.get(LISTS.get(noun.name, "")))
+    for verb, name in SHORT.items():
+        _add_operation(nouns, verb, known[name])
+    train = nouns.add_parser("train", help="queue a training")
     train.add_argument("fields", nargs="+", metavar="field=value", help="the recipe's fields, e.g. learning_rate=1e-4")
-    verbs.add_parser("tasks", help="all tasks")
-    for name, what in (("task", "show"), ("logs", "print the log of"), ("stop", "stop"), ("resume", "go on with")):
-        verbs.add_parser(name, help=f"{what} a task").add_argument("task_id")
-    verbs.add_parser("models", help="models that can answer")
-    verbs.add_parser("use-as-backend", help="let a task's model answer the chat").add_argument("task_id")
-    verbs.add_parser("chat", help="ask the current model").add_argument("message")
+    nouns.add_parser("chat", help="ask the current model").add_argument("message")
     return top
 
 
-def say(studio: Studio, given: argparse.Namespace) -> Any:
-    """The verb's answer, ready to be shown."""
-    match given.verb:
-        case "prepare-sage-docs":
-            return DatasetView.of(studio.datasets.prepare_sage_docs(given.force_refresh))
-        case "quickstart":
-            return DatasetView.of(studio.datasets.add_quickstart())
-        case "upload":
-            return DatasetView.of(studio.datasets.upload(given.file, given.name))
-        case "datasets":
-            return [DatasetView.of(dataset) for dataset in studio.datasets.list()]
-        case "train":
-            values = dict(field.partition("=")[::2] for field in given.fields)
-            return _task(studio, studio.training.start({key: yaml.safe_load(text) for key, text in values.items()}).id)
-        case "tasks":
-            return [_task(studio, task.id) for task in studio.tasks.list()]
-        case "task":
-            return _task(studio, given.task_id)
-        case "logs":
-            return "\n".join(studio.tasks.logs(given.task_id).lines)
-        case "stop":
-            return _task(studio, studio.tasks.stop(given.task_id).id)
-        case "resume":
-            return _task(studio, studio.tasks.resume(given.task_id).id)
-        case "models":
-            return [ModelView.of(model) for model in studio.serving.models()]
-        case "use-as-backend":
-            return BackendView.of(studio.serving.use_task(given.task_id))
-        case _:
-            return "".join(chunk.text for chunk in studio.chat.answer([{"role": "user", "content": given.message}]))
+def _add_noun(nouns: Any, noun: Noun, alone: Operation | None) -> None:
+    commands = [operation for operation in noun.operations if "cli" in operation.doors]
+    help_text = ", ".join(operation.verb for operation in commands)
+    under = nouns.add_parser(noun.name, help=help_text)
+    under.set_defaults(operation=alone)
+    verbs = under.add_subparsers(dest="verb", required=alone is None, metavar="VERB")
+    for operation in commands:
+        _add_operation(verbs, operation.verb, operation)
+
+
+def _add_operation(verbs: Any, name: str, operation: Operation) -> None:
+    command = verbs.add_parser(name, help=operation.description.splitlines()[0], description=operation.description)
+    command.add_argument("--json", action="store_true", help="JSON even where the answer is text")
+    for field, info in operation.request.model_fields.items():
+        _add_field(command, field, info)
+    command.set_defaults(operation=operation)
+
+
+def _add_field(command: argparse.ArgumentParser, name: str, info: FieldInfo) -> None:
+    what = info.description
+    if info.annotation is bool:
+        command.add_argument(_flag(name), action=argparse.BooleanOptionalAction, default=None, help=what)
+    elif info.is_required():
+        command.add_argument(name, help=what)
+    else:
+        command.add_argument(_flag(name), dest=name, default=None, help=what)
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def say(studio: Studio, given: dict[str, Any], spoken: Language) -> Any:
+    """The operation's answer, as JSON values."""
+    if given["noun"] == "chat":
+        return "".join(chunk.text for chunk in studio.chat.answer([{"role": "user", "content": given["message"]}]))
+    if given["noun"] == "train":
+        texts = dict(field.partition("=")[::2] for field in given["fields"])
+        return _do(studio, _named("start_finetune"), {key: yaml.safe_load(text) for key, text in texts.items()}, spoken)
+    operation: Operation = given["operation"]
+    fields = operation.request.model_fields
+    values = {name: _read(given.get(name), info) for name, info in fields.items()}
+    answer = _do(studio, operation, {name: value for name, value in values.items() if value is not None}, spoken)
+    return json.dumps(answer, ensure_ascii=False) if given.get("json") and isinstance(answer, str) else answer
+
+
+def _named(name: str) -> Operation:
+    return next(operation for operation in operations("cli") if operation.name == name)
+
+
+def _do(studio: Studio, operation: Operation, values: dict[str, Any], spoken: Language) -> Any:
+    return operation.plain(operation.run(studio, operation.checked(values), spoken))
+
+
+def _read(value: Any, info: FieldInfo) -> Any:
+    """A word of the command line as a value: text and paths as they are, all else as YAML."""
+    if not isinstance(value, str) or info.annotation in (str, Path):
+        return value
+    return yaml.safe_load(value)
 
 
 def show(answer: Any) -> None:
-    """Print text as it is and views as JSON."""
-    if isinstance(answer, str):
-        print(answer)
-        return
-    plain = [view.model_dump() for view in answer] if isinstance(answer, list) else _dumped(answer)
-    print(json.dumps(plain, ensure_ascii=False, indent=2))
-
-
-def _dumped(view: BaseModel) -> dict[str, Any]:
-    return view.model_dump()
-
-
-def _task(studio: Studio, task_id: str) -> TaskView:
-    return TaskView.of(studio.tasks.get(task_id), studio.tasks.progress(task_id))
+    """Print text as it is and all else as JSON."""
+    print(answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False, indent=2))
 
 
 if __name__ == "__main__":

@@ -27,9 +27,8 @@ LAYERS: list[set[str]] = [
     {"evaluation", "preflight", "downloads"},
     {"services"},
     {"studio"},
-    {"views", "preparing"},
-    {"curation_views", "run_views", "intake_views", "retrieval_views", "serving_views"},
-    {"ui", "api", "cli"},
+    {"operations", "preparing"},
+    {"ui", "api", "cli", "mcp"},
 ]
 HOMES = {"gradio": {"ui"}, "fastapi": {"api", "serving/transformers_server.py"}}
 LAST_RESORT = {"child.py"}

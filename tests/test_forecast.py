@@ -9,7 +9,7 @@ from waiting import wait_until
 from sage_studio import footprints, paces
 from sage_studio.errors import InvalidModel, InvalidRecipe
 from sage_studio.hardware import Card, Hardware
-from sage_studio.run_views import ForecastView
+from sage_studio.operations.training import ForecastView
 from sage_studio.services.estimates import GIB
 from sage_studio.serving.gpu import Form
 from sage_studio.studio import Studio

@@ -12,24 +12,11 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 
 from sage_studio import __version__
-from sage_studio.api import (
-    chat,
-    curation,
-    datasets,
-    doctor,
-    finetune,
-    intake,
-    metrics,
-    models,
-    openai,
-    retrieval,
-    templates,
-)
+from sage_studio.api import chat, datasets, openai, presets, routes, tasks
 from sage_studio.api.front_door import FrontDoor
-from sage_studio.api.guard import Guard, language, studio_error, validation_error
+from sage_studio.api.guard import Guard, studio_error, validation_error
 from sage_studio.api.hub_login import HubLogin
 from sage_studio.errors import StudioError
-from sage_studio.serving_views import EngineView
 from sage_studio.settings import LOOPBACK
 from sage_studio.studio import Studio
 
@@ -39,14 +26,8 @@ TITLE = "SAGE Studio"
 def build_router(studio: Studio, guard: Guard) -> APIRouter:
     """Every own route, each behind the guard."""
     router = APIRouter(dependencies=[Depends(guard)])
-    for noun in (finetune, templates, intake, curation, datasets, models, chat, metrics, openai, retrieval, doctor):
-        router.include_router(noun.routes(studio))
-
-    @router.get("/api/health", tags=["health"])
-    def health(request: Request) -> dict[str, Any]:
-        """Whether the studio answers, and what its engine does."""
-        engine = EngineView.of(studio.serving.status(), language(request))
-        return {"status": "ok", "version": __version__, "engine": engine.model_dump()}
+    for part in (tasks, datasets, presets, chat, openai, routes):
+        router.include_router(part.routes(studio))
 
     described = list(router.routes)
 

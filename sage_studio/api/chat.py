@@ -9,14 +9,26 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from sage_studio.api.guard import language, own_error
+from sage_studio.api.routes import error_responses
 from sage_studio.api.stream import EventStream
-from sage_studio.errors import StudioError
-from sage_studio.evaluation.arena import Piece, Standing, Vote
-from sage_studio.retrieval_views import SourceView
+from sage_studio.errors import (
+    Conflict,
+    EmbedderUnavailable,
+    EngineUnavailable,
+    HubUnavailable,
+    InvalidDataset,
+    InvalidModel,
+    NotFound,
+    StudioError,
+)
+from sage_studio.evaluation.arena import Piece
+from sage_studio.operations.chat import ReplyView
+from sage_studio.operations.rag import SourceView
 from sage_studio.serving.types import ChatChunk, ChatMessage
-from sage_studio.serving_views import ReplyView
 from sage_studio.studio import Studio
 from sage_studio.text import Language
+
+UNANSWERED = (NotFound, Conflict, EngineUnavailable, EmbedderUnavailable, HubUnavailable, InvalidDataset, InvalidModel)
 
 
 class Turn(BaseModel):
@@ -69,23 +81,6 @@ class CompareResponse(BaseModel):
     answers: list[ReplyView]
 
 
-class VoteRequest(BaseModel):
-    """Which of the compared models answered best."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    message: str
-    models: list[str]
-    winner: str = Field("", description="One of the models; empty when none was better")
-
-
-class VotesResponse(BaseModel):
-    """How the models stand, best first, and every vote, newest first."""
-
-    standings: list[Standing]
-    votes: list[Vote]
-
-
 class ChatResponse(BaseModel):
     """The answer, the model that gave it, and what it took."""
 
@@ -102,7 +97,7 @@ def routes(studio: Studio) -> APIRouter:
     router = APIRouter(prefix="/api", tags=["chat"])
     _add_comparing(router, studio)
 
-    @router.post("/chat", response_model=ChatResponse)
+    @router.post("/chat", response_model=ChatResponse, responses=error_responses(*UNANSWERED))
     def chat(request: Request, body: ChatRequest) -> ChatResponse | EventStream:
         """Ask the current model. With ``stream``, the answer comes as server-sent events ``{text, model, done}``.
 
@@ -120,7 +115,7 @@ def routes(studio: Studio) -> APIRouter:
 
 
 def _add_comparing(router: APIRouter, studio: Studio) -> None:
-    @router.post("/compare", response_model=CompareResponse)
+    @router.post("/compare", response_model=CompareResponse, responses=error_responses(*UNANSWERED))
     def compare(request: Request, body: CompareRequest) -> CompareResponse | EventStream:
         """Ask two to four models the same. One that cannot answer says why in its ``error``; the others go on.
 
@@ -132,16 +127,6 @@ def _add_comparing(router: APIRouter, studio: Studio) -> None:
             return EventStream(_columns(pieces, spoken))
         replies = {piece.column: piece.reply for piece in pieces}
         return CompareResponse(answers=[ReplyView.of(replies[column], spoken) for column in sorted(replies)])
-
-    @router.post("/compare/votes", status_code=201)
-    def vote(body: VoteRequest) -> Vote:
-        """Keep which of the compared models answered best."""
-        return studio.chat.vote(body.message, body.models, body.winner)
-
-    @router.get("/compare/votes")
-    def votes() -> VotesResponse:
-        """Every vote, and how the models stand."""
-        return VotesResponse(standings=studio.chat.standings(), votes=studio.chat.votes())
 
 
 def whole(chunks: Iterator[ChatChunk]) -> ChatResponse:

@@ -1,45 +1,29 @@
-"""Routes for datasets: list, look at, delete. Knows nothing of formats or of how rows are kept."""
+"""The route that streams the findings of a dataset as a file."""
+
+from collections.abc import Iterator
+from typing import Literal
 
 from fastapi import APIRouter
-from pydantic import BaseModel
+from fastapi.responses import StreamingResponse
 
+from sage_studio.api.routes import error_responses
+from sage_studio.data.quality.findings import as_csv, as_jsonl
+from sage_studio.errors import InvalidName, NotFound
 from sage_studio.studio import Studio
-from sage_studio.views import DatasetView, RowView
 
-
-class PreviewResponse(BaseModel):
-    """Some rows and how many there are."""
-
-    total: int
-    offset: int
-    rows: list[RowView]
+SHAPES = {"csv": (as_csv, "text/csv"), "jsonl": (as_jsonl, "application/x-ndjson")}
 
 
 def routes(studio: Studio) -> APIRouter:
-    """The routes under ``/api/datasets``."""
-    router = APIRouter(prefix="/api/datasets", tags=["datasets"])
+    """The route ``/api/datasets/{dataset_id}/findings``."""
+    router = APIRouter(tags=["datasets"])
 
-    @router.get("")
-    def datasets() -> list[DatasetView]:
-        """All datasets, newest first."""
-        return [DatasetView.of(dataset) for dataset in studio.datasets.list()]
-
-    @router.get("/{dataset_id}")
-    def dataset(dataset_id: str) -> DatasetView:
-        """One dataset."""
-        return DatasetView.of(studio.datasets.get(dataset_id))
-
-    @router.get("/{dataset_id}/preview")
-    def preview(dataset_id: str, offset: int = 0, limit: int = 20, search: str = "") -> PreviewResponse:
-        """Some rows of a dataset."""
-        page = studio.datasets.preview(dataset_id, offset=offset, limit=limit, search=search)
-        rows = [RowView.of(row, number) for row, number in zip(page.rows, page.numbers, strict=True)]
-        return PreviewResponse(total=page.total, offset=page.offset, rows=rows)
-
-    @router.delete("/{dataset_id}")
-    def delete(dataset_id: str) -> dict[str, str]:
-        """Delete a dataset."""
-        studio.datasets.delete(dataset_id)
-        return {"status": "success", "dataset_id": dataset_id}
+    @router.get("/api/datasets/{dataset_id}/findings", responses=error_responses(NotFound, InvalidName))
+    def findings(dataset_id: str, format: Literal["csv", "jsonl"] = "jsonl", kind: str = "") -> StreamingResponse:
+        """Every row that was left out or found wanting, with its number and why, as a file."""
+        write, media_type = SHAPES[format]
+        lines: Iterator[bytes] = write(studio.datasets.findings(dataset_id, kind))
+        name = {"Content-Disposition": f'attachment; filename="{dataset_id}-findings.{format}"'}
+        return StreamingResponse(lines, media_type=media_type, headers=name)
 
     return router

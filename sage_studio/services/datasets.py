@@ -424,3 +424,10 @@ def checked(order: type[Order], values: Mapping[str, Any]) -> Order:
 
 def _first(most: int, dataset: Dataset) -> int:
     return min(most or dataset.stats.total_samples, dataset.stats.total_samples)
+
+
+def seconds_per_epoch(inspection: Inspection, tokens_per_second: float | None) -> float | None:
+    """How long an epoch would take; None where the tokens or the speed are not known."""
+    if inspection.tokens_per_epoch is None or not tokens_per_second:
+        return None
+    return round(inspection.tokens_per_epoch / tokens_per_second, 1)

@@ -44,3 +44,10 @@ def differing(recipes: Sequence[dict[str, Any]]) -> dict[str, tuple[Any, ...]]:
     fields = [name for name in dict.fromkeys(name for recipe in recipes for name in recipe) if name not in NOT_SETTINGS]
     columns = {name: tuple(recipe.get(name) for recipe in recipes) for name in fields}
     return {name: values for name, values in columns.items() if any(value != values[0] for value in values)}
+
+
+def last_loss(progress: TaskProgress) -> float | None:
+    """The run's mean loss once it is over, the newest one while it is not."""
+    if progress.result is not None and progress.result.train_loss is not None:
+        return progress.result.train_loss
+    return progress.now.loss if progress.now is not None else None

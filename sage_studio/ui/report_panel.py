@@ -8,10 +8,10 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
-from sage_studio.curation_views import seconds_per_epoch
 from sage_studio.data.jobs import Job, JobState
 from sage_studio.data.quality.findings import KINDS
 from sage_studio.data.quality.inspection import Inspection
+from sage_studio.services.datasets import seconds_per_epoch
 from sage_studio.text import Language, Text
 from sage_studio.ui.dataset_report import report
 from sage_studio.ui.events import follow, on

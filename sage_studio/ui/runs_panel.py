@@ -9,8 +9,7 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
-from sage_studio.run_views import last_loss
-from sage_studio.tasks.compare import FEWEST, MOST, TaskComparison
+from sage_studio.tasks.compare import FEWEST, MOST, TaskComparison, last_loss
 from sage_studio.tasks.task import Task
 from sage_studio.text import Language, Text
 from sage_studio.training.field import field_label

@@ -6,16 +6,25 @@ import pytest
 
 from sage_studio.data.jobs import JobState
 from sage_studio.errors import Conflict, NotFound
+from sage_studio.operations import operations
 from sage_studio.tasks.task import TaskStatus
-from sage_studio.ui.curation_endpoints import curation_verbs
-from sage_studio.ui.endpoints import _data_verbs
 
 ROWS = [{"instruction": f"What is {n} plus {n}?", "output": f"It is {2 * n}."} for n in range(1, 9)]
 
 
 @pytest.fixture
 def verbs(studio):
-    return {verb.__name__: verb for verb in (*_data_verbs(studio), *curation_verbs(studio))}
+    return {operation.name: verb_of(studio, operation) for operation in operations("client")}
+
+
+def verb_of(studio, operation):
+    """As ``gradio_client`` calls it: by position or by name, and JSON comes back."""
+
+    def verb(*args, **kwargs):
+        values = {**dict(zip(operation.request.model_fields, args, strict=False)), **kwargs}
+        return operation.plain(operation.run(studio, operation.checked(values)))
+
+    return verb
 
 
 @pytest.fixture

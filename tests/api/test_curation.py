@@ -8,9 +8,9 @@ import threading
 import pytest
 from waiting import patient
 
-from sage_studio.curation_views import JobView
 from sage_studio.data.jobs import JobState
 from sage_studio.errors import Conflict
+from sage_studio.operations.jobs import JobView
 from sage_studio.tasks.task import TaskStatus
 from sage_studio.text import Text
 from sage_studio.training.progress import Result, write_result

@@ -9,12 +9,12 @@ from serving_files import FAKE
 
 from sage_studio.database import Database
 from sage_studio.errors import EngineUnavailable
+from sage_studio.operations.serving import EngineView
 from sage_studio.serving.choice import EngineChoice
 from sage_studio.serving.engine import Launch
 from sage_studio.serving.registry import VLLMRegistry
 from sage_studio.serving.state import SCHEMA, ServingState
 from sage_studio.serving.types import EngineState
-from sage_studio.serving_views import EngineView
 from sage_studio.settings import load_settings
 
 NVCC = "RuntimeError: Could not find nvcc and default cuda_home='/usr/local/cuda' doesn't exist"
