@@ -22,14 +22,19 @@ from sage_studio.grounding import Ask, answer_once, answer_twice
 from sage_studio.hardware import Hardware, detect_hardware
 from sage_studio.hub import HubModel, is_here, search
 from sage_studio.model_task import ModelTask
-from sage_studio.performance.figures import Sample
-from sage_studio.performance.sampler import Address, Sampler
-from sage_studio.serving.choice import serving_of
-from sage_studio.serving.gpu import Form
+from sage_studio.serving.capacity import WeightFormat, without_engine
+from sage_studio.serving.engine_factory import servable_for
+from sage_studio.serving.metrics import MetricsEndpoint, MetricsSampler, Sample
 from sage_studio.serving.registry import VLLMRegistry
-from sage_studio.serving.room import freed
-from sage_studio.serving.sampling import check_sampling
-from sage_studio.serving.types import ChatChunk, ChatMessage, EngineState, EngineStatus, RegisteredModel, Source
+from sage_studio.serving.types import (
+    ChatChunk,
+    ChatMessage,
+    EngineState,
+    EngineStatus,
+    RegisteredModel,
+    Source,
+    check_sampling,
+)
 from sage_studio.settings import PREFIX, Settings
 from sage_studio.text import NOTHING, Text
 from sage_studio.unpacking import ensure_unpacked
@@ -46,7 +51,7 @@ class Backend:
     catalog: Catalog
     registry: VLLMRegistry
     vote_book: VoteBook
-    sampler: Sampler
+    sampler: MetricsSampler
     retrieve: Callable[..., list[Source]]
     downloads: Downloads
     awaited: list[str]
@@ -61,14 +66,14 @@ class Backend:
         most = max((card.free_gb for card in self.free_hardware.cards), default=0.0)
         if round(most) < min(entry.vram_gb.values()):
             return False
-        served = serving_of(self.settings, self.free_hardware, entry.id, parameters=entry.parameters)
-        return served.form in (Form.BF16, Form.EXTERNAL)
+        served = servable_for(self.settings, self.free_hardware, entry.id, parameters=entry.parameters)
+        return served.form in (WeightFormat.BF16, WeightFormat.EXTERNAL)
 
     @functools.cached_property
     def free_hardware(self) -> Hardware:
         """What was free when it was first asked, with what our own engine held counted as free."""
         held = self.registry.engine_memory()
-        return freed(detect_hardware(), held) if held else self.hardware
+        return without_engine(detect_hardware(), held) if held else self.hardware
 
     def search_models(self, text: str, task: ModelTask = "generative") -> list[HubModel]:
         """The hub's models whose names have a text in them, the most used first; none for less than two letters.
@@ -275,12 +280,12 @@ class Backend:
 
         return ask
 
-    def _metrics_address(self) -> Address | None:
+    def _metrics_address(self) -> MetricsEndpoint | None:
         status = self.registry.status()
         if status.state is not EngineState.READY or not status.url:
             return None
         key = self.settings.engine_api_key if status.engine == "openai" else ""
-        return Address(f"{status.url.removesuffix('/v1')}/metrics", key)
+        return MetricsEndpoint(f"{status.url.removesuffix('/v1')}/metrics", key)
 
     def _model(self, name: str) -> RegisteredModel:
         for model in self.registry.models():

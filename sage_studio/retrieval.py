@@ -18,7 +18,7 @@ from sage_studio.errors import Conflict, InvalidInput, InvalidModel, NotFound, S
 from sage_studio.grounding import LONGEST_QUERY
 from sage_studio.hub import is_here
 from sage_studio.serving.registry import VLLMRegistry
-from sage_studio.serving.retriever import Choice, IndexStatus, Retriever
+from sage_studio.serving.retriever import IndexStatus, Retriever, RetrieverConfig
 from sage_studio.serving.types import Source
 from sage_studio.tasks.store import TaskStore
 from sage_studio.tasks.task import Task
@@ -35,7 +35,7 @@ MOST_PASSAGES = 50
 class RetrieverStatus:
     """What looks things up, where, and how far its index is."""
 
-    choice: Choice
+    choice: RetrieverConfig
     index: IndexStatus
 
 
@@ -75,7 +75,7 @@ class Retrieval:
 
     def retriever(self) -> RetrieverStatus:
         """What looks things up; the built-in embedder unless another was chosen."""
-        return RetrieverStatus(self.finder.chosen or Choice(BUILT_IN_EMBEDDER, ""), self.finder.status)
+        return RetrieverStatus(self.finder.chosen or RetrieverConfig(BUILT_IN_EMBEDDER, ""), self.finder.status)
 
     def retrieve(self, question: str, count: int = PASSAGES, dataset_id: str = "") -> list[Source]:
         """The passages that are most like a question, the most alike first; the first time an index is made.
@@ -109,7 +109,7 @@ class Retrieval:
             return False
         return task.type == "kbalign" and bool(task.recipe.get("references", True))
 
-    def _tuned(self, task_id: str) -> Choice:
+    def _tuned(self, task_id: str) -> RetrieverConfig:
         task = self._completed(task_id)
         if RECIPES[task.type].model_task != "embedding":
             raise Conflict(
@@ -119,18 +119,18 @@ class Retrieval:
         base = self.ensure_model(task.model)
         known = {dataset.id for dataset in self.list_datasets()}
         dataset_id = task.dataset_id if task.dataset_id in known else ""
-        return Choice(task.served_name, str(task.folder), base.trust_remote_code, task.id, dataset_id)
+        return RetrieverConfig(task.served_name, str(task.folder), base.trust_remote_code, task.id, dataset_id)
 
-    def _base(self, name: str) -> Choice:
+    def _base(self, name: str) -> RetrieverConfig:
         if self.catalog.resolve(name).task == "generative":
             raise InvalidModel(
                 Text(f"{name} writes text and is no embedder.", f"{name} 是文本生成模型，不是嵌入模型。"),
                 Text(f"Choose an embedder, such as {BUILT_IN_EMBEDDER}.", f"请选择嵌入模型，如 {BUILT_IN_EMBEDDER}。"),
             )
         ref = self.ensure_model(name)
-        return Choice(ref.name, ref.location, ref.trust_remote_code)
+        return RetrieverConfig(ref.name, ref.location, ref.trust_remote_code)
 
-    def _fetch(self, choice: Choice) -> None:
+    def _fetch(self, choice: RetrieverConfig) -> None:
         """See to it that the embedder's files are on this machine. Raises as `Downloads.fetch`."""
         if not is_here(choice.location):
             self.downloads.fetch(choice.location, choice.trust_remote_code)
@@ -146,7 +146,7 @@ class Retrieval:
             )
         return self.datasets.hashed(known[0])
 
-    def _prepare(self, choice: Choice) -> None:
+    def _prepare(self, choice: RetrieverConfig) -> None:
         try:
             dataset = self._place(choice.dataset_id)
             self._fetch(choice)

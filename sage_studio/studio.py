@@ -27,10 +27,10 @@ from sage_studio.intake import Intake
 from sage_studio.library import Library
 from sage_studio.model_task import ModelTask
 from sage_studio.paces import PaceBook
-from sage_studio.performance.sampler import Sampler
 from sage_studio.recommendation import Recommendations
 from sage_studio.retrieval import Retrieval
 from sage_studio.serving import vllm_registry
+from sage_studio.serving.metrics import MetricsSampler
 from sage_studio.serving.retriever import Retriever
 from sage_studio.serving.types import ChatMessage, RegisteredModel
 from sage_studio.settings import PREFIX, PROJECT, Settings
@@ -90,7 +90,7 @@ class Studio(Intake, Library, Curation, Workshop, Recommendations, Retrieval, Ba
         self.known_rows: dict[tuple[Any, ...], tuple[Text, ...]] = {}
         self.finder = Retriever(settings, self.database)
         self.vote_book = VoteBook(self.database)
-        self.sampler = Sampler(self._metrics_address, lambda: detect_hardware().cards)
+        self.sampler = MetricsSampler(self._metrics_address, lambda: detect_hardware().cards)
         self.templates = TemplateBook(settings.root / "recipes")
 
     # Life

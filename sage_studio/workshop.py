@@ -16,7 +16,7 @@ from sage_studio.data.store import DatasetStore
 from sage_studio.errors import Conflict, InvalidModel, InvalidName, InvalidRecipe, NotFound
 from sage_studio.files import safe_name
 from sage_studio.hardware import detect_hardware
-from sage_studio.serving.adapter_check import check_adapter
+from sage_studio.serving.adapter_compat import check_adapter
 from sage_studio.serving.registry import VLLMRegistry
 from sage_studio.serving.retriever import Retriever
 from sage_studio.settings import Settings

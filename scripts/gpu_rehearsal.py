@@ -200,8 +200,8 @@ def plan_row(gpu: Gpu, used: float, model: str, folder: Path) -> dict[str, Any]:
     from sage_studio.backend import Backend
     from sage_studio.catalog import Catalog
     from sage_studio.hardware import Card, Hardware
-    from sage_studio.serving.choice import serving_of
-    from sage_studio.serving.records import Base
+    from sage_studio.serving.engine_factory import servable_for
+    from sage_studio.serving.types import Base
     from sage_studio.serving.vllm import vllm_launch, vllm_rank
     from sage_studio.settings import load_settings
 
@@ -216,7 +216,7 @@ def plan_row(gpu: Gpu, used: float, model: str, folder: Path) -> dict[str, Any]:
         backend.settings, backend.free_hardware = settings, hardware
         model = Catalog(settings).default(has_gpu=True, suits=backend.suits_hardware)
     location = str(write_model(folder, model))
-    served = serving_of(settings, hardware, location)
+    served = servable_for(settings, hardware, location)
     row: dict[str, Any] = {"gpu": gpu, "used": used, "model": model, "served": served, "argv": [], "launch": None}
     if served.engine == "vllm":
         base = Base(location, "m", rank=vllm_rank(settings, hardware, 0))

@@ -15,7 +15,7 @@ HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "se
 
 BOTTOM = {
     *("text", "errors", "files", "settings", "database", "hardware", "doctor"),
-    *("catalog", "hub", "model_task", "votes", "space"),
+    *("catalog", "hub", "model_task", "votes", "space", "safetensors_file", "sse"),
 }
 HOUSE = {
     *("studio", "preparing", "intake", "library", "curation", "workshop", "retrieval", "backend"),
@@ -28,7 +28,7 @@ LAYERS: list[set[str]] = [
     {"training", "unpacking", "fetching"},
     {"footprints"},
     {"paces"},
-    {"tasks", "serving", "evaluation", "performance"},
+    {"tasks", "serving", "evaluation"},
     {"comparison", "grounding", "preflight", "downloads"},
     HOUSE,
     {"ui", "api", "cli"},

@@ -15,8 +15,7 @@ from typing import Any
 import httpx
 
 from sage_studio.errors import EngineUnavailable, InvalidInput, InvalidModel
-from sage_studio.serving.sampling import Sampling
-from sage_studio.serving.types import ChatChunk, ChatMessage
+from sage_studio.serving.types import ChatChunk, ChatMessage, SamplingParams
 from sage_studio.text import Text
 
 CONNECT_SECONDS = 5.0
@@ -30,7 +29,7 @@ LIMIT = re.compile(r"(?:context length (?:is )?\(?|maximum of )(\d+)")
 METRIC = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
 
 
-class EngineGone(EngineUnavailable):
+class EngineDisconnected(EngineUnavailable):
     """The engine broke the connection, or took none.
 
     Attributes:
@@ -70,7 +69,7 @@ class EngineClient:
             InvalidModel: the engine refuses it, with its reason.
             EngineGone: no answer.
         """
-        with _naming_faults():
+        with _translate_errors():
             answer = self._http.post("/load_lora_adapter", json={"lora_name": name, "lora_path": str(path)})
         if answer.is_error:
             words = _words(answer)
@@ -80,8 +79,8 @@ class EngineClient:
             )
 
     def unload_adapter(self, name: str) -> None:
-        """Forget an adapter; one that is not there is forgotten already. Raises `EngineGone`."""
-        with _naming_faults():
+        """Forget an adapter; one that is not there is forgotten already. Raises `EngineDisconnected`."""
+        with _translate_errors():
             self._http.post("/unload_lora_adapter", json={"lora_name": name})
 
     def healthy(self) -> bool:
@@ -111,7 +110,7 @@ class EngineClient:
             figures[name] = figures.get(name, 0.0) + float(value)
         return figures
 
-    def chat(self, model: str, messages: Sequence[ChatMessage], sampling: Sampling) -> Iterator[ChatChunk]:
+    def chat(self, model: str, messages: Sequence[ChatMessage], sampling: SamplingParams) -> Iterator[ChatChunk]:
         """Stream an answer. Closing the iterator ends the generation in the engine.
 
         Args:
@@ -133,9 +132,9 @@ class EngineClient:
             "stream_options": {"include_usage": True},
             **sampling.model_dump(exclude_none=True),
         }
-        answer = _Answer(model)
+        answer = _StreamedAnswer(model)
         with (
-            _naming_faults(answer),
+            _translate_errors(answer),
             self._http.stream("POST", "/chat/completions", json=body) as response,
         ):
             if response.is_error:
@@ -157,7 +156,7 @@ class EngineClient:
             EngineGone: no connection, or it broke.
         """
         body = {"model": model, "prompt": prompt, "max_tokens": 1, "temperature": 0}
-        with _naming_faults():
+        with _translate_errors():
             answer = self._http.post("/completions", json=body)
             if answer.is_error:
                 raise _refused(answer)
@@ -169,13 +168,13 @@ class EngineClient:
         self._http.close()
 
     def _order(self, path: str) -> None:
-        with _naming_faults():
+        with _translate_errors():
             answer = self._http.post(f"{self._server}{path}", timeout=SLEEP_SECONDS)
         if answer.is_error:
             raise _refused(answer) if answer.status_code >= 500 else _not_known(path, answer)
 
 
-class _Answer:
+class _StreamedAnswer:
     """An answer as it comes in, and its figures."""
 
     def __init__(self, model: str) -> None:
@@ -238,7 +237,7 @@ class _Answer:
 
 
 @contextmanager
-def _naming_faults(answer: _Answer | None = None) -> Iterator[None]:
+def _translate_errors(answer: _StreamedAnswer | None = None) -> Iterator[None]:
     try:
         yield
     except (httpx.TransportError, httpx.StreamError, json.JSONDecodeError) as error:
@@ -249,12 +248,12 @@ def _naming_faults(answer: _Answer | None = None) -> Iterator[None]:
         raise _gone(answered=answer is not None and answer.pieces > 0) from error
 
 
-def _gone(answered: bool) -> EngineGone:
+def _gone(answered: bool) -> EngineDisconnected:
     if answered:
-        return EngineGone(
+        return EngineDisconnected(
             Text("The engine went away in the middle of the answer.", "引擎在回答过程中断开。"), answered=True
         )
-    return EngineGone(Text("The engine does not answer.", "引擎没有响应。"), answered=False)
+    return EngineDisconnected(Text("The engine does not answer.", "引擎没有响应。"), answered=False)
 
 
 def _refused(response: httpx.Response) -> EngineUnavailable | InvalidInput:

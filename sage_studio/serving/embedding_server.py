@@ -24,7 +24,7 @@ LOOK_SECONDS = 2.0
 ROOM_BYTES = 3 << 30
 
 
-class Asked:
+class EmbeddingModel:
     """The model, one request at a time, and when it was last asked."""
 
     def __init__(self, model: Any, key: str) -> None:
@@ -43,7 +43,7 @@ class Asked:
             return found.astype("<f4")
 
 
-def handler_for(asked: Asked) -> type[BaseHTTPRequestHandler]:
+def handler_for(asked: EmbeddingModel) -> type[BaseHTTPRequestHandler]:
     """The routes around a model."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -97,7 +97,7 @@ def main() -> int:
         print(f"InvalidModel: {error}", flush=True)
         return 1
     limit_length(model, LONGEST)
-    asked = Asked(model, os.environ.pop(KEY_VARIABLE, ""))
+    asked = EmbeddingModel(model, os.environ.pop(KEY_VARIABLE, ""))
     server = ThreadingHTTPServer(("127.0.0.1", given.port), handler_for(asked))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     while os.getppid() == parent and time.monotonic() - asked.last < given.idle_seconds:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Protocol
 
 from sage_studio.errors import EngineUnavailable
+from sage_studio.serving.capacity import EnginePlan, WeightFormat
 from sage_studio.serving.client import EngineClient
-from sage_studio.serving.gpu import Form, Plan
 from sage_studio.serving.process import (
     POLL_SECONDS,
     ProcessId,
@@ -25,7 +25,7 @@ from sage_studio.serving.process import (
     stop,
     wait_until_dead,
 )
-from sage_studio.serving.records import Base, EngineKind, EngineRecord
+from sage_studio.serving.types import Base, EngineKind, EngineRecord
 from sage_studio.text import Text
 
 KEY_VARIABLE = "VLLM_API_KEY"
@@ -40,7 +40,7 @@ EXTERNAL_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Launch:
+class LaunchSpec:
     """A command line and what it needs in its environment.
 
     Attributes:
@@ -49,10 +49,10 @@ class Launch:
 
     command: list[str]
     env: dict[str, str]
-    plan: Plan | None = None
+    plan: EnginePlan | None = None
 
 
-MakeLaunch = Callable[[Base, int], Launch]
+MakeLaunchSpec = Callable[[Base, int], LaunchSpec]
 """Base model and port -> how to start a server for it."""
 
 
@@ -193,7 +193,7 @@ def open_engine(record: EngineRecord, log: Path) -> Engine:
     return ExternalEngine(record) if record.pid is None else LocalEngine(record, log)
 
 
-def spawn_engine(kind: EngineKind, base: Base, make: MakeLaunch, folder: Path, log: Path) -> EngineRecord:
+def spawn_engine(kind: EngineKind, base: Base, make: MakeLaunchSpec, folder: Path, log: Path) -> EngineRecord:
     """Start a child for a base model. It is not ready yet, and its record has no id yet.
 
     Raises:
@@ -239,15 +239,15 @@ def external_record(kind: EngineKind, base: Base, url: str, key: str) -> EngineR
         started_at=now,
         ready_at=now,
         restarts=0,
-        form=str(Form.EXTERNAL),
+        form=str(WeightFormat.EXTERNAL),
     )
 
 
-def fallback_command(base: Base, port: int, plan: Plan) -> list[str]:
+def fallback_command(base: Base, port: int, plan: EnginePlan) -> list[str]:
     """The command line of the studio's own small server, for machines and models without vLLM."""
     command = [sys.executable, "-m", "sage_studio.serving.transformers_server", "--model", base.location]
     command += ["--served-model-name", base.name, "--port", str(port), "--max-model-len", str(plan.context)]
-    command += ["--load-in-4bit"] if plan.form is Form.FOUR_BIT else []
+    command += ["--load-in-4bit"] if plan.form is WeightFormat.FOUR_BIT else []
     return [*command, "--trust-remote-code"] if base.trust_remote_code else command
 
 

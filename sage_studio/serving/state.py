@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from sage_studio.database import Database
-from sage_studio.serving.records import EngineRecord, Failure, Phase, Refusal, read_engine
-from sage_studio.serving.types import ModelKind, RegisteredModel
+from sage_studio.serving.types import EngineRecord, Failure, ModelKind, Phase, Refusal, RegisteredModel, read_engine
 from sage_studio.text import Text
 
 SCHEMA = """
@@ -247,7 +246,7 @@ class ServingState:
     # A training that has the card
 
     def paused(self) -> str | None:
-        """How the engine yields to a training now (see `sage_studio.serving.room.Yielding`); None if it does not."""
+        """How the engine has released its GPUs to a training (a `GpuRelease`); None if it has not."""
         return self._value("paused")
 
     def set_paused(self, how: str | None) -> None:

@@ -1,7 +1,7 @@
-"""The fallback engine: one base model and its LoRA adapters behind the routes that vLLM has, for machines without vLLM.
+"""The fallback engine: one base model and its LoRA adapters behind vLLM's routes, for machines without vLLM.
 
 Run as ``python -m sage_studio.serving.transformers_server``; the key comes in ``VLLM_API_KEY``. It answers one chat at
-a time. Knows transformers, peft and the OpenAI protocol; knows nothing of the studio around it.
+a time.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -21,6 +21,7 @@ import uvicorn
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from peft import PeftModel
+from pydantic import BaseModel, Field
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -29,7 +30,76 @@ from transformers import (
     TextIteratorStreamer,
 )
 
-from sage_studio.serving.fallback_protocol import AdapterRequest, ChatRequest, Figures, cut_at
+# Protocol
+
+
+class ChatRequest(BaseModel):
+    """The part of OpenAI's request that this server honours; the rest is ignored."""
+
+    model: str
+    messages: list[dict[str, Any]] = Field(min_length=1)
+    stream: bool = False
+    temperature: float = Field(0.7, ge=0, le=2)
+    top_p: float = Field(1.0, gt=0, le=1)
+    max_tokens: int | None = Field(None, ge=1)
+    seed: int | None = None
+    stop: str | list[str] | None = None
+
+
+class AdapterRequest(BaseModel):
+    """Which adapter; the path is needed to load one."""
+
+    lora_name: str = Field(min_length=1)
+    lora_path: str = ""
+
+
+class ServerMetrics:
+    """What ``/metrics`` tells, under vLLM's names."""
+
+    def __init__(self) -> None:
+        self.values = dict.fromkeys(
+            (
+                "vllm:num_requests_running",
+                "vllm:prompt_tokens_total",
+                "vllm:generation_tokens_total",
+                "vllm:time_to_first_token_seconds_sum",
+                "vllm:time_to_first_token_seconds_count",
+                "vllm:e2e_request_latency_seconds_sum",
+                "vllm:e2e_request_latency_seconds_count",
+            ),
+            0.0,
+        )
+        self._lock = threading.Lock()
+
+    def add(self, **changes: float) -> None:
+        """Add to figures, named without ``vllm:``."""
+        with self._lock:
+            for name, change in changes.items():
+                self.values[f"vllm:{name}"] += change
+
+    def text(self) -> str:
+        """Prometheus text."""
+        return "".join(f"{name} {value}\n" for name, value in self.values.items())
+
+
+async def stop_at(texts: AsyncIterator[str], stops: Sequence[str]) -> AsyncIterator[str]:
+    """Pass text on up to the first of ``stops``, holding back what may be the beginning of one."""
+    held = ""
+    async for text in texts:
+        held += text
+        found = [place for place in (held.find(stop) for stop in stops) if place >= 0]
+        if found:
+            yield held[: min(found)]
+            return
+        keep = max((n for stop in stops for n in range(len(stop)) if held.endswith(stop[:n])), default=0)
+        if len(held) > keep:
+            yield held[: len(held) - keep]
+            held = held[len(held) - keep :]
+    if held:
+        yield held
+
+
+# The model
 
 
 class Cancelled:
@@ -43,7 +113,7 @@ class Cancelled:
         return torch.full((input_ids.shape[0],), self.event.is_set(), device=input_ids.device)
 
 
-class Holder:
+class ModelServer:
     """The base model with its adapters. One generation or one change at a time."""
 
     def __init__(self, location: str, name: str, context: int, trust_remote_code: bool, four_bit: bool = False) -> None:
@@ -142,10 +212,10 @@ def half_type() -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
-class Answer:
+class Generation:
     """One generation under way, piece by piece."""
 
-    def __init__(self, holder: Holder, figures: Figures, request: ChatRequest, prompt: torch.Tensor) -> None:
+    def __init__(self, holder: ModelServer, figures: ServerMetrics, request: ChatRequest, prompt: torch.Tensor) -> None:
         self.id = f"chatcmpl-{secrets.token_hex(8)}"
         self.request = request
         self.prompt_tokens = int(prompt.shape[1])
@@ -162,7 +232,7 @@ class Answer:
         started, first = time.monotonic(), True
         self._figures.add(num_requests_running=1, prompt_tokens_total=self.prompt_tokens)
         try:
-            async for text in cut_at(self._texts(), self._stops()):
+            async for text in stop_at(self._texts(), self._stops()):
                 if first:
                     seconds = time.monotonic() - started
                     self._figures.add(time_to_first_token_seconds_sum=seconds, time_to_first_token_seconds_count=1)
@@ -200,10 +270,10 @@ class Answer:
 POOL = ThreadPoolExecutor(max_workers=64, thread_name_prefix="generate")
 
 
-def build_app(holder: Holder, key: str) -> FastAPI:
+def build_app(holder: ModelServer, key: str) -> FastAPI:
     """The server's routes around a model."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    figures = Figures()
+    figures = ServerMetrics()
 
     @app.middleware("http")
     async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
@@ -242,7 +312,7 @@ def build_app(holder: Holder, key: str) -> FastAPI:
     return app
 
 
-def _add_adapter_routes(app: FastAPI, holder: Holder) -> None:
+def _add_adapter_routes(app: FastAPI, holder: ModelServer) -> None:
     @app.post("/v1/load_lora_adapter")
     def load(request: AdapterRequest) -> Response:
         if request.lora_name in holder.names():
@@ -272,14 +342,14 @@ def main() -> None:
     parser.add_argument("--trust-remote-code", action="store_true")
     parser.add_argument("--load-in-4bit", action="store_true")
     given = parser.parse_args()
-    holder = Holder(
+    holder = ModelServer(
         given.model, given.served_model_name, given.max_model_len, given.trust_remote_code, given.load_in_4bit
     )
     app = build_app(holder, os.environ.pop("VLLM_API_KEY", ""))
     uvicorn.run(app, host="127.0.0.1", port=given.port, log_level="warning", timeout_graceful_shutdown=5)
 
 
-def _begin(holder: Holder, figures: Figures, request: ChatRequest) -> Answer:
+def _begin(holder: ModelServer, figures: ServerMetrics, request: ChatRequest) -> Generation:
     if request.model not in holder.names():
         raise HTTPException(404, f"The model {request.model!r} does not exist.")
     prompt = holder.prompt(request.messages)
@@ -287,10 +357,10 @@ def _begin(holder: Holder, figures: Figures, request: ChatRequest) -> Answer:
         raise HTTPException(
             400, f"The maximum context length is {holder.context} tokens; the prompt has {prompt.shape[1]}."
         )
-    return Answer(holder, figures, request, prompt)
+    return Generation(holder, figures, request, prompt)
 
 
-async def _events(answer: Answer) -> AsyncIterator[str]:
+async def _events(answer: Generation) -> AsyncIterator[str]:
     """An answer as server-sent events, the usage in the last."""
     try:
         async for text in answer.pieces():
@@ -303,7 +373,7 @@ async def _events(answer: Answer) -> AsyncIterator[str]:
     yield "\n\ndata: [DONE]\n\n"
 
 
-def _event(answer: Answer, delta: dict[str, str], reason: str | None = None) -> str:
+def _event(answer: Generation, delta: dict[str, str], reason: str | None = None) -> str:
     choice = {"index": 0, "delta": delta, "finish_reason": reason}
     return f"data: {json.dumps({'id': answer.id, 'model': answer.request.model, 'choices': [choice]})}\n\n"
 

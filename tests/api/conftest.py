@@ -12,8 +12,8 @@ from fastapi.testclient import TestClient
 from rest_app import LOGIN, app_of
 from waiting import patient, wait_until
 
-from sage_studio.serving.choice import EngineChoice
-from sage_studio.serving.engine import Launch
+from sage_studio.serving.engine import LaunchSpec
+from sage_studio.serving.engine_factory import EngineSpec
 from sage_studio.settings import Settings
 from sage_studio.studio import Studio
 
@@ -48,10 +48,10 @@ def answering(studio: Studio, tmp_path: Path) -> Studio:
     def make(model, port):
         command = [sys.executable, "-S", str(FAKE), "--model", model.location, "--served-model-name", model.name]
         command += ["--port", str(port), "--journal", str(tmp_path / "journal.jsonl"), "--fail", "faulty"]
-        return Launch(command, {})
+        return LaunchSpec(command, {})
 
     studio.registry.configure(
-        studio.settings, studio.database, lambda: EngineChoice("vllm", make, 64, lambda rank: max(16, rank))
+        studio.settings, studio.database, lambda: EngineSpec("vllm", make, 64, lambda rank: max(16, rank))
     )
     studio.registry.adopt()
     studio.registry.register_model("small", str(base), {"kind": "base"})

@@ -10,8 +10,8 @@ from serving_files import FAKE, ROOMY, write_adapter, write_safetensors
 from waiting import patient
 
 from sage_studio.database import Database
-from sage_studio.serving.choice import EngineChoice
-from sage_studio.serving.engine import Launch
+from sage_studio.serving.engine import LaunchSpec
+from sage_studio.serving.engine_factory import EngineSpec
 from sage_studio.serving.registry import VLLMRegistry
 from sage_studio.settings import Settings, load_settings
 
@@ -29,13 +29,13 @@ class Home:
         self.adapters = 16
         self.hardware = ROOMY
 
-    def choice(self) -> EngineChoice:
+    def choice(self) -> EngineSpec:
         def make(base, port):
             command = [sys.executable, "-S", str(FAKE), "--model", base.location, "--served-model-name", base.name]
             command += ["--port", str(port), "--journal", str(self.journal), "--fail", self.fail]
-            return Launch(command, {})
+            return LaunchSpec(command, {})
 
-        return EngineChoice("vllm", make, self.max_rank, lambda rank: max(16, rank), lambda _: self.adapters)
+        return EngineSpec("vllm", make, self.max_rank, lambda rank: max(16, rank), lambda _: self.adapters)
 
     def registry(self) -> VLLMRegistry:
         registry = VLLMRegistry()
@@ -77,5 +77,5 @@ def home(tmp_path: Path):
     yield home
     if home.settings.database_path.exists():
         registry = home.registry()
-        registry._house.life.stop()
-        registry._house.life.stop_others()
+        registry._components.engines.stop()
+        registry._components.engines.stop_others()

@@ -104,8 +104,8 @@ def test_an_adapter_that_is_deleted_while_it_answers_goes_on(home, registry):
 @pytest.mark.parametrize("where", ["in this process", "in another process"])
 def test_while_one_switch_is_under_way_a_second_one_waits_its_turn(home, registry, where):
     other = home.registry() if where == "in another process" else registry
-    other._house.turn._seconds = 0.1
-    with registry._house.turn.taken():
+    other._components.switch_lock._seconds = 0.1
+    with registry._components.switch_lock.hold():
         with pytest.raises(Conflict, match="Another switch of the model is under way") as caught:
             other.switch_model("two")
         assert "另一个模型切换正在进行" in caught.value.say("zh")

@@ -23,7 +23,7 @@ def identity(registry, **options):
 
 
 def pid_of(registry):
-    return registry._house.life.recorded().record.pid
+    return registry._components.engines.recorded().record.pid
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_a_switch_during_twenty_chats_loses_none(home, registry, target, starts)
     assert len(home.seen("start")) == starts
     if starts == 2:
         wait_until(lambda: not psutil.pid_exists(old))
-        wait_until(lambda: not registry._house.state.others())
+        wait_until(lambda: not registry._components.state.others())
 
 
 def test_a_start_beside_that_fails_never_disturbs_the_old_engine(home, registry):
@@ -80,7 +80,7 @@ def test_a_start_beside_that_fails_never_disturbs_the_old_engine(home, registry)
     assert "engine-next.log" in caught.value.hint.en
     assert (pid_of(registry), registry.current_model.name, identity(registry)) == (old, "one", "one")
     assert registry.status().state is EngineState.READY
-    assert not registry._house.state.others()
+    assert not registry._components.state.others()
 
 
 def test_an_adapter_that_fails_its_trial_on_the_new_engine_ends_that_engine_only(home, registry):
@@ -119,7 +119,7 @@ def test_a_chat_that_comes_during_a_change_in_place_is_answered_by_the_new_model
     threads, _ = chats(registry, 1, words=20)
     switch = threading.Thread(target=registry.switch_model, args=("large",))
     switch.start()
-    wait_until(lambda: registry._house.life.recorded().record.phase == "draining")
+    wait_until(lambda: registry._components.engines.recorded().record.phase == "draining")
     assert identity(registry) == "large"
     for thread in (*threads, switch):
         thread.join()
@@ -143,13 +143,13 @@ def test_closing_during_a_start_ends_it_and_leaves_nothing_behind(home, registry
     registry.close()
     thread.join()
     assert errors
-    assert registry._house.life.recorded() is None
+    assert registry._components.engines.recorded() is None
     assert not any(psutil.pid_exists(event["pid"]) for event in home.events() if "start" in event)
 
 
 def test_what_a_killed_studio_left_in_the_middle_of_a_change_is_ended_at_the_next_start(home, registry):
-    life = registry._house.life
-    beside = life.start_beside(registry._house.shelf.check(registry._house.state.model("large"))[1])
+    engines = registry._components.engines
+    beside = engines.start_beside(registry._components.adapters.check(registry._components.state.model("large"))[1])
     restarted = home.registry()
     restarted.adopt()
     assert not psutil.pid_exists(beside.record.pid)
@@ -171,15 +171,15 @@ def test_after_adoption_the_base_is_current_even_if_the_engine_runs_another_mode
 
 def test_a_hung_engine_is_ended_and_started_again_with_its_adapters(home, registry, monkeypatch):
     registry.switch_model("two")
-    watch, old = registry._house.watch, pid_of(registry)
-    watch.look()
+    watchdog, old = registry._components.watchdog, pid_of(registry)
+    watchdog.look()
     os.kill(old, signal.SIGSTOP)
     wait_until(lambda: psutil.Process(old).status() == psutil.STATUS_STOPPED)  # on a busy machine it answers until then
     monkeypatch.setattr(client, "HEALTH_SECONDS", 0.2)  # not before: a busy machine may take longer to say it is well
-    watch.look()
-    watch.look()
+    watchdog.look()
+    watchdog.look()
     assert pid_of(registry) == old, "two misses may be chance"
-    watch.look()
+    watchdog.look()
     assert pid_of(registry) != old
     assert not psutil.pid_exists(old)
     assert identity(registry) == "two"
@@ -187,16 +187,16 @@ def test_a_hung_engine_is_ended_and_started_again_with_its_adapters(home, regist
 
 
 def test_a_dead_engine_is_started_again_before_anybody_asks_and_only_once(home, registry):
-    watch = registry._house.watch
+    watchdog = registry._components.watchdog
     os.kill(pid_of(registry), signal.SIGKILL)
     wait_until(lambda: registry.status().state is EngineState.FAILED)
-    watch.look()
+    watchdog.look()
     assert registry.status().state is EngineState.READY
     os.kill(pid_of(registry), signal.SIGKILL)
     wait_until(lambda: registry.status().state is EngineState.FAILED)
     with pytest.raises(EngineUnavailable, match="ended by itself"):
-        watch.look()
-    watch.look()
+        watchdog.look()
+    watchdog.look()
     assert len(home.seen("start")) == 2
     assert registry.status().state is EngineState.FAILED
 

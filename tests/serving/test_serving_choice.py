@@ -9,13 +9,13 @@ import pytest
 from sage_studio.database import Database
 from sage_studio.errors import EngineUnavailable, InvalidSetting
 from sage_studio.hardware import Card, Hardware, parse_cards
-from sage_studio.serving import choice
-from sage_studio.serving.choice import choose_engine
-from sage_studio.serving.gpu import ModelFacts, Shape, lora_rank_for, plan, tensor_parallel_size
-from sage_studio.serving.model_facts import model_shape
+from sage_studio.serving import engine_factory
+from sage_studio.serving.capacity import Architecture, ModelFacts, lora_rank_for, plan, tensor_parallel_size
+from sage_studio.serving.engine_factory import choose_engine
+from sage_studio.serving.model_config import model_shape
 from sage_studio.serving.process import last_words
-from sage_studio.serving.records import Base
 from sage_studio.serving.registry import VLLMRegistry
+from sage_studio.serving.types import Base
 from sage_studio.serving.vllm import CPU_SERVER, cpu_threads, vllm_command, vllm_environment, vllm_rank
 from sage_studio.settings import load_settings
 
@@ -103,19 +103,19 @@ def test_a_small_model_computes_with_one_thread_less(tmp_path, cores, size, thre
 def test_a_model_is_never_given_more_than_it_was_made_for(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"max_position_embeddings": 512, "num_attention_heads": 12}))
     shape = model_shape(str(tmp_path))
-    assert shape == Shape(context=512, heads=12)
+    assert shape == Architecture(context=512, heads=12)
     assert plan(machine(RTX_4090), 0.8, ModelFacts(shape=shape)).context == 512
     (tmp_path / "config.json").write_text("{")
-    assert model_shape(str(tmp_path)) == Shape()
+    assert model_shape(str(tmp_path)) == Architecture()
 
 
 @pytest.mark.parametrize(
     ("count", "shape", "used"),
     [
-        (3, Shape(), 3),
-        (3, Shape(heads=12, kv_heads=2), 2),
-        (4, Shape(heads=14, kv_heads=2), 2),
-        (8, Shape(heads=32), 8),
+        (3, Architecture(), 3),
+        (3, Architecture(heads=12, kv_heads=2), 2),
+        (4, Architecture(heads=14, kv_heads=2), 2),
+        (8, Architecture(heads=32), 8),
     ],
 )
 def test_a_model_is_spread_over_as_many_cards_as_its_heads_allow(count, shape, used):
@@ -134,9 +134,9 @@ def test_the_rank_grows_as_needed_on_a_cpu_only():
 
 
 def test_auto_takes_vllm_where_it_is(monkeypatch):
-    monkeypatch.setattr(choice, "vllm_installed", lambda: True)
+    monkeypatch.setattr(engine_factory, "vllm_installed", lambda: True)
     assert choose_engine(load_settings()).kind == "vllm"
-    monkeypatch.setattr(choice, "vllm_installed", lambda: False)
+    monkeypatch.setattr(engine_factory, "vllm_installed", lambda: False)
     assert choose_engine(load_settings()).kind == "transformers"
     elsewhere = choose_engine(load_settings(vllm_python="/opt/vllm/bin/python"))
     assert elsewhere.kind == "vllm"
@@ -169,7 +169,7 @@ def test_someone_elses_server_is_used_and_left_alone(home):
     owner = home.registry()
     owner.register_model("small", str(home.base()), {"kind": "base"})
     owner.switch_model("small")
-    record = owner._house.life.recorded().record
+    record = owner._components.engines.recorded().record
 
     settings = load_settings(
         home=home.folder / "guest", engine="openai", engine_url=record.url, engine_api_key=record.key

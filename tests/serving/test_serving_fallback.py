@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from sage_studio.serving.client import METRIC
-from sage_studio.serving.fallback_protocol import ChatRequest, Figures, cut_at
+from sage_studio.serving.transformers_server import ChatRequest, ServerMetrics, stop_at
 
 
 @pytest.mark.parametrize(
@@ -25,13 +25,13 @@ def test_an_answer_is_cut_at_the_first_stop(pieces, stops, text):
             yield piece
 
     async def collect():
-        return "".join([piece async for piece in cut_at(texts(), stops)])
+        return "".join([piece async for piece in stop_at(texts(), stops)])
 
     assert asyncio.run(collect()) == text
 
 
 def test_figures_are_read_back_as_they_were_written():
-    figures = Figures()
+    figures = ServerMetrics()
     figures.add(num_requests_running=1, generation_tokens_total=2.5)
     figures.add(num_requests_running=1)
     read = {name: float(value) for name, value in METRIC.findall(figures.text())}
@@ -60,11 +60,11 @@ def test_a_client_that_leaves_ends_the_generation_itself():
     """Not only the count of requests: the model is free for the next one."""
     import torch
 
-    from sage_studio.serving.transformers_server import Answer
+    from sage_studio.serving.transformers_server import Generation
 
     async def leave():
         request = ChatRequest(model="m", messages=[{"role": "user", "content": "Tell a story."}], stream=True)
-        answer = Answer(Endless(), Figures(), request, torch.ones(1, 3))
+        answer = Generation(Endless(), ServerMetrics(), request, torch.ones(1, 3))
         pieces = answer.pieces()
         assert await anext(pieces) == "word "
         await pieces.aclose()

@@ -13,38 +13,37 @@ from waiting import ENGINE, patient
 
 from sage_studio.hardware import Card, Hardware
 from sage_studio.serving import vllm
-from sage_studio.serving.gpu import (
-    Form,
+from sage_studio.serving.capacity import (
+    Architecture,
+    GpuProcess,
+    GpuRelease,
+    LoraSlots,
     ModelFacts,
-    Shape,
-    Slots,
+    WeightFormat,
     adapter_bytes,
+    before_training,
+    engine_memory_gb,
+    lora_slots_gb,
+    memory_share_for,
+    parse_gpu_processes,
+    pinnable_memory_gb,
     plan,
     plan_transformers,
-    share_of,
-    slots_gb,
+    sleep_memory_gb,
+    without_engine,
+    without_gpus,
 )
-from sage_studio.serving.gpu_memory import Usage, held_by, parse_usage
-from sage_studio.serving.local_users import others
-from sage_studio.serving.model_facts import model_shape, read_facts
-from sage_studio.serving.records import Base, EngineRecord
-from sage_studio.serving.room import (
-    Yielding,
-    backed_up_gb,
-    before_training,
-    freed,
-    pinned_limit_gb,
-    without_cards,
-)
-from sage_studio.serving.vllm import MODULE, SAMPLER, may_sleep, vllm_environment, vllm_launch, vllm_plan
+from sage_studio.serving.model_config import model_shape, read_facts
+from sage_studio.serving.types import Base, EngineRecord
+from sage_studio.serving.vllm import MODULE, SAMPLER, others, sleep_enabled, vllm_environment, vllm_launch, vllm_plan
 from sage_studio.settings import load_settings
 
-QWEN_05B = ModelFacts(494_000_000, shape=Shape(32768, 14, 2, 896, 4864, 24, None, 151936, True))
-QWEN_15B = ModelFacts(1_540_000_000, shape=Shape(32768, 12, 2, 1536, 8960, 28, None, 151936, True))
-QWEN_3B = ModelFacts(3_090_000_000, shape=Shape(32768, 16, 2, 2048, 11008, 36, None, 151936, True))
-QWEN_7B = ModelFacts(7_620_000_000, shape=Shape(32768, 28, 4, 3584, 18944, 28, None, 152064))
-QWEN_14B = ModelFacts(14_770_000_000, shape=Shape(32768, 40, 8, 5120, 13824, 48, None, 152064))
-SLOTS = Slots(4, 64)
+QWEN_05B = ModelFacts(494_000_000, shape=Architecture(32768, 14, 2, 896, 4864, 24, None, 151936, True))
+QWEN_15B = ModelFacts(1_540_000_000, shape=Architecture(32768, 12, 2, 1536, 8960, 28, None, 151936, True))
+QWEN_3B = ModelFacts(3_090_000_000, shape=Architecture(32768, 16, 2, 2048, 11008, 36, None, 151936, True))
+QWEN_7B = ModelFacts(7_620_000_000, shape=Architecture(32768, 28, 4, 3584, 18944, 28, None, 152064))
+QWEN_14B = ModelFacts(14_770_000_000, shape=Architecture(32768, 40, 8, 5120, 13824, 48, None, 152064))
+SLOTS = LoraSlots(4, 64)
 
 
 def gpu(index=0, gb=12.0, used=0.0, name="NVIDIA GeForce RTX 3060", capability=(8, 6)):
@@ -114,14 +113,14 @@ def test_vllm_is_told_to_take_no_more_than_is_free_when_it_looks(total, cuda, us
     """vLLM refuses where ``share * total`` is more than is free, less the 0.25 GiB of its own context."""
     free = cuda - used - 0.25
     assert (0.8 * cuda <= free) is fixed_starts
-    share = share_of([gpu(gb=total, used=used)], 0.8)
+    share = memory_share_for([gpu(gb=total, used=used)], 0.8)
     assert share * cuda <= free
     assert share <= 0.8
 
 
 def test_the_share_is_that_of_the_fullest_gpu_used():
     cards = (gpu(0, 24.0, 10.0), gpu(1, 24.0, 0.0))
-    assert share_of(cards, 0.8) == share_of(cards[:1], 0.8) < share_of(cards[1:], 0.8) == 0.8
+    assert memory_share_for(cards, 0.8) == memory_share_for(cards[:1], 0.8) < memory_share_for(cards[1:], 0.8) == 0.8
 
 
 def test_a_gpu_of_16_gb_or_less_is_not_given_to_what_a_few_chats_never_use(tmp_path):
@@ -141,15 +140,15 @@ def test_the_engine_takes_one_gpu_where_one_holds_the_model_and_leaves_the_first
     busy = machine(gpu(0, 24.0, 0.0, "RTX 3090"), gpu(1, 24.0, 20.0, "RTX 3090"))
     assert plan(busy, 0.8, QWEN_7B, SLOTS).indices == (0,)
     spread = plan(two, 0.8, QWEN_14B, SLOTS)
-    assert (spread.indices, spread.form, spread.fits) == ((0, 1), Form.BF16, True)
+    assert (spread.indices, spread.form, spread.fits) == ((0, 1), WeightFormat.BF16, True)
 
 
 def test_gpus_that_differ_are_never_spread_over():
     unlike = machine(gpu(0, 24.0, 0.0, "RTX 3090"), gpu(1, 24.0, 0.0, "RTX 4090", (8, 9)))
     planned = plan(unlike, 0.8, QWEN_14B, SLOTS)
     assert len(planned.cards) == 1
-    assert planned.form is Form.FP8, "one of them holds it in 8 bits"
-    odd = ModelFacts(14_770_000_000, shape=Shape(32768, 15, 5, 5120, 13824, 48, None, 152064))
+    assert planned.form is WeightFormat.FP8, "one of them holds it in 8 bits"
+    odd = ModelFacts(14_770_000_000, shape=Architecture(32768, 15, 5, 5120, 13824, 48, None, 152064))
     two = machine(gpu(0, 24.0, 0.0, "RTX 3090"), gpu(1, 24.0, 0.0, "RTX 3090"))
     assert len(plan(two, 0.8, odd, SLOTS).cards) == 1, "15 heads do not divide by 2"
 
@@ -164,12 +163,12 @@ def test_an_engine_sees_only_the_gpus_that_it_was_given(tmp_path):
 @pytest.mark.parametrize(
     ("model", "card", "form"),
     [
-        (QWEN_15B, gpu(gb=12.0), Form.BF16),
-        (QWEN_15B, gpu(gb=6.0), Form.FP8),
-        (QWEN_3B, gpu(gb=7.996), Form.FP8),
-        (QWEN_3B, gpu(gb=7.996, capability=(7, 0)), Form.BF16),
-        (QWEN_7B, gpu(gb=15.0, capability=(7, 5)), Form.FP8),
-        (ModelFacts(7_620_000_000, 5 << 30, "awq", QWEN_7B.shape), gpu(gb=12.0), Form.STORED),
+        (QWEN_15B, gpu(gb=12.0), WeightFormat.BF16),
+        (QWEN_15B, gpu(gb=6.0), WeightFormat.FP8),
+        (QWEN_3B, gpu(gb=7.996), WeightFormat.FP8),
+        (QWEN_3B, gpu(gb=7.996, capability=(7, 0)), WeightFormat.BF16),
+        (QWEN_7B, gpu(gb=15.0, capability=(7, 5)), WeightFormat.FP8),
+        (ModelFacts(7_620_000_000, 5 << 30, "awq", QWEN_7B.shape), gpu(gb=12.0), WeightFormat.STORED),
     ],
 )
 def test_eight_bits_are_chosen_where_sixteen_do_not_fit(model, card, form):
@@ -270,20 +269,22 @@ def engine(cards=(0,), share=0.8, phase="ready", kind="vllm", form="bf16"):
 
 def test_what_our_engine_holds_is_told_by_its_processes_else_by_its_share():
     hardware = machine(gpu(0, 24.0, 20.5), gpu(1, 24.0, 3.0))
-    usage = parse_usage("101, 18432, GPU-0\n7, 512, GPU-0\n8, 2048, GPU-1\n101, [N/A], GPU-0\nno figures\n")
-    assert usage[0] == Usage(101, 18.0, "GPU-0")
-    assert held_by(engine(), hardware, usage, {100, 101}) == {0: 18.0}
-    assert held_by(engine(), hardware, usage[1:], {100, 101}) == {0: pytest.approx(19.2)}, "WSL2 and containers"
-    assert held_by(engine(), machine(gpu(0, 24.0, 5.0)), (), set()) == {0: 5.0}, "never more than is used"
-    assert held_by(engine(phase="asleep"), hardware, usage, {101}) == {}
-    assert held_by(engine(cards=()), hardware, usage, {101}) == {}
+    usage = parse_gpu_processes("101, 18432, GPU-0\n7, 512, GPU-0\n8, 2048, GPU-1\n101, [N/A], GPU-0\nno figures\n")
+    assert usage[0] == GpuProcess(101, 18.0, "GPU-0")
+    assert engine_memory_gb(engine(), hardware, usage, {100, 101}) == {0: 18.0}
+    assert engine_memory_gb(engine(), hardware, usage[1:], {100, 101}) == {0: pytest.approx(19.2)}, (
+        "WSL2 and containers"
+    )
+    assert engine_memory_gb(engine(), machine(gpu(0, 24.0, 5.0)), (), set()) == {0: 5.0}, "never more than is used"
+    assert engine_memory_gb(engine(phase="asleep"), hardware, usage, {101}) == {}
+    assert engine_memory_gb(engine(cards=()), hardware, usage, {101}) == {}
 
 
 def test_what_our_engine_holds_counts_as_free():
     hardware = machine(gpu(0, 24.0, 20.5), gpu(1, 24.0, 3.0))
-    assert [card.free_gb for card in freed(hardware, {0: 18.0}).cards] == [21.5, 21.0]
-    assert without_cards(hardware, (0,)).cards == hardware.cards[1:]
-    assert without_cards(hardware, None) == without_cards(hardware, (0, 1)) == hardware
+    assert [card.free_gb for card in without_engine(hardware, {0: 18.0}).cards] == [21.5, 21.0]
+    assert without_gpus(hardware, (0,)).cards == hardware.cards[1:]
+    assert without_gpus(hardware, None) == without_gpus(hardware, (0, 1)) == hardware
 
 
 # Sleep
@@ -292,27 +293,27 @@ def test_what_our_engine_holds_counts_as_free():
 def test_the_engine_sleeps_only_where_all_that_it_backs_up_can_be_pinned():
     """7B on 24 GB: 15.5 GiB are backed up. 0.1 asked for half of what is held, 9.9."""
     card = machine(gpu(0, 24.0, 19.7))
-    kept = backed_up_gb(engine(), card, QWEN_7B, SLOTS)
+    kept = sleep_memory_gb(engine(), card, QWEN_7B, SLOTS)
     assert kept == pytest.approx(14.2 + 4 * adapter_bytes(64, QWEN_7B.shape) / 2**30, abs=0.1)
     assert kept > 15
 
     def decided(free, pinned=1000.0, kept=kept):
         return before_training(Hardware(card.cards, 100.0, 100.0 - free, 8), engine(), True, kept, None, pinned)
 
-    assert decided(free=12.0) is Yielding.STOP
-    assert decided(free=20.0) is Yielding.SLEEP
-    assert decided(free=20.0, pinned=12.0) is Yielding.STOP
+    assert decided(free=12.0) is GpuRelease.STOP
+    assert decided(free=20.0) is GpuRelease.SLEEP
+    assert decided(free=20.0, pinned=12.0) is GpuRelease.STOP
     two = machine(gpu(0, 24.0, 19.7), gpu(1, 24.0, 19.7))
     slots = 4 * adapter_bytes(64, QWEN_7B.shape) / 2**30
-    both = backed_up_gb(engine((0, 1)), two, QWEN_7B, SLOTS)
+    both = sleep_memory_gb(engine((0, 1)), two, QWEN_7B, SLOTS)
     assert both == pytest.approx(kept + slots), "each GPU has its own room for adapters"
-    assert backed_up_gb(engine(form="fp8_per_tensor"), card, QWEN_7B, SLOTS) < kept - 5
-    assert backed_up_gb(engine(), card, ModelFacts(), SLOTS) == pytest.approx(0.8 * 24.0), "nobody knows: all of it"
+    assert sleep_memory_gb(engine(form="fp8_per_tensor"), card, QWEN_7B, SLOTS) < kept - 5
+    assert sleep_memory_gb(engine(), card, ModelFacts(), SLOTS) == pytest.approx(0.8 * 24.0), "nobody knows: all of it"
 
 
 def test_windows_lets_wsl_pin_half_of_the_memory():
-    assert pinned_limit_gb(machine(memory=32.0), "5.15.167.4-microsoft-standard-WSL2") == 16.0
-    assert pinned_limit_gb(machine(memory=32.0), "6.8.0-45-generic") == float("inf")
+    assert pinnable_memory_gb(machine(memory=32.0), "5.15.167.4-microsoft-standard-WSL2") == 16.0
+    assert pinnable_memory_gb(machine(memory=32.0), "6.8.0-45-generic") == float("inf")
 
 
 Account = namedtuple("Account", "pw_name pw_uid pw_shell")
@@ -346,7 +347,7 @@ def test_routes_without_a_key_are_not_opened_where_others_could_use_them(tmp_pat
     monkeypatch.setattr(vllm, "other_users", lambda: ("bob",))
     assert opened() == (False, False)
     assert opened(sleep_mode=True) == (True, True), "the operator decides"
-    assert not may_sleep(at_home(tmp_path))
+    assert not sleep_enabled(at_home(tmp_path))
     monkeypatch.setattr(vllm, "other_users", lambda: ())
     assert opened() == (True, True)
     assert opened(sleep_mode=False) == (False, False)
@@ -370,14 +371,14 @@ def test_a_models_size_is_read_from_its_files_else_from_the_catalogue(tmp_path):
 
 @pytest.mark.parametrize("model", [QWEN_05B, QWEN_15B, QWEN_3B, QWEN_7B, QWEN_14B])
 def test_the_room_for_adapters_is_guessed_before_a_models_sizes_are_here(model):
-    assert slots_gb(ModelFacts(model.parameters), SLOTS) == pytest.approx(slots_gb(model, SLOTS), rel=0.25)
+    assert lora_slots_gb(ModelFacts(model.parameters), SLOTS) == pytest.approx(lora_slots_gb(model, SLOTS), rel=0.25)
 
 
 def test_the_transformers_engine_takes_four_bits_where_sixteen_do_not_fit_and_else_the_cpu():
-    assert plan_transformers(machine(gpu(gb=24.0)), QWEN_7B).form is Form.BF16
-    assert plan_transformers(machine(gpu(gb=12.0)), QWEN_7B).form is Form.FOUR_BIT
+    assert plan_transformers(machine(gpu(gb=24.0)), QWEN_7B).form is WeightFormat.BF16
+    assert plan_transformers(machine(gpu(gb=12.0)), QWEN_7B).form is WeightFormat.FOUR_BIT
     nowhere = plan_transformers(machine(gpu(gb=6.0, used=3.0)), QWEN_7B)
-    assert (nowhere.form, nowhere.cards) == (Form.CPU, ())
+    assert (nowhere.form, nowhere.cards) == (WeightFormat.CPU, ())
 
 
 def test_a_plan_for_an_unknown_model_takes_the_freest_gpu(tmp_path):

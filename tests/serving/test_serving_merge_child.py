@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from sage_studio.serving.adapter_check import check_adapter, check_full_model
-from sage_studio.serving.merging import merge_command
+from sage_studio.serving.adapter_compat import check_adapter, check_full_model
+from sage_studio.serving.merge import merge_command
 from sage_studio.settings import PROJECT
 
 pytestmark = pytest.mark.training
@@ -68,7 +68,7 @@ def load(folder):
 def test_the_merged_model_computes_what_the_adapter_does(tiny_model, tmp_path, config, named):
     import torch
 
-    from sage_studio.serving.merge import merge
+    from sage_studio.serving.merge_child import merge
 
     adapter, merged = tmp_path / "adapter", tmp_path / "merged"
     tuned = make(tiny_model, adapter, **config)

@@ -13,9 +13,9 @@ from serving_files import FAKE
 from waiting import wait_until
 
 from sage_studio.errors import Conflict, EngineUnavailable, InvalidModel, StorageFull
-from sage_studio.serving import merging
-from sage_studio.serving.merging import merge_command
-from sage_studio.serving.template import needs_own_template
+from sage_studio.serving import merge
+from sage_studio.serving.merge import merge_command
+from sage_studio.serving.model_config import needs_own_template
 from sage_studio.serving.types import EngineState
 from sage_studio.settings import PROJECT
 
@@ -33,7 +33,7 @@ def registry(home, monkeypatch):
         registry.runs.append(adapter.name)
         return [sys.executable, str(MERGE), *merge_command(adapter, base, dest, progress)[3:]]
 
-    registry._house.merger._command = command
+    registry._components.merger._command = command
     registry.register_model("plain", str(home.adapter("plain")), {"base": str(home.base())})
     registry.switch_model("plain")
     return registry
@@ -122,14 +122,14 @@ def test_the_status_tells_how_far_it_is_and_closing_ends_it(home, registry):
 
 def test_a_merge_that_takes_too_long_is_ended(home, registry):
     register(home, registry, "endless")
-    registry._house.merger._seconds = 0.2
+    registry._components.merger._seconds = 0.2
     with pytest.raises(EngineUnavailable, match="not merged"):
         registry.switch_model("endless")
 
 
 def test_no_room_on_the_disk_is_said_before_it_is_filled(home, registry, monkeypatch):
     register(home, registry, "dora")
-    monkeypatch.setattr(merging.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 0))
+    monkeypatch.setattr(merge.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 0))
     with pytest.raises(StorageFull):
         registry.switch_model("dora")
     assert registry.runs == []

@@ -8,8 +8,8 @@ import pytest
 from serving_files import write_adapter, write_safetensors
 
 from sage_studio.errors import InvalidModel, InvalidName
-from sage_studio.serving.adapter_check import check_adapter, check_full_model
-from sage_studio.serving.weights import check_finite, read_tensors
+from sage_studio.safetensors_file import check_finite, read_tensors
+from sage_studio.serving.adapter_compat import check_adapter, check_full_model
 
 BASE = "/models/small"
 

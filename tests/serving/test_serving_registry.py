@@ -28,7 +28,7 @@ def identity(registry, text="who", **options):
 
 
 def pid_of(registry):
-    return registry._house.life.recorded().record.pid
+    return registry._components.engines.recorded().record.pid
 
 
 def with_two(home):
@@ -294,7 +294,7 @@ def test_a_reused_pid_is_never_killed_nor_taken_for_the_engine(home):
     own = pid_of(registry)
     os.kill(own, signal.SIGKILL)
     wait_until(lambda: registry.status().state is EngineState.FAILED)
-    with registry._house.state._database.transaction() as sql:
+    with registry._components.state._database.transaction() as sql:
         sql.execute("UPDATE engines SET pid=?", (stranger.pid,))
     assert registry.status().state is EngineState.FAILED
     registry.close()
@@ -380,6 +380,6 @@ def test_an_empty_or_too_long_conversation_is_refused(home):
 
 def test_the_key_is_in_no_command_line_and_the_database_is_private(home):
     registry = with_two(home)
-    record = registry._house.life.recorded().record
+    record = registry._components.engines.recorded().record
     assert record.key not in " ".join(psutil.Process(record.pid).cmdline())
     assert home.settings.database_path.stat().st_mode & 0o077 == 0

@@ -9,22 +9,25 @@ from waiting import wait_until
 
 from sage_studio.errors import Conflict
 from sage_studio.hardware import Card, Hardware
-from sage_studio.serving.gpu import ModelFacts, Shape, adapter_bytes, plan, plan_transformers
-from sage_studio.serving.records import Base, EngineRecord
-from sage_studio.serving.room import (
+from sage_studio.serving.capacity import (
     MOST_ADAPTERS,
     USUAL_ADAPTERS,
-    Yielding,
-    adapters_kept,
+    Architecture,
+    GpuRelease,
+    ModelFacts,
+    adapter_bytes,
+    adapters_kept_loaded,
     before_training,
     fits_beside,
-    freed,
     main_memory_gb,
+    plan,
+    plan_transformers,
+    without_engine,
 )
-from sage_studio.serving.types import EngineState
+from sage_studio.serving.types import Base, EngineRecord, EngineState
 
-SMOL = Shape(hidden=576, inner=1536, layers=30)
-QWEN_7B = Shape(hidden=3584, inner=18944, layers=28)
+SMOL = Architecture(hidden=576, inner=1536, layers=30)
+QWEN_7B = Architecture(hidden=3584, inner=18944, layers=28)
 
 
 def card(total, used, memory=64.0, used_memory=8.0):
@@ -32,7 +35,7 @@ def card(total, used, memory=64.0, used_memory=8.0):
 
 
 def empty(hardware):
-    return freed(hardware, {card.index: card.used_gb for card in hardware.cards})
+    return without_engine(hardware, {card.index: card.used_gb for card in hardware.cards})
 
 
 @pytest.mark.parametrize(
@@ -60,11 +63,13 @@ def test_a_second_engine_fits_or_not(kind, weights_gb, hardware, fits):
 
 def test_adapters_are_kept_as_the_memory_allows():
     assert adapter_bytes(16, SMOL) == 16 * (4 * 2 * 576 + 3 * (576 + 1536)) * 30 * 2
-    assert adapters_kept(ROOMY, 4, 16, SMOL) == MOST_ADAPTERS
-    assert adapters_kept(Hardware((), 16.0, 6.0, 8), 4, 64, QWEN_7B) == 3 + 1, "never fewer than answer side by side"
-    assert 4 < adapters_kept(Hardware((), 64.0, 8.0, 8), 4, 64, QWEN_7B) < MOST_ADAPTERS
-    assert adapters_kept(ROOMY, 4, 16, Shape()) == USUAL_ADAPTERS
-    assert adapters_kept(ROOMY, 32, 16, Shape()) == 32
+    assert adapters_kept_loaded(ROOMY, 4, 16, SMOL) == MOST_ADAPTERS
+    assert adapters_kept_loaded(Hardware((), 16.0, 6.0, 8), 4, 64, QWEN_7B) == 3 + 1, (
+        "never fewer than answer side by side"
+    )
+    assert 4 < adapters_kept_loaded(Hardware((), 64.0, 8.0, 8), 4, 64, QWEN_7B) < MOST_ADAPTERS
+    assert adapters_kept_loaded(ROOMY, 4, 16, Architecture()) == USUAL_ADAPTERS
+    assert adapters_kept_loaded(ROOMY, 32, 16, Architecture()) == 32
 
 
 def record(kind="vllm", pid=1, **more):
@@ -74,22 +79,28 @@ def record(kind="vllm", pid=1, **more):
 @pytest.mark.parametrize(
     ("hardware", "engine", "sleep_mode", "decided"),
     [
-        (ROOMY, record(), True, Yielding.NOTHING),
-        (CARD, None, True, Yielding.NOTHING),
-        (CARD, record("openai", pid=None), True, Yielding.NOTHING),
-        (CARD, record(), True, Yielding.SLEEP),
-        (CARD, record(), False, Yielding.STOP),
-        (CARD, record("transformers"), True, Yielding.STOP),
-        (CARD, record(form="cpu"), True, Yielding.NOTHING),
+        (ROOMY, record(), True, GpuRelease.NOTHING),
+        (CARD, None, True, GpuRelease.NOTHING),
+        (CARD, record("openai", pid=None), True, GpuRelease.NOTHING),
+        (CARD, record(), True, GpuRelease.SLEEP),
+        (CARD, record(), False, GpuRelease.STOP),
+        (CARD, record("transformers"), True, GpuRelease.STOP),
+        (CARD, record(form="cpu"), True, GpuRelease.NOTHING),
     ],
 )
 def test_how_the_engine_yields_to_a_training(hardware, engine, sleep_mode, decided):
-    assert before_training(hardware, engine, sleep_mode, backed_up_gb=3.0) is decided
+    assert before_training(hardware, engine, sleep_mode, sleep_memory_gb=3.0) is decided
 
 
 @pytest.mark.parametrize(
     ("cards", "decided"),
-    [(None, Yielding.STOP), ((0,), Yielding.NOTHING), ((1,), Yielding.STOP), ((0, 1), Yielding.STOP), ((), "nothing")],
+    [
+        (None, GpuRelease.STOP),
+        ((0,), GpuRelease.NOTHING),
+        ((1,), GpuRelease.STOP),
+        ((0, 1), GpuRelease.STOP),
+        ((), "nothing"),
+    ],
 )
 def test_a_training_takes_only_the_gpus_that_it_uses(cards, decided):
     two = Hardware((Card(0, "RTX 3090", 24.0, 0.5), Card(1, "RTX 3090", 24.0, 20.0)), 64.0, 8.0, 8)
@@ -112,7 +123,7 @@ def shared(home):
 
 
 def pid_of(registry):
-    engine = registry._house.life.recorded()
+    engine = registry._components.engines.recorded()
     return engine.record.pid if engine is not None else None
 
 
@@ -183,6 +194,6 @@ def test_without_a_card_nothing_happens(home, shared):
 
 def test_a_training_waits_for_a_switch_to_end(home, shared):
     registry = shared()
-    with registry._house.turn.taken(), pytest.raises(Conflict, match="Another switch"):
+    with registry._components.switch_lock.hold(), pytest.raises(Conflict, match="Another switch"):
         registry.before_training()
     assert registry.status().state is EngineState.READY

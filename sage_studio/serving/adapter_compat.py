@@ -10,8 +10,8 @@ from typing import Any
 
 from sage_studio.catalog import check_model_folder
 from sage_studio.errors import InvalidModel, InvalidName
-from sage_studio.serving.records import EngineKind
-from sage_studio.serving.weights import Tensor, check_finite, read_tensors
+from sage_studio.safetensors_file import Tensor, check_finite, read_tensors
+from sage_studio.serving.types import EngineKind
 from sage_studio.text import NOTHING, Text
 
 CONFIG = "adapter_config.json"
@@ -24,7 +24,7 @@ others (PiSSA by approximation, CorDA, LoftQ) depend on chance or on data, and w
 
 
 @dataclass(frozen=True, slots=True)
-class AdapterFacts:
+class AdapterInfo:
     """What an adapter that was found usable needs.
 
     Attributes:
@@ -56,7 +56,7 @@ def check_path(path: str, outputs: Path) -> Path:
     return folder
 
 
-def check_adapter(folder: Path, base: str, engine: EngineKind, max_rank: int) -> AdapterFacts:
+def check_adapter(folder: Path, base: str, engine: EngineKind, max_rank: int) -> AdapterInfo:
     """Check an adapter for an engine.
 
     Args:
@@ -71,14 +71,14 @@ def check_adapter(folder: Path, base: str, engine: EngineKind, max_rank: int) ->
     """
     config = _read_config(folder)
     _check_base(config, base)
-    _check_sort(config, engine)
+    _check_type(config, engine)
     rank = max([_rank(config.get("r")), *(_rank(value) for value in (config.get("rank_pattern") or {}).values())])
     tensors = read_tensors(folder / WEIGHTS)
     check_finite(folder / WEIGHTS, tensors)
-    found = _beyond_adapters(config, base, tensors)
+    found = _reasons_to_merge(config, base, tensors)
     if engine == "vllm":
-        found += _beyond_vllm(config, rank, max_rank, tensors)
-    return AdapterFacts(rank, ", ".join(found))
+        found += _reasons_vllm_cannot_load(config, rank, max_rank, tensors)
+    return AdapterInfo(rank, ", ".join(found))
 
 
 def check_full_model(folder: Path) -> None:
@@ -125,7 +125,7 @@ def _check_base(config: dict[str, Any], base: str) -> None:
         )
 
 
-def _check_sort(config: dict[str, Any], engine: EngineKind) -> None:
+def _check_type(config: dict[str, Any], engine: EngineKind) -> None:
     kind = config.get("peft_type")
     if kind != "LORA":
         raise _unsupported(f"peft_type={kind}", Text("Train with LoRA.", "请使用 LoRA 训练。"))
@@ -154,7 +154,7 @@ UNMERGEABLE = {
 """What changes more than weights, so that merging would answer otherwise than the adapter."""
 
 
-def _beyond_adapters(config: dict[str, Any], base: str, tensors: tuple[Tensor, ...]) -> list[str]:
+def _reasons_to_merge(config: dict[str, Any], base: str, tensors: tuple[Tensor, ...]) -> list[str]:
     """What changes the base itself, so that no engine can hold it beside other adapters."""
     init = config.get("init_lora_weights", True)
     found = [f"init_lora_weights={init!r}"] if isinstance(init, str) and init.lower() in EXACT_INITS else []
@@ -165,7 +165,9 @@ def _beyond_adapters(config: dict[str, Any], base: str, tensors: tuple[Tensor, .
     return found
 
 
-def _beyond_vllm(config: dict[str, Any], rank: int, max_rank: int, tensors: tuple[Tensor, ...]) -> list[str]:
+def _reasons_vllm_cannot_load(
+    config: dict[str, Any], rank: int, max_rank: int, tensors: tuple[Tensor, ...]
+) -> list[str]:
     return [
         said
         for present, said in (

@@ -1,9 +1,7 @@
-"""Changing which model the engine serves: one change at a time on this machine, and all of it or nothing.
-
-Knows the order of steps and the way back. Knows nothing of chats.
-"""
+"""Switching models: one change at a time on this machine, and all of it or nothing."""
 
 import logging
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,18 +10,17 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from sage_studio.errors import Conflict, EngineUnavailable, NotFound, StudioError, naming_full_disk
-from sage_studio.serving.adapters import AdapterShelf
-from sage_studio.serving.engine import Engine
-from sage_studio.serving.life import EngineLife, holds
-from sage_studio.serving.records import Base
+from sage_studio.serving.adapter_cache import AdapterCache
+from sage_studio.serving.engine import Engine, LocalEngine
+from sage_studio.serving.engine_manager import EngineManager, can_hold
 from sage_studio.serving.state import ServingState
-from sage_studio.serving.types import RegisteredModel
+from sage_studio.serving.types import Base, RegisteredModel
 from sage_studio.text import Text
 
 logger = logging.getLogger("sage_studio")
 
 
-class Turn:
+class SwitchLock:
     """One change at a time, across threads and processes."""
 
     def __init__(self, path: Path, seconds: float) -> None:
@@ -32,7 +29,7 @@ class Turn:
         self._thread = threading.Lock()
 
     @contextmanager
-    def taken(self, seconds: float | None = None) -> Iterator[None]:
+    def hold(self, seconds: float | None = None) -> Iterator[None]:
         """Wait for the turn (``seconds``, else as long as a change may take) and keep it.
 
         Raises:
@@ -59,33 +56,33 @@ class Turn:
 class Switcher:
     """Brings models into the engine. Every method expects the turn to be held."""
 
-    def __init__(self, state: ServingState, life: EngineLife, shelf: AdapterShelf) -> None:
+    def __init__(self, state: ServingState, engines: EngineManager, adapters: AdapterCache) -> None:
         self._state = state
-        self._life = life
-        self._shelf = shelf
+        self._engines = engines
+        self._adapters = adapters
 
-    def bring_in(self, model: RegisteredModel, base: Base) -> None:
+    def switch_to(self, model: RegisteredModel, base: Base) -> None:
         """Have an engine hold the model and answer once with it, or leave what was there before.
 
         Raises:
             InvalidModel, EngineUnavailable: it cannot be served; the engine and adapters from before are back.
         """
-        before = self._life.running()
-        if before is not None and holds(before, base):
-            self._shelf.put_up(before, model)
-        elif before is not None and self._life.room_beside(base):
+        before = self._engines.running()
+        if before is not None and can_hold(before, base):
+            self._adapters.load(before, model)
+        elif before is not None and self._engines.has_room_beside(base):
             self._change_beside(model, base, self._held(before))
         else:
-            self._change_in_place(model, base, before, self._life.serve)
-        self._shelf.tidy()
+            self._change_in_place(model, base, before, self._engines.serve)
+        self._adapters.cleanup()
 
-    def bring_up(self, model: RegisteredModel) -> Engine:
+    def ensure_running(self, model: RegisteredModel) -> Engine:
         """Start the engine for a chat, or after a crash; not if it was left down for a reason.
 
         Raises:
             EngineUnavailable: it crashed twice, failed to start before, or does not start now.
         """
-        recorded = self._life.recorded()
+        recorded = self._engines.recorded()
         if recorded is None:
             failure = self._state.failure()
             if failure is not None:
@@ -93,15 +90,15 @@ class Switcher:
                     failure.message,
                     Text("Switch to a model to start the engine again.", "请切换到某个模型以重新启动引擎。"),
                 )
-            return self._life.serve(self._shelf.check(model)[1])
+            return self._engines.serve(self._adapters.check(model)[1])
         if recorded.alive():  # somebody began to start or to drain it, and is gone
-            return self._life.serve(recorded.record.base)
+            return self._engines.serve(recorded.record.base)
         return self.revive(recorded)
 
     def revive(self, crashed: Engine) -> Engine:
         """Start a crashed engine again, once, with the adapters that it held. Raises `EngineUnavailable`."""
         held = self._held(crashed)
-        engine = self._life.revive()
+        engine = self._engines.revive()
         self.reload(engine, held)
         return engine
 
@@ -111,10 +108,10 @@ class Switcher:
         Raises:
             InvalidModel, EngineUnavailable: it cannot be served; the engine from before is back.
         """
-        before = self._life.recorded()
+        before = self._engines.recorded()
         if before is not None:
-            self._life.drain(before)
-        self._change_in_place(model, base, before, self._life.start)
+            self._engines.drain(before)
+        self._change_in_place(model, base, before, self._engines.start)
 
     def reload(self, engine: Engine, names: Sequence[str]) -> None:
         """Load adapters after a start; one that cannot be loaded any more is left out, with a line in the log."""
@@ -122,20 +119,20 @@ class Switcher:
             model = self._state.model(name)
             try:
                 if model is not None:
-                    self._shelf.put_up(engine, model)
+                    self._adapters.load(engine, model)
             except (StudioError, NotFound) as error:
                 logger.warning("%s could not be loaded again: %s", name, error)
 
     def _change_beside(self, model: RegisteredModel, base: Base, held: Sequence[str]) -> None:
         """Start the new engine while the old one answers; it takes over once it holds the model."""
-        engine = self._life.start_beside(base)
+        engine = self._engines.start_beside(base)
         try:
             self._keep(engine, held)
-            self._shelf.put_up(engine, model)
+            self._adapters.load(engine, model)
         except BaseException:
-            self._life.discard(engine)
+            self._engines.discard(engine)
             raise
-        self._life.take_over(engine)
+        self._engines.take_over(engine)
 
     def _change_in_place(
         self,
@@ -149,7 +146,7 @@ class Switcher:
         try:
             engine = begin(base)
             self._keep(engine, held)
-            self._shelf.put_up(engine, model)
+            self._adapters.load(engine, model)
         except StudioError as error:
             self._go_back(before, held, error)
             raise
@@ -165,11 +162,11 @@ class Switcher:
 
     def _go_back(self, before: Engine | None, held: Sequence[str], error: StudioError) -> None:
         """Start the engine from before again, if it had to go. Raises `EngineUnavailable` if even that fails."""
-        if before is None or self._life.running() is before:
+        if before is None or self._engines.running() is before:
             return
         logger.warning("%s Starting %s again.", error.message.en, before.record.base.name)
         try:
-            self.reload(self._life.start(before.record.base), held)
+            self.reload(self._engines.start(before.record.base), held)
         except StudioError as second:
             name = before.record.base.name
             raise EngineUnavailable(
@@ -186,3 +183,78 @@ def _busy() -> Conflict:
         Text("Another switch of the model is under way.", "另一个模型切换正在进行。"),
         Text("Wait until it is over.", "请等待其完成。"),
     )
+
+
+# Watchdog
+
+
+ROUND_SECONDS = 5.0
+MISSES = 3
+"""So many looks in a row without an answer, each patient for `client.HEALTH_SECONDS`, and it counts as hung."""
+
+
+class EngineWatchdog:
+    """One thread of the studio that keeps the engine."""
+
+    def __init__(
+        self, state: ServingState, engines: EngineManager, switcher: Switcher, switch_lock: SwitchLock
+    ) -> None:
+        self._state = state
+        self._engines = engines
+        self._switcher = switcher
+        self._switch_lock = switch_lock
+        self._misses = 0
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin to look, every `ROUND_SECONDS`."""
+        if self._thread is None:
+            self._over.clear()
+            self._thread = threading.Thread(target=self._run, name="watch-engine", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Look no more. A look under way ends by itself."""
+        self._over.set()
+        self._thread = None
+
+    def check(self) -> None:
+        """Look once. Only an engine that is on record as ready is expected to answer.
+
+        Raises:
+            EngineUnavailable: it died or hung a second time; it is left down, and the status says why.
+        """
+        engine = self._engines.recorded()
+        if engine is None or not isinstance(engine, LocalEngine) or engine.record.phase != "ready":
+            self._misses = 0
+            return
+        if not engine.alive():
+            self._revive(engine)
+        elif engine.client.healthy():
+            self._misses = 0
+        else:
+            self._miss(engine)
+
+    def _run(self) -> None:
+        while not self._over.wait(ROUND_SECONDS):
+            try:
+                self.check()
+            except (StudioError, OSError, sqlite3.Error) as error:
+                logger.error("Watching the engine: %s", error)
+        self._state.close()
+
+    def _miss(self, engine: LocalEngine) -> None:
+        self._misses += 1
+        if self._misses < MISSES:
+            return
+        logger.warning("The engine at %s does not answer any more; it is ended", engine.record.url)
+        engine.kill()
+        self._revive(engine)
+
+    def _revive(self, engine: Engine) -> None:
+        self._misses = 0
+        with self._switch_lock.hold():
+            now = self._engines.recorded()
+            if now is not None and now.record.id == engine.record.id and not now.alive() and not self._over.is_set():
+                self._switcher.revive(now)

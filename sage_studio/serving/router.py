@@ -8,15 +8,14 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from sage_studio.errors import Conflict, NotFound
-from sage_studio.serving.adapters import AdapterShelf
-from sage_studio.serving.client import EngineGone
+from sage_studio.serving.adapter_cache import AdapterCache
+from sage_studio.serving.client import EngineDisconnected
 from sage_studio.serving.engine import Engine
-from sage_studio.serving.life import EngineLife
-from sage_studio.serving.sampling import Sampling
-from sage_studio.serving.sharing import Sharing
+from sage_studio.serving.engine_manager import EngineManager
+from sage_studio.serving.gpu_sharing import GpuSharing
 from sage_studio.serving.state import ServingState
-from sage_studio.serving.switching import Switcher, Turn
-from sage_studio.serving.types import ChatChunk, ChatMessage, RegisteredModel
+from sage_studio.serving.switch import Switcher, SwitchLock
+from sage_studio.serving.types import ChatChunk, ChatMessage, RegisteredModel, SamplingParams
 from sage_studio.text import Text
 
 DYING_SECONDS = 2.0
@@ -32,7 +31,7 @@ class Route:
     name: str
 
 
-class Answers:
+class ChatRouter:
     """Streams answers.
 
     Attributes:
@@ -42,23 +41,23 @@ class Answers:
     def __init__(
         self,
         state: ServingState,
-        life: EngineLife,
-        shelf: AdapterShelf,
+        engines: EngineManager,
+        adapters: AdapterCache,
         switcher: Switcher,
-        turn: Turn,
-        sharing: Sharing,
+        switch_lock: SwitchLock,
+        gpu_sharing: GpuSharing,
     ) -> None:
         self._state = state
-        self._life = life
-        self._shelf = shelf
+        self._engines = engines
+        self._adapters = adapters
         self._switcher = switcher
-        self._turn = turn
-        self._sharing = sharing
+        self._switch_lock = switch_lock
+        self._gpu_sharing = gpu_sharing
         self._touched: dict[str, float] = {}
         self.speed: float | None = None
 
     def stream(
-        self, name: str | None, messages: Sequence[ChatMessage], sampling: Sampling
+        self, name: str | None, messages: Sequence[ChatMessage], sampling: SamplingParams
     ) -> Generator[ChatChunk, None, None]:
         """Bring up the engine and the model if they are not there, then answer. See `VLLMRegistry.stream`.
 
@@ -70,39 +69,39 @@ class Answers:
     def _route(self, asked: str | None) -> Route:
         """The engine that answers for a model, and the model's name in there."""
         name = self._name(asked)
-        engine = self._life.running()
-        internal = self._shelf.internal_name(engine, self._model(name)) if engine is not None else None
+        engine = self._engines.running()
+        internal = self._adapters.internal_name(engine, self._model(name)) if engine is not None else None
         if engine is not None and internal is not None:
             return Route(engine, internal, name)
-        self._sharing.admit()
-        with self._turn.taken():
+        self._gpu_sharing.wait_until_free()
+        with self._switch_lock.hold():
             return self._prepared(self._name(asked))
 
     def _prepared(self, name: str) -> Route:
         """Have the engine hold a model. Only the current one may change which base it runs."""
-        engine = self._life.running() or self._switcher.bring_up(self._model(name))
+        engine = self._engines.running() or self._switcher.ensure_running(self._model(name))
         model = self._model(name)
-        if self._shelf.internal_name(engine, model) is None:
+        if self._adapters.internal_name(engine, model) is None:
             if name == self._state.current():
-                model, base = self._shelf.check(model)
-                self._switcher.bring_in(model, base)
-                engine = self._life.running() or engine
+                model, base = self._adapters.check(model)
+                self._switcher.switch_to(model, base)
+                engine = self._engines.running() or engine
             else:
-                self._shelf.check_beside(engine, model)
-        return Route(engine, self._shelf.put_up(engine, model), name)
+                self._adapters.check_loadable(engine, model)
+        return Route(engine, self._adapters.load(engine, model), name)
 
     def _answer(
-        self, route: Route, asked: str | None, messages: Sequence[ChatMessage], sampling: Sampling
+        self, route: Route, asked: str | None, messages: Sequence[ChatMessage], sampling: SamplingParams
     ) -> Generator[ChatChunk, None, None]:
         self._touch(route.name)
         try:
             yield from self._chunks(route, messages, sampling)
-        except EngineGone as error:
+        except EngineDisconnected as error:
             if error.answered or not self._replaced(route.engine):
                 raise
             yield from self._chunks(self._route(asked), messages, sampling)
 
-    def _chunks(self, route: Route, messages: Sequence[ChatMessage], sampling: Sampling) -> Iterator[ChatChunk]:
+    def _chunks(self, route: Route, messages: Sequence[ChatMessage], sampling: SamplingParams) -> Iterator[ChatChunk]:
         for chunk in route.engine.client.chat(route.internal, messages, sampling):
             if chunk.done and chunk.tokens_per_second is not None:
                 self.speed = chunk.tokens_per_second
@@ -113,7 +112,7 @@ class Answers:
         """Whether the engine that broke off is dead or no longer the one in use; a dying one is waited for."""
         deadline = time.monotonic() + DYING_SECONDS
         while time.monotonic() < deadline:
-            if self._life.running() is not engine:
+            if self._engines.running() is not engine:
                 return True
             time.sleep(0.05)
         return False

@@ -11,15 +11,21 @@ from collections.abc import Callable, Mapping, Sequence
 
 from sage_studio.errors import Conflict, EngineUnavailable, StudioError
 from sage_studio.hardware import Hardware
-from sage_studio.serving.adapters import AdapterShelf
+from sage_studio.serving.adapter_cache import AdapterCache
+from sage_studio.serving.capacity import (
+    ASLEEP_GB,
+    GpuRelease,
+    LoraSlots,
+    before_training,
+    pinnable_memory_gb,
+    sleep_memory_gb,
+)
 from sage_studio.serving.engine import Engine
-from sage_studio.serving.gpu import Slots
-from sage_studio.serving.life import EngineLife
-from sage_studio.serving.model_facts import read_facts
-from sage_studio.serving.room import ASLEEP_GB, Yielding, backed_up_gb, before_training, pinned_limit_gb
+from sage_studio.serving.engine_manager import EngineManager
+from sage_studio.serving.model_config import read_facts
 from sage_studio.serving.state import ServingState
-from sage_studio.serving.switching import Turn
-from sage_studio.serving.vllm import may_sleep
+from sage_studio.serving.switch import SwitchLock
+from sage_studio.serving.vllm import sleep_enabled
 from sage_studio.settings import Settings
 from sage_studio.text import Text
 
@@ -37,24 +43,24 @@ INSTEAD = Text(
 )
 
 
-class Sharing:
+class GpuSharing:
     """Lets a training have the card."""
 
     def __init__(
         self,
         settings: Settings,
         state: ServingState,
-        life: EngineLife,
-        shelf: AdapterShelf,
-        turn: Turn,
-        look: Callable[[], Hardware],
+        engines: EngineManager,
+        adapters: AdapterCache,
+        switch_lock: SwitchLock,
+        detect: Callable[[], Hardware],
     ) -> None:
         self._settings = settings
         self._state = state
-        self._life = life
-        self._shelf = shelf
-        self._turn = turn
-        self._look = look
+        self._engines = engines
+        self._adapters = adapters
+        self._switch_lock = switch_lock
+        self._detect = detect
 
     def before_training(self, cards: Sequence[int] | None = None) -> None:
         """Free a training's GPUs, if the engine holds one of them; answers under way may finish first.
@@ -65,20 +71,20 @@ class Sharing:
         Raises:
             Conflict: the model is being switched; ask again when that is over.
         """
-        if not self._look().has_gpu:
+        if not self._detect().has_gpu:
             return
         self._state.add_training_cards(cards)
-        if self._state.paused() is not None or self._decide(cards) is Yielding.NOTHING:
+        if self._state.paused() is not None or self._decide(cards) is GpuRelease.NOTHING:
             return
-        with self._turn.taken(seconds=0):
-            how, engine = self._decide(cards), self._life.recorded()
-            if engine is None or how is Yielding.NOTHING:
+        with self._switch_lock.hold(seconds=0):
+            how, engine = self._decide(cards), self._engines.recorded()
+            if engine is None or how is GpuRelease.NOTHING:
                 return
             self._state.set_paused(how)
-            self._life.drain(engine)
-            if how is Yielding.STOP or not self._sleep(engine):
-                self._state.set_paused(Yielding.STOP)
-                self._life.stop()
+            self._engines.drain(engine)
+            if how is GpuRelease.STOP or not self._sleep(engine):
+                self._state.set_paused(GpuRelease.STOP)
+                self._engines.stop()
             logger.info("The engine yields the card to a training (%s)", self._state.paused())
 
     def after_training(self) -> None:
@@ -90,16 +96,16 @@ class Sharing:
         self._state.clear_training_cards()
         if self._state.paused() is None:
             return
-        with self._turn.taken():
-            how, engine = self._state.paused(), self._life.recorded()
+        with self._switch_lock.hold():
+            how, engine = self._state.paused(), self._engines.recorded()
             try:
-                if how == Yielding.STOP or engine is None or not self._wake(engine):
+                if how == GpuRelease.STOP or engine is None or not self._wake(engine):
                     self._start()
             finally:
                 self._state.set_paused(None)
             logger.info("The engine is back from the training")
 
-    def admit(self) -> None:
+    def wait_until_free(self) -> None:
         """Let a chat pass unless trainings have all GPUs; else wait or refuse, as the operator chose.
 
         Raises:
@@ -116,36 +122,36 @@ class Sharing:
         if self._blocked():
             raise Conflict(PAUSED, Text("Switch when it is over, or stop it.", "请在结束后切换，或停止该训练。"))
 
-    def given_back(self, held: Mapping[int, float]) -> dict[int, float]:
+    def released_to_training(self, held: Mapping[int, float]) -> dict[int, float]:
         """What a training gets of what the engine holds (GiB, by index of the GPU), if it yields all of them."""
         if not held:
             return {}
         how = self._decide(tuple(held))
-        kept = {Yielding.NOTHING: math.inf, Yielding.SLEEP: ASLEEP_GB, Yielding.STOP: 0.0}[how]
+        kept = {GpuRelease.NOTHING: math.inf, GpuRelease.SLEEP: ASLEEP_GB, GpuRelease.STOP: 0.0}[how]
         return {index: max(0.0, gb - kept) for index, gb in held.items()}
 
     def _blocked(self) -> bool:
         """Whether the engine yields now, or would have no GPU to start on."""
         if self._state.paused() is not None:
             return True
-        taken = self._state.training_cards()
-        if taken == () or self._settings.engine == "openai":
+        hold = self._state.training_cards()
+        if hold == () or self._settings.engine == "openai":
             return False
-        engine = self._life.recorded()
+        engine = self._engines.recorded()
         if engine is not None and engine.alive():
             return False
-        cards = self._look().cards
-        return bool(cards) and (taken is None or all(card.index in taken for card in cards))
+        cards = self._detect().cards
+        return bool(cards) and (hold is None or all(card.index in hold for card in cards))
 
-    def _decide(self, cards: Sequence[int] | None) -> Yielding:
-        engine, hardware = self._life.recorded(), self._look()
+    def _decide(self, cards: Sequence[int] | None) -> GpuRelease:
+        engine, hardware = self._engines.recorded(), self._detect()
         if engine is None or not engine.alive():
-            return Yielding.NOTHING
+            return GpuRelease.NOTHING
         record = engine.record
-        slots = Slots(self._settings.max_loras, record.base.rank)
-        kept = backed_up_gb(record, hardware, read_facts(record.base.location), slots)
-        sleeps = may_sleep(self._settings)
-        return before_training(hardware, record, sleeps, kept, cards, pinned_limit_gb(hardware))
+        slots = LoraSlots(self._settings.max_loras, record.base.rank)
+        kept = sleep_memory_gb(record, hardware, read_facts(record.base.location), slots)
+        sleeps = sleep_enabled(self._settings)
+        return before_training(hardware, record, sleeps, kept, cards, pinnable_memory_gb(hardware))
 
     def _sleep(self, engine: Engine) -> bool:
         try:
@@ -168,12 +174,12 @@ class Sharing:
     def _start(self) -> None:
         name = self._state.current()
         model = self._state.model(name) if name is not None else None
-        self._life.stop()
+        self._engines.stop()
         if model is None:
             return
         try:
-            model, base = self._shelf.check(model)
-            self._shelf.put_up(self._life.start(base), model)
+            model, base = self._adapters.check(model)
+            self._adapters.load(self._engines.start(base), model)
         except StudioError as error:
             logger.error("The engine did not come back after the training: %s", error)
             raise

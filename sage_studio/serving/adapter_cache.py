@@ -10,17 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from sage_studio.errors import Conflict, EngineUnavailable, InvalidModel, naming_full_disk
-from sage_studio.serving.adapter_check import CONFIG, WEIGHTS, check_adapter, check_full_model, check_path
-from sage_studio.serving.choice import EngineChooser
-from sage_studio.serving.client import EngineGone
-from sage_studio.serving.describe import engine_base, is_whole
+from sage_studio.serving.adapter_compat import CONFIG, WEIGHTS, check_adapter, check_full_model, check_path
+from sage_studio.serving.client import EngineDisconnected
 from sage_studio.serving.engine import Engine
-from sage_studio.serving.merging import Merger
-from sage_studio.serving.records import Base, EngineRecord
-from sage_studio.serving.sampling import Sampling
+from sage_studio.serving.engine_factory import EngineFactory
+from sage_studio.serving.merge import Merger
+from sage_studio.serving.model_config import needs_own_template
+from sage_studio.serving.registered_model import engine_base, is_standalone
 from sage_studio.serving.state import ServingState
-from sage_studio.serving.template import needs_own_template
-from sage_studio.serving.types import ChatMessage, RegisteredModel
+from sage_studio.serving.types import Base, ChatMessage, EngineRecord, RegisteredModel, SamplingParams
 from sage_studio.text import Text
 
 logger = logging.getLogger("sage_studio")
@@ -31,7 +29,7 @@ FEW_ADAPTERS = 2
 """So many are always kept, whatever the memory."""
 
 
-class AdapterShelf:
+class AdapterCache:
     """Adapters by public name -> the engine's name for each, ``name@number``."""
 
     def __init__(
@@ -39,13 +37,13 @@ class AdapterShelf:
         state: ServingState,
         folder: Path,
         outputs: Path,
-        chooser: EngineChooser,
+        factory: EngineFactory,
         merger: Merger,
     ) -> None:
         self._state = state
         self._folder = folder
         self._outputs = outputs
-        self._chooser = chooser
+        self._factory = factory
         self._merger = merger
 
     def check(self, model: RegisteredModel) -> tuple[RegisteredModel, Base]:
@@ -58,7 +56,7 @@ class AdapterShelf:
             InvalidModel, InvalidName: what is wrong with them, and the remedy.
             StorageFull, EngineUnavailable: it could not be merged.
         """
-        choice = self._chooser.for_base(model.path if model.kind == "full" else model.base)
+        choice = self._factory.for_base(model.path if model.kind == "full" else model.base)
         rank = 0
         if model.kind == "adapter":
             folder = check_path(model.path, self._outputs)
@@ -73,16 +71,16 @@ class AdapterShelf:
             needs_own_template(Path(model.path), model.path)
         return model, replace(engine_base(model), rank=choice.rank_for(rank))
 
-    def check_beside(self, engine: Engine, model: RegisteredModel) -> None:
+    def check_loadable(self, engine: Engine, model: RegisteredModel) -> None:
         """Check a model that is to be loaded into the engine as it runs; nothing is merged for that.
 
         Raises:
             InvalidModel, InvalidName: its files cannot be served.
             Conflict: the engine would have to be started for it.
         """
-        if is_whole(model) or engine.record.base.location != model.base:
+        if is_standalone(model) or engine.record.base.location != model.base:
             raise _other_base(engine.record, model)
-        choice = self._chooser.of_kind(engine.record.kind)
+        choice = self._factory.of_kind(engine.record.kind)
         facts = check_adapter(check_path(model.path, self._outputs), model.base, choice.kind, choice.max_rank)
         own = needs_own_template(Path(model.path), model.base)
         if facts.merge or own or choice.rank_for(facts.rank) > engine.record.base.rank:
@@ -99,12 +97,12 @@ class AdapterShelf:
         """The engine's own name for a model; None if it does not hold it."""
         if engine.record.kind == "openai":
             return model.name
-        if is_whole(model):
+        if is_standalone(model):
             return engine.record.base.name if engine.record.base.location == engine_base(model).location else None
         number = self._state.adapters(engine.record).get(model.name)
         return _internal(model.name, number) if number is not None else None
 
-    def put_up(self, engine: Engine, model: RegisteredModel) -> str:
+    def load(self, engine: Engine, model: RegisteredModel) -> str:
         """Have the engine hold a model, and try it with one short answer.
 
         Returns:
@@ -116,9 +114,9 @@ class AdapterShelf:
         """
         held = self.internal_name(engine, model)
         if held is not None and not self._changed(engine, model):
-            self._try(engine, model, held)
+            self._probe(engine, model, held)
             return held
-        if is_whole(model) or engine.record.base.location != model.base:
+        if is_standalone(model) or engine.record.base.location != model.base:
             raise _other_base(engine.record, model)
         older = self._state.adapters(engine.record).get(model.name)
         fresh = self._load(engine, model)
@@ -126,13 +124,13 @@ class AdapterShelf:
             self._forget(engine, model.name, older)
         return fresh
 
-    def take_down(self, engine: Engine, name: str) -> None:
+    def unload(self, engine: Engine, name: str) -> None:
         """Unload an adapter, if the engine holds it."""
         number = self._state.adapters(engine.record).get(name)
         if number is not None:
             self._forget(engine, name, number)
 
-    def tidy(self) -> None:
+    def cleanup(self) -> None:
         """Delete the copies that engines before this one left behind. Expects the turn to be held."""
         held = {str(number) for number in self._state.all_adapters()}
         for folder in self._folder.glob("*"):
@@ -145,32 +143,32 @@ class AdapterShelf:
         try:
             _copy(Path(model.path), folder)
             engine.load_adapter(internal, folder)
-            self._try(engine, model, internal)
+            self._probe(engine, model, internal)
         except BaseException:
             self._drop(engine, internal, number)
             raise
         self._state.set_adapter(number, folder)
-        self._make_room(engine, model.name)
+        self._evict(engine, model.name)
         return internal
 
-    def _make_room(self, engine: Engine, newest: str) -> None:
+    def _evict(self, engine: Engine, newest: str) -> None:
         """Unload what was not used for the longest time, while the engine holds more than it has room for."""
         held = self._state.adapters(engine.record)
         if len(held) <= FEW_ADAPTERS:
             return
-        most = max(FEW_ADAPTERS, self._chooser.of_kind(engine.record.kind).adapters(engine.record.base))
+        most = max(FEW_ADAPTERS, self._factory.of_kind(engine.record.kind).adapters(engine.record.base))
         used = {model.name: model.last_used_at or 0.0 for model in self._state.models()}
         idle = sorted(set(held) - {newest, self._state.current()}, key=lambda name: used.get(name, 0.0))
         for name in idle[: max(0, len(held) - most)]:
             logger.info("Unloading %s: %d adapters are loaded, the longest unused one goes", name, len(held))
             self._forget(engine, name, held[name])
 
-    def _try(self, engine: Engine, model: RegisteredModel, internal: str) -> None:
+    def _probe(self, engine: Engine, model: RegisteredModel, internal: str) -> None:
         if engine.record.kind == "vllm":  # it has the cheaper route, and a switch waits for this under full load
             said_by, tokens = engine.client.complete(internal, TRIAL)
         else:
             messages: list[ChatMessage] = [{"role": "user", "content": TRIAL}]
-            last = list(engine.client.chat(internal, messages, Sampling(max_tokens=1, temperature=0)))[-1]
+            last = list(engine.client.chat(internal, messages, SamplingParams(max_tokens=1, temperature=0)))[-1]
             said_by, tokens = last.model, last.completion_tokens
         if said_by != internal or not tokens:
             raise EngineUnavailable(
@@ -188,14 +186,14 @@ class AdapterShelf:
         self._state.drop_adapter(number)
         try:
             engine.unload_adapter(internal)
-        except EngineGone as error:  # with the engine the adapter is gone too
+        except EngineDisconnected as error:  # with the engine the adapter is gone too
             logger.warning("%s could not be unloaded: %s", internal, error)
         shutil.rmtree(self._folder / str(number), ignore_errors=True)
 
     def _changed(self, engine: Engine, model: RegisteredModel) -> bool:
         """Whether an adapter's files are no longer those that the engine loaded."""
         number = self._state.adapters(engine.record).get(model.name)
-        if is_whole(model) or number is None:
+        if is_standalone(model) or number is None:
             return False
         return any(_stamp(Path(model.path) / name) != _stamp(self._folder / str(number) / name) for name in FILES)
 

@@ -1,10 +1,11 @@
-"""What can be read of a model before an engine is started for it: its sizes, its longest context, how it is stored.
+"""Reads what a model's files say before an engine starts: sizes, context length, quantization, chat template.
 
-Reads ``config.json``, ``tokenizer_config.json`` and the sizes of the weights' files, in a folder or in the hub's local
-cache. Opens no connection and loads no weights.
+Reads ``config.json``, ``tokenizer_config.json``, ``chat_template.jinja`` and the sizes of the weight files, in a folder
+or in the Hugging Face cache. Opens no connection and loads no weights.
 """
 
 import functools
+import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -12,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from sage_studio.catalog import read_entries
-from sage_studio.serving.gpu import UNKNOWN, ModelFacts, Shape
+from sage_studio.errors import InvalidModel
+from sage_studio.serving.capacity import UNKNOWN, Architecture, ModelFacts
+from sage_studio.text import Text
 
 ITEM_BYTES = {"float32": 4, "float64": 8}
 """Bytes of a stored weight, where it is not 2."""
@@ -44,7 +47,7 @@ def read_facts(location: str, parameters: int = 0) -> ModelFacts:
     return ModelFacts(known, stored, quantized, _shape(config, _read(folder, "tokenizer_config.json")))
 
 
-def model_shape(location: str) -> Shape:
+def model_shape(location: str) -> Architecture:
     """What the model's configs say, if they lie on this machine."""
     folder = model_folder(location)
     return _shape(_read(folder, "config.json"), _read(folder, "tokenizer_config.json"))
@@ -91,12 +94,12 @@ def _quantized(location: str, config: dict[str, Any]) -> str:
     return {"bnb": "bitsandbytes"}.get(named[1].lower(), named[1].lower()) if named else ""
 
 
-def _shape(config: dict[str, Any], tokenizer: dict[str, Any]) -> Shape:
+def _shape(config: dict[str, Any], tokenizer: dict[str, Any]) -> Architecture:
     if not config:
         return UNKNOWN
     text = config.get("text_config")
     config = {**config, **text} if isinstance(text, dict) else config
-    return Shape(
+    return Architecture(
         context=_context(config, tokenizer),
         heads=_whole(config.get("num_attention_heads")),
         kv_heads=_whole(config.get("num_key_value_heads")),
@@ -143,3 +146,74 @@ def _read(folder: Path | None, name: str) -> dict[str, Any]:
 
 def _whole(value: object) -> int | None:
     return int(value) if isinstance(value, (int, float)) and 0 < value < 1 << 31 else None
+
+
+# Chat templates
+
+TEMPLATE = "chat_template.jinja"
+TOKENIZER = "tokenizer_config.json"
+ARGUMENTS = "training_args.json"
+HASH = "chat_template_sha256"
+SHOWN = 12
+
+
+def needs_own_template(folder: Path, base: str) -> bool:
+    """Whether a tuned model must be served whole, with the template in its own folder: the base's is another one now.
+
+    Args:
+        folder: the tuned model, with ``training_args.json`` if the studio trained it.
+        base: what the engine would take its template from, folder or hub id.
+
+    Raises:
+        InvalidModel: it was trained with a template that neither has; the message names the hashes.
+    """
+    trained = trained_hash(folder)
+    if trained is None or (served := template_hash(base)) is None or served == trained:
+        return False
+    if template_hash(str(folder)) == trained:
+        return True
+    raise InvalidModel(
+        Text(
+            f"{folder.name} was trained with the chat template {trained[:SHOWN]}…, but {base} now has {served[:SHOWN]}…"
+            f" ({TEMPLATE} or {TOKENIZER}): its answers would be worse than it can do.",
+            f"{folder.name} 训练时使用的对话模板是 {trained[:SHOWN]}…，而 {base} 现在的是 {served[:SHOWN]}…"
+            f"（{TEMPLATE} 或 {TOKENIZER}），回答质量会下降。",
+        ),
+        Text(
+            f"Restore the base's template, copy the one from training to {folder / TEMPLATE}, or train again.",
+            f"请恢复基座的模板，或将训练时的模板复制到 {folder / TEMPLATE}，或重新训练。",
+        ),
+    )
+
+
+def trained_hash(folder: Path) -> str | None:
+    """The SHA-256 of the template that a model was trained with; None where training left no note of it."""
+    found = _json(folder / ARGUMENTS).get(HASH)
+    return found if isinstance(found, str) else None
+
+
+def template_hash(location: str) -> str | None:
+    """The SHA-256 of a tokenizer's chat template; None where it is not on this machine, has none, or several."""
+    file = _local(location, TEMPLATE)
+    if file is not None and file.is_file():
+        return hashlib.sha256(file.read_text(encoding="utf-8").encode()).hexdigest()
+    file = _local(location, TOKENIZER)
+    template = _json(file).get("chat_template") if file is not None else None
+    return hashlib.sha256(template.encode()).hexdigest() if isinstance(template, str) else None
+
+
+def _local(location: str, name: str) -> Path | None:
+    if Path(location).is_absolute():
+        return Path(location) / name
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(location, name)
+    return Path(found) if isinstance(found, str) else None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -10,16 +10,15 @@ from pathlib import Path, PurePath
 from typing import Any, cast, get_args
 
 from sage_studio.errors import Conflict, InvalidModel, InvalidName
-from sage_studio.serving.adapter_check import CONFIG, check_path, size_on_disk
-from sage_studio.serving.records import Base
-from sage_studio.serving.types import ModelKind, RegisteredModel
+from sage_studio.serving.adapter_compat import CONFIG, check_path, size_on_disk
+from sage_studio.serving.types import Base, ModelKind, RegisteredModel
 from sage_studio.text import Text
 
 KINDS = get_args(ModelKind)
 LONGEST_NAME = 512
 
 
-def describe_model(name: str, path: str, config: Mapping[str, Any], outputs: Path) -> RegisteredModel:
+def make_registered_model(name: str, path: str, config: Mapping[str, Any], outputs: Path) -> RegisteredModel:
     """Check a name, a path and a config, and fill in what they leave out.
 
     Args:
@@ -51,12 +50,12 @@ def describe_model(name: str, path: str, config: Mapping[str, Any], outputs: Pat
 def engine_base(model: RegisteredModel) -> Base:
     """What an engine must be started with so that it can serve the model."""
     trusted = bool(model.config.get("trust_remote_code", False))
-    if not is_whole(model):
+    if not is_standalone(model):
         return Base(model.base, str(model.config["base_name"]), trusted)
     return Base(str(model.config.get("merged") or model.path), model.name, trusted)
 
 
-def is_whole(model: RegisteredModel) -> bool:
+def is_standalone(model: RegisteredModel) -> bool:
     """Whether an engine is started for the model itself; an adapter is not, unless it was merged into its base."""
     return model.kind != "adapter" or bool(model.config.get("merged"))
 
@@ -78,7 +77,7 @@ def base_of(model: RegisteredModel) -> RegisteredModel:
     )
 
 
-def check_unused(model: RegisteredModel, models: Sequence[RegisteredModel], running: bool) -> None:
+def check_removable(model: RegisteredModel, models: Sequence[RegisteredModel], running: bool) -> None:
     """Raise `Conflict` if a model answers the chat now (``running``: there is an engine), or another stands on it."""
     if model.current and running:
         raise Conflict(

@@ -5,8 +5,19 @@ import math
 import pytest
 
 from sage_studio.hardware import Card
-from sage_studio.performance.exposition import Reading, quantile, read, since
-from sage_studio.performance.figures import LATENCY, TOKENS, Sample, of_window, rate, sample, thinned
+from sage_studio.serving.metrics import (
+    LATENCY,
+    TOKENS,
+    MetricsReading,
+    Sample,
+    counter_rate,
+    downsample,
+    histogram_delta,
+    histogram_quantile,
+    make_sample,
+    parse_metrics,
+    window_quantile,
+)
 
 INF = math.inf
 
@@ -34,7 +45,7 @@ version 1.2.3
 
 
 def test_figures_are_summed_over_labels_and_histograms_keep_their_buckets():
-    reading = read(SAID, 5.0)
+    reading = parse_metrics(SAID, 5.0)
     assert reading.time == 5.0
     assert reading.values["vllm:generation_tokens_total"] == 1234
     assert reading.values["vllm:kv_cache_usage_perc"] == 0.125
@@ -46,7 +57,7 @@ def test_figures_are_summed_over_labels_and_histograms_keep_their_buckets():
 
 @pytest.mark.parametrize("text", ["", "<html>busy</html>", "a\nb c d\n", "{} 1"])
 def test_what_is_no_exposition_holds_no_figures(text):
-    assert read(text, 0.0) == Reading(0.0, {}, {})
+    assert parse_metrics(text, 0.0) == MetricsReading(0.0, {}, {})
 
 
 @pytest.mark.parametrize(
@@ -55,7 +66,7 @@ def test_what_is_no_exposition_holds_no_figures(text):
 )
 def test_a_quantile_lies_within_its_bucket_by_its_share(share, value):
     buckets = [(1.0, 5.0), (2.0, 7.0), (3.0, 8.0), (4.0, 10.0), (INF, 10.0)]
-    assert quantile(buckets, share) == pytest.approx(value)
+    assert histogram_quantile(buckets, share) == pytest.approx(value)
 
 
 def test_a_quantile_is_as_near_as_its_buckets_are_fine():
@@ -64,7 +75,7 @@ def test_a_quantile_is_as_near_as_its_buckets_are_fine():
     bounds = [n / 4 for n in range(1, 41)] + [INF]
     buckets = [(bound, float(sum(value <= bound for value in values))) for bound in bounds]
     for share in (0.05, 0.5, 0.9, 0.95, 0.99):
-        assert quantile(buckets, share) == pytest.approx(sorted(values)[int(share * 1000) - 1], abs=0.25)
+        assert histogram_quantile(buckets, share) == pytest.approx(sorted(values)[int(share * 1000) - 1], abs=0.25)
 
 
 @pytest.mark.parametrize(
@@ -78,52 +89,58 @@ def test_a_quantile_is_as_near_as_its_buckets_are_fine():
     ],
 )
 def test_the_edges_of_a_histogram(buckets, value):
-    assert quantile(buckets, 0.5) == value
+    assert histogram_quantile(buckets, 0.5) == value
 
 
 def test_only_what_came_since_counts():
     old, new = ((1.0, 5.0), (INF, 9.0)), ((1.0, 6.0), (INF, 12.0))
-    assert since(new, old) == ((1.0, 1.0), (INF, 3.0))
-    assert since(new, ()) == new
-    assert since(old, new) == old, "the engine began anew"
-    assert since(new, ((2.0, 1.0), (INF, 9.0))) == new, "another engine has other bounds"
+    assert histogram_delta(new, old) == ((1.0, 1.0), (INF, 3.0))
+    assert histogram_delta(new, ()) == new
+    assert histogram_delta(old, new) == old, "the engine began anew"
+    assert histogram_delta(new, ((2.0, 1.0), (INF, 9.0))) == new, "another engine has other bounds"
 
 
 def reading(time, **values):
-    return Reading(time, {f"vllm:{name}": value for name, value in values.items()}, {})
+    return MetricsReading(time, {f"vllm:{name}": value for name, value in values.items()}, {})
 
 
 def test_speed_is_what_a_counter_gained_by_the_second():
     assert (
-        rate(reading(12.0, generation_tokens_total=150.0), reading(10.0, generation_tokens_total=100.0), TOKENS) == 25
+        counter_rate(reading(12.0, generation_tokens_total=150.0), reading(10.0, generation_tokens_total=100.0), TOKENS)
+        == 25
     )
-    assert rate(reading(12.0, generation_tokens_total=150.0), None, TOKENS) is None
-    assert rate(reading(12.0), reading(10.0), TOKENS) is None
-    restarted = rate(reading(12.0, generation_tokens_total=3.0), reading(10.0, generation_tokens_total=100.0), TOKENS)
+    assert counter_rate(reading(12.0, generation_tokens_total=150.0), None, TOKENS) is None
+    assert counter_rate(reading(12.0), reading(10.0), TOKENS) is None
+    restarted = counter_rate(
+        reading(12.0, generation_tokens_total=3.0), reading(10.0, generation_tokens_total=100.0), TOKENS
+    )
     assert restarted is None
-    assert rate(reading(10.0, generation_tokens_total=1.0), reading(10.0, generation_tokens_total=0.0), TOKENS) is None
+    assert (
+        counter_rate(reading(10.0, generation_tokens_total=1.0), reading(10.0, generation_tokens_total=0.0), TOKENS)
+        is None
+    )
 
 
 def test_an_engine_without_buckets_tells_the_mean_for_the_median_and_nothing_else():
     name = "vllm:time_to_first_token_seconds"
-    old = Reading(0.0, {f"{name}_sum": 4.0, f"{name}_count": 2.0}, {})
-    new = Reading(2.0, {f"{name}_sum": 10.0, f"{name}_count": 4.0}, {})
-    assert of_window(new, old, name, 0.5) == 3.0
-    assert of_window(new, old, name, 0.95) is None
-    assert of_window(new, new, name, 0.5) is None, "nothing was answered"
-    assert of_window(new, None, name, 0.5) == 2.5
+    old = MetricsReading(0.0, {f"{name}_sum": 4.0, f"{name}_count": 2.0}, {})
+    new = MetricsReading(2.0, {f"{name}_sum": 10.0, f"{name}_count": 4.0}, {})
+    assert window_quantile(new, old, name, 0.5) == 3.0
+    assert window_quantile(new, old, name, 0.95) is None
+    assert window_quantile(new, new, name, 0.5) is None, "nothing was answered"
+    assert window_quantile(new, None, name, 0.5) == 2.5
 
 
 def test_a_sample_gathers_them_all():
     cards = (Card(0, "RTX 3060", 12.0, 8.5, 71.0),)
-    made = sample(read(SAID, 5.0), None, None, cards)
+    made = make_sample(parse_metrics(SAID, 5.0), None, None, cards)
     assert (made.requests_running, made.requests_waiting, made.kv_cache) == (2, 1, 0.125)
     assert made.latency_p50 == pytest.approx(1.1)
     assert made.latency_p95 == 2.0
     assert (made.gpu_memory_gb, made.gpu_total_gb, made.gpu_percent) == (8.5, 12.0, 71.0)
     assert made.tokens_per_second is None
     assert made.first_token_seconds is None
-    assert sample(read("", 0.0), None, None) == Sample(0.0)
+    assert make_sample(parse_metrics("", 0.0), None, None) == Sample(0.0)
 
 
 def test_thinning_takes_means_over_full_spans_and_keeps_gaps():
@@ -131,5 +148,5 @@ def test_thinning_takes_means_over_full_spans_and_keeps_gaps():
         return Sample(time, tokens_per_second=speed, requests_running=busy)
 
     seen = [at(60, 10.0, 1), at(62, 20.0), at(64, None, 3), at(66), at(90, 7.0), at(96, 99.0)]
-    assert thinned(seen, 6) == [at(60, 15.0, 2), at(66), at(90, 7.0)]
-    assert thinned([], 6) == []
+    assert downsample(seen, 6) == [at(60, 15.0, 2), at(66), at(90, 7.0)]
+    assert downsample([], 6) == []

@@ -1,15 +1,19 @@
-"""How much of which GPU an engine is given: pure arithmetic on recorded facts, tested without a GPU.
+"""GPU and memory capacity: which GPUs an engine takes, with what share of their memory, and what fits beside it.
 
-A plan says on which GPUs a model goes, in which form, and with how much of their memory. vLLM refuses to start where
-less is free than it is told to take, so the share follows what is free now. Sizes are in GiB unless a name says bytes.
+Pure arithmetic on recorded facts, tested without a GPU. vLLM refuses to start where less is free than it is told to
+take, so the share follows what is free now. Sizes are in GiB unless a name says bytes.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+import platform
+import shutil
+import subprocess
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
-from sage_studio.hardware import Card, Hardware
+from sage_studio.hardware import NVIDIA_SMI, QUERY_SECONDS, WSL_NVIDIA_SMI, Card, Hardware
+from sage_studio.serving.types import EngineKind, EngineRecord
 from sage_studio.training.memory import BYTES_PER_WEIGHT
 
 GIB = 2**30
@@ -43,7 +47,7 @@ FP8_CAPABILITY = (7, 5)
 BF16_CAPABILITY = (8, 0)
 
 
-class Form(StrEnum):
+class WeightFormat(StrEnum):
     """In which form an engine holds the weights."""
 
     BF16 = "bf16"
@@ -58,7 +62,7 @@ class Form(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class Architecture:
     """What a model's config says that bears on the plan; None where it is not at hand.
 
     Attributes:
@@ -80,7 +84,7 @@ class Shape:
     tied: bool = False
 
 
-UNKNOWN = Shape()
+UNKNOWN = Architecture()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,7 @@ class ModelFacts:
     parameters: int = 0
     stored_bytes: int = 0
     quantized: str = ""
-    shape: Shape = UNKNOWN
+    shape: Architecture = UNKNOWN
 
     @property
     def known(self) -> bool:
@@ -109,7 +113,7 @@ NO_FACTS = ModelFacts()
 
 
 @dataclass(frozen=True, slots=True)
-class Slots:
+class LoraSlots:
     """Room for LoRA adapters: how many answer side by side, and the largest rank of one."""
 
     count: int = 0
@@ -117,7 +121,7 @@ class Slots:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class EnginePlan:
     """What an engine is told of the hardware.
 
     Attributes:
@@ -134,10 +138,10 @@ class Plan:
     context: int
     memory_share: float | None = None
     cards: tuple[Card, ...] = ()
-    cache_gb: int = 0
+    kv_cache_gb: int = 0
     sequences: int = 0
     graphs: tuple[int, ...] = ()
-    form: Form = Form.CPU
+    form: WeightFormat = WeightFormat.CPU
     need_gb: float = 0.0
     room_gb: float = field(default=math.inf)
 
@@ -156,9 +160,9 @@ def plan(
     hardware: Hardware,
     memory_share: float,
     model: ModelFacts = NO_FACTS,
-    slots: Slots | None = None,
-    forms: Sequence[Form] = (Form.BF16, Form.FP8),
-) -> Plan:
+    slots: LoraSlots | None = None,
+    forms: Sequence[WeightFormat] = (WeightFormat.BF16, WeightFormat.FP8),
+) -> EnginePlan:
     """Decide for vLLM on a machine.
 
     The fewest GPUs that hold the model in bf16 are taken, so that a training has the others; where none hold it, the
@@ -173,31 +177,31 @@ def plan(
     """
     if not hardware.has_gpu:
         cache = CPU_CACHE_GB if hardware.memory_gb < CPU_LARGE_MEMORY_GB else 4 * CPU_CACHE_GB
-        return Plan(_bounded(CPU_CONTEXT, model.shape), cache_gb=cache, sequences=CPU_SEQUENCES)
+        return EnginePlan(_bounded(CPU_CONTEXT, model.shape), kv_cache_gb=cache, sequences=CPU_SEQUENCES)
     plans = [
-        _on_cards(cards, form, memory_share, model, slots or Slots())
-        for form in ((Form.STORED,) if model.quantized else forms)
-        for cards in combinations(hardware.cards, model)
-        if form is not Form.FP8 or all(_capability(card) >= FP8_CAPABILITY for card in cards)
+        _on_cards(cards, form, memory_share, model, slots or LoraSlots())
+        for form in ((WeightFormat.STORED,) if model.quantized else forms)
+        for cards in gpu_combinations(hardware.cards, model)
+        if form is not WeightFormat.FP8 or all(_capability(card) >= FP8_CAPABILITY for card in cards)
     ]
     fitting = next((each for each in plans if each.fits), None)
     return fitting or max(plans, key=lambda each: each.room_gb - each.need_gb)
 
 
-def plan_transformers(hardware: Hardware, model: ModelFacts = NO_FACTS) -> Plan:
+def plan_transformers(hardware: Hardware, model: ModelFacts = NO_FACTS) -> EnginePlan:
     """Decide for the transformers engine: one GPU in 16 bits, else in 4, else the CPU; it never spreads a model."""
-    forms = (Form.STORED,) if model.quantized else (Form.BF16, Form.FOUR_BIT)
+    forms = (WeightFormat.STORED,) if model.quantized else (WeightFormat.BF16, WeightFormat.FOUR_BIT)
     for form in forms:
-        for cards in combinations(hardware.cards, model):
+        for cards in gpu_combinations(hardware.cards, model):
             context = _bounded(context_for(cards), model.shape)
-            need = weights_gb(model, form) + TRANSFORMERS_GB + cache_gb(model.shape, context)
+            need = weights_gb(model, form) + TRANSFORMERS_GB + kv_cache_gb(model.shape, context)
             room = max(0.0, cards[0].free_gb - SHARE_MARGIN_GB)
             if len(cards) == 1 and need <= room:
-                return Plan(context, cards=cards, form=form, need_gb=need, room_gb=room)
-    return Plan(_bounded(CPU_CONTEXT, model.shape))
+                return EnginePlan(context, cards=cards, form=form, need_gb=need, room_gb=room)
+    return EnginePlan(_bounded(CPU_CONTEXT, model.shape))
 
 
-def combinations(cards: Sequence[Card], model: ModelFacts = NO_FACTS) -> Iterator[tuple[Card, ...]]:
+def gpu_combinations(cards: Sequence[Card], model: ModelFacts = NO_FACTS) -> Iterator[tuple[Card, ...]]:
     """The sets of GPUs that a model may go on, in the order in which they are tried.
 
     Single ones first: the smallest, then the freest, of equal ones the last, since trainings begin with the first.
@@ -219,14 +223,16 @@ def combinations(cards: Sequence[Card], model: ModelFacts = NO_FACTS) -> Iterato
                 yield tuple(sorted(freest, key=lambda card: card.index))
 
 
-def _on_cards(cards: tuple[Card, ...], form: Form, memory_share: float, model: ModelFacts, slots: Slots) -> Plan:
+def _on_cards(
+    cards: tuple[Card, ...], form: WeightFormat, memory_share: float, model: ModelFacts, slots: LoraSlots
+) -> EnginePlan:
     context = _bounded(context_for(cards), model.shape)
     small = is_small(cards)
-    share = share_of(cards, memory_share)
-    need = (weights_gb(model, form) + cache_gb(model.shape, context)) / len(cards)
-    need += slots_gb(model, slots)
+    share = memory_share_for(cards, memory_share)
+    need = (weights_gb(model, form) + kv_cache_gb(model.shape, context)) / len(cards)
+    need += lora_slots_gb(model, slots)
     need += CUDA_CONTEXT_GB + SPARE_GB + (SMALL_GRAPHS_GB if small else GRAPHS_GB) + _work_gb(model.shape, cards)
-    return Plan(
+    return EnginePlan(
         context,
         memory_share=share,
         cards=cards,
@@ -238,7 +244,7 @@ def _on_cards(cards: tuple[Card, ...], form: Form, memory_share: float, model: M
     )
 
 
-def share_of(cards: Sequence[Card], memory_share: float) -> float:
+def memory_share_for(cards: Sequence[Card], memory_share: float) -> float:
     """The share of each of these GPUs that vLLM can take now: the operator's, or less where less is free.
 
     Example:
@@ -265,13 +271,15 @@ def context_for(cards: Sequence[Card]) -> int:
     return 4096 if smallest < 16 else 8192
 
 
-def weights_gb(model: ModelFacts, form: Form) -> float:
+def weights_gb(model: ModelFacts, form: WeightFormat) -> float:
     """The weights in a form. What is stored quantized stays so."""
     if model.quantized:
         return (model.stored_bytes or model.parameters * BYTES_PER_WEIGHT["4bit"]) / GIB
     embedding = embedding_parameters(model)
-    per_weight = {Form.FP8: 1.0, Form.FOUR_BIT: BYTES_PER_WEIGHT["4bit"], Form.CPU: 4.0}.get(form, 2.0)
-    whole = 4.0 if form is Form.CPU else 2.0
+    per_weight = {WeightFormat.FP8: 1.0, WeightFormat.FOUR_BIT: BYTES_PER_WEIGHT["4bit"], WeightFormat.CPU: 4.0}.get(
+        form, 2.0
+    )
+    whole = 4.0 if form is WeightFormat.CPU else 2.0
     return (whole * embedding + per_weight * (model.parameters - embedding)) / GIB
 
 
@@ -283,7 +291,7 @@ def embedding_parameters(model: ModelFacts) -> float:
     return min(float(model.parameters), shape.vocabulary * shape.hidden * (1.0 if shape.tied else 2.0))
 
 
-def cache_gb(shape: Shape, context: int) -> float:
+def kv_cache_gb(shape: Architecture, context: int) -> float:
     """The KV cache of one conversation of full length; vLLM does not start without room for it."""
     heads = shape.kv_heads or shape.heads
     if not (heads and shape.layers and (shape.head_size or (shape.hidden and shape.heads))):
@@ -292,7 +300,7 @@ def cache_gb(shape: Shape, context: int) -> float:
     return 2 * 2 * shape.layers * heads * width * context / GIB
 
 
-def adapter_bytes(rank: int, shape: Shape) -> int:
+def adapter_bytes(rank: int, shape: Architecture) -> int:
     """Bytes of a LoRA adapter of a rank on every linear layer; 0 where the model's sizes are not known."""
     if not (shape.hidden and shape.inner and shape.layers):
         return 0
@@ -301,13 +309,13 @@ def adapter_bytes(rank: int, shape: Shape) -> int:
     return rank * (attention + mlp) * shape.layers * LORA_BYTES
 
 
-def slots_gb(model: ModelFacts, slots: Slots) -> float:
+def lora_slots_gb(model: ModelFacts, slots: LoraSlots) -> float:
     """The room for adapters on each GPU; from the number of parameters alone where the sizes are not known."""
     guess = LORA_BYTES * LORA_PER_ROOT * slots.rank * math.sqrt(model.parameters)
     return slots.count * (adapter_bytes(slots.rank, model.shape) or guess) / GIB
 
 
-def tensor_parallel_size(count: int, shape: Shape = UNKNOWN) -> int:
+def tensor_parallel_size(count: int, shape: Architecture = UNKNOWN) -> int:
     """Over how many of ``count`` GPUs a model can be spread: all, unless its attention heads do not divide by that."""
     heads, groups = shape.heads, shape.kv_heads or shape.heads
     if heads is None or groups is None:
@@ -320,7 +328,7 @@ def lora_rank_for(rank: int) -> int:
     return next((allowed for allowed in LORA_RANKS if allowed >= rank), LORA_RANKS[-1])
 
 
-def _work_gb(shape: Shape, cards: Sequence[Card]) -> float:
+def _work_gb(shape: Architecture, cards: Sequence[Card]) -> float:
     """Activations of one step and the logits, by vLLM's own defaults for the GPU."""
     if not (shape.hidden and shape.inner and shape.vocabulary):
         return UNKNOWN_WORK_GB
@@ -329,9 +337,203 @@ def _work_gb(shape: Shape, cards: Sequence[Card]) -> float:
     return (2 * tokens * (4 * shape.hidden + 3 * shape.inner) + 8 * sequences * shape.vocabulary) / GIB
 
 
-def _bounded(context: int, shape: Shape) -> int:
+def _bounded(context: int, shape: Architecture) -> int:
     return context if shape.context is None else min(context, shape.context)
 
 
 def _capability(card: Card) -> tuple[int, int]:
     return card.capability or FP8_CAPABILITY
+
+
+# An engine beside another engine or a training
+
+FACTOR = {"vllm": 1.2, "transformers": 2.4}
+"""Memory in use for each byte of 16-bit weights on a CPU; the small server computes in 32 bits there."""
+PROCESS_GB = 2.0
+"""Python, torch and the engine itself, without a model."""
+MARGIN_GB = 2.0
+ADAPTER_SHARE = 0.1
+"""Of the free memory, for adapters that are kept ready."""
+MOST_ADAPTERS = 64
+USUAL_ADAPTERS = 16
+AS_MUCH = 0.95
+"""Of what an engine would take alone, the least that it is started with beside another: it keeps what it got."""
+ASLEEP_GB = 1.2
+"""What a sleeping vLLM keeps of each GPU: CUDA context, graphs, NCCL."""
+WSL_PINNED_SHARE = 0.5
+"""Of the memory, what Windows lets the Linux under it pin."""
+
+
+class GpuRelease(StrEnum):
+    """What the engine does while a training runs."""
+
+    NOTHING = "nothing"
+    SLEEP = "sleep"
+    STOP = "stop"
+
+
+def main_memory_gb(kind: EngineKind, model: ModelFacts, planned: EnginePlan) -> float:
+    """What an engine takes of main memory."""
+    if planned.cards:
+        return PROCESS_GB
+    weights = weights_gb(model, WeightFormat.BF16)
+    return weights * (1.0 if model.quantized else FACTOR.get(kind, 1.0)) + planned.kv_cache_gb + PROCESS_GB
+
+
+def fits_beside(memory_gb: float, beside: EnginePlan, alone: EnginePlan, hardware: Hardware) -> bool:
+    """Whether an engine can start while all that runs now goes on, and get about what it would get alone.
+
+    Args:
+        memory_gb: what it takes of main memory.
+        beside, alone: the plan with what is free now, and the one if the engine that runs were gone.
+        hardware: what is free now.
+    """
+    if hardware.memory_gb - hardware.used_gb < memory_gb + MARGIN_GB:
+        return False
+    same = (beside.form, len(beside.cards)) == (alone.form, len(alone.cards))
+    return same and beside.fits and (beside.memory_share or 0.0) >= AS_MUCH * (alone.memory_share or 0.0)
+
+
+def without_engine(hardware: Hardware, held: Mapping[int, float]) -> Hardware:
+    """The machine as it were without an engine that holds ``held`` of each GPU (GiB, by index)."""
+    cards = (replace(card, used_gb=max(0.0, card.used_gb - held.get(card.index, 0.0))) for card in hardware.cards)
+    return replace(hardware, cards=tuple(cards))
+
+
+def without_gpus(hardware: Hardware, hold: Sequence[int] | None) -> Hardware:
+    """The machine without the GPUs that trainings use; unchanged where none would be left (or nobody knows which)."""
+    left = tuple(card for card in hardware.cards if hold is not None and card.index not in hold)
+    return replace(hardware, cards=left) if left else hardware
+
+
+def adapters_kept_loaded(hardware: Hardware, max_loras: int, rank: int, shape: Architecture) -> int:
+    """How many adapters stay loaded beside the base (vLLM's ``max_cpu_loras``): as many as a tenth of the free memory
+    holds, at least those that answer side by side, at most `MOST_ADAPTERS`.
+
+    Args:
+        hardware: what is free now.
+        max_loras: adapters that answer side by side.
+        rank: the room for each.
+        shape: the model's; without its sizes, `USUAL_ADAPTERS`.
+    """
+    size = adapter_bytes(rank, shape)
+    if size == 0:
+        return max(USUAL_ADAPTERS, max_loras)
+    free = max(0.0, hardware.memory_gb - hardware.used_gb) * GIB
+    return max(max_loras, min(MOST_ADAPTERS, int(ADAPTER_SHARE * free / size)))
+
+
+def before_training(
+    hardware: Hardware,
+    engine: EngineRecord | None,
+    sleeps: bool,
+    sleep_memory_gb: float,
+    cards: Sequence[int] | None = None,
+    pinned_gb: float = math.inf,
+) -> GpuRelease:
+    """What to do with an engine so that a training has its GPUs to itself.
+
+    On a CPU both share the processor, and someone else's server is not ours to stop. vLLM can sleep: it gives the
+    GPU's memory back and keeps its weights and adapters in main memory, pinned, so they must fit there; else it stops
+    and starts again.
+
+    Args:
+        sleeps: whether the engine was started so that it can.
+        backed_up_gb: what it would keep in main memory.
+        cards: indices of the GPUs that the training uses; None: nobody knows, so all of them.
+        pinned_gb: the most memory that may be pinned.
+    """
+    if not hardware.has_gpu or engine is None or engine.pid is None or engine.form == WeightFormat.CPU:
+        return GpuRelease.NOTHING
+    if cards is not None and not set(cards) & set(engine.cards or (card.index for card in hardware.cards)):
+        return GpuRelease.NOTHING
+    if engine.kind != "vllm" or not sleeps:
+        return GpuRelease.STOP
+    free = min(hardware.memory_gb - hardware.used_gb, pinned_gb)
+    return GpuRelease.SLEEP if free >= sleep_memory_gb + MARGIN_GB else GpuRelease.STOP
+
+
+def sleep_memory_gb(engine: EngineRecord, hardware: Hardware, model: ModelFacts, slots: LoraSlots) -> float:
+    """What vLLM keeps in main memory while it sleeps: the weights of all its GPUs, and each one's room for adapters.
+
+    Where the model's size is not known, all that it holds: of that, only the cache is thrown away.
+    """
+    mine = [card for card in hardware.cards if card.index in engine.cards] or list(hardware.cards)
+    if not model.known:
+        return sum((engine.memory_share or 1.0) * card.memory_gb for card in mine)
+    form = WeightFormat.FP8 if engine.form == WeightFormat.FP8 else WeightFormat.BF16
+    return weights_gb(model, form) + len(mine) * lora_slots_gb(model, slots)
+
+
+def pinnable_memory_gb(hardware: Hardware, release: str | None = None) -> float:
+    """The most memory that may be pinned: under WSL2 about half of it, elsewhere no limit of its own.
+
+    Args:
+        release: of the kernel; None: this one's.
+    """
+    on_wsl = "microsoft" in (platform.release() if release is None else release).lower()
+    return WSL_PINNED_SHARE * hardware.memory_gb if on_wsl else math.inf
+
+
+# GPU memory that our own engine holds
+
+FIELDS = "pid,used_memory,gpu_uuid"
+
+
+@dataclass(frozen=True, slots=True)
+class GpuProcess:
+    """What a process holds of a GPU, in GiB; None where the driver does not tell."""
+
+    pid: int
+    used_gb: float | None
+    uuid: str
+
+
+def engine_memory_gb(
+    engine: EngineRecord, hardware: Hardware, usage: Sequence[GpuProcess], members: Collection[int]
+) -> dict[int, float]:
+    """What an engine holds of each GPU, in GiB by index; nothing while it sleeps.
+
+    Args:
+        engine: as it is on record.
+        usage: what all processes hold.
+        members: process ids of the engine.
+    """
+    if engine.phase == "asleep":
+        return {}
+    held = {}
+    for card in hardware.cards:
+        if card.index not in engine.cards:
+            continue
+        told = [one.used_gb for one in usage if one.uuid == card.uuid and one.pid in members and one.used_gb]
+        held[card.index] = min(sum(told) if told else engine.memory_share * card.memory_gb, card.used_gb)
+    return held
+
+
+def query_gpu_processes() -> tuple[GpuProcess, ...]:
+    """Ask `nvidia-smi` now; empty where there is none, or it fails."""
+    command = shutil.which(NVIDIA_SMI) or shutil.which(WSL_NVIDIA_SMI)
+    if command is None:
+        return ()
+    arguments = [command, f"--query-compute-apps={FIELDS}", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(arguments, capture_output=True, text=True, timeout=QUERY_SECONDS, check=False)
+    except (subprocess.TimeoutExpired, OSError):
+        return ()
+    return parse_gpu_processes(done.stdout) if done.returncode == 0 else ()
+
+
+def parse_gpu_processes(csv: str) -> tuple[GpuProcess, ...]:
+    """Read what `nvidia-smi` printed for `FIELDS`; MiB become GiB.
+
+    Example:
+        >>> parse_usage("4711, 9830, GPU-77af\\n812, [N/A], GPU-77af\\n")[0]
+        Usage(pid=4711, used_gb=9.599609375, uuid='GPU-77af')
+    """
+    found = []
+    for line in csv.splitlines():
+        cells = [cell.strip() for cell in line.split(",")]
+        if len(cells) == 3 and cells[0].isdigit():
+            used = float(cells[1]) / 1024 if cells[1].replace(".", "", 1).isdigit() else None
+            found.append(GpuProcess(int(cells[0]), used, cells[2]))
+    return tuple(found)

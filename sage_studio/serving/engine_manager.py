@@ -1,7 +1,7 @@
 """The one engine of this machine: found, started, drained, revived once after a crash, stopped.
 
 Knows the engine's record and its process, and that for a while a second one may stand beside it. Knows nothing of which
-model is current. What changes the engine expects the turn to be held (`sage_studio.serving.switching.Turn`).
+model is current. What changes the engine expects the turn to be held (`sage_studio.serving.switch.SwitchLock`).
 While ``closing`` is set, no engine starts.
 """
 
@@ -19,7 +19,13 @@ import psutil
 
 from sage_studio.errors import EngineUnavailable
 from sage_studio.hardware import Hardware
-from sage_studio.serving.choice import EngineChoice, EngineChooser, engine_plan
+from sage_studio.serving.capacity import (
+    engine_memory_gb,
+    fits_beside,
+    main_memory_gb,
+    query_gpu_processes,
+    without_engine,
+)
 from sage_studio.serving.engine import (
     Engine,
     LocalEngine,
@@ -28,14 +34,12 @@ from sage_studio.serving.engine import (
     open_engine,
     spawn_engine,
 )
-from sage_studio.serving.gpu_memory import held_by, query_usage
-from sage_studio.serving.local_users import other_users
-from sage_studio.serving.model_facts import read_facts
+from sage_studio.serving.engine_factory import EngineFactory, EngineSpec, engine_plan
+from sage_studio.serving.model_config import read_facts
 from sage_studio.serving.process import member_pids
-from sage_studio.serving.records import Base, EngineRecord, Failure
-from sage_studio.serving.room import fits_beside, freed, main_memory_gb
 from sage_studio.serving.state import ServingState
-from sage_studio.serving.vllm import may_sleep
+from sage_studio.serving.types import Base, EngineRecord, Failure
+from sage_studio.serving.vllm import other_users, sleep_enabled
 from sage_studio.settings import Settings
 from sage_studio.text import Text
 
@@ -63,20 +67,20 @@ class _Stopped(EngineUnavailable):
         super().__init__(Text("The engine was stopped while it started.", "引擎在启动过程中被停止。"))
 
 
-class EngineLife:
+class EngineManager:
     """Whatever engine ``studio.db`` names, from whichever process it was started."""
 
     def __init__(
         self,
         settings: Settings,
         state: ServingState,
-        chooser: EngineChooser,
-        look: Callable[[], Hardware],
+        factory: EngineFactory,
+        detect: Callable[[], Hardware],
     ) -> None:
         self._settings = settings
         self._state = state
-        self._chooser = chooser
-        self._look = look
+        self._factory = factory
+        self._detect = detect
         self._opened: Engine | None = None
         self._past: list[Engine] = []
         self._opening = threading.Lock()
@@ -91,7 +95,7 @@ class EngineLife:
             return None
         with self._opening:
             if self._opened is None or self._opened.record.id != record.id:
-                self._lay_aside()
+                self._set_aside()
                 self._opened = open_engine(record, self.log)
             self._opened.record = record
             return self._opened
@@ -112,9 +116,9 @@ class EngineLife:
             EngineUnavailable: it did not start; nothing runs then.
         """
         engine = self.recorded()
-        if engine is not None and engine.alive() and holds(engine, base):
+        if engine is not None and engine.alive() and can_hold(engine, base):
             if engine.record.phase != "ready":  # its starter, or whoever was draining it, is gone
-                self._await(engine)
+                self._wait_ready(engine)
             return engine
         if engine is not None:
             self.drain(engine)
@@ -128,7 +132,7 @@ class EngineLife:
             EngineUnavailable: naming the last words of its log.
         """
         self._stop_and_wait()
-        choice = self._chooser.for_base(base.location)
+        choice = self._factory.for_base(base.location)
         if choice.fallback is None:
             return self._start(choice, base, restarts)
         try:
@@ -137,16 +141,16 @@ class EngineLife:
             raise
         except EngineUnavailable as error:
             self._refuse(base, error)
-            return self._instead(choice.fallback, base, error)
+            return self._fallback(choice.fallback, base, error)
 
-    def room_beside(self, base: Base) -> bool:
+    def has_room_beside(self, base: Base) -> bool:
         """Whether there is memory for an engine with ``base`` beside the one that runs."""
-        kind = self._chooser.for_base(base.location).kind
+        kind = self._factory.for_base(base.location).kind
         if kind == "openai" or self._state.others():
             return False
-        hardware = self._look()
+        hardware = self._detect()
         beside = engine_plan(self._settings, kind, hardware, base)
-        alone = engine_plan(self._settings, kind, freed(hardware, self.held()), base)
+        alone = engine_plan(self._settings, kind, without_engine(hardware, self.gpu_memory_gb()), base)
         return fits_beside(main_memory_gb(kind, read_facts(base.location), beside), beside, alone, hardware)
 
     def start_beside(self, base: Base) -> LocalEngine:
@@ -155,7 +159,7 @@ class EngineLife:
         Raises:
             EngineUnavailable: it did not start; the one in use is untouched.
         """
-        choice = self._chooser.for_base(base.location)
+        choice = self._factory.for_base(base.location)
         try:
             return self._start_beside(choice, base)
         except EngineUnavailable as error:
@@ -164,7 +168,7 @@ class EngineLife:
             self._refuse(base, error)
             return self._start_beside(choice.fallback, base)
 
-    def _start_beside(self, choice: EngineChoice, base: Base) -> LocalEngine:
+    def _start_beside(self, choice: EngineSpec, base: Base) -> LocalEngine:
         record = self._spawn(choice, base, 0, self.log.with_name("engine-next.log"), beside=True)
         engine = LocalEngine(record, self.log.with_name("engine-next.log"))
         try:
@@ -183,7 +187,7 @@ class EngineLife:
                 older.replace(newer)
         engine.log = self.log
         with self._opening:
-            self._lay_aside()
+            self._set_aside()
             self._opened = engine
         logger.info("The %s engine at %s takes over", engine.record.kind, engine.record.url)
         if before is not None:
@@ -194,21 +198,21 @@ class EngineLife:
         engine.stop()
         self._state.remove_engine(engine.record)
 
-    def fits(self, engine: Engine) -> bool:
+    def matches_settings(self, engine: Engine) -> bool:
         """Whether an engine on record is of the kind, and at the address, that the settings now name."""
         try:
-            kinds = self._chooser.kinds()
+            kinds = self._factory.kinds()
         except EngineUnavailable:
             return False
         kind = engine.record.kind
         return kind in kinds and (kind != "openai" or engine.record.url == self._settings.engine_url)
 
-    def held(self) -> dict[int, float]:
+    def gpu_memory_gb(self) -> dict[int, float]:
         """What the engine in use holds of each GPU now, in GiB by index; empty without one."""
         engine = self.recorded()
         if not isinstance(engine, LocalEngine) or not engine.record.cards or not engine.alive():
             return {}
-        return held_by(engine.record, self._look(), query_usage(), member_pids(engine.process))
+        return engine_memory_gb(engine.record, self._detect(), query_gpu_processes(), member_pids(engine.process))
 
     def stop(self) -> bool:
         """End the engine on record, and whatever a dead one left behind; whether there was one."""
@@ -257,7 +261,7 @@ class EngineLife:
         self._state.set_phase(engine.record, "draining")
         _wait_for_answers(engine, DRAIN_SECONDS)
 
-    def _lay_aside(self) -> None:
+    def _set_aside(self) -> None:
         """Answers under way may still come through the connections of the engine before: they close with it."""
         if self._opened is not None:
             self._past.append(self._opened)
@@ -265,7 +269,7 @@ class EngineLife:
             self._past.remove(engine)
             engine.client.close()
 
-    def _start(self, choice: EngineChoice, base: Base, restarts: int = 0) -> Engine:
+    def _start(self, choice: EngineSpec, base: Base, restarts: int = 0) -> Engine:
         if choice.kind == "openai":
             record = external_record("openai", base, self._settings.engine_url, self._settings.engine_api_key)
             self._state.add_engine(record)
@@ -274,10 +278,10 @@ class EngineLife:
         engine = self.recorded()
         if engine is None:
             raise _Stopped
-        self._await(engine)
+        self._wait_ready(engine)
         return engine
 
-    def _instead(self, fallback: EngineChoice, base: Base, error: EngineUnavailable) -> Engine:
+    def _fallback(self, fallback: EngineSpec, base: Base, error: EngineUnavailable) -> Engine:
         """Start the engine that serves in vLLM's place. Raises `EngineUnavailable` with both reasons."""
         try:
             return self._start(fallback, base)
@@ -295,7 +299,7 @@ class EngineLife:
         """Note that vLLM did not start; not if somebody stopped it meanwhile: then that goes on. Raises ``error``."""
         if self.closing.is_set():
             raise error
-        self._chooser.refuse(base, error)
+        self._factory.refuse(base, error)
         if self.log.exists():  # the other engine's log takes its place
             shutil.copyfile(self.log, self.log.with_name(REFUSED_LOG))
 
@@ -303,20 +307,20 @@ class EngineLife:
         """End the engine on record. A GPU gives memory back some time after its process ended; if it never does, the
         next engine takes less, or says so.
         """
-        held = self.held()
-        wanted = {card.index: card.free_gb + held[card.index] for card in self._look().cards if card.index in held}
+        held = self.gpu_memory_gb()
+        wanted = {card.index: card.free_gb + held[card.index] for card in self._detect().cards if card.index in held}
         if not self.stop():
             return
         deadline = time.monotonic() + FREE_SECONDS
         while time.monotonic() < deadline:
-            free = {card.index: card.free_gb for card in self._look().cards}
+            free = {card.index: card.free_gb for card in self._detect().cards}
             if all(free.get(index, math.inf) >= gb - RETURNED_GB for index, gb in wanted.items()):
                 return
             time.sleep(POLL_SECONDS)
 
-    def _spawn(self, choice: EngineChoice, base: Base, restarts: int, log: Path, beside: bool = False) -> EngineRecord:
+    def _spawn(self, choice: EngineSpec, base: Base, restarts: int, log: Path, beside: bool = False) -> EngineRecord:
         logger.info("Starting the %s engine with %s", choice.kind, base.location)
-        if choice.kind == "vllm" and self._settings.sleep_mode == "auto" and not may_sleep(self._settings):
+        if choice.kind == "vllm" and self._settings.sleep_mode == "auto" and not sleep_enabled(self._settings):
             logger.info(
                 "vLLM stops during trainings instead of sleeping: its routes for sleep ask for no key, and others use "
                 "this machine (%s). SAGE_STUDIO_SLEEP_MODE=true opens them all the same.",
@@ -344,7 +348,7 @@ class EngineLife:
         keeper = self._state.keeper()
         return keeper if keeper is not None and psutil.pid_exists(keeper) else os.getpid()
 
-    def _await(self, engine: Engine) -> None:
+    def _wait_ready(self, engine: Engine) -> None:
         try:
             if isinstance(engine, LocalEngine):
                 engine.wait_ready(self._settings.engine_start_seconds)
@@ -361,7 +365,7 @@ class EngineLife:
         logger.info("The %s engine is ready at %s", engine.record.kind, engine.record.url)
 
 
-def holds(engine: Engine, base: Base) -> bool:
+def can_hold(engine: Engine, base: Base) -> bool:
     """Whether an engine was started with this base, and room for adapters of this rank."""
     record = engine.record
     same = record.base.location == base.location and record.base.rank >= base.rank
