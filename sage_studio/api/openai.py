@@ -4,7 +4,6 @@ Knows the shapes of that protocol, and which of its fields change no answer. Kno
 there are and their bounds is for the registry to say.
 """
 
-import json
 import time
 import uuid
 from collections.abc import Generator, Iterator
@@ -18,6 +17,7 @@ from sage_studio.api.guard import language, openai_error
 from sage_studio.api.stream import EventStream
 from sage_studio.errors import InvalidInput, StudioError
 from sage_studio.serving.types import ChatChunk, ChatMessage
+from sage_studio.sse import DONE, sse_event
 from sage_studio.studio import Studio
 from sage_studio.text import Language, Text
 
@@ -135,18 +135,18 @@ def _events(
     first: ChatChunk, rest: Iterator[ChatChunk], with_usage: bool, spoken: Language
 ) -> Generator[str, None, None]:
     head = _head(first.model, "chat.completion.chunk")
-    yield _event({**head, "choices": [_choice({"role": "assistant", "content": ""})]})
+    yield sse_event({**head, "choices": [_choice({"role": "assistant", "content": ""})]})
     try:
         for chunk in chain((first,), rest):
             if not chunk.done:
-                yield _event({**head, "choices": [_choice({"content": chunk.text})]})
+                yield sse_event({**head, "choices": [_choice({"content": chunk.text})]})
                 continue
-            yield _event({**head, "model": chunk.model, "choices": [_choice({}, chunk.finish_reason or "stop")]})
+            yield sse_event({**head, "model": chunk.model, "choices": [_choice({}, chunk.finish_reason or "stop")]})
             if with_usage:
-                yield _event({**head, "choices": [], "usage": _usage(chunk)})
+                yield sse_event({**head, "choices": [], "usage": _usage(chunk)})
     except StudioError as error:  # the status is sent already
-        yield _event(openai_error(error, spoken))
-    yield "data: [DONE]\n\n"
+        yield sse_event(openai_error(error, spoken))
+    yield DONE
 
 
 def _head(model: str, kind: str) -> dict[str, Any]:
@@ -163,7 +163,3 @@ def _usage(last: ChatChunk) -> dict[str, int]:
         "completion_tokens": last.completion_tokens,
         "total_tokens": last.prompt_tokens + last.completion_tokens,
     }
-
-
-def _event(content: dict[str, Any]) -> str:
-    return f"data: {json.dumps(content, ensure_ascii=False)}\n\n"

@@ -16,6 +16,7 @@ import httpx
 
 from sage_studio.errors import EngineUnavailable, InvalidInput, InvalidModel
 from sage_studio.serving.types import ChatChunk, ChatMessage, SamplingParams
+from sage_studio.sse import sse_data
 from sage_studio.text import Text
 
 CONNECT_SECONDS = 5.0
@@ -189,10 +190,7 @@ class _StreamedAnswer:
 
     def chunks(self, lines: Iterator[str]) -> Iterator[ChatChunk]:
         """The pieces of text in a stream of server-sent events."""
-        for line in lines:
-            if not line.startswith("data:"):
-                continue
-            data = line.removeprefix("data:").strip()
+        for data in sse_data(lines):
             if data == "[DONE]":
                 self.finished = True
                 return

@@ -6,7 +6,6 @@ a time.
 
 import argparse
 import asyncio
-import json
 import os
 import secrets
 import threading
@@ -29,6 +28,8 @@ from transformers import (
     StoppingCriteriaList,
     TextIteratorStreamer,
 )
+
+from sage_studio.sse import DONE, sse_event
 
 # Protocol
 
@@ -366,16 +367,16 @@ async def _events(answer: Generation) -> AsyncIterator[str]:
         async for text in answer.pieces():
             yield _event(answer, {"content": text})
     except RuntimeError as error:  # torch's only kind, out of memory included
-        yield f"data: {json.dumps({'error': {'message': str(error)}})}\n\n"
+        yield sse_event({"error": {"message": str(error)}})
         return
     yield _event(answer, {}, answer.finish_reason)
-    yield "data: " + json.dumps({"id": answer.id, "model": answer.request.model, "choices": [], "usage": answer.usage})
-    yield "\n\ndata: [DONE]\n\n"
+    yield sse_event({"id": answer.id, "model": answer.request.model, "choices": [], "usage": answer.usage})
+    yield DONE
 
 
 def _event(answer: Generation, delta: dict[str, str], reason: str | None = None) -> str:
     choice = {"index": 0, "delta": delta, "finish_reason": reason}
-    return f"data: {json.dumps({'id': answer.id, 'model': answer.request.model, 'choices': [choice]})}\n\n"
+    return sse_event({"id": answer.id, "model": answer.request.model, "choices": [choice]})
 
 
 def _error(status: int, message: str) -> Response:

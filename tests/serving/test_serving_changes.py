@@ -172,14 +172,14 @@ def test_after_adoption_the_base_is_current_even_if_the_engine_runs_another_mode
 def test_a_hung_engine_is_ended_and_started_again_with_its_adapters(home, registry, monkeypatch):
     registry.switch_model("two")
     watchdog, old = registry._components.watchdog, pid_of(registry)
-    watchdog.look()
+    watchdog.check()
     os.kill(old, signal.SIGSTOP)
     wait_until(lambda: psutil.Process(old).status() == psutil.STATUS_STOPPED)  # on a busy machine it answers until then
     monkeypatch.setattr(client, "HEALTH_SECONDS", 0.2)  # not before: a busy machine may take longer to say it is well
-    watchdog.look()
-    watchdog.look()
+    watchdog.check()
+    watchdog.check()
     assert pid_of(registry) == old, "two misses may be chance"
-    watchdog.look()
+    watchdog.check()
     assert pid_of(registry) != old
     assert not psutil.pid_exists(old)
     assert identity(registry) == "two"
@@ -190,13 +190,13 @@ def test_a_dead_engine_is_started_again_before_anybody_asks_and_only_once(home, 
     watchdog = registry._components.watchdog
     os.kill(pid_of(registry), signal.SIGKILL)
     wait_until(lambda: registry.status().state is EngineState.FAILED)
-    watchdog.look()
+    watchdog.check()
     assert registry.status().state is EngineState.READY
     os.kill(pid_of(registry), signal.SIGKILL)
     wait_until(lambda: registry.status().state is EngineState.FAILED)
     with pytest.raises(EngineUnavailable, match="ended by itself"):
-        watchdog.look()
-    watchdog.look()
+        watchdog.check()
+    watchdog.check()
     assert len(home.seen("start")) == 2
     assert registry.status().state is EngineState.FAILED
 
