@@ -1,9 +1,10 @@
-"""Whether a ``.safetensors`` file is whole and its numbers finite, read without torch.
+"""Safetensors files, read without torch: whether a file is complete, its weights finite, a tensor all zero.
 
-Knows the file format: eight bytes of length, a JSON header of tensors, then their bytes. Knows nothing of models.
+The format: eight bytes with the header's length, a JSON header of tensors, then their bytes.
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ from sage_studio.errors import InvalidModel
 from sage_studio.text import Text
 
 MAX_HEADER = 100 << 20
-PIECE = 1 << 24
-BF16_EXPONENT = np.uint16(0x7F80)
+CHUNK_BYTES = 1 << 24
+BF16_EXPONENT, BF16_MAGNITUDE = np.uint16(0x7F80), np.uint16(0x7FFF)
 FLOATS: dict[str, np.dtype[Any]] = {
     "BF16": np.dtype("<u2"),
     "F64": np.dtype("<f8"),
@@ -61,10 +62,18 @@ def read_tensors(path: Path) -> tuple[Tensor, ...]:
     return tensors
 
 
+def is_complete(path: Path) -> bool:
+    """Whether a file is there with all bytes of its tensors."""
+    try:
+        return bool(read_tensors(path))
+    except InvalidModel:
+        return False
+
+
 def check_finite(path: Path, tensors: tuple[Tensor, ...]) -> None:
     """Raise `InvalidModel` naming the first tensor with NaN or infinity. Integers and 8-bit types are passed over."""
     for tensor in tensors:
-        if not _is_finite(path, tensor):
+        if not is_finite(path, tensor):
             raise InvalidModel(
                 Text(
                     f"{path.name} holds NaN or infinite weights (first in {tensor.name}): the training diverged.",
@@ -74,24 +83,43 @@ def check_finite(path: Path, tensors: tuple[Tensor, ...]) -> None:
             )
 
 
+def is_finite(path: Path, tensor: Tensor) -> bool:
+    """Whether a tensor holds neither NaN nor infinity; True for integers and 8-bit types, which are not looked at."""
+    kind = FLOATS.get(tensor.dtype)
+    if kind is None:
+        return True
+    for chunk in _chunks(path, tensor):
+        values = np.frombuffer(chunk, dtype=kind)
+        finite = (values & BF16_EXPONENT) != BF16_EXPONENT if tensor.dtype == "BF16" else np.isfinite(values)
+        if not bool(finite.all()):
+            return False
+    return True
+
+
+def is_zero(path: Path, tensor: Tensor) -> bool:
+    """Whether every value of a tensor is zero; a negative zero of floats counts as zero, too."""
+    kind = FLOATS.get(tensor.dtype, np.dtype(np.uint8))
+    mask = BF16_MAGNITUDE if tensor.dtype == "BF16" else None
+    for chunk in _chunks(path, tensor):
+        values = np.frombuffer(chunk, dtype=kind)
+        if bool(np.any(values if mask is None else values & mask)):
+            return False
+    return True
+
+
+def _chunks(path: Path, tensor: Tensor) -> Iterator[bytes]:
+    """A tensor's bytes, `CHUNK_BYTES` at a time."""
+    with path.open("rb") as file:
+        file.seek(tensor.begin)
+        for start in range(tensor.begin, tensor.end, CHUNK_BYTES):
+            yield file.read(min(CHUNK_BYTES, tensor.end - start))
+
+
 def _tensor(name: str, facts: dict[str, list[int]], data: int) -> Tensor:
     begin, end = facts["data_offsets"]
     if not 0 <= begin <= end:
         raise ValueError("offsets run backwards")
     return Tensor(name, str(facts["dtype"]), tuple(facts["shape"]), data + begin, data + end)
-
-
-def _is_finite(path: Path, tensor: Tensor) -> bool:
-    kind = FLOATS.get(tensor.dtype)
-    if kind is None or tensor.begin == tensor.end:
-        return True
-    values = np.memmap(path, dtype=np.uint8, mode="r", offset=tensor.begin, shape=(tensor.end - tensor.begin,))
-    for start in range(0, values.size, PIECE):
-        piece = np.frombuffer(values[start : start + PIECE].tobytes(), dtype=kind)
-        finite = (piece & BF16_EXPONENT) != BF16_EXPONENT if tensor.dtype == "BF16" else np.isfinite(piece)
-        if not bool(finite.all()):
-            return False
-    return True
 
 
 def _damaged(path: Path) -> InvalidModel:

@@ -33,7 +33,7 @@ LAYERS: list[set[str]] = [
     HOUSE,
     {"ui", "api", "cli"},
 ]
-HOMES = {"gradio": {"ui"}, "fastapi": {"api", "serving/transformers_server.py"}}
+HOMES = {"gradio": {"ui"}, "fastapi": {"api", "serving/transformers_server.py", "serving/embedding_server.py"}}
 LAST_RESORT = {"child.py"}
 """The trainer's last act: whatever ended it is written into result.json, for there is nobody above to tell."""
 

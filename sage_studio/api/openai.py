@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sage_studio.api.guard import language, openai_error
 from sage_studio.api.stream import EventStream
 from sage_studio.errors import InvalidInput, StudioError
-from sage_studio.serving.types import ChatChunk, ChatMessage
+from sage_studio.serving.types import ChatChunk, ChatMessage, check_sampling
 from sage_studio.sse import DONE, sse_event
 from sage_studio.studio import Studio
 from sage_studio.text import Language, Text
@@ -74,10 +74,15 @@ class Completion(BaseModel):
     max_completion_tokens: int | None = None
 
     def sampling(self) -> dict[str, Any]:
-        """What the registry is to check. `max_completion_tokens` is the newer name of `max_tokens`."""
+        """The sampling parameters; ``max_completion_tokens`` is the newer name of ``max_tokens``.
+
+        Raises:
+            InvalidInput: a value out of bounds, or a field that is none of them.
+        """
         asked = {name: value for name, value in (self.model_extra or {}).items() if not _changes_nothing(name, value)}
         if self.max_completion_tokens is not None:
             asked["max_tokens"] = self.max_completion_tokens
+        check_sampling(asked)
         return asked
 
 

@@ -1,7 +1,9 @@
 """Engine metrics: parses ``/metrics``, derives throughput and latency, and samples them while an engine is ready."""
 
+import logging
 import math
 import re
+import sqlite3
 import threading
 import time
 from collections import deque
@@ -10,7 +12,10 @@ from dataclasses import asdict, dataclass, fields
 
 import httpx
 
+from sage_studio.errors import StudioError
 from sage_studio.hardware import Card
+
+logger = logging.getLogger("sage_studio")
 
 NUMBER = r"[+-]?(?:\d+(?:\.\d*)?(?:[eE][+-]?\d+)?|Inf|NaN)"
 LINE = re.compile(rf"^([a-zA-Z_:][\w:]*)(?:\{{(.*)\}})? ({NUMBER})(?: \d+)?$", re.MULTILINE)
@@ -265,7 +270,10 @@ class MetricsSampler:
 
     def _run(self) -> None:
         while not self._over.wait(self._seconds):
-            self.take_sample()
+            try:
+                self.take_sample()
+            except (StudioError, OSError, sqlite3.Error, httpx.HTTPError) as error:
+                logger.warning("No metrics now: %s", error)
 
     def _ask(self, address: MetricsEndpoint) -> str:
         """What it tells; nothing from an engine that is busy, leaving or has no figures."""

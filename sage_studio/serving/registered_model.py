@@ -78,16 +78,25 @@ def base_of(model: RegisteredModel) -> RegisteredModel:
 
 
 def check_removable(model: RegisteredModel, models: Sequence[RegisteredModel], running: bool) -> None:
-    """Raise `Conflict` if a model answers the chat now (``running``: there is an engine), or another stands on it."""
+    """Refuse to remove a model that is in use.
+
+    Args:
+        models: all registered models.
+        running: whether an engine runs now.
+
+    Raises:
+        Conflict: the model answers the chat now, or it is the base of another, of whichever kind it is itself.
+    """
     if model.current and running:
         raise Conflict(
             Text(f"{model.name} answers the chat now.", f"{model.name} 正在作为对话后端。"),
             Text("Switch to another model first.", "请先切换到其他模型。"),
         )
-    others = [m.name for m in models if m.base == model.path and m.name != model.name]
-    if model.kind == "base" and others:
+    dependants = [each.name for each in models if each.base == model.path != each.path]
+    if dependants:
+        names = ", ".join(dependants)
         raise Conflict(
-            Text(f"{', '.join(others)} stand on {model.name}.", f"{', '.join(others)} 以 {model.name} 为基座。"),
+            Text(f"{model.name} is the base model of {names}.", f"{model.name} 是 {names} 的基座模型。"),
             Text("Remove them first.", "请先移除它们。"),
         )
 

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import os
 import secrets
 import sys
 import threading
@@ -203,6 +204,7 @@ def load_index(path: Path) -> Index | None:
         return None
     if vectors.ndim != 2 or len(vectors) != len(snippets) or vectors.dtype != np.float32:
         return None
+    os.utime(path)  # used now: see `_remove_old_indexes`
     return Index(snippets, vectors)
 
 
@@ -219,7 +221,16 @@ def build_index(path: Path, snippets: Sequence[Snippet], embed: Embed, on_done: 
         unfinished = path.with_name(f".{path.name}.npy")
         np.save(unfinished, index.vectors, allow_pickle=False)
         unfinished.replace(path)
+    _remove_old_indexes(path)
     return index
+
+
+def _remove_old_indexes(newest: Path) -> None:
+    """Keep the indexes of a dataset that were used last, `INDEXES_KEPT` of them."""
+    others = [path for path in newest.parent.glob("retrieval-*.npy") if path != newest]
+    for path in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)[INDEXES_KEPT - 1 :]:
+        path.unlink(missing_ok=True)
+        path.with_suffix(".jsonl").unlink(missing_ok=True)
 
 
 def embedder_fingerprint(location: str) -> str:
@@ -231,7 +242,8 @@ def embedder_fingerprint(location: str) -> str:
     for path in sorted((*folder.glob("*.safetensors"), *folder.glob("*config*.json"), *folder.glob("*/config.json"))):
         if "checkpoints" not in path.parts:
             digest.update(path.name.encode())
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()
 
 
@@ -242,8 +254,8 @@ CREATE TABLE IF NOT EXISTS retriever (
   id INTEGER PRIMARY KEY CHECK (id = 1), model TEXT NOT NULL, location TEXT NOT NULL,
   trust_remote_code INTEGER NOT NULL, task_id TEXT NOT NULL, dataset_id TEXT NOT NULL);
 """
-KEPT = 2
-"""Indexes that stay in memory."""
+INDEXES_KEPT = 2
+"""Indexes that stay in memory; and on the disk, for each dataset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,7 +342,7 @@ class Retriever:
             index = self._indexes.get(path) or load_index(path)
             if index is None:
                 index = self._make(path, choice, dataset)
-            self._indexes = {**dict(list(self._indexes.items())[1 - KEPT :]), path: index}
+            self._indexes = {**dict(list(self._indexes.items())[1 - INDEXES_KEPT :]), path: index}
             self.status = IndexStatus("ready", dataset.id, len(index.snippets), len(index.snippets))
             return index
 

@@ -5,13 +5,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sage_studio.errors import InvalidInput
-from sage_studio.fetching import Transfer
 from sage_studio.text import NOTHING, Text
+
+if TYPE_CHECKING:
+    from sage_studio.fetching import Transfer
 
 ModelKind = Literal["base", "adapter", "full", "external"]
 
@@ -91,7 +93,7 @@ class EngineStatus:
     log_path: Path | None = None
     form: str = ""
     vllm_refused: bool = False
-    download: Transfer | None = None
+    download: "Transfer | None" = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """The sampler against a real HTTP server that tells figures: what it keeps, when it asks and when it does not."""
 
+import sqlite3
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -123,3 +124,17 @@ def test_it_remembers_ten_minutes(engine, sampler_of):
     for _ in range(310):
         sampler.take_sample()
     assert len(sampler.samples()) == 300
+
+
+@pytest.mark.parametrize("fault", [OSError("cannot fork"), sqlite3.OperationalError("database is locked")])
+def test_a_fault_of_the_machine_does_not_end_the_thread(engine, sampler_of, fault):
+    faults = [fault]
+
+    def address():
+        if faults:
+            raise faults.pop()
+        return engine.address
+
+    sampler = sampler_of(address)
+    sampler.start()
+    assert wait_until(sampler.samples)

@@ -8,7 +8,6 @@ import pytest
 from serving_files import write_adapter, write_safetensors
 
 from sage_studio.errors import InvalidModel, InvalidName
-from sage_studio.safetensors_file import check_finite, read_tensors
 from sage_studio.serving.adapter_compat import check_adapter, check_full_model
 
 BASE = "/models/small"
@@ -108,18 +107,6 @@ def test_numbers_that_are_none_are_found(adapter, bad, dtype):
     write_adapter(adapter, BASE, np.array([1, bad, 1], dtype=dtype))
     with pytest.raises(InvalidModel, match=r"layer\.lora_A\.weight"):
         check(adapter)
-
-
-@pytest.mark.parametrize(
-    ("bits", "finite"), [(0x7FC0, False), (0x7F80, False), (0xFF80, False), (0x7F7F, True), (0, True)]
-)
-def test_bfloat16_is_read_by_its_bits(tmp_path, bits, finite):
-    path = tmp_path / "x.safetensors"
-    write_safetensors(path, {"w": np.array([0x3F80, bits], dtype=np.uint16)}, dtype="BF16")
-    if finite:
-        return check_finite(path, read_tensors(path))
-    with pytest.raises(InvalidModel):
-        check_finite(path, read_tensors(path))
 
 
 def test_a_half_written_adapter(adapter):

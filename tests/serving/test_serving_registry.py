@@ -10,7 +10,7 @@ import threading
 import httpx
 import psutil
 import pytest
-from serving_files import FAKE, NARROW
+from serving_files import FAKE, NARROW, write_adapter
 from waiting import wait_until
 
 from sage_studio.errors import Conflict, EngineUnavailable, InvalidInput, InvalidModel, NotFound
@@ -331,7 +331,7 @@ def test_unregister(home):
     registry = with_two(home)
     with pytest.raises(Conflict, match="answers the chat now"):
         registry.unregister_model("one")
-    with pytest.raises(Conflict, match="stand on"):
+    with pytest.raises(Conflict, match="base model of one, two"):
         registry.unregister_model("small")
     registry.switch_model("two")
     registry.unregister_model("one")
@@ -339,6 +339,20 @@ def test_unregister(home):
     assert home.seen("unload") == home.seen("load")[:1]
     with pytest.raises(NotFound, match="'one'"):
         registry.unregister_model("one")
+
+
+def test_a_full_model_stays_while_an_adapter_stands_on_it(home):
+    registry = home.registry()
+    full = home.full("whole")
+    registry.register_model("whole", str(full), {"kind": "full", "base": str(home.base()), "base_name": "small"})
+    adapter = home.adapter("on-whole")
+    write_adapter(adapter, str(full))
+    registry.register_model("on-whole", str(adapter), {"base": str(full), "base_name": "whole"})
+    with pytest.raises(Conflict, match="base model of on-whole"):
+        registry.unregister_model("whole")
+    registry.unregister_model("on-whole")
+    registry.unregister_model("whole")
+    assert "whole" not in [model.name for model in registry.models()]
 
 
 def test_without_a_current_model_there_is_no_answer(home):
