@@ -56,11 +56,11 @@ class AdapterCache:
             InvalidModel, InvalidName: what is wrong with them, and the remedy.
             StorageFull, EngineUnavailable: it could not be merged.
         """
-        choice = self._factory.for_base(model.path if model.kind == "full" else model.base)
+        spec = self._factory.for_base(model.path if model.kind == "full" else model.base)
         rank = 0
         if model.kind == "adapter":
             folder = check_path(model.path, self._outputs)
-            facts = check_adapter(folder, model.base, choice.kind, choice.max_rank)
+            facts = check_adapter(folder, model.base, spec.kind, spec.max_rank)
             own = needs_own_template(folder, model.base)
             why = ", ".join(filter(None, (facts.merge, "a chat template of its own" if own else "")))
             merged = str(self._merger.merged(model, why)) if why else None
@@ -69,7 +69,7 @@ class AdapterCache:
         elif model.kind == "full":
             check_full_model(check_path(model.path, self._outputs))
             needs_own_template(Path(model.path), model.path)
-        return model, replace(engine_base(model), rank=choice.rank_for(rank))
+        return model, replace(engine_base(model), rank=spec.rank_for(rank))
 
     def check_loadable(self, engine: Engine, model: RegisteredModel) -> None:
         """Check a model that is to be loaded into the engine as it runs; nothing is merged for that.
@@ -80,10 +80,10 @@ class AdapterCache:
         """
         if is_standalone(model) or engine.record.base.location != model.base:
             raise _other_base(engine.record, model)
-        choice = self._factory.of_kind(engine.record.kind)
-        facts = check_adapter(check_path(model.path, self._outputs), model.base, choice.kind, choice.max_rank)
+        spec = self._factory.of_kind(engine.record.kind)
+        facts = check_adapter(check_path(model.path, self._outputs), model.base, spec.kind, spec.max_rank)
         own = needs_own_template(Path(model.path), model.base)
-        if facts.merge or own or choice.rank_for(facts.rank) > engine.record.base.rank:
+        if facts.merge or own or spec.rank_for(facts.rank) > engine.record.base.rank:
             raise _other_base(engine.record, model)
 
     def _served_as(self, model: RegisteredModel, merged: str | None) -> RegisteredModel:
@@ -156,7 +156,7 @@ class AdapterCache:
         held = self._state.adapters(engine.record)
         if len(held) <= FEW_ADAPTERS:
             return
-        most = max(FEW_ADAPTERS, self._factory.of_kind(engine.record.kind).adapters(engine.record.base))
+        most = max(FEW_ADAPTERS, self._factory.of_kind(engine.record.kind).adapters_kept(engine.record.base))
         used = {model.name: model.last_used_at or 0.0 for model in self._state.models()}
         idle = sorted(set(held) - {newest, self._state.current()}, key=lambda name: used.get(name, 0.0))
         for name in idle[: max(0, len(held) - most)]:

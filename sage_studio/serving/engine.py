@@ -7,7 +7,6 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -18,7 +17,6 @@ from sage_studio.serving.client import EngineClient
 from sage_studio.serving.process import (
     POLL_SECONDS,
     ProcessId,
-    free_port,
     is_alive,
     last_words,
     spawn,
@@ -50,10 +48,6 @@ class LaunchSpec:
     command: list[str]
     env: dict[str, str]
     plan: EnginePlan | None = None
-
-
-MakeLaunchSpec = Callable[[Base, int], LaunchSpec]
-"""Base model and port -> how to start a server for it."""
 
 
 class Engine(Protocol):
@@ -193,15 +187,13 @@ def open_engine(record: EngineRecord, log: Path) -> Engine:
     return ExternalEngine(record) if record.pid is None else LocalEngine(record, log)
 
 
-def spawn_engine(kind: EngineKind, base: Base, make: MakeLaunchSpec, folder: Path, log: Path) -> EngineRecord:
-    """Start a child for a base model. It is not ready yet, and its record has no id yet.
+def spawn_engine(kind: EngineKind, base: Base, port: int, launch: LaunchSpec, folder: Path, log: Path) -> EngineRecord:
+    """Start a child for a base model, on a port of loopback. It is not ready yet, and its record has no id yet.
 
     Raises:
         EngineUnavailable: the command cannot be run.
     """
-    port, key = free_port(), secrets.token_urlsafe(24)
-    launch = make(base, port)
-    started = time.time()
+    key, started = secrets.token_urlsafe(24), time.time()
     try:
         process = spawn(launch.command, {**launch.env, KEY_VARIABLE: key}, folder, log)
     except (FileNotFoundError, PermissionError) as error:

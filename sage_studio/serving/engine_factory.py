@@ -5,6 +5,7 @@ model can be served on this machine at all.
 import functools
 import logging
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -26,7 +27,7 @@ from sage_studio.serving.capacity import (
     plan_transformers,
     without_engine,
 )
-from sage_studio.serving.engine import LaunchSpec, MakeLaunchSpec, fallback_command, is_about_machine
+from sage_studio.serving.engine import LaunchSpec, fallback_command, is_about_machine
 from sage_studio.serving.model_config import read_facts
 from sage_studio.serving.state import ServingState
 from sage_studio.serving.types import Base, EngineKind, Refusal
@@ -265,28 +266,94 @@ AGAIN = Text(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class EngineSpec:
-    """The engine in use.
+class EngineSpec(ABC):
+    """One kind of engine: how it is started, and what it can hold.
 
     Attributes:
-        make: how to start one; for ``openai`` it is never called.
-        max_rank: the largest LoRA rank it can be started with.
-        rank_for: the rank it is started with for an adapter of a rank; 0 for a base model alone.
-        adapters: how many adapters stay loaded beside a base; the longest unused one goes when there are more.
-        python: the Python that it is started with.
-        fallback: the engine that serves what this one cannot; None where the operator insists on this one.
-        serves: whether it can serve a base, by what is free (an engine of ours counted as gone); the whole `Servable`.
+        max_rank: the largest LoRA rank that it can be started with.
+        python: the Python that runs it.
+        fallback: the engine for what this one cannot serve; None where the operator insists on this one.
     """
 
     kind: EngineKind
-    make: MakeLaunchSpec
-    max_rank: int
-    rank_for: Callable[[int], int]
-    adapters: Callable[[Base], int] = lambda _: USUAL_ADAPTERS
+    max_rank: int = UNLIMITED_RANK
     python: str = ""
     fallback: "EngineSpec | None" = None
-    serves: Callable[[str, Hardware], Servable] | None = None
+
+    @abstractmethod
+    def launch(self, base: Base, port: int) -> LaunchSpec:
+        """How to start it with a base model."""
+
+    def rank_for(self, rank: int) -> int:
+        """The LoRA rank to start it with for an adapter of a rank; for a base model alone ``rank`` is 0."""
+        return self.max_rank
+
+    def adapters_kept(self, base: Base) -> int:
+        """How many adapters stay loaded; the least recently used goes when there are more."""
+        return USUAL_ADAPTERS
+
+    def leaves_to_fallback(self, location: str, hardware: Hardware) -> bool:
+        """Whether the fallback must serve a base: it does not fit ``hardware``, with our own engine counted as gone."""
+        return False
+
+
+class VllmSpec(EngineSpec):
+    """vLLM, in this environment or in the one of ``vllm_python``."""
+
+    kind = "vllm"
+
+    def __init__(self, settings: Settings, detect: Callable[[], Hardware], fallback: EngineSpec | None) -> None:
+        self._settings, self._detect = settings, detect
+        self.max_rank = lora_rank_for(settings.max_lora_rank)
+        self.python = settings.vllm_python or sys.executable
+        self.fallback = fallback
+
+    def launch(self, base: Base, port: int) -> LaunchSpec:
+        """The command line and environment of vLLM's server."""
+        return vllm_launch(self._settings, self._detect(), self.python, base, port)
+
+    def rank_for(self, rank: int) -> int:
+        """See `vllm_rank`."""
+        return vllm_rank(self._settings, self._detect(), rank)
+
+    def adapters_kept(self, base: Base) -> int:
+        """As many as it was started with, or fewer: less memory may be free by now."""
+        return vllm_adapters(self._settings, self._detect(), base)
+
+    def leaves_to_fallback(self, location: str, hardware: Hardware) -> bool:
+        """Whether the transformers engine can serve a base and vLLM cannot."""
+        return servable_for(self._settings, hardware, location).engine == "transformers"
+
+
+class TransformersSpec(EngineSpec):
+    """The studio's own server, which answers one chat at a time and loads what vLLM does not."""
+
+    kind = "transformers"
+    python = sys.executable
+
+    def __init__(self, detect: Callable[[], Hardware]) -> None:
+        self._detect = detect
+
+    def launch(self, base: Base, port: int) -> LaunchSpec:
+        """The command line and environment of `sage_studio.serving.transformers_server`."""
+        hardware = self._detect()
+        planned = plan_transformers(hardware, read_facts(base.location))
+        env = {"PYTHONPATH": str(PROJECT), "TOKENIZERS_PARALLELISM": "false", **path_env(sys.executable)}
+        if hardware.has_gpu:
+            env |= visible_gpus_env(planned.indices)
+        if is_here(base.location):
+            env["HF_HUB_OFFLINE"] = "1"
+        return LaunchSpec(fallback_command(base, port, planned), env, planned)
+
+
+class ExternalSpec(EngineSpec):
+    """An OpenAI-compatible server that somebody else runs, at ``engine_url``."""
+
+    kind = "openai"
+
+    def launch(self, base: Base, port: int) -> LaunchSpec:
+        """Never called."""
+        raise AssertionError("an external server is not started here")
 
 
 class EngineFactory:
@@ -310,44 +377,42 @@ class EngineFactory:
         Raises:
             InvalidSetting, EngineUnavailable: as `choose_engine`.
         """
-        choice = self.configured()
-        if choice.fallback is None:
-            return choice
-        if self._state.refusal(location, choice.python) is not None:
-            return choice.fallback
-        if choice.serves is not None:
-            served = choice.serves(location, without_engine(self._detect(), self._held()))
-            if served.engine == choice.fallback.kind:
-                return choice.fallback
-        return choice
+        spec = self.configured()
+        if spec.fallback is None:
+            return spec
+        if self._state.refusal(location, spec.python) is not None:
+            return spec.fallback
+        if spec.leaves_to_fallback(location, without_engine(self._detect(), self._held())):
+            return spec.fallback
+        return spec
 
     def of_kind(self, kind: EngineKind) -> EngineSpec:
         """The way of an engine that runs already."""
-        choice = self.configured()
-        return choice.fallback if choice.fallback is not None and choice.fallback.kind == kind else choice
+        spec = self.configured()
+        return spec.fallback if spec.fallback is not None and spec.fallback.kind == kind else spec
 
     def kinds(self) -> tuple[EngineKind, ...]:
         """The kinds of engines that may run here."""
-        choice = self.configured()
-        return (choice.kind, choice.fallback.kind) if choice.fallback is not None else (choice.kind,)
+        spec = self.configured()
+        return (spec.kind, spec.fallback.kind) if spec.fallback is not None else (spec.kind,)
 
     def refuse(self, base: Base, error: StudioError) -> None:
         """Note that a start of vLLM failed: for this base, or for any where the machine's software is the cause."""
-        choice = self.configured()
+        spec = self.configured()
         where = "" if is_about_machine(error.message.en) else base.location
-        self._state.add_refusal(Refusal(where, choice.python, error.message))
+        self._state.add_refusal(Refusal(where, spec.python, error.message))
         logger.warning("%s The transformers engine serves instead.", error.message.en)
 
     def fallback_reason(self, kind: EngineKind, location: str) -> Text:
         """Why an engine of another kind than the chosen one runs with a base; empty where it is the chosen one."""
-        choice = self.configured()
-        if choice.fallback is None or kind != choice.fallback.kind:
+        spec = self.configured()
+        if spec.fallback is None or kind != spec.fallback.kind:
             return Text("", "")
-        refusal = self._state.refusal(location, choice.python)
+        refusal = self._state.refusal(location, spec.python)
         if refusal is None:
             return Text(
-                f"{choice.kind} cannot hold this model here; the {kind} engine serves it, one chat at a time.",
-                f"{choice.kind} 无法在本机加载此模型；由 {kind} 引擎提供服务，一次一个对话。",
+                f"{spec.kind} cannot hold this model here; the {kind} engine serves it, one chat at a time.",
+                f"{spec.kind} 无法在本机加载此模型；由 {kind} 引擎提供服务，一次一个对话。",
             )
         return Text(f"{refusal.message.en} {AGAIN.en}", f"{refusal.message.zh} {AGAIN.zh}")
 
@@ -363,7 +428,7 @@ def choose_engine(settings: Settings, detect: Callable[[], Hardware] = detect_ha
     """Follow the setting; see `configured_engine`.
 
     Args:
-        look: what an engine may use now.
+        detect: what an engine may use now.
 
     Raises:
         InvalidSetting: ``openai`` without an address.
@@ -371,16 +436,10 @@ def choose_engine(settings: Settings, detect: Callable[[], Hardware] = detect_ha
     """
     kind = configured_engine(settings)
     if kind == "openai":
-        return _external(settings)
-    transformers = EngineSpec(
-        "transformers",
-        lambda base, port: _fallback_launch(detect(), base, port),
-        UNLIMITED_RANK,
-        _any_rank,
-        python=sys.executable,
-    )
+        _check_address(settings.engine_url)
+        return ExternalSpec()
     if kind == "transformers":
-        return transformers
+        return TransformersSpec(detect)
     if not vllm_installed() and not settings.vllm_python:
         raise EngineUnavailable(
             Text("vLLM is not installed here.", "此环境未安装 vLLM。"),
@@ -391,18 +450,7 @@ def choose_engine(settings: Settings, detect: Callable[[], Hardware] = detect_ha
                 "或设置 SAGE_STUDIO_ENGINE=transformers。",
             ),
         )
-    python = settings.vllm_python or sys.executable
-    return EngineSpec(
-        "vllm",
-        lambda base, port: vllm_launch(settings, detect(), python, base, port),
-        lora_rank_for(settings.max_lora_rank),
-        lambda rank: vllm_rank(settings, detect(), rank),
-        # As many as the engine was started with, or fewer: what is free has shrunk by then.
-        lambda base: vllm_adapters(settings, detect(), base),
-        python=python,
-        fallback=transformers if settings.engine == "auto" else None,
-        serves=lambda location, hardware: servable_for(settings, hardware, location),
-    )
+    return VllmSpec(settings, detect, TransformersSpec(detect) if settings.engine == "auto" else None)
 
 
 def servable_for(
@@ -435,34 +483,15 @@ def engine_plan(settings: Settings, kind: EngineKind, hardware: Hardware, base: 
     return plan_transformers(hardware, read_facts(base.location))
 
 
-def _any_rank(rank: int) -> int:
-    return UNLIMITED_RANK
-
-
-def _fallback_launch(hardware: Hardware, base: Base, port: int) -> LaunchSpec:
-    planned = plan_transformers(hardware, read_facts(base.location))
-    env = {"PYTHONPATH": str(PROJECT), "TOKENIZERS_PARALLELISM": "false", **path_env(sys.executable)}
-    if hardware.has_gpu:
-        env |= visible_gpus_env(planned.indices)
-    if is_here(base.location):
-        env["HF_HUB_OFFLINE"] = "1"
-    return LaunchSpec(fallback_command(base, port, planned), env, planned)
-
-
-def _external(settings: Settings) -> EngineSpec:
-    if not settings.engine_url.startswith(("http://", "https://")):
+def _check_address(url: str) -> None:
+    if not url.startswith(("http://", "https://")):
         raise InvalidSetting(
             Text(
-                f"engine=openai needs the server's address, not engine_url={settings.engine_url!r}.",
-                f"engine=openai 需要服务器地址，而 engine_url={settings.engine_url!r}。",
+                f"engine=openai needs the server's address, not engine_url={url!r}.",
+                f"engine=openai 需要服务器地址，而 engine_url={url!r}。",
             ),
             Text(
                 "Set SAGE_STUDIO_ENGINE_URL, for example http://10.0.0.5:8000/v1.",
                 "请设置 SAGE_STUDIO_ENGINE_URL，例如 http://10.0.0.5:8000/v1。",
             ),
         )
-
-    def never(base: Base, port: int) -> LaunchSpec:
-        raise AssertionError("someone else's server is not started here")
-
-    return EngineSpec("openai", never, UNLIMITED_RANK, _any_rank)

@@ -36,7 +36,7 @@ from sage_studio.serving.engine import (
 )
 from sage_studio.serving.engine_factory import EngineFactory, EngineSpec, engine_plan
 from sage_studio.serving.model_config import read_facts
-from sage_studio.serving.process import member_pids
+from sage_studio.serving.process import free_port, member_pids
 from sage_studio.serving.state import ServingState
 from sage_studio.serving.types import Base, EngineRecord, Failure
 from sage_studio.serving.vllm import other_users, sleep_enabled
@@ -132,16 +132,16 @@ class EngineManager:
             EngineUnavailable: naming the last words of its log.
         """
         self._stop_and_wait()
-        choice = self._factory.for_base(base.location)
-        if choice.fallback is None:
-            return self._start(choice, base, restarts)
+        spec = self._factory.for_base(base.location)
+        if spec.fallback is None:
+            return self._start(spec, base, restarts)
         try:
-            return self._start(choice, base, restarts)
+            return self._start(spec, base, restarts)
         except _Stopped:
             raise
         except EngineUnavailable as error:
             self._refuse(base, error)
-            return self._fallback(choice.fallback, base, error)
+            return self._fallback(spec.fallback, base, error)
 
     def has_room_beside(self, base: Base) -> bool:
         """Whether there is memory for an engine with ``base`` beside the one that runs."""
@@ -159,17 +159,17 @@ class EngineManager:
         Raises:
             EngineUnavailable: it did not start; the one in use is untouched.
         """
-        choice = self._factory.for_base(base.location)
+        spec = self._factory.for_base(base.location)
         try:
-            return self._start_beside(choice, base)
+            return self._start_beside(spec, base)
         except EngineUnavailable as error:
-            if choice.fallback is None or self.closing.is_set():
+            if spec.fallback is None or self.closing.is_set():
                 raise
             self._refuse(base, error)
-            return self._start_beside(choice.fallback, base)
+            return self._start_beside(spec.fallback, base)
 
-    def _start_beside(self, choice: EngineSpec, base: Base) -> LocalEngine:
-        record = self._spawn(choice, base, 0, self.log.with_name("engine-next.log"), beside=True)
+    def _start_beside(self, spec: EngineSpec, base: Base) -> LocalEngine:
+        record = self._spawn(spec, base, 0, self.log.with_name("engine-next.log"), beside=True)
         engine = LocalEngine(record, self.log.with_name("engine-next.log"))
         try:
             engine.wait_ready(self._settings.engine_start_seconds)
@@ -269,12 +269,12 @@ class EngineManager:
             self._past.remove(engine)
             engine.client.close()
 
-    def _start(self, choice: EngineSpec, base: Base, restarts: int = 0) -> Engine:
-        if choice.kind == "openai":
+    def _start(self, spec: EngineSpec, base: Base, restarts: int = 0) -> Engine:
+        if spec.kind == "openai":
             record = external_record("openai", base, self._settings.engine_url, self._settings.engine_api_key)
             self._state.add_engine(record)
         else:
-            self._spawn(choice, base, restarts, self.log)
+            self._spawn(spec, base, restarts, self.log)
         engine = self.recorded()
         if engine is None:
             raise _Stopped
@@ -318,15 +318,16 @@ class EngineManager:
                 return
             time.sleep(POLL_SECONDS)
 
-    def _spawn(self, choice: EngineSpec, base: Base, restarts: int, log: Path, beside: bool = False) -> EngineRecord:
-        logger.info("Starting the %s engine with %s", choice.kind, base.location)
-        if choice.kind == "vllm" and self._settings.sleep_mode == "auto" and not sleep_enabled(self._settings):
+    def _spawn(self, spec: EngineSpec, base: Base, restarts: int, log: Path, beside: bool = False) -> EngineRecord:
+        logger.info("Starting the %s engine with %s", spec.kind, base.location)
+        if spec.kind == "vllm" and self._settings.sleep_mode == "auto" and not sleep_enabled(self._settings):
             logger.info(
                 "vLLM stops during trainings instead of sleeping: its routes for sleep ask for no key, and others use "
                 "this machine (%s). SAGE_STUDIO_SLEEP_MODE=true opens them all the same.",
                 ", ".join(other_users()),
             )
-        record = spawn_engine(choice.kind, base, choice.make, self.folder, log)
+        port = free_port()
+        record = spawn_engine(spec.kind, base, port, spec.launch(base, port), self.folder, log)
         record = replace(record, restarts=restarts, owner_pid=self._owner())
         try:
             record = self._state.add_engine(replace(record, phase="incoming") if beside else record)

@@ -21,6 +21,24 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "serving"))
 from serving_files import FAKE, write_adapter
 
 
+class FakeSpec(EngineSpec):
+    """The fake engine, as if it were vLLM on a CPU."""
+
+    kind = "vllm"
+    max_rank = 64
+
+    def __init__(self, journal: Path) -> None:
+        self.journal = journal
+
+    def launch(self, base, port):
+        command = [sys.executable, "-S", str(FAKE), "--model", base.location, "--served-model-name", base.name]
+        command += ["--port", str(port), "--journal", str(self.journal), "--fail", "faulty"]
+        return LaunchSpec(command, {})
+
+    def rank_for(self, rank):
+        return max(16, rank)
+
+
 @pytest.fixture
 def studio(settings: Settings) -> Iterator[Studio]:
     studio = Studio(settings)
@@ -45,14 +63,7 @@ def answering(studio: Studio, tmp_path: Path) -> Studio:
     base.mkdir(parents=True)
     (base / "config.json").write_text("{}")
 
-    def make(model, port):
-        command = [sys.executable, "-S", str(FAKE), "--model", model.location, "--served-model-name", model.name]
-        command += ["--port", str(port), "--journal", str(tmp_path / "journal.jsonl"), "--fail", "faulty"]
-        return LaunchSpec(command, {})
-
-    studio.registry.configure(
-        studio.settings, studio.database, lambda: EngineSpec("vllm", make, 64, lambda rank: max(16, rank))
-    )
+    studio.registry.configure(studio.settings, studio.database, lambda: FakeSpec(tmp_path / "journal.jsonl"))
     studio.registry.adopt()
     studio.registry.register_model("small", str(base), {"kind": "base"})
     for name in ("tuned", "other"):

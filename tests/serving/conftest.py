@@ -16,6 +16,26 @@ from sage_studio.serving.registry import VLLMRegistry
 from sage_studio.settings import Settings, load_settings
 
 
+class FakeSpec(EngineSpec):
+    """The fake engine, as if it were vLLM on a CPU."""
+
+    kind = "vllm"
+
+    def __init__(self, home: "Home") -> None:
+        self.home, self.max_rank = home, home.max_rank
+
+    def launch(self, base, port):
+        command = [sys.executable, "-S", str(FAKE), "--model", base.location, "--served-model-name", base.name]
+        command += ["--port", str(port), "--journal", str(self.home.journal), "--fail", self.home.fail]
+        return LaunchSpec(command, {})
+
+    def rank_for(self, rank):
+        return max(16, rank)
+
+    def adapters_kept(self, base):
+        return self.home.adapters
+
+
 class Home:
     """A home with a fake engine, and what that engine saw."""
 
@@ -30,12 +50,7 @@ class Home:
         self.hardware = ROOMY
 
     def choice(self) -> EngineSpec:
-        def make(base, port):
-            command = [sys.executable, "-S", str(FAKE), "--model", base.location, "--served-model-name", base.name]
-            command += ["--port", str(port), "--journal", str(self.journal), "--fail", self.fail]
-            return LaunchSpec(command, {})
-
-        return EngineSpec("vllm", make, self.max_rank, lambda rank: max(16, rank), lambda _: self.adapters)
+        return FakeSpec(self)
 
     def registry(self) -> VLLMRegistry:
         registry = VLLMRegistry()

@@ -140,13 +140,13 @@ def test_auto_takes_vllm_where_it_is(monkeypatch):
     assert choose_engine(load_settings()).kind == "transformers"
     elsewhere = choose_engine(load_settings(vllm_python="/opt/vllm/bin/python"))
     assert elsewhere.kind == "vllm"
-    assert elsewhere.make(Base("/models/small", "small", rank=16), 1).command[0] == "/opt/vllm/bin/python"
+    assert elsewhere.launch(Base("/models/small", "small", rank=16), 1).command[0] == "/opt/vllm/bin/python"
     with pytest.raises(EngineUnavailable, match="not installed"):
         choose_engine(load_settings(engine="vllm"))
 
 
 def test_the_fallback_runs_in_this_python():
-    made = choose_engine(load_settings(engine="transformers")).make(Base("/models/small", "small"), 8001)
+    made = choose_engine(load_settings(engine="transformers")).launch(Base("/models/small", "small"), 8001)
     assert made.command[:3] == [sys.executable, "-m", "sage_studio.serving.transformers_server"]
 
 

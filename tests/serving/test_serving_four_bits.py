@@ -30,13 +30,12 @@ def opened(tmp_path):
     registry.close()
 
 
-def in_four_bits() -> EngineSpec:
-    plan = EnginePlan(512, form=WeightFormat.FOUR_BIT)
+class FourBitSpec(EngineSpec):
+    kind = "transformers"
 
-    def make(base, port):
+    def launch(self, base, port):
+        plan = EnginePlan(512, form=WeightFormat.FOUR_BIT)
         return LaunchSpec(fallback_command(base, port, plan), {"PYTHONPATH": str(PROJECT)}, plan)
-
-    return EngineSpec("transformers", make, 1 << 20, lambda _: 1 << 20)
 
 
 def random_adapter(base, folder):
@@ -53,7 +52,7 @@ def random_adapter(base, folder):
 
 
 def test_a_base_is_loaded_in_four_bits_and_takes_adapters(built_in_model, tmp_path, opened):
-    registry = opened(in_four_bits)
+    registry = opened(FourBitSpec)
     registry.register_model("base", str(built_in_model), {"kind": "base"})
     registry.switch_model("base")
     status = registry.status()

@@ -1,7 +1,6 @@
 """vLLM that does not start: the transformers engine serves in its place, says why, and vLLM is tried when asked."""
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,6 +23,38 @@ REFUSED = (
 )
 
 
+class WorkingSpec(EngineSpec):
+    """The fake engine in the transformers engine's place."""
+
+    kind = "transformers"
+
+    def __init__(self, broken: "Broken") -> None:
+        self.broken = broken
+
+    def launch(self, base, port):
+        command = [sys.executable, "-S", str(FAKE), "--model", base.location, "--served-model-name", base.name]
+        command += ["--port", str(port), "--journal", str(self.broken.home.journal), "--fail", "hopeless"]
+        return LaunchSpec(command, {})
+
+
+class BrokenSpec(EngineSpec):
+    """vLLM that does not start while the file ``words`` is there."""
+
+    kind = "vllm"
+    max_rank = 64
+    python = "/opt/vllm/python"
+
+    def __init__(self, broken: "Broken") -> None:
+        self.broken, self.fallback = broken, WorkingSpec(broken)
+
+    def launch(self, base, port):
+        if not self.broken.words.exists():
+            return self.fallback.launch(base, port)
+        code = "import sys; open(sys.argv[1], 'a').write(sys.argv[2] + '\\n'); sys.exit(sys.argv[3])"
+        journal, name = str(self.broken.journal), Path(base.location).name
+        return LaunchSpec([sys.executable, "-c", code, journal, name, self.broken.words.read_text()], {})
+
+
 class Broken:
     """A home whose vLLM fails with some words, as often as the file ``words`` is there, and whose other engine works.
 
@@ -43,21 +74,7 @@ class Broken:
         return self.journal.read_text().split() if self.journal.exists() else []
 
     def choice(self) -> EngineSpec:
-        def fails(base, port):
-            code = "import sys; open(sys.argv[1], 'a').write(sys.argv[2] + '\\n'); sys.exit(sys.argv[3])"
-            if not self.words.exists():
-                return works(base, port)
-            name = Path(base.location).name
-            return LaunchSpec([sys.executable, "-c", code, str(self.journal), name, self.words.read_text()], {})
-
-        def works(base, port):
-            command = [sys.executable, "-S", str(FAKE), "--model", base.location, "--served-model-name", base.name]
-            return LaunchSpec(
-                [*command, "--port", str(port), "--journal", str(self.home.journal), "--fail", "hopeless"], {}
-            )
-
-        other = EngineSpec("transformers", works, 1 << 20, lambda _: 1 << 20)
-        return EngineSpec("vllm", fails, 64, lambda _: 64, python="/opt/vllm/python", fallback=other)
+        return BrokenSpec(self)
 
     def registry(self, *names: str) -> VLLMRegistry:
         registry = self.home.registry()
@@ -119,8 +136,11 @@ def test_vllm_is_tried_again_when_somebody_asks(home):
 def test_another_python_is_worth_a_try(home):
     broken = Broken(home, NVCC)
     broken.registry("small").switch_model("small")
-    first = broken.choice
-    home.choice = lambda: replace(first(), python="/opt/other/python")
+
+    class OtherPython(BrokenSpec):
+        python = "/opt/other/python"
+
+    home.choice = lambda: OtherPython(broken)
     registry = home.registry()
     registry._components.engines.stop()
     registry.switch_model("small")
