@@ -61,6 +61,7 @@ WATCH_JS = """
     const target = [...document.querySelectorAll(selector)].find(seen), at = target.getBoundingClientRect();
     const before = look(target), inBar = !!target.closest('#status-bar');
     const result = {first: null, answered: null};
+    sessionStorage.removeItem('firstAnswer');
     let began = null;
     target.addEventListener('click', (event) => { began = event.timeStamp; }, {capture: true, once: true});
     const isAnswer = (record) => {
@@ -82,6 +83,7 @@ WATCH_JS = """
         const now = performance.now();
         if (result.first === null && (look(target) !== before || opened() !== wasOpen || records.some(isAnswer))) {
           result.first = now - began;
+          sessionStorage.setItem('firstAnswer', result.first);  // survives a click that reloads the page
         }
         records.length = 0;
         const busy = target.isConnected && target.getAttribute('aria-busy') === 'true';
@@ -118,10 +120,8 @@ class Clicks:
         page.evaluate("selector => watchClick(selector)", selector)
         page.locator(f"{selector} >> visible=true").first.click()
         if reloads:
-            first = page.evaluate(
-                "new Promise((done) => { const look = () => window.clickResult?.first != null"
-                " ? done(window.clickResult.first) : requestAnimationFrame(look); look(); })"
-            )
+            page.wait_for_function("sessionStorage.getItem('firstAnswer') !== null", timeout=WAIT_MS, polling=20)
+            first = float(page.evaluate("sessionStorage.getItem('firstAnswer')"))
             self.first[name].append(first)
             return
         page.wait_for_function("window.clickResult.first !== null", timeout=WAIT_MS, polling=20)
@@ -177,7 +177,7 @@ def studio(home: Path) -> Iterator[str]:
             yield url
         finally:
             process.send_signal(signal.SIGTERM)
-            process.wait(60)
+            process.wait(180)  # an answer that streams is let end
 
 
 def until(condition: Callable[[], Any], seconds: float) -> Any:

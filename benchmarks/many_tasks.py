@@ -47,10 +47,14 @@ def fill(studio: Studio) -> Task:
         event.model_copy(update={"step": step}).model_dump_json(exclude_none=True) + "\n" for step in range(STEPS)
     )
     for _ in range(TASKS):
-        task = studio.tasks.create(recipe, Job(model_location="m", data_path="d"), dataset_id="d", dataset_name="D")
+        task = studio.tasks.store.create(
+            recipe, Job(model_location="m", data_path="d"), dataset_id="d", dataset_name="D"
+        )
         (task.folder / "progress.jsonl").write_text(lines)
-        studio.tasks.transition(task.id, {TaskStatus.QUEUED}, TaskStatus.COMPLETED, started_at=1.0, finished_at=2.0)
-    return studio.tasks.transition(task.id, {TaskStatus.COMPLETED}, TaskStatus.TRAINING, started_at=time.time())
+        studio.tasks.store.transition(
+            task.id, {TaskStatus.QUEUED}, TaskStatus.COMPLETED, started_at=1.0, finished_at=2.0
+        )
+    return studio.tasks.store.transition(task.id, {TaskStatus.COMPLETED}, TaskStatus.TRAINING, started_at=time.time())
 
 
 def median_ms(what: Callable[[], object]) -> float:
@@ -90,8 +94,8 @@ def main(seconds: float) -> None:
     with tempfile.TemporaryDirectory() as home:
         studio = Studio(load_settings(home=home))
         task = fill(studio)
-        print(f"{TASKS} tasks listed: verb {median_ms(studio.list_tasks):.1f} ms", flush=True)
-        print(f"  with progress                   {median_ms(studio.tasks_with_progress):.1f} ms")
+        print(f"{TASKS} tasks listed: verb {median_ms(studio.tasks.list):.1f} ms", flush=True)
+        print(f"  with progress                   {median_ms(studio.tasks.list_with_progress):.1f} ms")
         print(f"  as the page's table             {median_ms(lambda: tasks_table(studio, 'all', '', 'en')):.1f} ms")
         port = 18931
         server = subprocess.Popen([sys.executable, "-c", SERVER, home, str(port)], cwd=PROJECT)

@@ -48,16 +48,16 @@ def main() -> int:
 
 def measure(studio: Studio, seeds: Sequence[int], written: Path | None) -> int:
     """The table of seeds. Returns the exit status."""
-    dataset, questions = studio.add_quickstart_dataset(), studio.quickstart_test()
-    fields = next(preset.values for preset in studio.presets if preset.id == PRESET)
-    studio.switch_model(BUILT_IN)
+    dataset, questions = studio.datasets.add_quickstart(), studio.datasets.quickstart_test()
+    fields = next(preset.values for preset in studio.presets.all() if preset.id == PRESET)
+    studio.serving.switch(BUILT_IN)
     base = ask_all(studio, questions, "base", written)
     print(f"{dataset.stats.total_samples} rows, {len(questions)} test questions, base right on {base}", flush=True)
     print("seed   base   tuned   wall s   CPU s", flush=True)
     good = base <= MOST_BASE_RIGHT * len(questions)
     for seed in seeds:
         task_id, wall, cpu = train(studio, {**fields, "dataset_id": dataset.id, "seed": seed})
-        studio.use_as_backend(task_id)
+        studio.serving.use_task(task_id)
         tuned = ask_all(studio, questions, f"seed {seed}", written)
         print(f"{seed:4}  {base:5}  {tuned:6}  {wall:7.0f}  {cpu:6.0f}", flush=True)
         good = good and tuned >= LEAST_RIGHT * len(questions)
@@ -67,11 +67,11 @@ def measure(studio: Studio, seeds: Sequence[int], written: Path | None) -> int:
 def train(studio: Studio, fields: dict[str, Any]) -> tuple[str, float, float]:
     """Train to the end. Returns the task, its seconds and its seconds of CPU time."""
     begun, cpu = time.monotonic(), 0.0
-    task = studio.start_finetune({"model_name_or_path": BUILT_IN, **fields})
+    task = studio.training.start({"model_name_or_path": BUILT_IN, **fields})
     while not task.status.is_over:
         cpu = max(cpu, trainer_cpu(task.id))
         time.sleep(0.5)
-        task = studio.get_task(task.id)
+        task = studio.tasks.get(task.id)
     if task.status is not TaskStatus.COMPLETED:
         sys.exit(f"{task.id} is {task.status}: {task.reason.en}")
     return task.id, time.monotonic() - begun, cpu
@@ -94,7 +94,7 @@ def ask_all(studio: Studio, questions: Sequence[Question], who: str, written: Pa
 
     def ask(question: Question) -> str:
         message = [{"role": "user", "content": question.question}]
-        chunks = studio.chat(message, temperature=0.0, max_tokens=MAX_TOKENS)  # type: ignore[arg-type]
+        chunks = studio.chat.answer(message, temperature=0.0, max_tokens=MAX_TOKENS)  # type: ignore[arg-type]
         return "".join(chunk.text for chunk in chunks)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:

@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             show(say(studio, given))
         finally:
-            studio.registry.close()  # an engine that this process started ends with it
+            studio.serving.registry.close()  # an engine that this process started ends with it
     except StudioError as error:
         print(error.say(language_of(os.environ.get("LC_ALL") or os.environ.get("LANG"))), file=sys.stderr)
         return 2
@@ -64,32 +64,32 @@ def say(studio: Studio, given: argparse.Namespace) -> Any:
     """The verb's answer, ready to be shown."""
     match given.verb:
         case "prepare-sage-docs":
-            return DatasetView.of(studio.prepare_sage_docs(given.force_refresh))
+            return DatasetView.of(studio.datasets.prepare_sage_docs(given.force_refresh))
         case "quickstart":
-            return DatasetView.of(studio.add_quickstart_dataset())
+            return DatasetView.of(studio.datasets.add_quickstart())
         case "upload":
-            return DatasetView.of(studio.upload_dataset(given.file, given.name))
+            return DatasetView.of(studio.datasets.upload(given.file, given.name))
         case "datasets":
-            return [DatasetView.of(dataset) for dataset in studio.list_datasets()]
+            return [DatasetView.of(dataset) for dataset in studio.datasets.list()]
         case "train":
             values = dict(field.partition("=")[::2] for field in given.fields)
-            return _task(studio, studio.start_finetune({key: yaml.safe_load(text) for key, text in values.items()}).id)
+            return _task(studio, studio.training.start({key: yaml.safe_load(text) for key, text in values.items()}).id)
         case "tasks":
-            return [_task(studio, task.id) for task in studio.list_tasks()]
+            return [_task(studio, task.id) for task in studio.tasks.list()]
         case "task":
             return _task(studio, given.task_id)
         case "logs":
-            return "\n".join(studio.task_logs(given.task_id).lines)
+            return "\n".join(studio.tasks.logs(given.task_id).lines)
         case "stop":
-            return _task(studio, studio.stop_task(given.task_id).id)
+            return _task(studio, studio.tasks.stop(given.task_id).id)
         case "resume":
-            return _task(studio, studio.resume_task(given.task_id).id)
+            return _task(studio, studio.tasks.resume(given.task_id).id)
         case "models":
-            return [ModelView.of(model) for model in studio.list_models()]
+            return [ModelView.of(model) for model in studio.serving.models()]
         case "use-as-backend":
-            return BackendView.of(studio.use_as_backend(given.task_id))
+            return BackendView.of(studio.serving.use_task(given.task_id))
         case _:
-            return "".join(chunk.text for chunk in studio.chat([{"role": "user", "content": given.message}]))
+            return "".join(chunk.text for chunk in studio.chat.answer([{"role": "user", "content": given.message}]))
 
 
 def show(answer: Any) -> None:
@@ -106,7 +106,7 @@ def _dumped(view: BaseModel) -> dict[str, Any]:
 
 
 def _task(studio: Studio, task_id: str) -> TaskView:
-    return TaskView.of(studio.get_task(task_id), studio.task_progress(task_id))
+    return TaskView.of(studio.tasks.get(task_id), studio.tasks.progress(task_id))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from sage_studio.data.formats import FORMATS, Format
 from sage_studio.data.grading import Question
 from sage_studio.data.mapping import ColumnMapping
-from sage_studio.intake import Brought
+from sage_studio.services.datasets import Brought
 from sage_studio.text import Language
 from sage_studio.training.recipes import methods_for
 from sage_studio.views import FormatView

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from sage_studio.catalog import ModelRef
 from sage_studio.data.dataset import Dataset
-from sage_studio.errors import InvalidDataset, InvalidModel, InvalidRecipe
+from sage_studio.errors import Conflict, InvalidDataset, InvalidModel, InvalidName, InvalidRecipe, NotFound
 from sage_studio.safetensors_file import read_tensors
 from sage_studio.serving.adapter_compat import check_adapter
+from sage_studio.tasks.store import TaskStore
 from sage_studio.text import Text
 from sage_studio.training.learnable import CHECKED, LeftOut, check_learnable, check_many, check_queries, left_out
 from sage_studio.training.recipes import Recipe, methods_for
@@ -32,6 +33,13 @@ IS_FOR = {
     "generative": Text("a model that writes text", "文本生成模型"),
     "embedding": Text("an embedder", "嵌入模型"),
 }
+
+
+WHOLE_MODEL = Text("It holds a whole model, no adapter.", "其中是完整的模型，而不是适配器。")
+WHOLE_MODEL_HINT = Text(
+    "Name its folder as model_name_or_path, and leave start_from empty.",
+    "请将其文件夹填入 model_name_or_path，并将 start_from 留空。",
+)
 
 
 def can_be_read_at_once(model: ModelRef) -> bool:
@@ -253,3 +261,22 @@ def _check_tokenizer(model: ModelRef) -> None:
             Text("Copy the model again, or choose another.", "请重新复制该模型，或选择其他模型。"),
         ) from error
     check_template(tokenizer)
+
+
+def adapter_folder(tasks: TaskStore, recipe: Recipe, model: ModelRef) -> str:
+    """The folder of the adapter that a recipe goes on with; empty for a new one."""
+    start = recipe.start_from if isinstance(recipe, GenerativeRecipe) else ""
+    if not start:
+        return ""
+    try:
+        folder = Path(start) if Path(start).is_absolute() else tasks.completed(start).folder
+        if (folder / "config.json").is_file() and not (folder / "adapter_config.json").is_file():
+            raise InvalidModel(WHOLE_MODEL, WHOLE_MODEL_HINT)
+        check_adapter(folder, model.location, "transformers", max_rank=0)
+    except (NotFound, Conflict, InvalidModel, InvalidName) as error:
+        raise InvalidRecipe(
+            Text(f"start_from = {start}: {error.message.en}", f"start_from = {start}：{error.message.zh}"),
+            error.hint,
+            field="start_from",
+        ) from error
+    return str(folder)

@@ -5,7 +5,7 @@ Knows the shapes and how to fill them. Knows nothing of routes or widgets.
 
 from pydantic import BaseModel, Field
 
-from sage_studio.retrieval import RetrieverStatus
+from sage_studio.services.rag import RetrieverStatus
 from sage_studio.serving.types import Source
 from sage_studio.text import Language
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, Field
 
-from sage_studio.comparison import Reply
 from sage_studio.downloads import Download
+from sage_studio.evaluation.arena import Reply
 from sage_studio.fetching import Transfer
 from sage_studio.hub import HubModel
 from sage_studio.serving.metrics import SAMPLE_FIELDS, Sample

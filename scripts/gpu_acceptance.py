@@ -123,7 +123,7 @@ def training(what: str, kind: str, **values: Any) -> Callable[[Plan], Iterator[R
             own = {"type": kind, "model_name_or_path": model, "name": what, "dataset_id": dataset(studio, kind, plan)}
             batch = 8 if kind == "embedding" else 2
             own |= {"max_length": plan.length, "max_steps": plan.steps, "per_device_train_batch_size": batch, **values}
-            estimate = studio.estimate_memory(own).memory.total / GIB
+            estimate = studio.estimates.estimate(own).memory.total / GIB
             yield trained(studio, what, own, estimate, plan)
 
     return work
@@ -134,11 +134,11 @@ def trained(studio: Any, what: str, values: dict[str, Any], estimate: float, pla
     from sage_studio.training.memory import CUDA_CONTEXT
 
     begun = time.monotonic()
-    task = awaited(studio, studio.start_finetune(values))
-    seconds, result = time.monotonic() - begun, studio.task_progress(task.id).result
+    task = awaited(studio, studio.training.start(values))
+    seconds, result = time.monotonic() - begun, studio.tasks.progress(task.id).result
     if task.status != "completed" or result is None:
         return Row(what, "failed", f"{task.status}: {task.reason.en} {task.hint.en}".strip(), seconds)
-    losses = [loss for loss in studio.task_curve(task.id).loss if loss is not None]
+    losses = [loss for loss in studio.tasks.curve(task.id).loss if loss is not None]
     ends = max(1, len(losses) // 4)
     first, last = statistics.mean(losses[:ends]), statistics.mean(losses[-ends:])
     peak = (result.peak_memory_gb or 0.0) + (CUDA_CONTEXT / GIB if detect_hardware().has_gpu else 0.0)
@@ -155,8 +155,8 @@ def speed(plan: Plan) -> Iterator[Row]:
 
     device = "cuda" if detect_hardware().has_gpu else "cpu"
     with studio_of(plan) as studio, tempfile.TemporaryDirectory() as folder:
-        data = studio.datasets.data_path(dataset(studio, "sft", plan))
-        model = studio.ensure_model(plan.model).location
+        data = studio.datasets.store.data_path(dataset(studio, "sft", plan))
+        model = studio.models.ensure(plan.model).location
         begun = time.monotonic()
         count = max(4, min(24, plan.rows // bench.BATCH))
         runs = {name: steps[1:] for name, steps in bench.measure(Path(folder), model, data, count, None).items()}
@@ -175,30 +175,30 @@ def serve(plan: Plan) -> Iterator[Row]:
     from benchmarks import switch
 
     with studio_of(plan) as studio:
-        done = [task for task in studio.list_tasks() if task.status == "completed" and task.type in ("sft", "dpo")]
+        done = [task for task in studio.tasks.list() if task.status == "completed" and task.type in ("sft", "dpo")]
         begun = time.monotonic()
-        studio.ensure_model(plan.model)
-        studio.switch_model(plan.model)
-        kind = studio.engine_status().engine
+        studio.models.ensure(plan.model)
+        studio.serving.switch(plan.model)
+        kind = studio.serving.status().engine
         wanted = plan.engine if plan.engine != "auto" else "vllm"
         fallen = kind != wanted and not plan.rehearse
         note = f"{kind}, first token of an answer after {first_token(studio):.2f} s"
-        note += f"; {wanted} was wanted: {studio.engine_status().message.en}" if fallen else ""
+        note += f"; {wanted} was wanted: {studio.serving.status().message.en}" if fallen else ""
         yield Row("engine starts", "failed" if fallen else "passed", note, time.monotonic() - begun)
 
         begun = time.monotonic()
         if not done:
             yield Row("a tuned model answers", "skipped", "no training completed")
         else:
-            studio.use_as_backend(done[0].id)
+            studio.serving.use_task(done[0].id)
             answer = said(studio)
             note = f"{done[0].name}: {answer[:60]!r}"
             yield Row("a tuned model answers", "passed" if answer else "failed", note, time.monotonic() - begun)
 
         begun = time.monotonic()
-        location = studio.ensure_model(plan.model).location
-        names = switch.register_adapters(studio.registry, location, studio.settings.outputs_dir, plan.model)
-        current, first, chats, seconds = switch.hot_switches(studio.registry, names, plan.switches, plan.model)
+        location = studio.models.ensure(plan.model).location
+        names = switch.register_adapters(studio.serving.registry, location, studio.settings.outputs_dir, plan.model)
+        current, first, chats, seconds = switch.hot_switches(studio.serving.registry, names, plan.switches, plan.model)
         late = switch.percentile(current, 0.95)
         good = not chats.failed and (late <= switch.MOST_SECONDS or plan.rehearse)
         note = (
@@ -213,21 +213,21 @@ def serve(plan: Plan) -> Iterator[Row]:
 def sleep_and_wake(studio: Any, plan: Plan) -> Iterator[Row]:
     """A training beside the engine: it yields the GPU if both need the same one, and is back afterwards."""
     what, begun = "sleep and wake", time.monotonic()
-    before, yielded, hardware = studio.engine_status().current, False, detect_hardware()
+    before, yielded, hardware = studio.serving.status().current, False, detect_hardware()
     values = {"type": "sft", "model_name_or_path": plan.model, "dataset_id": dataset(studio, "sft", plan)}
     own = {"max_steps": plan.steps, "max_length": plan.length, "per_device_train_batch_size": 1}
-    task = studio.start_finetune({**values, **own})
+    task = studio.training.start({**values, **own})
     for now in watched(studio, task):
-        yielded |= studio.engine_status().state == "asleep"
+        yielded |= studio.serving.status().state == "asleep"
         task = now
     until = time.monotonic() + PAUSE_SECONDS
-    while studio.engine_status().state == "asleep" and time.monotonic() < until:
+    while studio.serving.status().state == "asleep" and time.monotonic() < until:
         time.sleep(0.2)
     answer = said(studio)
-    good = task.status == "completed" and bool(answer) and studio.engine_status().current == before
+    good = task.status == "completed" and bool(answer) and studio.serving.status().current == before
     note = f"training {task.status}; {'yielded' if yielded else 'did not yield'}; afterwards {before} answers again"
     if not good:
-        note = f"training {task.status} {task.reason.en}; afterwards {studio.engine_status().message.en} {answer!r}"
+        note = f"training {task.status} {task.reason.en}; afterwards {studio.serving.status().message.en} {answer!r}"
     seconds = time.monotonic() - begun
     if good and len(hardware.cards) == 1 and not yielded:
         yield Row(what, "failed", f"{note}, though there is one GPU", seconds)
@@ -277,12 +277,12 @@ def studio_of(plan: Plan) -> Iterator[Any]:
 def dataset(studio: Any, kind: str, plan: Plan) -> str:
     """The id of the rows for a method, made at its first use."""
     name = f"acceptance-{kind}"
-    known = next((each.id for each in studio.list_datasets() if each.name == name), None)
+    known = next((each.id for each in studio.datasets.list() if each.name == name), None)
     if known is not None:
         return str(known)
     path = Path(plan.home) / f"{name}.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows_for(kind, plan.rows)), encoding="utf-8")
-    return str(studio.upload_dataset(path, name=name).id)
+    return str(studio.datasets.upload(path, name=name).id)
 
 
 def rows_for(kind: str, count: int) -> Iterator[dict[str, Any]]:
@@ -302,7 +302,7 @@ def rows_for(kind: str, count: int) -> Iterator[dict[str, Any]]:
 def watched(studio: Any, task: Any) -> Iterator[Any]:
     """The task as it is, again and again, until it is over."""
     while True:
-        task = studio.get_task(task.id)
+        task = studio.tasks.get(task.id)
         yield task
         if task.status.is_over:
             return
@@ -318,13 +318,13 @@ def awaited(studio: Any, task: Any) -> Any:
 
 def said(studio: Any) -> str:
     """The current model's answer."""
-    return str(studio.ask(QUESTION, 0.0, 32)).strip()
+    return str(studio.serving.ask(QUESTION, 0.0, 32)).strip()
 
 
 def first_token(studio: Any) -> float:
     """Seconds to the first piece of an answer of the current model."""
     begun = time.monotonic()
-    answer = studio.chat([{"role": "user", "content": QUESTION}], max_tokens=16)
+    answer = studio.chat.answer([{"role": "user", "content": QUESTION}], max_tokens=16)
     next(answer)
     seconds = time.monotonic() - begun
     list(answer)

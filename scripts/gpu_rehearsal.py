@@ -197,9 +197,9 @@ def rehearse(gpu: Gpu, python: str, stub: Path, folder: Path, kept: Path | None)
 
 def plan_row(gpu: Gpu, used: float, model: str, folder: Path) -> dict[str, Any]:
     """What the studio decides for a model (the default one if empty) beside a desktop of so many GiB."""
-    from sage_studio.backend import Backend
     from sage_studio.catalog import Catalog
     from sage_studio.hardware import Card, Hardware
+    from sage_studio.services.models import suits_hardware
     from sage_studio.serving.engine_factory import servable_for
     from sage_studio.serving.types import Base
     from sage_studio.serving.vllm import vllm_launch, vllm_rank
@@ -212,9 +212,7 @@ def plan_row(gpu: Gpu, used: float, model: str, folder: Path) -> dict[str, Any]:
     )
     hardware = Hardware(cards, 64.0, 8.0, 16)
     if not model:
-        backend = Backend()
-        backend.settings, backend.free_hardware = settings, hardware
-        model = Catalog(settings).default(has_gpu=True, suits=backend.suits_hardware)
+        model = Catalog(settings).default(has_gpu=True, suits=lambda entry: suits_hardware(settings, hardware, entry))
     location = str(write_model(folder, model))
     served = servable_for(settings, hardware, location)
     row: dict[str, Any] = {"gpu": gpu, "used": used, "model": model, "served": served, "argv": [], "launch": None}

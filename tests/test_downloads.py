@@ -180,7 +180,7 @@ def test_a_task_fetches_its_model_first_and_the_trainer_needs_no_hub(studio, ser
     from sage_studio.training.stopping import StopRequest
 
     (tmp_path / "rows.json").write_text(json.dumps([ROW]))
-    task = studio.start_finetune({"model_name_or_path": NAME, "train_data_path": str(tmp_path / "rows.json")})
+    task = studio.training.start({"model_name_or_path": NAME, "train_data_path": str(tmp_path / "rows.json")})
     assert not read_job(task.folder).prepared
     assert prepare(task.folder, StopRequest()) == 0
     events, _ = read_events(task.folder)
@@ -198,7 +198,7 @@ def test_a_hub_model_that_the_method_cannot_train_fails_before_a_gpu(studio, ser
 
     (server.models[NAME] / "chat_template.jinja").unlink()
     (tmp_path / "rows.json").write_text(json.dumps([ROW]))
-    task = studio.start_finetune({"model_name_or_path": NAME, "train_data_path": str(tmp_path / "rows.json")})
+    task = studio.training.start({"model_name_or_path": NAME, "train_data_path": str(tmp_path / "rows.json")})
     assert prepare(task.folder, StopRequest()) == 1
     result = read_result(task.folder)
     assert (result.reason, "no chat template" in result.message[0]) == (Reason.MODEL, True)
@@ -210,15 +210,15 @@ def test_without_a_network_the_task_can_be_continued_later(studio, server, tmp_p
     from sage_studio.training.stopping import StopRequest
 
     (tmp_path / "rows.json").write_text(json.dumps([ROW]))
-    task = studio.start_finetune({"model_name_or_path": NAME, "train_data_path": str(tmp_path / "rows.json")})
+    task = studio.training.start({"model_name_or_path": NAME, "train_data_path": str(tmp_path / "rows.json")})
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     assert prepare(task.folder, StopRequest()) == 1
     result = read_result(task.folder)
     assert (result.reason, result.action) == (Reason.NETWORK, "resume")
-    studio.tasks.transition(
+    studio.tasks.store.transition(
         task.id, {TaskStatus.QUEUED}, TaskStatus.FAILED, reason_class=result.reason, finished_at=1.0
     )
-    assert studio.retry_task(task.id).status is TaskStatus.QUEUED
+    assert studio.training.retry(task.id).status is TaskStatus.QUEUED
 
 
 @pytest.mark.training
@@ -230,11 +230,11 @@ def test_a_hub_model_is_downloaded_and_trained_without_another_question_to_the_h
     studio.start()
     try:
         values = {"model_name_or_path": "lab/llama", "train_data_path": str(tmp_path / "rows.json"), "max_steps": 2}
-        task = studio.start_finetune(values)
+        task = studio.training.start(values)
         wait_until(lambda: read_job(task.folder).prepared)
         asked = len(server.asked)
-        wait_until(lambda: studio.get_task(task.id).status.is_over, 300)
-        done = studio.get_task(task.id)
+        wait_until(lambda: studio.tasks.get(task.id).status.is_over, 300)
+        done = studio.tasks.get(task.id)
         assert (done.status, done.reason.en) == (TaskStatus.COMPLETED, "")
         assert server.asked[asked:] == [], "the trainer has all it needs"
         adapter = json.loads((task.folder / "adapter_config.json").read_text())
@@ -252,26 +252,26 @@ def test_a_model_to_chat_with_is_fetched_before_the_engine_starts(studio, server
 
     def switch(name):
         started.append((name, hub.is_here(NAME)))
-        return next(model for model in studio.registry.models() if model.name == name)
+        return next(model for model in studio.serving.registry.models() if model.name == name)
 
-    monkeypatch.setattr(studio.registry, "switch_model", switch)
-    thread = threading.Thread(target=studio.switch_model, args=(NAME,))
+    monkeypatch.setattr(studio.serving.registry, "switch_model", switch)
+    thread = threading.Thread(target=studio.serving.switch, args=(NAME,))
     thread.start()
-    wait_until(lambda: studio.engine_status().state is EngineState.DOWNLOADING)
-    status = wait_until(lambda: (found := studio.engine_status()).download and found.download.total and found)
+    wait_until(lambda: studio.serving.status().state is EngineState.DOWNLOADING)
+    status = wait_until(lambda: (found := studio.serving.status()).download and found.download.total and found)
     assert status.download.total > BYTES
     assert started == []
     server.slow = 0.0
     thread.join(120)
     assert started == [(NAME, True)]
-    assert studio.engine_status().state is not EngineState.DOWNLOADING
+    assert studio.serving.status().state is not EngineState.DOWNLOADING
 
 
 def test_why_the_engine_could_not_have_its_model_is_in_its_status(studio, server, monkeypatch):
     server.gated.add(NAME)
     monkeypatch.setattr(studio.catalog, "default", lambda *_, **__: NAME)
-    studio._start_engine()
-    status = studio.engine_status()
+    studio.serving._start_engine()
+    status = studio.serving.status()
     assert status.state is EngineState.FAILED
     assert "gated" in status.message.en
     assert server.url in status.message.zh

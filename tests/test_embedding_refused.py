@@ -61,7 +61,7 @@ def studio(settings: Settings) -> Iterator[Studio]:
     """Its verbs, without a supervisor: a task that is made would stay queued and be seen."""
     made = Studio(settings)
     yield made
-    assert made.list_tasks() == []
+    assert made.tasks.list() == []
     assert not settings.outputs_dir.exists() or not list(settings.outputs_dir.iterdir())
 
 
@@ -69,7 +69,7 @@ def studio(settings: Settings) -> Iterator[Studio]:
 def dataset_id(studio: Studio, tmp_path: Path) -> str:
     path = tmp_path / "pairs.jsonl"
     path.write_text("".join(json.dumps({"query": f"q{n}", "pos": [f"p{n}"]}) + "\n" for n in range(8)))
-    return studio.upload_dataset(path).id
+    return studio.datasets.upload(path).id
 
 
 def values(dataset_id: str, **changes: Any) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def values(dataset_id: str, **changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(("field", "value"), RECIPES)
 def test_a_malformed_recipe_is_refused_by_its_field(studio: Studio, dataset_id: str, field: str, value: Any):
     with pytest.raises(InvalidRecipe) as caught:
-        studio.start_finetune(values(dataset_id, **{field: value}))
+        studio.training.start(values(dataset_id, **{field: value}))
     assert caught.value.field == field
     assert field in caught.value.message.en
     assert field in caught.value.message.zh
@@ -90,20 +90,20 @@ def test_a_malformed_dataset_is_refused_by_its_row(studio: Studio, tmp_path: Pat
     path = tmp_path / "bad.json"
     path.write_text(content)
     with pytest.raises(InvalidDataset) as caught:
-        studio.start_finetune(values("", train_data_path=str(path)))
+        studio.training.start(values("", train_data_path=str(path)))
     assert named in caught.value.message.en
     assert all((*caught.value.message, *caught.value.hint)) or caught.value.row
 
 
 def test_a_model_that_writes_text_cannot_be_trained_as_an_embedder(studio: Studio, dataset_id: str):
     with pytest.raises(InvalidModel, match="a model that writes text; embedding trains an embedder") as caught:
-        studio.start_finetune(values(dataset_id, model_name_or_path=BUILT_IN))
+        studio.training.start(values(dataset_id, model_name_or_path=BUILT_IN))
     assert "嵌入模型" in caught.value.message.zh
 
 
 def test_an_embedder_cannot_be_trained_to_write(studio: Studio, dataset_id: str):
     with pytest.raises(InvalidModel, match="is an embedder; sft trains a model that writes text"):
-        studio.start_finetune(values(dataset_id, type="sft"))
+        studio.training.start(values(dataset_id, type="sft"))
 
 
 @pytest.mark.parametrize(
@@ -124,14 +124,14 @@ def test_a_local_folder_says_what_its_model_is_for(
     for name in ("model.safetensors", "tokenizer.json"):
         (folder / name).write_text("{}")
     with pytest.raises(InvalidModel, match=method):
-        studio.start_finetune(values(dataset_id, type=method, model_name_or_path=str(folder)))
+        studio.training.start(values(dataset_id, type=method, model_name_or_path=str(folder)))
 
 
 def test_too_few_rows_are_refused_however_they_come_about(studio: Studio, dataset_id: str):
     with pytest.raises(InvalidDataset, match="gives 3 rows; embedding needs at least 4"):
-        studio.start_finetune(values(dataset_id, max_samples=3))
+        studio.training.start(values(dataset_id, max_samples=3))
 
 
 def test_an_embedder_cannot_become_the_chat_model(studio: Studio):
     with pytest.raises(StudioError, match="is an embedder and cannot chat"):
-        studio.switch_model(BUILT_IN_EMBEDDER)
+        studio.serving.switch(BUILT_IN_EMBEDDER)

@@ -8,9 +8,9 @@ from waiting import wait_until
 
 from sage_studio import footprints, paces
 from sage_studio.errors import InvalidModel, InvalidRecipe
-from sage_studio.forecast import GIB
 from sage_studio.hardware import Card, Hardware
 from sage_studio.run_views import ForecastView
+from sage_studio.services.estimates import GIB
 from sage_studio.serving.capacity import WeightFormat
 from sage_studio.studio import Studio
 from sage_studio.tasks.task import TaskStatus
@@ -52,7 +52,7 @@ def asked(monkeypatch):
 @pytest.fixture
 def machine(monkeypatch):
     """A machine of 16 GiB, 6 of them used, without a card."""
-    monkeypatch.setattr("sage_studio.forecast.detect_hardware", lambda: Hardware((), 16.0, 6.0, 2))
+    monkeypatch.setattr("sage_studio.services.estimates.detect_hardware", lambda: Hardware((), 16.0, 6.0, 2))
 
 
 @pytest.fixture
@@ -62,24 +62,24 @@ def studio(settings, machine):
 
 def test_sizes_are_found_once_and_kept(studio, settings, model, asked):
     values = {"model_name_or_path": model, "dataset_id": "d"}
-    first = studio.estimate_memory(values)
+    first = studio.estimates.estimate(values)
     assert first.fits
-    assert studio.estimate_memory({**values, "per_device_train_batch_size": 4}).memory.total > first.memory.total
-    assert Studio(settings).estimate_memory(values).memory == first.memory
+    assert studio.estimates.estimate({**values, "per_device_train_batch_size": 4}).memory.total > first.memory.total
+    assert Studio(settings).estimates.estimate(values).memory == first.memory
     assert len(asked) == 1
-    studio.estimate_memory({**values, "lora_r": 64})
+    studio.estimates.estimate({**values, "lora_r": 64})
     assert [request.lora_r for request in asked] == [16, 64]
 
 
 def test_whoever_may_not_wait_is_told_later(studio, model, asked):
     values = {"model_name_or_path": model, "dataset_id": "d"}
-    assert studio.known_estimate(values) is None
-    assert wait_until(lambda: studio.known_estimate(values)).fits
+    assert studio.estimates.known(values) is None
+    assert wait_until(lambda: studio.estimates.known(values)).fits
     assert len(asked) == 1
 
 
 def test_a_run_too_large_is_offered_what_fits(studio, model, asked):
-    forecast = studio.estimate_memory(
+    forecast = studio.estimates.estimate(
         {"model_name_or_path": model, "dataset_id": "d", "per_device_train_batch_size": 16}
     )
     view = ForecastView.of(forecast, "zh")
@@ -92,50 +92,52 @@ def test_a_run_too_large_is_offered_what_fits(studio, model, asked):
 
 def test_of_several_cards_the_freest_counts(studio, model, asked, monkeypatch):
     cards = (Card(0, "RTX 3060", 12.0, 11.0), Card(1, "RTX 4090", 24.0, 2.0))
-    monkeypatch.setattr("sage_studio.forecast.detect_hardware", lambda: Hardware(cards, 64.0, 6.0, 8))
-    forecast = studio.estimate_memory({"model_name_or_path": model, "dataset_id": "d"})
+    monkeypatch.setattr("sage_studio.services.estimates.detect_hardware", lambda: Hardware(cards, 64.0, 6.0, 8))
+    forecast = studio.estimates.estimate({"model_name_or_path": model, "dataset_id": "d"})
     assert (forecast.device, forecast.free) == ("RTX 4090", 22 * GIB)
 
 
 def test_earlier_runs_correct_the_next_estimate(studio, model, asked):
     values = {"model_name_or_path": model, "dataset_id": "d"}
-    guess = studio.estimate_memory(values).memory.total
+    guess = studio.estimates.estimate(values).memory.total
     for share in (1.1, 1.3, 1.2):
         job = Job(model_location=model, data_path="d")
-        task = studio.tasks.create(SFTRecipe.model_validate(values), job, dataset_id="d", dataset_name="D")
+        task = studio.tasks.store.create(SFTRecipe.model_validate(values), job, dataset_id="d", dataset_name="D")
         write_result(task.folder, Result(status="completed", peak_memory_gb=share * guess / GIB))
-        studio.tasks.transition(task.id, {TaskStatus.QUEUED}, TaskStatus.COMPLETED)
-    corrected = studio.estimate_memory(values)
+        studio.tasks.store.transition(task.id, {TaskStatus.QUEUED}, TaskStatus.COMPLETED)
+    corrected = studio.estimates.estimate(values)
     assert corrected.memory.factor == pytest.approx(1.2, rel=0.01)
     assert corrected.measured == pytest.approx(1.2 * guess, rel=0.01), "the newest run's peak is shown beside it"
-    assert studio.estimate_memory({**values, "use_lora": False}).memory.factor == 1.0
+    assert studio.estimates.estimate({**values, "use_lora": False}).memory.factor == 1.0
 
 
 def test_a_task_remembers_its_estimate_where_there_was_one(studio, model, asked, tmp_path):
     (tmp_path / "rows.json").write_text('[{"instruction": "a", "output": "b"}]')
-    values = {"model_name_or_path": model, "dataset_id": studio.upload_dataset(tmp_path / "rows.json").id}
-    assert read_job(studio.start_finetune(values).folder).estimated_gb is None
+    values = {"model_name_or_path": model, "dataset_id": studio.datasets.upload(tmp_path / "rows.json").id}
+    assert read_job(studio.training.start(values).folder).estimated_gb is None
     assert asked == [], "nobody waits for it"
-    guess = studio.estimate_memory(values).memory.total / GIB
-    assert read_job(studio.start_finetune(values).folder).estimated_gb == pytest.approx(guess, abs=0.001)
+    guess = studio.estimates.estimate(values).memory.total / GIB
+    assert read_job(studio.training.start(values).folder).estimated_gb == pytest.approx(guess, abs=0.001)
 
 
 def test_a_rank_beyond_the_engine_will_be_merged(studio, model, asked):
     values = {"model_name_or_path": model, "dataset_id": "d", "lora_r": 128}
-    assert "merged" in studio.estimate_memory(values).remarks[0].en
-    assert not studio.estimate_memory({**values, "lora_r": 64}).remarks
+    assert "merged" in studio.estimates.estimate(values).remarks[0].en
+    assert not studio.estimates.estimate({**values, "lora_r": 64}).remarks
 
 
 def test_a_disk_too_small_for_the_checkpoints_is_said(studio, model, asked, monkeypatch):
-    monkeypatch.setattr("sage_studio.forecast.shutil.disk_usage", lambda _: type("Usage", (), {"free": 10 * 2**20}))
-    forecast = studio.estimate_memory({"model_name_or_path": model, "dataset_id": "d"})
+    monkeypatch.setattr(
+        "sage_studio.services.estimates.shutil.disk_usage", lambda _: type("Usage", (), {"free": 10 * 2**20})
+    )
+    forecast = studio.estimates.estimate({"model_name_or_path": model, "dataset_id": "d"})
     assert forecast.disk == 3 * 3 * 4 * 10**6
     assert "disk" in forecast.remarks[0].en
 
 
 def test_a_wrong_recipe_is_refused_by_name(studio, model, asked):
     with pytest.raises(InvalidRecipe, match="learning_rate"):
-        studio.estimate_memory({"model_name_or_path": model, "dataset_id": "d", "learning_rate": 0})
+        studio.estimates.estimate({"model_name_or_path": model, "dataset_id": "d", "learning_rate": 0})
     assert asked == []
 
 
@@ -145,7 +147,7 @@ def test_a_model_that_is_none_is_refused_with_what_the_child_said(studio, model)
     with open(f"{model}/config.json", "w", encoding="utf-8") as file:
         json.dump({"model_type": "nobody-knows"}, file)
     with pytest.raises(InvalidModel, match="nobody-knows"):
-        studio.estimate_memory({"model_name_or_path": model, "dataset_id": "d"})
+        studio.estimates.estimate({"model_name_or_path": model, "dataset_id": "d"})
 
 
 @pytest.mark.parametrize(
@@ -162,29 +164,29 @@ def test_a_whole_model_that_would_fill_the_gpu_is_estimated_with_the_small_optim
     """With it the weights are in bf16, where the GPU has that; the sizes are then found out anew."""
     large = FOOTPRINT.model_copy(update={"parameters": 1_500_000_000, "trained": 1_500_000_000})
     monkeypatch.setattr(footprints, "ask_child", lambda request: asked.append(request) or large)
-    monkeypatch.setattr("sage_studio.forecast.detect_hardware", lambda: Hardware((card,), 64, 8, 8))
-    forecast = studio.estimate_memory({"model_name_or_path": model, "dataset_id": "d", "use_lora": False})
+    monkeypatch.setattr("sage_studio.services.estimates.detect_hardware", lambda: Hardware((card,), 64, 8, 8))
+    forecast = studio.estimates.estimate({"model_name_or_path": model, "dataset_id": "d", "use_lora": False})
     assert [request.half_weights for request in asked] == halved
     assert forecast.memory.weights == weights * 1.5e9
     state = 8.0 if card.name == "H100" else 2.04
     assert forecast.memory.optimizer == pytest.approx(state * 1.5e9)
-    known = studio.known_estimate({"model_name_or_path": model, "dataset_id": "d", "use_lora": False})
+    known = studio.estimates.known({"model_name_or_path": model, "dataset_id": "d", "use_lora": False})
     assert known is not None
     assert known.memory == forecast.memory
 
 
 def at(studio, monkeypatch, *cards):
     found = Hardware(cards, 64.0, 6.0, 8)
-    monkeypatch.setattr("sage_studio.forecast.detect_hardware", lambda: found)
-    studio.hardware = found
+    monkeypatch.setattr("sage_studio.services.estimates.detect_hardware", lambda: found)
+    studio.models.hardware = found
     return studio
 
 
 def test_the_estimate_says_how_the_result_will_be_served(studio, model, asked, monkeypatch):
     values = {"model_name_or_path": model, "dataset_id": "d"}
-    alone = studio.estimate_memory(values)
+    alone = studio.estimates.estimate(values)
     assert (alone.serving.form, alone.serving.possible) == (WeightFormat.CPU, True)
-    on_gpu = at(studio, monkeypatch, Card(0, "RTX 3060", 12.0, 1.0, capability=(8, 6))).estimate_memory(values)
+    on_gpu = at(studio, monkeypatch, Card(0, "RTX 3060", 12.0, 1.0, capability=(8, 6))).estimates.estimate(values)
     assert on_gpu.serving.form is WeightFormat.BF16
     shown = ForecastView.of(on_gpu, "zh").serving
     assert (shown.form, shown.engine) == ("bf16", on_gpu.serving.engine)
@@ -194,11 +196,11 @@ def test_the_estimate_says_how_the_result_will_be_served(studio, model, asked, m
 def test_what_our_own_engine_holds_is_free_for_a_training_that_it_yields_to(studio, model, asked, monkeypatch):
     values = {"model_name_or_path": model, "dataset_id": "d", "per_device_train_batch_size": 16}
     at(studio, monkeypatch, Card(0, "RTX 3060", 12.0, 10.5, capability=(8, 6)))
-    taken = studio.estimate_memory(values)
+    taken = studio.estimates.estimate(values)
     assert taken.free == 1.5 * GIB
     assert not taken.fits
-    monkeypatch.setattr(studio.registry, "engine_memory", lambda yielding=False: {0: 8.6 if yielding else 9.5})
-    yielded = studio.estimate_memory(values)
+    monkeypatch.setattr(studio.serving.registry, "engine_memory", lambda yielding=False: {0: 8.6 if yielding else 9.5})
+    yielded = studio.estimates.estimate(values)
     assert yielded.free == pytest.approx(10.1 * GIB), "what a sleeping engine keeps is not given back"
     assert yielded.serving.form is WeightFormat.BF16, "served when nothing is trained any more"
 
@@ -209,7 +211,7 @@ def test_the_first_model_offered_suits_the_gpu(studio, monkeypatch):
         (Card(0, "RTX 3060 Laptop", 6.0, 0.5, capability=(8, 6)), "Qwen/Qwen3-0.6B"),
         (Card(0, "RTX 3060 Laptop", 6.0, 5.0, capability=(8, 6)), "SmolLM2-135M-Instruct"),
     ):
-        studio.__dict__.pop("free_hardware", None)
+        studio.models.__dict__.pop("free_hardware", None)
         at(studio, monkeypatch, card)
-        assert studio.default_model() == model
-        assert studio.model_choices()[0].id == model
+        assert studio.models.default() == model
+        assert studio.models.choices()[0].id == model

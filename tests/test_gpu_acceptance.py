@@ -95,7 +95,7 @@ def test_its_rows_are_rows_of_the_studio(settings, tmp_path, kind):
 
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows_for(kind, 16)))
-    made = Studio(settings).upload_dataset(path, name=kind)
+    made = Studio(settings).datasets.upload(path, name=kind)
     assert made.stats.total_samples == 16
     assert made.row_kind == {"sft": "conversation", "dpo": "preference", "embedding": "retrieval"}[kind]
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from sage_studio.data.bm25 import BM25
-from sage_studio.grounding import FIRST_PIECES, LONGEST_QUERY, answer_once, answer_twice, grounded
+from sage_studio.services.rag import FIRST_PIECES, LONGEST_QUERY, answer_once, answer_twice, grounded
 from sage_studio.serving.types import ChatChunk, Source
 
 PASSAGES = [

@@ -82,7 +82,7 @@ def studio(settings: Settings) -> Iterator[Studio]:
     """Its verbs, without a supervisor: a task that is made would stay queued and be seen."""
     made = Studio(settings)
     yield made
-    assert made.list_tasks() == []
+    assert made.tasks.list() == []
     assert not settings.outputs_dir.exists() or not list(settings.outputs_dir.iterdir())
 
 
@@ -100,7 +100,7 @@ def kb(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(("field", "value"), RECIPES)
 def test_a_malformed_recipe_is_refused_by_its_field(studio: Studio, kb: Path, field: str, value: Any):
     with pytest.raises(InvalidRecipe) as refused:
-        studio.start_finetune(values(**{"input_path": str(kb), field: value}))
+        studio.training.start(values(**{"input_path": str(kb), field: value}))
     assert refused.value.field == field
     assert field in refused.value.message.en
     assert field in refused.value.message.zh
@@ -127,7 +127,7 @@ def test_every_field_of_the_method_has_a_bad_value_here():
 )
 def test_fields_that_do_not_fit_together_are_refused_in_both_languages(studio: Studio, given: dict[str, Any]):
     with pytest.raises(InvalidRecipe) as refused:
-        studio.start_finetune(values(**given))
+        studio.training.start(values(**given))
     assert refused.value.message.zh
     assert "give either" not in refused.value.message.zh
 
@@ -138,9 +138,9 @@ def test_a_knowledge_base_that_cannot_be_used_is_refused(
 ):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InvalidDataset) as refused:
-        studio.start_finetune(values(input_path=str(tmp_path / name)))
+        studio.training.start(values(input_path=str(tmp_path / name)))
     assert named in refused.value.message.en
-    assert studio.list_datasets() == []
+    assert studio.datasets.list() == []
 
 
 @pytest.mark.parametrize("path", ["none", "empty", "pictures"])
@@ -150,7 +150,7 @@ def test_a_path_without_documents_is_refused_by_its_field(studio: Studio, tmp_pa
     (tmp_path / "pictures" / "a.png").write_bytes(b"\x89PNG")
     (tmp_path / "pictures" / ".hidden.md").write_text("# Hidden\n\nSome words that stand here for nothing.\n")
     with pytest.raises(InvalidDataset) as refused:
-        studio.start_finetune(values(input_path=str(tmp_path / path)))
+        studio.training.start(values(input_path=str(tmp_path / path)))
     assert f"input_path = {tmp_path / path}" in refused.value.message.en
 
 
@@ -158,18 +158,18 @@ def test_rows_of_another_kind_are_refused(studio: Studio, tmp_path: Path):
     path = tmp_path / "pairs.jsonl"
     path.write_text(json.dumps({"query": "a", "pos": ["b"]}) + "\n")
     with pytest.raises(InvalidDataset) as refused:
-        studio.start_finetune(values(dataset_id=studio.upload_dataset(path).id))
+        studio.training.start(values(dataset_id=studio.datasets.upload(path).id))
     assert "kbalign learns from passage, conversation rows" in refused.value.message.en
 
 
 def test_a_dataset_that_is_not_there_is_refused(studio: Studio):
     with pytest.raises(NotFound):
-        studio.start_finetune(values(dataset_id="none-v1"))
+        studio.training.start(values(dataset_id="none-v1"))
 
 
 def test_a_model_that_is_not_there_is_refused(studio: Studio, kb: Path):
     with pytest.raises(StudioError):
-        studio.start_finetune(values(model_name_or_path="/no/such/model", input_path=str(kb)))
+        studio.training.start(values(model_name_or_path="/no/such/model", input_path=str(kb)))
 
 
 def test_a_folder_becomes_passages_with_file_and_headings(studio: Studio, kb: Path):
@@ -181,8 +181,8 @@ def test_a_folder_becomes_passages_with_file_and_headings(studio: Studio, kb: Pa
     (kb / "qa.jsonl").write_text('{"question": "Who is Dol?", "answer": "A mason."}\n')
     (kb / "broken.json").write_text('["a", ')
     (kb / "picture.png").write_bytes(b"\x89PNG")
-    dataset = studio.add_knowledge(kb)
-    rows = studio.preview_dataset(dataset.id).rows
+    dataset = studio.datasets.add_knowledge(kb)
+    rows = studio.datasets.preview(dataset.id).rows
     assert dataset.row_kind == "passage"
     assert [(row.origin.file, row.answer[:9]) for row in rows if row.origin.file != "broken.json"] == [
         ("more/notes.txt", "桥由阿达设计，一九"),

@@ -134,10 +134,10 @@ def start(studio: Studio, tiny_model: Path, tmp_path: Path) -> Iterator[Any]:
         path = tmp_path / "rows.json"
         path.write_text(json.dumps(rows))
         base = {"type": kind, "model_name_or_path": str(tiny_model), "train_data_path": str(path)}
-        studio.start_finetune({name: value for name, value in {**base, **values}.items() if value is not None})
+        studio.training.start({name: value for name, value in {**base, **values}.items() if value is not None})
 
     yield start
-    assert studio.list_tasks() == []
+    assert studio.tasks.list() == []
     assert not studio.settings.outputs_dir.exists() or not list(studio.settings.outputs_dir.iterdir())
 
 

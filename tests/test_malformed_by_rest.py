@@ -62,7 +62,7 @@ def refused(client: TestClient, studio: Studio, kind: str, config: dict[str, Any
         headers={"Content-Type": "application/json", "Accept-Language": language},
     )
     assert answer.status_code == 422, answer.text
-    assert studio.list_tasks() == []
+    assert studio.tasks.list() == []
     assert not list(studio.settings.outputs_dir.glob("*"))
     detail: dict[str, str] = answer.json()["detail"]
     return detail

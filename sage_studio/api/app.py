@@ -45,7 +45,7 @@ def build_router(studio: Studio, guard: Guard) -> APIRouter:
     @router.get("/api/health", tags=["health"])
     def health(request: Request) -> dict[str, Any]:
         """Whether the studio answers, and what its engine does."""
-        engine = EngineView.of(studio.engine_status(), language(request))
+        engine = EngineView.of(studio.serving.status(), language(request))
         return {"status": "ok", "version": __version__, "engine": engine.model_dump()}
 
     described = list(router.routes)

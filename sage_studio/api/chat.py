@@ -9,15 +9,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sage_studio.api.guard import language, own_error
 from sage_studio.api.stream import EventStream
-from sage_studio.comparison import Piece
 from sage_studio.errors import StudioError
+from sage_studio.evaluation.arena import Piece, Standing, Vote
 from sage_studio.retrieval_views import SourceView
 from sage_studio.serving.types import ChatChunk, ChatMessage
 from sage_studio.serving_views import ReplyView
 from sage_studio.sse import sse_event
 from sage_studio.studio import Studio
 from sage_studio.text import Language
-from sage_studio.votes import Standing, Vote
 
 
 class Turn(BaseModel):
@@ -111,7 +110,7 @@ def routes(studio: Studio) -> APIRouter:
         With ``expand`` too a first answer is written and looked up with; while it is, events without text come.
         If the engine breaks off, the last event holds ``error`` with code, message and hint.
         """
-        chunks = studio.chat(body.messages(), body.model, body.documents, body.expand, **body.sampling())
+        chunks = studio.chat.answer(body.messages(), body.model, body.documents, body.expand, **body.sampling())
         if not body.stream:
             return whole(chunks)
         first = next(chunks)  # a fault before the first word is answered with its own status
@@ -127,7 +126,7 @@ def _add_comparing(router: APIRouter, studio: Studio) -> None:
 
         With ``stream``, server-sent events ``{column, text, …the answer's figures}`` come as the models speak.
         """
-        pieces = studio.compare(body.messages(), body.models, **body.sampling())
+        pieces = studio.chat.compare(body.messages(), body.models, **body.sampling())
         spoken = language(request)
         if body.stream:
             return EventStream(_columns(pieces, spoken))
@@ -137,12 +136,12 @@ def _add_comparing(router: APIRouter, studio: Studio) -> None:
     @router.post("/compare/votes", status_code=201)
     def vote(body: VoteRequest) -> Vote:
         """Keep which of the compared models answered best."""
-        return studio.record_vote(body.message, body.models, body.winner)
+        return studio.chat.vote(body.message, body.models, body.winner)
 
     @router.get("/compare/votes")
     def votes() -> VotesResponse:
         """Every vote, and how the models stand."""
-        return VotesResponse(standings=studio.standings(), votes=studio.votes())
+        return VotesResponse(standings=studio.chat.standings(), votes=studio.chat.votes())
 
 
 def whole(chunks: Iterator[ChatChunk]) -> ChatResponse:

@@ -22,24 +22,24 @@ def routes(studio: Studio) -> APIRouter:
     @router.get("")
     def datasets() -> list[DatasetView]:
         """All datasets, newest first."""
-        return [DatasetView.of(dataset) for dataset in studio.list_datasets()]
+        return [DatasetView.of(dataset) for dataset in studio.datasets.list()]
 
     @router.get("/{dataset_id}")
     def dataset(dataset_id: str) -> DatasetView:
         """One dataset."""
-        return DatasetView.of(studio.get_dataset(dataset_id))
+        return DatasetView.of(studio.datasets.get(dataset_id))
 
     @router.get("/{dataset_id}/preview")
     def preview(dataset_id: str, offset: int = 0, limit: int = 20, search: str = "") -> PreviewResponse:
         """Some rows of a dataset."""
-        page = studio.preview_dataset(dataset_id, offset=offset, limit=limit, search=search)
+        page = studio.datasets.preview(dataset_id, offset=offset, limit=limit, search=search)
         rows = [RowView.of(row, number) for row, number in zip(page.rows, page.numbers, strict=True)]
         return PreviewResponse(total=page.total, offset=page.offset, rows=rows)
 
     @router.delete("/{dataset_id}")
     def delete(dataset_id: str) -> dict[str, str]:
         """Delete a dataset."""
-        studio.delete_dataset(dataset_id)
+        studio.datasets.delete(dataset_id)
         return {"status": "success", "dataset_id": dataset_id}
 
     return router

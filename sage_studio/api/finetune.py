@@ -88,7 +88,7 @@ def _add_starting(router: APIRouter, studio: Studio) -> None:
     @router.post("/prepare-sage-docs")
     def prepare_sage_docs(request: Request, body: PrepareRequest | None = None) -> PrepareResponse:
         """Fetch the SAGE documentation and make it a dataset."""
-        dataset = studio.prepare_sage_docs(force_refresh=body is not None and body.force_refresh)
+        dataset = studio.datasets.prepare_sage_docs(force_refresh=body is not None and body.force_refresh)
         view = DatasetView.of(dataset)
         said = {"en": f"{dataset.stats.total_samples} rows ready", "zh": f"已准备 {dataset.stats.total_samples} 条数据"}
         return PrepareResponse(
@@ -101,12 +101,12 @@ def _add_starting(router: APIRouter, studio: Studio) -> None:
     @router.post("/estimate")
     def estimate(request: Request, body: StartRequest) -> ForecastView:
         """What a training would take, and what would make it fit; some seconds the first time for a model."""
-        return ForecastView.of(studio.estimate_memory(body.fields()), language(request))
+        return ForecastView.of(studio.estimates.estimate(body.fields()), language(request))
 
     @router.post("/start", status_code=201)
     def start(request: Request, body: StartRequest) -> TaskView:
         """Queue a training."""
-        task = studio.start_finetune(body.fields())
+        task = studio.training.start(body.fields())
         return _shown(studio, task.id, request)
 
 
@@ -133,12 +133,14 @@ def _add_watching(router: APIRouter, studio: Studio) -> None:
     @router.get("/tasks", response_model=list[TaskView])
     def tasks(request: Request) -> Response:
         """All tasks, newest first."""
-        return Response(listing.json_of(studio.tasks_with_progress(), language(request)), media_type="application/json")
+        return Response(
+            listing.json_of(studio.tasks.list_with_progress(), language(request)), media_type="application/json"
+        )
 
     @router.get("/compare")
     def compare(ids: str) -> TaskComparisonView:
         """Two to eight runs beside each other, given by their ids separated by commas."""
-        return TaskComparisonView.of(studio.compare_tasks([part.strip() for part in ids.split(",") if part.strip()]))
+        return TaskComparisonView.of(studio.tasks.compare([part.strip() for part in ids.split(",") if part.strip()]))
 
     @router.get("/tasks/{task_id}")
     def task(request: Request, task_id: str) -> TaskView:
@@ -148,20 +150,20 @@ def _add_watching(router: APIRouter, studio: Studio) -> None:
     @router.get("/tasks/{task_id}/logs")
     def logs(task_id: str, limit: int = 100, offset: int | None = None) -> LogResponse:
         """The last lines of the log, or those from a byte offset on."""
-        page = studio.task_logs(task_id, limit=limit, offset=offset)
+        page = studio.tasks.logs(task_id, limit=limit, offset=offset)
         return LogResponse(lines=list(page.lines), offset=page.offset, size=page.size)
 
     @router.get("/tasks/{task_id}/events")
     async def events(task_id: str, last_event_id: Annotated[int, Header(ge=0)] = 0) -> StreamingResponse:
         """Progress as server-sent events; an event's id is the byte offset to resume from."""
-        await run_in_threadpool(studio.get_task, task_id)
+        await run_in_threadpool(studio.tasks.get, task_id)
         return StreamingResponse(_follow(studio, task_id, last_event_id), media_type="text/event-stream")
 
     @router.get("/tasks/{task_id}/download")
     def download(task_id: str) -> StreamingResponse:
         """The tuned model as a tar.gz, streamed."""
-        pieces = studio.download_task(task_id)
-        name = archive_name(studio.get_task(task_id))
+        pieces = studio.tasks.download(task_id)
+        name = archive_name(studio.tasks.get(task_id))
         headers = {"Content-Disposition": f'attachment; filename="{name}"'}
         return StreamingResponse(pieces, media_type="application/gzip", headers=headers)
 
@@ -170,12 +172,12 @@ def _add_files(router: APIRouter, studio: Studio) -> None:
     @router.get("/tasks/{task_id}/files")
     def files(request: Request, task_id: str) -> list[StageFileView]:
         """What the stages of a KBAlign task have left: JSON lines to open and edit."""
-        return [StageFileView.of(file, language(request)) for file in studio.task_files(task_id)]
+        return [StageFileView.of(file, language(request)) for file in studio.training.stage_files(task_id)]
 
     @router.get("/tasks/{task_id}/files/{name}")
     def file(task_id: str, name: str) -> FileResponse:
         """One of these files."""
-        found = studio.task_file(task_id, name)
+        found = studio.training.stage_file(task_id, name)
         return FileResponse(found.path, media_type=JSON_LINES, filename=found.name)
 
     @router.put("/tasks/{task_id}/files/{name}")
@@ -183,56 +185,56 @@ def _add_files(router: APIRouter, studio: Studio) -> None:
         request: Request, task_id: str, name: str, text: Annotated[str, Body(media_type=JSON_LINES)]
     ) -> StageFileView:
         """Put an edited file in its place; the task must be stopped, and goes on from it when it is resumed."""
-        return StageFileView.of(studio.edit_task_file(task_id, name, text), language(request))
+        return StageFileView.of(studio.training.edit_stage_file(task_id, name, text), language(request))
 
 
 def _add_changing(router: APIRouter, studio: Studio) -> None:
     @router.delete("/tasks/{task_id}")
     def stop(request: Request, task_id: str) -> TaskView:
         """Stop a task, keeping a checkpoint to resume from."""
-        studio.stop_task(task_id)
+        studio.tasks.stop(task_id)
         return _shown(studio, task_id, request)
 
     @router.post("/tasks/{task_id}/resume")
     def resume(request: Request, task_id: str) -> TaskView:
         """Go on from the newest checkpoint of a stopped or failed task."""
-        studio.resume_task(task_id)
+        studio.tasks.resume(task_id)
         return _shown(studio, task_id, request)
 
     @router.post("/tasks/{task_id}/retry")
     def retry(request: Request, task_id: str) -> TaskView:
         """Do what is to be done next about a stopped or failed task: resume, halve the batch, lower the rate."""
-        return _shown(studio, studio.retry_task(task_id).id, request)
+        return _shown(studio, studio.training.retry(task_id).id, request)
 
     @router.post("/tasks/{task_id}/reproduce", status_code=201)
     def reproduce(request: Request, task_id: str) -> TaskView:
         """Queue the very run of a completed task again."""
-        return _shown(studio, studio.reproduce_task(task_id).id, request)
+        return _shown(studio, studio.training.reproduce(task_id).id, request)
 
     @router.delete("/tasks/{task_id}/delete")
     def delete(task_id: str) -> dict[str, str]:
         """Delete a task and its folder."""
-        studio.delete_task(task_id)
+        studio.tasks.delete(task_id)
         return {"status": "success", "task_id": task_id}
 
     @router.post("/use-as-backend")
     def use_as_backend(request: Request, body: TaskRequest) -> BackendView:
         """Let a completed task's model answer the chat."""
-        return BackendView.of(studio.use_as_backend(body.task_id), language(request))
+        return BackendView.of(studio.serving.use_task(body.task_id), language(request))
 
 
 def _shown(studio: Studio, task_id: str, request: Request) -> TaskView:
-    return TaskView.of(studio.get_task(task_id), studio.task_progress(task_id), language(request))
+    return TaskView.of(studio.tasks.get(task_id), studio.tasks.progress(task_id), language(request))
 
 
 async def _follow(studio: Studio, task_id: str, offset: int) -> AsyncIterator[str]:
     while True:
-        over = (await run_in_threadpool(studio.get_task, task_id)).status.is_over
-        events = await run_in_threadpool(studio.task_events, task_id, offset)
+        over = (await run_in_threadpool(studio.tasks.get, task_id)).status.is_over
+        events = await run_in_threadpool(studio.tasks.events, task_id, offset)
         for offset, event in events:
             yield sse_event(event.model_dump_json(exclude_none=True), event="progress", id=offset)
         if over and not events:
-            status = (await run_in_threadpool(studio.get_task, task_id)).status
+            status = (await run_in_threadpool(studio.tasks.get, task_id)).status
             yield sse_event({"status": str(status)}, event="end", id=offset)
             return
         await asyncio.sleep(POLL_SECONDS)

@@ -60,35 +60,37 @@ def routes(studio: Studio) -> APIRouter:
         """Keep a file as a dataset: JSON, JSONL, CSV, Parquet (also .gz), Markdown, HTML, TXT, PDF, DOCX or a zip."""
         given = parse_mapping(mapping)
         with _received(studio, file) as path:
-            return DatasetView.of(studio.upload_dataset(path, name, mapping=given, rows=rows))
+            return DatasetView.of(studio.datasets.upload(path, name, mapping=given, rows=rows))
 
     @router.post("/look")
     def look(request: Request, file: UploadFile) -> LookView:
         """What a file holds: columns, first rows, formats, the methods it can train. Nothing is kept."""
         with _received(studio, file) as path:
-            return LookView.of(studio.look_at_file(path), language(request))
+            return LookView.of(studio.datasets.inspect_file(path), language(request))
 
     @router.post("/from-repository", status_code=201)
     def from_repository(body: RepositoryRequest) -> DatasetView:
         """Make a dataset of the documents in a Git repository's folder."""
-        return DatasetView.of(studio.add_repository(body.address, body.branch, body.folder, body.name, body.rows))
+        return DatasetView.of(
+            studio.datasets.add_repository(body.address, body.branch, body.folder, body.name, body.rows)
+        )
 
     @router.post("/from-hub", status_code=201)
     def from_hub(body: HubRequest) -> DatasetView:
         """Fetch a dataset from the hub by its id. Loading scripts are never run."""
         return DatasetView.of(
-            studio.add_hub_dataset(body.repo, body.config, body.split, body.max_rows, body.name, body.mapping)
+            studio.datasets.add_from_hub(body.repo, body.config, body.split, body.max_rows, body.name, body.mapping)
         )
 
     @router.post("/quickstart", status_code=201)
     def quickstart() -> DatasetView:
         """Keep the questions about SAGE that come with the studio as a dataset."""
-        return DatasetView.of(studio.add_quickstart_dataset())
+        return DatasetView.of(studio.datasets.add_quickstart())
 
     @router.get("/quickstart/test")
     def quickstart_test() -> list[QuestionView]:
         """The test questions of the quick-start set, which are in no dataset, and what makes an answer right."""
-        return [QuestionView.of(question) for question in studio.quickstart_test()]
+        return [QuestionView.of(question) for question in studio.datasets.quickstart_test()]
 
     return router
 

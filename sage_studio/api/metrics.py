@@ -20,8 +20,8 @@ def routes(studio: Studio) -> APIRouter:
     @router.get("/metrics")
     def metrics(request: Request) -> MetricsResponse:
         """Speed, load, latency, cache and card: the newest sample and the last ten minutes."""
-        view = MetricsView.of(studio.metrics())
-        engine = EngineView.of(studio.engine_status(), language(request))
+        view = MetricsView.of(studio.serving.metrics())
+        engine = EngineView.of(studio.serving.status(), language(request))
         return MetricsResponse(newest=view.newest, series=view.series, engine=engine)
 
     return router

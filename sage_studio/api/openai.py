@@ -93,7 +93,7 @@ def routes(studio: Studio) -> APIRouter:
     @router.get("/models")
     def models() -> dict[str, Any]:
         """Every registered model, the current one first."""
-        registered = sorted(studio.list_models(), key=lambda model: not model.current)
+        registered = sorted(studio.serving.models(), key=lambda model: not model.current)
         shown = [
             {
                 "id": model.name,
@@ -110,11 +110,11 @@ def routes(studio: Studio) -> APIRouter:
     @router.post("/chat/completions", response_model=None)
     def complete(request: Request, body: Completion) -> dict[str, Any] | EventStream:
         """Answer as the OpenAI protocol has it: from the model named if it is registered, else from the current one."""
-        known = any(model.name == body.model for model in studio.list_models())
+        known = any(model.name == body.model for model in studio.serving.models())
         messages = [message.plain() for message in body.messages]
         if not messages[-1]["content"].strip():
             raise InvalidInput(Text("The last message is empty.", "最后一条消息为空。"))
-        chunks = studio.chat(messages, model=body.model if known else None, **body.sampling())
+        chunks = studio.chat.answer(messages, model=body.model if known else None, **body.sampling())
         if not body.stream:
             return _whole(chunks)
         first = next(chunks)  # a fault before the first word is answered with its own status

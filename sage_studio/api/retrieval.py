@@ -4,8 +4,8 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from sage_studio.api.guard import language
-from sage_studio.retrieval import PASSAGES
 from sage_studio.retrieval_views import RetrieverView, SourceView
+from sage_studio.services.rag import PASSAGES
 from sage_studio.studio import Studio
 
 
@@ -42,18 +42,18 @@ def routes(studio: Studio) -> APIRouter:
     @router.post("/finetune/use-as-retriever")
     def use_as_retriever(request: Request, body: RetrieverRequest) -> RetrieverView:
         """Let an embedder look things up from now on; its index is made in the background."""
-        status = studio.use_as_retriever(body.task_id, body.model_name, body.dataset_id)
+        status = studio.rag.use(body.task_id, body.model_name, body.dataset_id)
         return RetrieverView.of(status, language(request))
 
     @router.get("/retriever")
     def retriever(request: Request) -> RetrieverView:
         """What looks things up, and how far its index is."""
-        return RetrieverView.of(studio.retriever(), language(request))
+        return RetrieverView.of(studio.rag.status(), language(request))
 
     @router.post("/retrieve")
     def retrieve(body: LookUp) -> Found:
         """The passages of a dataset that answer a question best; the first time an index is made."""
-        found = studio.retrieve(body.query, body.count, body.dataset_id)
+        found = studio.rag.retrieve(body.query, body.count, body.dataset_id)
         return Found(passages=[SourceView.of(source) for source in found])
 
     return router

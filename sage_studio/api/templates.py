@@ -42,17 +42,17 @@ def _add_reading(router: APIRouter, studio: Studio) -> None:
     @router.get("")
     def templates() -> list[Preset]:
         """The ready templates and your own."""
-        return studio.presets
+        return studio.presets.all()
 
     @router.get("/diff")
     def difference(first: str, second: str) -> dict[str, list[Any]]:
         """The fields in which two templates differ: the first's value and the second's."""
-        return {name: list(values) for name, values in studio.templates.difference(first, second).items()}
+        return {name: list(values) for name, values in studio.presets.store.difference(first, second).items()}
 
     @router.get("/{template_id}/yaml")
     def read(template_id: str) -> PlainTextResponse:
         """A template as YAML."""
-        return PlainTextResponse(as_yaml(studio.templates.get(template_id)), media_type="application/yaml")
+        return PlainTextResponse(as_yaml(studio.presets.store.get(template_id)), media_type="application/yaml")
 
 
 def _add_changing(router: APIRouter, studio: Studio) -> None:
@@ -60,16 +60,16 @@ def _add_changing(router: APIRouter, studio: Studio) -> None:
     def save(body: SaveRequest) -> Preset:
         """Keep a template; one of the same name is replaced."""
         if body.yaml:
-            return studio.templates.load(body.yaml, body.title)
-        return studio.templates.save(body.title, {"type": body.type, **body.config})
+            return studio.presets.store.load(body.yaml, body.title)
+        return studio.presets.store.save(body.title, {"type": body.type, **body.config})
 
     @router.post("/{template_id}/duplicate", status_code=201)
     def duplicate(template_id: str, body: DuplicateRequest) -> Preset:
         """Keep a copy under another name."""
-        return studio.templates.duplicate(template_id, body.title)
+        return studio.presets.store.duplicate(template_id, body.title)
 
     @router.delete("/{template_id}")
     def delete(template_id: str) -> dict[str, str]:
         """Delete one of your own."""
-        studio.templates.delete(template_id)
+        studio.presets.store.delete(template_id)
         return {"status": "success", "template_id": template_id}

@@ -15,13 +15,13 @@ from sage_studio.downloads import telling
 from sage_studio.errors import InvalidDataset, InvalidModel
 from sage_studio.fetching import fetch
 from sage_studio.model_task import task_of_folder
+from sage_studio.services.training import add_source, not_the_same
 from sage_studio.settings import load_settings
 from sage_studio.studio import Studio
 from sage_studio.training.lineage import base_revision, read_lineage
 from sage_studio.training.progress import RECIPE, Job, Phase, ProgressWriter, read_job, write_job
 from sage_studio.training.recipe import load_recipe
 from sage_studio.training.recipes import Recipe
-from sage_studio.workshop import add_source, not_the_same
 
 TELL_SECONDS = 0.3
 """Between two reports of the same step."""
@@ -37,19 +37,19 @@ def make_ready(folder: Path, progress: ProgressWriter) -> None:
     recipe, job = load_recipe(folder / RECIPE), read_job(folder)
     model, read_from = _model(studio, recipe, progress)
     preflight.check_model(recipe, read_from)
-    adapter = studio.adapter_for(recipe, model)
+    adapter = preflight.adapter_folder(studio.tasks.store, recipe, model)
     job = job.model_copy(update={"model_location": model.location, "adapter_location": adapter})
     if job.source and not job.dataset_id:
         dataset = _dataset(studio, recipe, job.source, progress)
         job = job.model_copy(update={"dataset_id": dataset.id, "dataset_name": dataset.name})
         write_job(folder, job)
-    dataset = studio.get_dataset(job.dataset_id)
+    dataset = studio.datasets.get(job.dataset_id)
     _check_rows(studio, recipe, read_from, dataset, progress)
     if not dataset.sha256:
         progress.phase(Phase.HASHING)
-        dataset = studio.datasets.hashed(dataset)
+        dataset = studio.datasets.store.hashed(dataset)
     known = {
-        "data_path": str(studio.datasets.data_path(dataset.id)),
+        "data_path": str(studio.datasets.store.data_path(dataset.id)),
         "dataset_sha256": dataset.sha256,
         "docs_commit": dataset.commit or "",
     }
@@ -64,7 +64,7 @@ def _model(studio: Studio, recipe: Recipe, progress: ProgressWriter) -> tuple[Mo
     if model.is_local:
         if model.packed is not None:
             progress.phase(Phase.UNPACKING)
-        model = studio.ensure_model(recipe.model_name_or_path)
+        model = studio.models.ensure(recipe.model_name_or_path)
         return model, model
     if (folder := hub.snapshot(model.location)) is None:
         progress.phase(Phase.DOWNLOADING)
@@ -75,7 +75,7 @@ def _model(studio: Studio, recipe: Recipe, progress: ProgressWriter) -> tuple[Mo
 def _dataset(studio: Studio, recipe: Recipe, source: str, progress: ProgressWriter) -> Dataset:
     """Keep a file or folder of this machine as a dataset."""
     progress.phase(Phase.READING_FILE, Path(source).name)
-    return add_source(studio, recipe, Path(source))
+    return add_source(studio.datasets, recipe, Path(source))
 
 
 def _check_rows(studio: Studio, recipe: Recipe, model: ModelRef, dataset: Dataset, progress: ProgressWriter) -> None:
@@ -94,13 +94,13 @@ def _check_rows(studio: Studio, recipe: Recipe, model: ModelRef, dataset: Datase
                 done=done, total=total, unit="rows", per_second=rate, eta_seconds=max(0, total - done) / max(rate, 1e-6)
             )
 
-    path = studio.datasets.data_path(dataset.id)
+    path = studio.datasets.store.data_path(dataset.id)
     preflight.check_rows(recipe, model, path, dataset.stats.total_samples, tell)
 
 
 def _check_same(studio: Studio, job: Job, dataset: Dataset, model: ModelRef) -> None:
     """Raise `InvalidDataset` or `InvalidModel` unless both are those of the run that is to be repeated."""
-    lineage = read_lineage(studio.get_task(job.reproduces).folder)
+    lineage = read_lineage(studio.tasks.get(job.reproduces).folder)
     if dataset.sha256 != lineage.dataset_sha256:
         raise InvalidDataset(*not_the_same(dataset.id, lineage.dataset_sha256, dataset.sha256))
     revision = base_revision(model.location)

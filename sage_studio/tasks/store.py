@@ -72,6 +72,24 @@ class TaskStore:
             )
         return self._records.task_of(rows[0])
 
+    def completed(self, task_id: str) -> Task:
+        """A completed task whose model is in its folder. Raises `NotFound`, `Conflict`."""
+        task = self.get(safe_name(task_id))
+        if task.status is not TaskStatus.COMPLETED:
+            raise Conflict(
+                Text(f"{task.id} is {task.status}, not completed.", f"{task.id} 的状态是 {task.status}，尚未完成。"),
+                Text("Only a completed task has a model to use.", "只有已完成的任务才有可用的模型。"),
+            )
+        if not (task.folder / "training_args.json").is_file():
+            raise NotFound(
+                Text(
+                    f"The model folder of {task.id} is gone: {task.folder}.",
+                    f"{task.id} 的模型文件夹已不存在：{task.folder}。",
+                ),
+                Text("Restore the folder, or train again.", "请恢复该文件夹，或重新训练。"),
+            )
+        return task
+
     def queue(self) -> Tasks:
         """The queued tasks, the next to start first."""
         rows = self._database.rows("SELECT * FROM tasks WHERE status = ? ORDER BY place", (TaskStatus.QUEUED.value,))

@@ -190,8 +190,8 @@ class AugmentPanel:
         """Start a job."""
         common = {"dataset_id": dataset_or_newest(self.studio, chosen), "max_rows": most or 0, "name": name.strip()}
         if way == "annotate":
-            return self.studio.annotate_dataset(pairs=copies, **common).id
-        return self.studio.augment_dataset(ways=[way], part=part, copies=copies, **common).id
+            return self.studio.datasets.annotate(pairs=copies, **common).id
+        return self.studio.datasets.augment(ways=[way], part=part, copies=copies, **common).id
 
     def show_price(
         self, language: Language, chosen: str, way: str, part: str, copies: float | None, most: float | None
@@ -200,7 +200,7 @@ class AugmentPanel:
         dataset_id = dataset_or_newest(self.studio, chosen)
         if not dataset_id:
             return (Markup(),)
-        stats, speed = self.studio.get_dataset(dataset_id).stats, self.studio.engine_status().tokens_per_second
+        stats, speed = self.studio.datasets.get(dataset_id).stats, self.studio.serving.status().tokens_per_second
         rows = min(int(most or 0) or stats.total_samples, stats.total_samples)
         per_row = CALLS_A_ROW[way] * (1 if way == "annotate" else int(copies or 1) * (2 if part == "both" else 1))
         said = PRICE.in_(language).format(count(rows), count(stats.total_samples), count(rows * per_row))
@@ -214,11 +214,11 @@ class AugmentPanel:
 
     def halt(self, _: Language, job_id: str) -> None:
         """Stop the job that is shown."""
-        self.studio.stop_job(self._shown(job_id)[0].id)
+        self.studio.datasets.stop_job(self._shown(job_id)[0].id)
 
     def go_on(self, _: Language, job_id: str, revision: int) -> int:
         """Go on with the job that is shown."""
-        self.studio.resume_job(self._shown(job_id)[0].id)
+        self.studio.datasets.resume_job(self._shown(job_id)[0].id)
         return revision + 1
 
     def made(self, _: Language, job_id: str, chosen: str) -> str:
@@ -227,14 +227,14 @@ class AugmentPanel:
 
     def forget(self, _: Language, job_id: str, revision: int) -> tuple[str, int]:
         """Take the job off the list."""
-        self.studio.delete_job(self._shown(job_id)[0].id)
+        self.studio.datasets.delete_job(self._shown(job_id)[0].id)
         return "", revision + 1
 
     def show(self, language: Language, job_id: str) -> tuple[Any, ...]:
         """All jobs, and what can be done with the one that is shown."""
-        jobs, shown = self.studio.list_jobs(), self._shown(job_id)
+        jobs, shown = self.studio.datasets.list_jobs(), self._shown(job_id)
         state = shown[0].state if shown else None
-        if not jobs and not self.studio.list_datasets():
+        if not jobs and not self.studio.datasets.list():
             nothing = empty(NO_DATASET.in_(language), WHAT.in_(language), FIRST_DATASET, language)
             return (nothing, gr.update(visible=False), "", *(gr.update(visible=False) for _ in range(5)))
         return (
@@ -249,7 +249,7 @@ class AugmentPanel:
         )
 
     def _shown(self, job_id: str) -> list[Job]:
-        jobs = self.studio.list_jobs()
+        jobs = self.studio.datasets.list_jobs()
         return [job for job in jobs if job.id == job_id] or jobs[:1]
 
 

@@ -12,7 +12,7 @@ import gradio as gr
 from markupsafe import Markup
 
 from sage_studio.errors import InvalidRecipe, StudioError
-from sage_studio.forecast import GIB, Forecast
+from sage_studio.services.estimates import GIB, Forecast
 from sage_studio.text import Language, Text
 from sage_studio.training.complaint import CHOOSE_DATASET
 from sage_studio.training.duration import Basis, Duration
@@ -109,9 +109,9 @@ class BeforePanel:
         """What is wrong with the form is said here quietly: a person may still be filling it in."""
         try:
             values = json.loads(asked)
-            forecast = self.studio.known_estimate(values)
+            forecast = self.studio.estimates.known(values)
             if forecast is None:
-                return Markup(), glance_view(*self.studio.glance(values), language)
+                return Markup(), glance_view(*self.studio.estimates.glance(values), language)
         except InvalidRecipe as error:
             if error.at_form == CHOOSE_DATASET:
                 return missing_view(language), Markup()

@@ -186,7 +186,7 @@ class ChatTab:
     ) -> Iterator[list[Turn]]:
         """Stream the answer to the last turn, under it which model gave it, how fast, and from which sources."""
         yield [*turns, pending()]
-        chunks = self.studio.chat(
+        chunks = self.studio.chat.answer(
             conversation(turns, system),
             model or None,
             documents_of(from_documents, dataset_id),
@@ -201,7 +201,7 @@ class ChatTab:
 
     def turn(self, _: Language, several: bool, chosen: list[str]) -> list[Any]:
         """Show the conversation, or several models side by side; nobody chosen yet means the current and the newest."""
-        models = sorted(self.studio.list_models(), key=lambda model: (not model.current, -model.created_at))
+        models = sorted(self.studio.serving.models(), key=lambda model: (not model.current, -model.created_at))
         names = [model.name for model in models]
         picked = gr.update(visible=several, value=[name for name in chosen if name in names] or names[:2])
         single = gr.update(visible=not several)
@@ -209,16 +209,16 @@ class ChatTab:
 
     def back_to_base(self, _: Language, revision: int) -> tuple[str, int]:
         """Let the base model answer from now on."""
-        self.studio.use_base_model()
+        self.studio.serving.use_base()
         return CURRENT, revision + 1
 
     def show_engine(self, language: Language) -> tuple[Markup]:
         """How far the engine is, unless it is ready."""
-        return (banner(self.studio.engine_status(), language),)
+        return (banner(self.studio.serving.status(), language),)
 
     def show_models(self, language: Language) -> tuple[Any, Any]:
         """The models there are to talk to, and to compare; the choices stay."""
-        models = self.studio.list_models()
+        models = self.studio.serving.models()
         current = next((model.name for model in models if model.current), "")
         first = CURRENT_MODEL.in_(language) + (f" · {short(current, 40)}" if current else "")
         choices = named(models, language)

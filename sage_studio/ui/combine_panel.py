@@ -143,7 +143,7 @@ class CombinePanel:
         """The datasets there are, what was picked kept."""
         known = [
             (f"{item.name} v{item.version} · {count(item.stats.total_samples)}", item.id)
-            for item in self.studio.list_datasets()
+            for item in self.studio.datasets.list()
         ]
         ids = [key for _, key in known]
         choices = [(NONE.in_(language), ""), *known]
@@ -160,7 +160,7 @@ class CombinePanel:
             for which, weight, cap in zip(slots[::3], slots[1::3], slots[2::3], strict=True)
             if which
         ]
-        return self.studio.combine_datasets(portions, name.strip(), int(seed or 0), shuffle).id
+        return self.studio.datasets.combine(portions, name.strip(), int(seed or 0), shuffle).id
 
 
 def show_slots(_: Language, *picked: str) -> list[Any]:

@@ -13,8 +13,8 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
-from sage_studio.comparison import MOST, Reply
 from sage_studio.errors import Conflict
+from sage_studio.evaluation.arena import MOST, Reply
 from sage_studio.serving.types import ChatMessage
 from sage_studio.text import Language, Text
 from sage_studio.ui.compare_view import VOTE_JS, Round, columns, standings_table, welcome
@@ -114,7 +114,7 @@ class ComparePanel:
         order = random.sample(models, len(models)) if blind else models
         first: list[ChatMessage] = [{"role": "system", "content": system.strip()}] if system.strip() else []
         messages: list[ChatMessage] = [*first, {"role": "user", "content": message.strip()}]
-        pieces = self.studio.compare(messages, order, temperature=temperature, max_tokens=int(max_tokens))
+        pieces = self.studio.chat.compare(messages, order, temperature=temperature, max_tokens=int(max_tokens))
         shown = Round(message.strip(), tuple(Reply(name) for name in order), blind)
         yield "", shown, columns(shown, language)
         painted = 0.0
@@ -139,7 +139,7 @@ class ComparePanel:
         if not shown.takes_votes or not -1 <= place < len(shown.replies):
             raise Conflict(Text("This comparison has been voted on.", "这次对比已经投过票了。"))
         names = [reply.asked for reply in shown.replies if reply.done]
-        self.studio.record_vote(shown.message, names, shown.replies[place].asked if place >= 0 else "")
+        self.studio.chat.vote(shown.message, names, shown.replies[place].asked if place >= 0 else "")
         voted = replace(shown, vote=place)
         return revision + 1, voted, columns(voted, language)
 
@@ -149,4 +149,4 @@ class ComparePanel:
 
     def show_tally(self, language: Language) -> tuple[Markup]:
         """How the models stand."""
-        return (standings_table(self.studio.standings(), language),)
+        return (standings_table(self.studio.chat.standings(), language),)

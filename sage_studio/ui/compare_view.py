@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
-from sage_studio.comparison import Reply
+from sage_studio.evaluation.arena import Reply, Standing
 from sage_studio.text import Language, Text
 from sage_studio.ui.format import EMPTY, count, short
 from sage_studio.ui.parts import Lead, empty, notice, tiles
 from sage_studio.ui.table import Column, Row, table
-from sage_studio.votes import Standing
 
 LETTERS = "ABCD"
 WELCOME = Text("Compare answers", "对比回答")

@@ -21,24 +21,27 @@ def curation_verbs(studio: Studio) -> list[Callable[..., Any]]:
 def _looking(studio: Studio) -> list[Callable[..., Any]]:
     def inspect_dataset(dataset_id: str, model: str = "", max_length: int = 1024, against: str = "") -> dict[str, Any]:
         """Look closely at all rows, in the background; ask /dataset_report when the job is done."""
-        job = studio.inspect_dataset(dataset_id, model=model, max_length=int(max_length), against=against)
+        job = studio.datasets.inspect(dataset_id, model=model, max_length=int(max_length), against=against)
         return JobView.of(job).model_dump()
 
     def dataset_report(dataset_id: str) -> dict[str, Any]:
         """What the last close look found; empty before the first."""
-        found = studio.inspection(dataset_id)
+        found = studio.datasets.inspection(dataset_id)
         if found is None:
             return {}
-        return InspectionView.of(found, studio.tokens_per_second(found.model)).model_dump()
+        return InspectionView.of(found, studio.training.tokens_per_second(found.model)).model_dump()
 
     def dataset_findings(dataset_id: str, kind: str = "") -> list[dict[str, Any]]:
         """Rows that were left out or found wanting, with their numbers and why; REST gives all of them as a file."""
-        found = zip(range(FINDINGS_SHOWN), studio.findings(dataset_id, kind), strict=False)
+        found = zip(range(FINDINGS_SHOWN), studio.datasets.findings(dataset_id, kind), strict=False)
         return [FindingView.of_finding(finding).model_dump() for _, finding in found]
 
     def see_row(dataset_id: str, row: int, model: str = "", max_length: int = 1024) -> list[dict[str, Any]]:
         """A row, from 1, as a model would see it in a training: pieces, ids and labels."""
-        return [SeenView.of(each).model_dump() for each in studio.see_row(dataset_id, int(row), model, int(max_length))]
+        return [
+            SeenView.of(each).model_dump()
+            for each in studio.datasets.tokenized_row(dataset_id, int(row), model, int(max_length))
+        ]
 
     return [inspect_dataset, dataset_report, dataset_findings, see_row]
 
@@ -46,13 +49,13 @@ def _looking(studio: Studio) -> list[Callable[..., Any]]:
 def _making(studio: Studio) -> list[Callable[..., Any]]:
     def edit_dataset(dataset_id: str, changes: list[dict[str, Any]]) -> dict[str, Any]:
         """A new version with rows changed or left out: {row, exclude?, question?, answer?, rejected?} each."""
-        return DatasetView.of(studio.edit_dataset(dataset_id, changes)).model_dump()
+        return DatasetView.of(studio.datasets.edit(dataset_id, changes)).model_dump()
 
     def combine_datasets(
         portions: list[dict[str, Any]], name: str = "combined", seed: int = 42, shuffle: bool = True
     ) -> dict[str, Any]:
         """Several datasets as one: {dataset_id, weight?, cap?} each."""
-        return DatasetView.of(studio.combine_datasets(portions, name, int(seed), shuffle)).model_dump()
+        return DatasetView.of(studio.datasets.combine(portions, name, int(seed), shuffle)).model_dump()
 
     def augment_dataset(
         dataset_id: str,
@@ -69,14 +72,14 @@ def _making(studio: Studio) -> list[Callable[..., Any]]:
         """Say rows in other words with the current chat model, in the background; too like or unlike is left out."""
         values: dict[str, Any] = {"ways": ways or ["paraphrase"], "part": part, "copies": copies, "max_rows": max_rows}
         band = {"least_alike": least_alike, "most_alike": most_alike, "temperature": temperature}
-        job = studio.augment_dataset(dataset_id=dataset_id, name=name, keep_originals=keep_originals, **values, **band)
+        job = studio.datasets.augment(dataset_id=dataset_id, name=name, keep_originals=keep_originals, **values, **band)
         return JobView.of(job).model_dump()
 
     def annotate_dataset(
         dataset_id: str, pairs: int = 3, max_rows: int = 0, name: str = "", temperature: float = 0.8
     ) -> dict[str, Any]:
         """Write questions about texts with the current chat model, in the background."""
-        job = studio.annotate_dataset(
+        job = studio.datasets.annotate(
             dataset_id=dataset_id, pairs=pairs, max_rows=max_rows, name=name, temperature=temperature
         )
         return JobView.of(job).model_dump()
@@ -87,23 +90,23 @@ def _making(studio: Studio) -> list[Callable[..., Any]]:
 def _jobs(studio: Studio) -> list[Callable[..., Any]]:
     def list_dataset_jobs(dataset_id: str = "") -> list[dict[str, Any]]:
         """Long work on datasets, the newest first."""
-        return [JobView.of(job).model_dump() for job in studio.list_jobs(dataset_id)]
+        return [JobView.of(job).model_dump() for job in studio.datasets.list_jobs(dataset_id)]
 
     def get_dataset_job(job_id: str) -> dict[str, Any]:
         """How such work stands."""
-        return JobView.of(studio.get_job(job_id)).model_dump()
+        return JobView.of(studio.datasets.get_job(job_id)).model_dump()
 
     def stop_dataset_job(job_id: str) -> dict[str, Any]:
         """Stop it after the piece at hand; what is done stays."""
-        return JobView.of(studio.stop_job(job_id)).model_dump()
+        return JobView.of(studio.datasets.stop_job(job_id)).model_dump()
 
     def resume_dataset_job(job_id: str) -> dict[str, Any]:
         """Go on with it."""
-        return JobView.of(studio.resume_job(job_id)).model_dump()
+        return JobView.of(studio.datasets.resume_job(job_id)).model_dump()
 
     def delete_dataset_job(job_id: str) -> dict[str, str]:
         """Forget it; a dataset that it made stays."""
-        studio.delete_job(job_id)
+        studio.datasets.delete_job(job_id)
         return {"status": "success", "job_id": job_id}
 
     return [list_dataset_jobs, get_dataset_job, stop_dataset_job, resume_dataset_job, delete_dataset_job]

@@ -129,7 +129,7 @@ class DatasetTab:
 
     def add_quickstart_set(self, _: Language) -> tuple[str, str]:
         """The questions that come with the studio."""
-        return self.studio.add_quickstart_dataset().id, ""
+        return self.studio.datasets.add_quickstart().id, ""
 
     def prepare_docs(self, language: Language, progress: gr.Progress = PROGRESS) -> tuple[str, str]:
         """The documentation, from the cached copy if there is one."""
@@ -141,11 +141,11 @@ class DatasetTab:
 
     def ask_delete(self, language: Language, dataset_id: str) -> str:
         """Open the dialog."""
-        return self.delete_dialog.ask(language, dataset_id, self.studio.get_dataset(dataset_id).name)
+        return self.delete_dialog.ask(language, dataset_id, self.studio.datasets.get(dataset_id).name)
 
     def delete_dataset(self, _: Language, revision: int, event: gr.EventData) -> tuple[str, int]:
         """Delete after a yes."""
-        self.studio.delete_dataset(picked_key(event))
+        self.studio.datasets.delete(picked_key(event))
         return "", revision + 1
 
     def use(self, _: Language, chosen: str) -> tuple[str, Any]:
@@ -154,16 +154,16 @@ class DatasetTab:
 
     def show_list(self, language: Language, chosen: str) -> tuple[Any]:
         """All datasets; without a choice the newest is marked."""
-        datasets = self.studio.list_datasets()
-        checked = {item.id for item in datasets if self.studio.is_checked(item.id)}
+        datasets = self.studio.datasets.list()
+        checked = {item.id for item in datasets if self.studio.datasets.is_inspected(item.id)}
         return (datasets_table(datasets, dataset_or_newest(self.studio, chosen), language, checked),)
 
     def show_actions(self, _: Language) -> tuple[Any]:
         """Whether there is a dataset to do anything with."""
-        return (gr.update(visible=bool(self.studio.list_datasets())),)
+        return (gr.update(visible=bool(self.studio.datasets.list())),)
 
     def _docs(self, language: Language, progress: gr.Progress, *, force_refresh: bool) -> tuple[str, str]:
-        dataset = self.studio.prepare_sage_docs(
+        dataset = self.studio.datasets.prepare_sage_docs(
             force_refresh=force_refresh, on_progress=lambda share, doing: progress(share, doing.in_(language))
         )
         return dataset.id, ""

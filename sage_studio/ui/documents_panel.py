@@ -10,8 +10,7 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
-from sage_studio.grounding import named
-from sage_studio.retrieval import RetrieverStatus
+from sage_studio.services.rag import RetrieverStatus, named
 from sage_studio.serving.types import Source
 from sage_studio.text import Language, Text
 from sage_studio.ui.events import follow, on
@@ -95,12 +94,12 @@ class DocumentsPanel:
         """Which retriever it is, how far its index is and what looking up twice is, while the switch is on."""
         if not is_on:
             return (Markup(),)
-        suits = self.studio.learned_references(model or None)
-        return (retriever_line(self.studio.retriever(), language) + twice_line(suits, language),)
+        suits = self.studio.rag.learned_references(model or None)
+        return (retriever_line(self.studio.rag.status(), language) + twice_line(suits, language),)
 
     def renew(self, language: Language) -> Any:
         """The datasets there are; the choice stays."""
-        known = [(f"{item.name} v{item.version}", item.id) for item in self.studio.list_datasets()]
+        known = [(f"{item.name} v{item.version}", item.id) for item in self.studio.datasets.list()]
         return gr.update(choices=[(OWN_DATASET.in_(language), OWN), *known])
 
 

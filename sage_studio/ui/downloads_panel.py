@@ -41,12 +41,12 @@ class DownloadsPanel:
 
     def show(self, language: Language) -> tuple[Markup]:
         """All downloads that are not complete."""
-        return (downloads_list(self.studio.list_downloads(), language),)
+        return (downloads_list(self.studio.models.downloads(), language),)
 
     def change(self, _: Language, revision: int, event: gr.EventData) -> int:
         """Cancel the one whose button was pressed, or go on with it."""
         verb, name = picked_key(event).split(":", 1)
-        (self.studio.cancel_download if verb == "cancel" else self.studio.download_model)(name)
+        (self.studio.models.cancel_download if verb == "cancel" else self.studio.models.download)(name)
         return revision + 1
 
 

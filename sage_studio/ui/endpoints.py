@@ -14,13 +14,13 @@ import gradio as gr
 from gradio.events import api
 from gradio.utils import get_upload_folder
 
-from sage_studio.comparison import Reply
 from sage_studio.doctor import as_json
 from sage_studio.errors import InvalidName, StudioError
+from sage_studio.evaluation.arena import Reply
 from sage_studio.model_task import ModelTask
-from sage_studio.retrieval import PASSAGES
 from sage_studio.retrieval_views import RetrieverView, SourceView
 from sage_studio.run_views import ForecastView, TaskComparisonView
+from sage_studio.services.rag import PASSAGES
 from sage_studio.serving_views import BackendView, DownloadView, HubModelView, ModelView, ReplyView
 from sage_studio.studio import Studio
 from sage_studio.tasks.task import Task
@@ -46,21 +46,21 @@ def register(studio: Studio) -> None:
 def _data_verbs(studio: Studio) -> list[Callable[..., Any]]:
     def prepare_sage_docs(force_refresh: bool = False) -> dict[str, Any]:
         """Fetch the SAGE documentation and make it a dataset."""
-        return DatasetView.of(studio.prepare_sage_docs(force_refresh)).model_dump()
+        return DatasetView.of(studio.datasets.prepare_sage_docs(force_refresh)).model_dump()
 
     def preview_dataset(dataset_id: str, offset: int = 0, limit: int = 20, search: str = "") -> dict[str, Any]:
         """Some rows of a dataset."""
-        page = studio.preview_dataset(dataset_id, int(offset), int(limit), search)
+        page = studio.datasets.preview(dataset_id, int(offset), int(limit), search)
         rows = zip(page.rows, page.numbers, strict=True)
         return {"total": page.total, "rows": [RowView.of(row, number).model_dump() for row, number in rows]}
 
     def list_datasets() -> list[dict[str, Any]]:
         """All datasets, newest first."""
-        return [DatasetView.of(dataset).model_dump() for dataset in studio.list_datasets()]
+        return [DatasetView.of(dataset).model_dump() for dataset in studio.datasets.list()]
 
     def delete_dataset(dataset_id: str) -> dict[str, str]:
         """Delete a dataset; refused while a task needs it."""
-        studio.delete_dataset(dataset_id)
+        studio.datasets.delete(dataset_id)
         return {"status": "success", "dataset_id": dataset_id}
 
     return [prepare_sage_docs, *intake_verbs(studio, _uploaded), list_datasets, preview_dataset, delete_dataset]
@@ -68,15 +68,15 @@ def _data_verbs(studio: Studio) -> list[Callable[..., Any]]:
 
 def _task_verbs(studio: Studio) -> list[Callable[..., Any]]:
     def shown(task_id: str) -> dict[str, Any]:
-        return TaskView.of(studio.get_task(task_id), studio.task_progress(task_id)).model_dump()
+        return TaskView.of(studio.tasks.get(task_id), studio.tasks.progress(task_id)).model_dump()
 
     def start_finetune(**values: Any) -> dict[str, Any]:
         """Queue a training; the parameters are the recipe's fields."""
-        return shown(studio.start_finetune(values).id)
+        return shown(studio.training.start(values).id)
 
     def list_tasks() -> list[dict[str, Any]]:
         """All tasks, newest first."""
-        return [TaskView.of(*pair).model_dump() for pair in studio.tasks_with_progress()]
+        return [TaskView.of(*pair).model_dump() for pair in studio.tasks.list_with_progress()]
 
     def get_task(task_id: str) -> dict[str, Any]:
         """One task and where it stands."""
@@ -84,19 +84,19 @@ def _task_verbs(studio: Studio) -> list[Callable[..., Any]]:
 
     def task_logs(task_id: str, limit: int = 100) -> str:
         """The last lines of a task's log."""
-        return "\n".join(studio.task_logs(task_id, limit=int(limit)).lines)
+        return "\n".join(studio.tasks.logs(task_id, limit=int(limit)).lines)
 
     def stop_task(task_id: str) -> dict[str, Any]:
         """Stop a task, keeping a checkpoint to resume from."""
-        return shown(studio.stop_task(task_id).id)
+        return shown(studio.tasks.stop(task_id).id)
 
     def resume_task(task_id: str) -> dict[str, Any]:
         """Go on from the newest checkpoint."""
-        return shown(studio.resume_task(task_id).id)
+        return shown(studio.tasks.resume(task_id).id)
 
     def delete_task(task_id: str) -> dict[str, str]:
         """Delete a task and its folder."""
-        studio.delete_task(task_id)
+        studio.tasks.delete(task_id)
         return {"status": "success", "task_id": task_id}
 
     return [_with_fields(start_finetune), list_tasks, get_task, task_logs, stop_task, resume_task, delete_task]
@@ -104,23 +104,23 @@ def _task_verbs(studio: Studio) -> list[Callable[..., Any]]:
 
 def _run_verbs(studio: Studio) -> list[Callable[..., Any]]:
     def shown(task: Task) -> dict[str, Any]:
-        return TaskView.of(task, studio.task_progress(task.id)).model_dump()
+        return TaskView.of(task, studio.tasks.progress(task.id)).model_dump()
 
     def estimate_memory(**values: Any) -> dict[str, Any]:
         """What a training would take, without starting it; the parameters are the recipe's fields."""
-        return ForecastView.of(studio.estimate_memory(values)).model_dump()
+        return ForecastView.of(studio.estimates.estimate(values)).model_dump()
 
     def retry_task(task_id: str) -> dict[str, Any]:
         """Do what is to be done next about a stopped or failed task."""
-        return shown(studio.retry_task(task_id))
+        return shown(studio.training.retry(task_id))
 
     def reproduce_task(task_id: str) -> dict[str, Any]:
         """Queue the very run of a completed task again."""
-        return shown(studio.reproduce_task(task_id))
+        return shown(studio.training.reproduce(task_id))
 
     def compare_tasks(task_ids: list[str]) -> dict[str, Any]:
         """Two to eight runs beside each other: curves, and the settings that differ."""
-        return TaskComparisonView.of(studio.compare_tasks(task_ids)).model_dump()
+        return TaskComparisonView.of(studio.tasks.compare(task_ids)).model_dump()
 
     return [_with_fields(estimate_memory), retry_task, reproduce_task, compare_tasks]
 
@@ -128,15 +128,15 @@ def _run_verbs(studio: Studio) -> list[Callable[..., Any]]:
 def _model_verbs(studio: Studio) -> list[Callable[..., Any]]:
     def use_as_backend(task_id: str) -> dict[str, Any]:
         """Let a completed task's model answer the chat."""
-        return BackendView.of(studio.use_as_backend(task_id)).model_dump()
+        return BackendView.of(studio.serving.use_task(task_id)).model_dump()
 
     def list_models() -> list[dict[str, Any]]:
         """Models that can answer."""
-        return [ModelView.of(model).model_dump() for model in studio.list_models()]
+        return [ModelView.of(model).model_dump() for model in studio.serving.models()]
 
     def switch_model(model_name: str) -> dict[str, Any]:
         """Make a model the one that answers; a base model's id goes back to it."""
-        return BackendView.of(studio.switch_model(model_name)).model_dump()
+        return BackendView.of(studio.serving.switch(model_name)).model_dump()
 
     def chat(
         message: str,
@@ -151,7 +151,7 @@ def _model_verbs(studio: Studio) -> list[Callable[..., Any]]:
         messages = [*(history or []), {"role": "user", "content": message}]
         text = ""
         sampling = {"temperature": temperature, "max_tokens": int(max_tokens)}
-        for chunk in studio.chat(messages, model, documents, expand, **sampling):  # type: ignore[arg-type]
+        for chunk in studio.chat.answer(messages, model, documents, expand, **sampling):  # type: ignore[arg-type]
             text += chunk.text
             sources = [SourceView.of(source).model_dump() for source in chunk.sources]
             figures = {"tokens_per_second": chunk.tokens_per_second, "sources": sources, "look_ups": chunk.look_ups}
@@ -167,7 +167,7 @@ def _model_verbs(studio: Studio) -> list[Callable[..., Any]]:
         """Ask two to four models the same; the answers grow side by side, the last ones carry the figures."""
         messages = [*(history or []), {"role": "user", "content": message}]
         replies = [ReplyView.of(Reply(name)) for name in models]
-        for piece in studio.compare(messages, models, temperature=temperature, max_tokens=int(max_tokens)):  # type: ignore[arg-type]
+        for piece in studio.chat.compare(messages, models, temperature=temperature, max_tokens=int(max_tokens)):  # type: ignore[arg-type]
             replies[piece.column] = ReplyView.of(piece.reply)
             yield [reply.model_dump() for reply in replies]
 
@@ -182,19 +182,19 @@ def _hub_verbs(studio: Studio) -> list[Callable[..., Any]]:
     def search_models(text: str, task: str = "generative") -> list[dict[str, Any]]:
         """The hub's models whose names have a text in them; ``task`` is generative or embedding."""
         kind: ModelTask = "embedding" if task == "embedding" else "generative"
-        return [HubModelView.of(model).model_dump() for model in studio.search_models(text, kind)]
+        return [HubModelView.of(model).model_dump() for model in studio.models.search(text, kind)]
 
     def download_model(model_name: str) -> dict[str, Any]:
         """Begin to fetch a hub model, or go on with it."""
-        return DownloadView.showing(studio.download_model(model_name)).model_dump()
+        return DownloadView.showing(studio.models.download(model_name)).model_dump()
 
     def cancel_download(model_name: str) -> dict[str, Any]:
         """Break a download off; what was fetched is kept."""
-        return DownloadView.showing(studio.cancel_download(model_name)).model_dump()
+        return DownloadView.showing(studio.models.cancel_download(model_name)).model_dump()
 
     def list_downloads() -> list[dict[str, Any]]:
         """Downloads of hub models, the newest first."""
-        return [DownloadView.showing(each).model_dump() for each in studio.list_downloads()]
+        return [DownloadView.showing(each).model_dump() for each in studio.models.downloads()]
 
     return [search_models, download_model, cancel_download, list_downloads]
 
@@ -202,15 +202,15 @@ def _hub_verbs(studio: Studio) -> list[Callable[..., Any]]:
 def _retrieval_verbs(studio: Studio) -> list[Callable[..., Any]]:
     def use_as_retriever(task_id: str = "", model_name: str = "", dataset_id: str = "") -> dict[str, Any]:
         """Let a completed embedding task's model, or a base embedder, look things up."""
-        return RetrieverView.of(studio.use_as_retriever(task_id, model_name, dataset_id)).model_dump()
+        return RetrieverView.of(studio.rag.use(task_id, model_name, dataset_id)).model_dump()
 
     def get_retriever() -> dict[str, Any]:
         """What looks things up, and how far its index is."""
-        return RetrieverView.of(studio.retriever()).model_dump()
+        return RetrieverView.of(studio.rag.status()).model_dump()
 
     def retrieve(query: str, count: int = PASSAGES, dataset_id: str = "") -> list[dict[str, Any]]:
         """The passages of a dataset that answer a question best."""
-        return [SourceView.of(source).model_dump() for source in studio.retrieve(query, int(count), dataset_id)]
+        return [SourceView.of(source).model_dump() for source in studio.rag.retrieve(query, int(count), dataset_id)]
 
     return [use_as_retriever, get_retriever, retrieve]
 

@@ -73,7 +73,7 @@ def same(_: Language, value: str) -> str:
 
 def dataset_or_newest(studio: Studio, chosen: str) -> str:
     """Id of the chosen dataset, else of the newest; empty where there is none."""
-    known = [item.id for item in studio.list_datasets()]
+    known = [item.id for item in studio.datasets.list()]
     return chosen if chosen in known else next(iter(known), "")
 
 

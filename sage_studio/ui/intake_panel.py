@@ -101,21 +101,21 @@ class IntakePanel:
     def add_file(self, language: Language, path: str, rows: Rows, progress: gr.Progress = PROGRESS) -> tuple[Any, ...]:
         """Keep an uploaded file, or ask which of its columns is which."""
         try:
-            dataset = self.studio.upload_dataset(Path(path), on_progress=_told(progress, language), rows=rows)
+            dataset = self.studio.datasets.upload(Path(path), on_progress=_told(progress, language), rows=rows)
         except UnknownColumns:
             return gr.skip(), "", *self.mapping.ask(language, path)
         return dataset.id, "", *self.mapping.done()
 
     def add_mapped(self, _: Language, path: str, known: str, *columns: str) -> tuple[Any, ...]:
         """Keep the file with the columns that a person named."""
-        dataset = self.studio.upload_dataset(Path(path), mapping=self.mapping.said(known, columns))
+        dataset = self.studio.datasets.upload(Path(path), mapping=self.mapping.said(known, columns))
         return dataset.id, "", *self.mapping.done()
 
     def add_repository(
         self, language: Language, address: str, branch: str, folder: str, rows: Rows, progress: gr.Progress = PROGRESS
     ) -> tuple[str, str]:
         """Fetch a repository's documents."""
-        return self.studio.add_repository(
+        return self.studio.datasets.add_repository(
             address, branch, folder, rows=rows, on_progress=_told(progress, language)
         ).id, ""
 
@@ -123,7 +123,7 @@ class IntakePanel:
         self, language: Language, repo: str, config: str, split: str, rows: float, progress: gr.Progress = PROGRESS
     ) -> tuple[str, str]:
         """Fetch a dataset of the hub."""
-        return self.studio.add_hub_dataset(
+        return self.studio.datasets.add_from_hub(
             repo, config, split, int(rows or 0), on_progress=_told(progress, language)
         ).id, ""
 

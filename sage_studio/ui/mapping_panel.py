@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from sage_studio.data.formats import BY_NAME, FORMATS
 from sage_studio.data.mapping import ColumnMapping
-from sage_studio.intake import Brought
+from sage_studio.services.datasets import Brought
 from sage_studio.text import NOTHING, Language, Text
 from sage_studio.ui.events import on
 from sage_studio.ui.frame import Frame
@@ -65,7 +65,7 @@ class MappingPanel:
 
     def ask(self, language: Language, path: str) -> list[Any]:
         """Show the question for a file, answered as for the last one with the same columns, or as it seems to be."""
-        brought = self.studio.look_at_file(Path(path))
+        brought = self.studio.datasets.inspect_file(Path(path))
         columns, known = list(brought.look.columns), brought.remembered or brought.guess
         name = known.format if known is not None else USUAL
         return [

@@ -50,7 +50,7 @@ class ModelSearch:
         if len(text) < 2:
             return gr.update(choices=[], visible=False), quiet_line(MORE.in_(language))
         try:
-            found = self.studio.search_models(text, RECIPES[method].model_task)
+            found = self.studio.models.search(text, RECIPES[method].model_task)
         except HubUnavailable as error:
             return gr.update(choices=[], visible=False), quiet_line(error.say(language))
         if not found:

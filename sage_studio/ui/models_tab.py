@@ -145,12 +145,12 @@ class ModelsTab:
         """Let it answer, after a yes; said at once, for loading it may take a minute."""
         name = picked_key(event)
         yield notice("waiting", LOADING.in_(language).format(name)), gr.skip()
-        model = self.studio.switch_model(name)
+        model = self.studio.serving.switch(name)
         yield switched(model, language), revision + 1
 
     def unload_model(self, language: Language, revision: int, name: str) -> tuple[Markup, int]:
         """Make room in the engine."""
-        self.studio.unload_model(name)
+        self.studio.serving.unload(name)
         return notice("done", UNLOADED.in_(language).format(name)), revision + 1
 
     def ask_delete(self, language: Language, name: str) -> str:
@@ -160,29 +160,29 @@ class ModelsTab:
     def delete_model(self, language: Language, revision: int, event: gr.EventData) -> tuple[Markup, int]:
         """Take it off the list, after a yes."""
         name = picked_key(event)
-        self.studio.forget_model(name)
+        self.studio.serving.forget(name)
         return notice("done", DELETED.in_(language).format(name)), revision + 1
 
     def start_engine(self, _: Language, revision: int) -> int:
         """Start it in the background; its state is followed like everything else."""
-        self.studio.start_engine()
+        self.studio.serving.start_engine()
         return revision + 1
 
     def retry_vllm(self, language: Language, revision: int) -> tuple[Markup, int]:
         """Start vLLM again where the transformers engine serves in its place."""
-        status = self.studio.retry_vllm()
+        status = self.studio.serving.retry_vllm()
         if status.vllm_refused:
             return notice("failed", strong(RETRIED_IN_VAIN.in_(language)), status.message.in_(language)), revision + 1
         return notice("done", strong(RETRIED.in_(language))), revision + 1
 
     def show_models(self, language: Language, picked: str) -> tuple[Any, ...]:
         """Every model, and what can be done with the picked one."""
-        models = self.studio.list_models()
+        models = self.studio.serving.models()
         return (models_table(models, picked, language), *offered([one for one in models if one.name == picked]))
 
     def show_engine(self, language: Language) -> tuple[Any, ...]:
         """The engine, the end of its log, and whether it can be started."""
-        status = self.studio.engine_status()
+        status = self.studio.serving.status()
         idle = status.state in (EngineState.DOWN, EngineState.FAILED)
         lines = last_lines(status.log_path) if status.log_path is not None else []
         shown = log(lines, language) if lines else Markup()

@@ -40,23 +40,23 @@ class NextSteps:
 
     def show(self, language: Language, picked: str) -> tuple[Any, Any]:
         """Which of them the picked task's state offers."""
-        task = next((task for task in self.studio.list_tasks() if task.id == picked), None)
+        task = next((task for task in self.studio.tasks.list() if task.id == picked), None)
         return offered_next(task, language)
 
     def mend(self, language: Language, task_id: str, revision: int) -> tuple[Any, ...]:
         """Do the remedy, or open the form where a person has to choose."""
-        task = self.studio.get_task(task_id)
+        task = self.studio.tasks.get(task_id)
         if task.next_action in BY_HAND:
             return gr.skip(), gr.skip(), task.recipe, go_to("train")(language)
-        return self.studio.retry_task(task_id).id, revision + 1, gr.skip(), gr.skip()
+        return self.studio.training.retry(task_id).id, revision + 1, gr.skip(), gr.skip()
 
     def run_again(self, _: Language, task_id: str, revision: int) -> tuple[str, int]:
         """Queue the very run again and look at it."""
-        return self.studio.reproduce_task(task_id).id, revision + 1
+        return self.studio.training.reproduce(task_id).id, revision + 1
 
     def take_settings(self, language: Language, task_id: str) -> tuple[Any, Any]:
         """Open the form with the task's settings."""
-        return self.studio.get_task(task_id).recipe, go_to("train")(language)
+        return self.studio.tasks.get(task_id).recipe, go_to("train")(language)
 
 
 def offered_next(task: Task | None, language: Language) -> tuple[Any, Any]:

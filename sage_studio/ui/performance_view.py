@@ -91,7 +91,7 @@ class PerformanceView:
 
     def render(self, language: Language) -> tuple[Any, ...]:
         """The last ten minutes."""
-        samples = self.studio.metrics()
+        samples = self.studio.serving.metrics()
         spans = downsample(samples, SPAN_SECONDS)
         has_card = any(one.gpu_memory_gb is not None for one in spans)
         drawn = [

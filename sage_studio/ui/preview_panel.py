@@ -153,14 +153,14 @@ class PreviewPanel:
         dataset_id = dataset_or_newest(self.studio, chosen)
         if not dataset_id:
             return no_rows(language), gr.update(visible=False)
-        page = self.studio.preview_dataset(dataset_id, offset=offset, limit=PAGE_ROWS, search=search)
+        page = self.studio.datasets.preview(dataset_id, offset=offset, limit=PAGE_ROWS, search=search)
         hint = quiet(PICK_ROW.in_(language)) if page.rows and not row else Markup()
         return preview_table(page, language, row) + hint, gr.update(visible=True)
 
     def page_on(self, _: Language, chosen: str, offset: int, search: str) -> int:
         """The rows after, if there are any."""
         dataset_id = dataset_or_newest(self.studio, chosen)
-        page = self.studio.preview_dataset(dataset_id, offset=offset + PAGE_ROWS, limit=1, search=search)
+        page = self.studio.datasets.preview(dataset_id, offset=offset + PAGE_ROWS, limit=1, search=search)
         return offset + PAGE_ROWS if page.rows else offset
 
     def go_to(self, _: Language, chosen: str, number: str) -> tuple[Any, Any, Any]:
@@ -171,7 +171,7 @@ class PreviewPanel:
         """
         if not number.strip():
             return gr.skip(), gr.skip(), gr.skip()
-        last = self.studio.get_dataset(dataset_or_newest(self.studio, chosen)).stats.total_samples
+        last = self.studio.datasets.get(dataset_or_newest(self.studio, chosen)).stats.total_samples
         row = row_number(number, last)
         return "", (row - 1) // PAGE_ROWS * PAGE_ROWS, row
 
@@ -180,7 +180,7 @@ class PreviewPanel:
         if not row:
             return ("",)
         try:
-            seen = self.studio.see_row(
+            seen = self.studio.datasets.tokenized_row(
                 dataset_or_newest(self.studio, chosen), row, model or "", int(max_length or 1024)
             )
         except StudioError as error:
@@ -212,10 +212,10 @@ class PreviewPanel:
 
     def keep(self, _: Language, chosen: str, changes: list[dict[str, Any]]) -> tuple[str, list[Any]]:
         """Save the changes as a new version, and look at it."""
-        return self.studio.edit_dataset(dataset_or_newest(self.studio, chosen), changes).id, []
+        return self.studio.datasets.edit(dataset_or_newest(self.studio, chosen), changes).id, []
 
     def _texts(self, chosen: str, row: int) -> tuple[str | None, str, str | None]:
-        page = self.studio.preview_dataset(dataset_or_newest(self.studio, chosen), offset=row - 1, limit=1)
+        page = self.studio.datasets.preview(dataset_or_newest(self.studio, chosen), offset=row - 1, limit=1)
         return texts_of(page.rows[0])
 
 

@@ -11,7 +11,7 @@ DEFAULT_LENGTH = 1024
 
 def reader(words: Phrasebook, studio: Studio, prefix: str, label: Text) -> tuple[gr.Dropdown, gr.Number]:
     """Both inputs, within a row; their ``elem_id`` are ``<prefix>-model`` and ``<prefix>-max-length``."""
-    models = [entry.id for entry in studio.model_choices()]
+    models = [entry.id for entry in studio.models.choices()]
     model = words(
         gr.Dropdown,
         label=label,

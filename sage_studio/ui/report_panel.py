@@ -101,18 +101,18 @@ class ReportPanel:
     def begin(self, _: Language, chosen: str, model: str, max_length: float, against: str, revision: int) -> int:
         """Look closely at all rows."""
         dataset_id = dataset_or_newest(self.studio, chosen)
-        self.studio.inspect_dataset(dataset_id, model=model or "", max_length=max_length, against=against or "")
+        self.studio.datasets.inspect(dataset_id, model=model or "", max_length=max_length, against=against or "")
         return revision + 1
 
     def halt(self, _: Language, chosen: str) -> None:
         """Stop the close look."""
         for job in self._running(dataset_or_newest(self.studio, chosen)):
-            self.studio.stop_job(job.id)
+            self.studio.datasets.stop_job(job.id)
 
     def renew_others(self, language: Language, chosen: str) -> Any:
         """The datasets to search for leaks."""
         dataset_id = dataset_or_newest(self.studio, chosen)
-        others = [(f"{item.name} v{item.version}", item.id) for item in self.studio.list_datasets()]
+        others = [(f"{item.name} v{item.version}", item.id) for item in self.studio.datasets.list()]
         return gr.update(
             choices=[(NONE.in_(language), ""), *(other for other in others if other[1] != dataset_id)], value=""
         )
@@ -120,12 +120,12 @@ class ReportPanel:
     def show(self, language: Language, chosen: str) -> tuple[Any, ...]:
         """The report as it stands."""
         dataset_id = dataset_or_newest(self.studio, chosen)
-        datasets = [item for item in self.studio.list_datasets() if item.id == dataset_id]
+        datasets = [item for item in self.studio.datasets.list() if item.id == dataset_id]
         figures, bins = report(datasets, language)
         if not datasets:
             return figures, bins, gr.update(visible=False), "", "", gr.update(visible=False)
-        found, running = self.studio.inspection(dataset_id), self._running(dataset_id)
-        last = [job for job in self.studio.list_jobs(dataset_id) if job.kind == "report"][:1]
+        found, running = self.studio.datasets.inspection(dataset_id), self._running(dataset_id)
+        last = [job for job in self.studio.datasets.list_jobs(dataset_id) if job.kind == "report"][:1]
         if found is not None and found.histogram:
             bins = {**histogram(found.histogram), "visible": True}
         state = self._state(found, last, language)
@@ -149,11 +149,15 @@ class ReportPanel:
 
     def _epoch(self, dataset_id: str, found: Inspection) -> float | None:
         """Seconds of an epoch: by the speed of earlier runs, else as the Train tab guesses it."""
-        seconds = seconds_per_epoch(found, self.studio.tokens_per_second(found.model))
-        return self.studio.epoch_guess(dataset_id, found.model, found.max_length) if seconds is None else seconds
+        seconds = seconds_per_epoch(found, self.studio.training.tokens_per_second(found.model))
+        return (
+            self.studio.estimates.epoch_seconds(dataset_id, found.model, found.max_length)
+            if seconds is None
+            else seconds
+        )
 
     def _running(self, dataset_id: str) -> list[Job]:
-        jobs = self.studio.list_jobs(dataset_id)
+        jobs = self.studio.datasets.list_jobs(dataset_id)
         return [job for job in jobs if job.kind == "report" and job.state is JobState.RUNNING]
 
 

@@ -74,9 +74,9 @@ class RunView:
 
     def render(self, language: Language, task: Task) -> tuple[Any, ...]:
         """The task as it stands now."""
-        progress = self.studio.task_progress(task.id)
-        curve = self.studio.task_curve(task.id)
-        lines = self.studio.task_logs(task.id, limit=LOG_LINES).lines
+        progress = self.studio.tasks.progress(task.id)
+        curve = self.studio.tasks.curve(task.id)
+        lines = self.studio.tasks.logs(task.id, limit=LOG_LINES).lines
         extra = [plotted(plot, curve, language) for plot in RECIPES[task.type].plots]
         hidden = [gr.update(visible=False)] * (len(self.extra) - len(extra))
         return (

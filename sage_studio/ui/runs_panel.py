@@ -53,15 +53,15 @@ class RunsPanel:
 
     def renew(self, _: Language) -> Any:
         """The newest tasks to choose from; what is picked stays."""
-        return gr.update(choices=[(named(task), task.id) for task in self.studio.list_tasks()[:CHOICES]])
+        return gr.update(choices=[(named(task), task.id) for task in self.studio.tasks.list()[:CHOICES]])
 
     def show(self, language: Language, picked: Sequence[str] | None) -> tuple[Any, Markup]:
         """The picked runs beside each other."""
-        known = {task.id for task in self.studio.list_tasks()}
+        known = {task.id for task in self.studio.tasks.list()}
         ids = [task_id for task_id in picked or () if task_id in known]
         if len(ids) < FEWEST:
             return gr.update(value=None, visible=False), Markup('<p class="quiet">{}</p>').format(PICK.in_(language))
-        compared = self.studio.compare_tasks(ids)
+        compared = self.studio.tasks.compare(ids)
         drawn = loss_of_runs([(curve.steps, curve.loss) for curve in compared.curves])
         return gr.update(value=drawn, visible=True), differences(compared, language)
 

@@ -55,11 +55,11 @@ class StatusBar:
 
     def render(self, language: Language) -> tuple[str]:
         """The whole line."""
-        status, task = self.studio.engine_status(), running_task(self.studio)
+        status, task = self.studio.serving.status(), running_task(self.studio)
         backend = engine_line(status, language)
         training = quiet(NO_TASK.in_(language))
         if task is not None:
-            training = task_line(task, self.studio.task_progress(task.id), language)
+            training = task_line(task, self.studio.tasks.progress(task.id), language)
         other = "en" if language == "zh" else "zh"
         return (
             Markup(
@@ -87,7 +87,7 @@ def open_tab(_: Language, event: gr.EventData) -> dict[str, object]:
 
 def running_task(studio: Studio) -> Task | None:
     """The task that is being worked on now, if there is one: one that trains before one that is prepared."""
-    running = [task for task in studio.list_tasks() if task.status.is_running]
+    running = [task for task in studio.tasks.list() if task.status.is_running]
     return next((task for task in running if not task.in_preparation), next(iter(running), None))
 
 

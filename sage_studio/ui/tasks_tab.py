@@ -141,30 +141,30 @@ class TasksTab:
 
     def set_backend(self, language: Language, revision: int, event: gr.EventData) -> Any:
         """Make the task's model the chat's, after a yes."""
-        task = self.studio.get_task(picked_key(event))
+        task = self.studio.tasks.get(picked_key(event))
         yield gr.update(visible=True), loading(task, language), gr.skip()
-        model = self.studio.use_as_backend(task.id)
+        model = self.studio.serving.use_task(task.id)
         yield gr.update(visible=True), switched(model, language), revision + 1
 
     def set_retriever(self, language: Language, revision: int, event: gr.EventData) -> tuple[Any, Markup, int]:
         """Let the task's embedder look things up, after a yes."""
-        status = self.studio.use_as_retriever(picked_key(event))
+        status = self.studio.rag.use(picked_key(event))
         said = strong(FINDS.in_(language).format(status.choice.model))
         return gr.update(visible=True), notice("done", said, TURN_ON.in_(language)), revision + 1
 
     def stop_task(self, _: Language, revision: int, event: gr.EventData) -> int:
         """Stop it, after a yes."""
-        self.studio.stop_task(picked_key(event))
+        self.studio.tasks.stop(picked_key(event))
         return revision + 1
 
     def delete_task(self, _: Language, revision: int, event: gr.EventData) -> tuple[str, int]:
         """Delete it, after a yes."""
-        self.studio.delete_task(picked_key(event))
+        self.studio.tasks.delete(picked_key(event))
         return "", revision + 1
 
     def resume_task(self, _: Language, task_id: str, revision: int) -> int:
         """Go on from the newest checkpoint."""
-        self.studio.resume_task(task_id)
+        self.studio.tasks.resume(task_id)
         return revision + 1
 
     def show_table(self, language: Language, chosen_filter: str, picked: str) -> tuple[Markup]:
@@ -173,7 +173,7 @@ class TasksTab:
 
     def show_task(self, language: Language, picked: str) -> tuple[Any, ...]:
         """The picked task and what its state offers."""
-        tasks = [task for task in self.studio.list_tasks() if task.id == picked]
+        tasks = [task for task in self.studio.tasks.list() if task.id == picked]
         if not tasks:
             return (gr.update(visible=False), *(gr.skip() for _ in range(7 + len(self.run.outputs))))
         task = tasks[0]
@@ -181,7 +181,7 @@ class TasksTab:
             gr.update(visible=True),
             *offered(task),
             download_link(task, language),
-            files_table(task, self.studio.task_files(task.id), language),
+            files_table(task, self.studio.training.stage_files(task.id), language),
             settings_table(task, language),
             *self.run.render(language, task),
         )

@@ -65,7 +65,7 @@ SPARK_POINTS = 10
 
 def tasks_table(studio: Studio, chosen_filter: str, picked: str, language: Language) -> Markup:
     """The tasks that a filter lets through, newest first."""
-    tasks = studio.list_tasks()
+    tasks = studio.tasks.list()
     if not tasks:
         return empty(NONE_YET.in_(language), START_ONE.in_(language), TRAIN, language)
     passing = [task for task in tasks if FILTERS[chosen_filter][1](task.status)]
@@ -79,7 +79,7 @@ def tasks_table(studio: Studio, chosen_filter: str, picked: str, language: Langu
 
 def task_row(studio: Studio, task: Task, language: Language) -> Row:
     """One task, with the newest figures."""
-    progress = studio.task_progress(task.id)
+    progress = studio.tasks.progress(task.id)
     loss = progress.now.loss if progress.now is not None else None
     if progress.result is not None and progress.result.train_loss is not None:
         loss = progress.result.train_loss
@@ -98,7 +98,7 @@ def task_row(studio: Studio, task: Task, language: Language) -> Row:
                 bar(progress.percent, name, colour), progress.percent
             ),
             Markup('<span class="spark" aria-hidden="true">{}</span> {}').format(
-                sparkline(studio.task_curve(task.id, SPARK_POINTS).loss), number(loss)
+                sparkline(studio.tasks.curve(task.id, SPARK_POINTS).loss), number(loss)
             ),
             ago(task.started_at, language),
             duration(progress.seconds, language) if task.started_at else EMPTY,

@@ -55,33 +55,33 @@ class TemplatesPanel:
 
     def keep(self, language: Language, title: str, method: str, *values: Any) -> Any:
         """Keep what the form holds."""
-        saved = self.studio.templates.save(title, {"type": method, **given(RECIPES[method], self.names, values)})
+        saved = self.studio.presets.store.save(title, {"type": method, **given(RECIPES[method], self.names, values)})
         return self._choices(language, method, saved.id)
 
     def duplicate(self, language: Language, chosen: str | None, title: str, method: str) -> Any:
         """Keep a copy of the chosen preset under the name given."""
-        return self._choices(language, method, self.studio.templates.duplicate(chosen or "", title).id)
+        return self._choices(language, method, self.studio.presets.store.duplicate(chosen or "", title).id)
 
     def take(self, language: Language, text: str, title: str) -> tuple[str, Any]:
         """Keep what the YAML holds and show it in the form."""
-        loaded = self.studio.templates.load(text, title)
+        loaded = self.studio.presets.store.load(text, title)
         return loaded.type, self._choices(language, loaded.type, loaded.id)
 
     def remove(self, language: Language, chosen: str | None, method: str) -> Any:
         """Delete the chosen one."""
-        self.studio.templates.delete(chosen or "")
+        self.studio.presets.store.delete(chosen or "")
         return self._choices(language, method, None)
 
     def show(self, _: Language, chosen: str | None) -> str:
         """The chosen preset as YAML."""
-        return as_yaml(self.studio.templates.get(chosen)) if chosen else ""
+        return as_yaml(self.studio.presets.store.get(chosen)) if chosen else ""
 
     def compare(self, language: Language, chosen: str | None, method: str, *values: Any) -> Markup:
         """The fields in which the form differs from the chosen preset."""
         if not chosen:
             return Markup()
         filled = given(RECIPES[method], self.names, values)
-        preset, fields = self.studio.templates.get(chosen), RECIPES[method].model_fields
+        preset, fields = self.studio.presets.store.get(chosen), RECIPES[method].model_fields
         pairs = {
             name: (preset.values.get(name, fields[name].default), value)
             for name, value in filled.items()
@@ -97,5 +97,5 @@ class TemplatesPanel:
 
     def _choices(self, language: Language, method: str, chosen: str | None) -> Any:
         """The picker with one chosen."""
-        presets = [each for each in self.studio.presets if each.type == method]
+        presets = [each for each in self.studio.presets.all() if each.type == method]
         return gr.update(choices=[(Text(**each.title).in_(language), each.id) for each in presets], value=chosen)

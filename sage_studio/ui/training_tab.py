@@ -11,7 +11,7 @@ import gradio as gr
 from markupsafe import Markup
 
 from sage_studio.catalog import ModelEntry
-from sage_studio.recommendation import Recommendation
+from sage_studio.services.presets import Recommendation
 from sage_studio.studio import Studio
 from sage_studio.tasks.task import Task
 from sage_studio.text import Language, Text
@@ -163,7 +163,7 @@ class TrainingTab:
             return [gr.skip() for _ in self.inputs]
         if suggested.get("preset") == preset_id:
             return form_updates(RECIPES[method], list(self.inputs), suggested["values"])
-        values = next(preset.values for preset in self.studio.presets if preset.id == preset_id)
+        values = next(preset.values for preset in self.studio.presets.all() if preset.id == preset_id)
         return form_updates(RECIPES[method], list(self.inputs), values)
 
     def suggest(
@@ -172,7 +172,7 @@ class TrainingTab:
         """Begin with the preset that suits this machine, the model and the dataset, unless somebody chose otherwise."""
         filled = given(RECIPES[method], list(self.inputs), values)
         model, dataset = filled["model_name_or_path"], filled["dataset_id"]
-        found = self.studio.recommended(method, model, dataset)
+        found = self.studio.presets.recommend(method, model, dataset)
         choices = self._presets(language, method, found)
         if found is None or (preset and not self._as_suggested(method, preset, suggested, filled)):
             return [gr.skip(), gr.update(choices=choices), *(gr.skip() for _ in self.inputs)]
@@ -195,7 +195,7 @@ class TrainingTab:
 
     def _presets(self, language: Language, method: str, found: Recommendation | None) -> list[tuple[str, str]]:
         """What the picker offers, the recommended one first and marked."""
-        offered = self.studio.offered_presets(method)
+        offered = self.studio.presets.offered(method)
         best = found.preset.id if found is not None else ""
         offered.sort(key=lambda preset: preset.id != best)
         titles = {preset.id: Text(**preset.title).in_(language) for preset in offered}
@@ -211,7 +211,7 @@ class TrainingTab:
         self, language: Language, method: str, draft: dict[str, Any] | None, model: str, dataset: str
     ) -> list[Any]:
         """Show the method's presets and fields, these with the recommended values or a draft's."""
-        found = self.studio.recommended(method, model or "", dataset or "")
+        found = self.studio.presets.recommend(method, model or "", dataset or "")
         choices = self._presets(language, method, found)
         if found is not None and (draft is None or draft["type"] != method):
             return self._begin(method, found, choices)
@@ -220,7 +220,7 @@ class TrainingTab:
 
     def fit_method(self, _: Language, chosen: str, method: str) -> str:
         """The method as it is, unless it cannot learn from the dataset just chosen."""
-        kinds = [item.row_kind for item in self.studio.list_datasets() if item.id == chosen]
+        kinds = [item.row_kind for item in self.studio.datasets.list() if item.id == chosen]
         if not kinds or kinds[0] in RECIPES[method].accepts:
             return method
         return next((kind for kind, recipe in RECIPES.items() if kinds[0] in recipe.accepts), method)
@@ -241,7 +241,7 @@ class TrainingTab:
     def begin(self, language: Language, revision: int, method: str, *values: Any) -> tuple[Any, ...]:
         """Start a training and show it, in the same answer."""
         recipe = {"type": method, **given(RECIPES[method], list(self.inputs), values)}
-        task = self.studio.start_finetune(recipe)
+        task = self.studio.training.start(recipe)
         return task.id, revision + 1, *self.followed.now(language, task.id)
 
     def ask_stop(self, language: Language, chosen: str) -> str:
@@ -251,7 +251,7 @@ class TrainingTab:
 
     def stop_run(self, _: Language, revision: int, event: gr.EventData) -> int:
         """Stop after a yes."""
-        self.studio.stop_task(picked_key(event))
+        self.studio.tasks.stop(picked_key(event))
         return revision + 1
 
     def open_run(self, language: Language, chosen: str) -> tuple[str, Any]:
@@ -262,7 +262,7 @@ class TrainingTab:
         """The run as it stands, or what this place is for."""
         tasks = self.shown(chosen)
         if not tasks:
-            lead = START if self.studio.list_datasets() else FIRST_DATASET
+            lead = START if self.studio.datasets.list() else FIRST_DATASET
             nothing = empty(NO_RUN.in_(language), START_ONE.in_(language), lead, language)
             return (nothing, gr.update(visible=False), gr.skip(), *(gr.skip() for _ in self.run.outputs))
         stop = gr.update(visible=not tasks[0].status.is_over)
@@ -278,19 +278,19 @@ class TrainingTab:
         return chosen_or_running(self.studio, chosen)
 
     def _models(self, method: str) -> list[str]:
-        return [entry.id for entry in self.studio.model_choices(RECIPES[method].model_task)]
+        return [entry.id for entry in self.studio.models.choices(RECIPES[method].model_task)]
 
     def _datasets(self, language: Language, method: str) -> list[tuple[str, str]]:
         return [
             (f"{item.name} v{item.version} · {count(item.stats.total_samples)} {ROWS.in_(language)}", item.id)
-            for item in self.studio.list_datasets()
+            for item in self.studio.datasets.list()
             if item.row_kind in RECIPES[method].accepts
         ]
 
 
 def chosen_or_running(studio: Studio, chosen: str) -> list[Task]:
     """At most one task: the chosen one, else the running one, else the newest."""
-    tasks = studio.list_tasks()
+    tasks = studio.tasks.list()
     picked = [task for task in tasks if task.id == chosen]
     running = running_task(studio)
     return picked or ([running] if running else tasks[:1])

@@ -63,15 +63,15 @@ def answering(studio: Studio, tmp_path: Path) -> Studio:
     base.mkdir(parents=True)
     (base / "config.json").write_text("{}")
 
-    studio.registry.configure(studio.settings, studio.database, lambda: FakeSpec(tmp_path / "journal.jsonl"))
-    studio.registry.adopt()
-    studio.registry.register_model("small", str(base), {"kind": "base"})
+    studio.serving.registry.configure(studio.settings, studio.database, lambda: FakeSpec(tmp_path / "journal.jsonl"))
+    studio.serving.registry.adopt()
+    studio.serving.registry.register_model("small", str(base), {"kind": "base"})
     for name in ("tuned", "other"):
         folder = studio.settings.outputs_dir / name
         folder.mkdir(parents=True)
         write_adapter(folder, str(base))
-        studio.registry.register_model(name, str(folder))
-    studio.switch_model("small")
+        studio.serving.registry.register_model(name, str(folder))
+    studio.serving.switch("small")
     return studio
 
 

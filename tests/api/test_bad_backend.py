@@ -32,13 +32,13 @@ def asking(asking, request):
 @pytest.fixture
 def task_in(answering):
     """Make a task that is in a status, without a trainer."""
-    answering.supervisor.close()
+    answering.tasks.supervisor.close()
 
     def task_in(status):
         recipe = SFTRecipe(model_name_or_path=str(answering.settings.root / "no-base"), dataset_id="docs-v1")
         job = Job(model_location="/nowhere", data_path="/nowhere")
-        task = answering.tasks.create(recipe, job, dataset_id="docs-v1", dataset_name="docs")
-        return task if status is QUEUED else answering.tasks.transition(task.id, {QUEUED}, status)
+        task = answering.tasks.store.create(recipe, job, dataset_id="docs-v1", dataset_name="docs")
+        return task if status is QUEUED else answering.tasks.store.transition(task.id, {QUEUED}, status)
 
     return task_in
 
@@ -76,7 +76,7 @@ def test_an_engine_that_does_not_start_is_said_with_its_last_words(asking, answe
     folder = tmp_path / "bases" / "faulty"
     folder.mkdir()
     (folder / "config.json").write_text("{}")
-    answering.registry.register_model("faulty", str(folder), {"kind": "base"})
+    answering.serving.registry.register_model("faulty", str(folder), {"kind": "base"})
     answer = asking.post("/api/models/switch", json={"model_name": "faulty"})
     refuse(answer, 503, ("engine with faulty ended by itself", "（faulty）意外退出"), "CUDA out of memory")
     assert "SAGE_STUDIO_GPU_MEMORY_UTILIZATION" in answer.json()["detail"]["hint"]
@@ -119,4 +119,4 @@ def test_a_client_that_leaves_in_mid_stream_ends_the_answer_in_the_engine(answer
         assert "small" in next(answer.iter_lines())
     journal = tmp_path / "journal.jsonl"
     wait_until(lambda: '"cancelled": "small"' in journal.read_text())
-    wait_until(lambda: answering.registry.metrics()["vllm:num_requests_running"] == 0)
+    wait_until(lambda: answering.serving.registry.metrics()["vllm:num_requests_running"] == 0)

@@ -22,7 +22,7 @@ def verbs(studio):
 def dataset(studio, tmp_path):
     path = tmp_path / "sums.json"
     path.write_text(json.dumps(ROWS), encoding="utf-8")
-    return studio.upload_dataset(path).id
+    return studio.datasets.upload(path).id
 
 
 def test_datasets_are_listed_and_deleted(verbs, dataset):
@@ -38,21 +38,23 @@ def test_a_dataset_that_a_task_needs_is_not_deleted(verbs, dataset, studio, monk
     class Waiting:
         id, dataset_id, status = "finetune-1", dataset, TaskStatus.QUEUED
 
-    monkeypatch.setattr(studio.tasks, "list", lambda: [Waiting])
+    monkeypatch.setattr(studio.tasks.store, "list", lambda: [Waiting])
     with pytest.raises(Conflict, match="in use by finetune-1"):
         verbs["delete_dataset"](dataset)
     assert verbs["list_datasets"]()
 
 
 def test_the_band_is_the_callers_and_work_is_forgotten(verbs, dataset, studio, monkeypatch):
-    monkeypatch.setattr(studio, "ask", lambda prompt, *_: prompt.split("-----")[1].strip().replace("What is", "Tell"))
+    monkeypatch.setattr(
+        studio.serving, "ask", lambda prompt, *_: prompt.split("-----")[1].strip().replace("What is", "Tell")
+    )
     band = {"least_alike": 0.0, "most_alike": 0.2, "temperature": 0.1, "keep_originals": False}
     strict = verbs["augment_dataset"](dataset, name="strict", **band)
-    assert studio.jobs.wait(strict["id"]).state is JobState.FAILED, "all are too much like their sources"
+    assert studio._jobs.wait(strict["id"]).state is JobState.FAILED, "all are too much like their sources"
     mild = verbs["augment_dataset"](dataset, name="mild", **{**band, "most_alike": 1.0})
-    assert studio.jobs.wait(mild["id"]).state is JobState.COMPLETED
-    assert studio.jobs.order(mild["id"])["temperature"] == 0.1
-    assert studio.get_dataset("mild-v1").stats.total_samples == 8
+    assert studio._jobs.wait(mild["id"]).state is JobState.COMPLETED
+    assert studio._jobs.order(mild["id"])["temperature"] == 0.1
+    assert studio.datasets.get("mild-v1").stats.total_samples == 8
     verbs["delete_dataset_job"](mild["id"])
     assert [job["id"] for job in verbs["list_dataset_jobs"]()] == [strict["id"]]
 

@@ -6,8 +6,8 @@ import pytest
 from refusing import refuse
 from waiting import wait_until
 
-from sage_studio.comparison import compare
 from sage_studio.errors import EngineUnavailable, InvalidInput
+from sage_studio.evaluation.arena import compare
 from sage_studio.serving.types import ChatChunk
 from sage_studio.text import Text
 
@@ -130,4 +130,4 @@ def test_leaving_ends_every_answer():
 
 def test_the_verb_checks_before_it_asks(answering):
     with pytest.raises(InvalidInput):
-        answering.compare([{"role": "user", "content": "why?"}], ["small"])
+        answering.chat.compare([{"role": "user", "content": "why?"}], ["small"])

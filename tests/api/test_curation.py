@@ -35,7 +35,7 @@ def upload(client, rows, name="sums"):
 
 def done(studio, answer, state=JobState.COMPLETED):
     assert answer.status_code == 202, answer.json()
-    job = studio.jobs.wait(answer.json()["id"])
+    job = studio._jobs.wait(answer.json()["id"])
     assert job.state is state, job
     return job
 
@@ -81,8 +81,8 @@ def test_a_report_is_made_in_the_background_by_the_models_own_tokenizer(client, 
 
 
 def test_a_dataset_is_checked_once_there_is_a_report(studio, dataset, report):
-    assert studio.is_checked(dataset)
-    assert not studio.is_checked("none-v1")
+    assert studio.datasets.is_inspected(dataset)
+    assert not studio.datasets.is_inspected("none-v1")
 
 
 def test_the_list_of_rows_is_a_file_in_two_shapes(client, dataset, report):
@@ -122,7 +122,7 @@ def test_time_is_estimated_by_earlier_runs_of_the_model(studio, dataset, report,
         dataset_id = ""
 
     Run.model = model
-    monkeypatch.setattr(studio.tasks, "list", lambda: [Run])
+    monkeypatch.setattr(studio.tasks.store, "list", lambda: [Run])
     again = client.get(f"/api/datasets/{dataset}/report").json()["report"]
     assert again["seconds_per_epoch"] == pytest.approx(report["tokens_per_epoch"] / 100, abs=0.1)
 
@@ -166,7 +166,7 @@ def test_datasets_are_combined(client, dataset):
 
 
 def test_rows_are_said_in_other_words_and_questions_are_written(client, studio, dataset, monkeypatch):
-    monkeypatch.setattr(studio, "ask", lambda *_: PARAPHRASE)
+    monkeypatch.setattr(studio.serving, "ask", lambda *_: PARAPHRASE)
     order = {"dataset_id": dataset, "max_rows": 5, "least_alike": 0, "name": "more"}
     job = done(studio, client.post("/api/datasets/augment", json=order))
     assert (job.done, job.total, job.result) == (5, 5, "more-v1")
@@ -174,7 +174,7 @@ def test_rows_are_said_in_other_words_and_questions_are_written(client, studio, 
     assert [row["origin"]["dataset_row"] for row in made["rows"]] == [1, 2, 3, 4, 5]
 
     said = "Q: How much do seven and seven make?\nA: 14.\nE: for 7 and 7 make 14"
-    monkeypatch.setattr(studio, "ask", lambda *_: said)
+    monkeypatch.setattr(studio.serving, "ask", lambda *_: said)
     job = done(studio, client.post("/api/datasets/annotate", json={"dataset_id": dataset}))
     (row,) = client.get(f"/api/datasets/{job.result}/preview").json()["rows"]
     assert (row["instruction"], row["origin"]["dataset_row"]) == ("How much do seven and seven make?", 7)
@@ -193,17 +193,17 @@ def test_such_work_is_stopped_and_gone_on_with_and_keeps_its_dataset(client, stu
         assert may.acquire(timeout=patient())
         return PARAPHRASE
 
-    monkeypatch.setattr(studio, "ask", ask)
+    monkeypatch.setattr(studio.serving, "ask", ask)
     started = client.post("/api/datasets/augment", json={"dataset_id": dataset, "least_alike": 0}).json()
     assert asked.acquire(timeout=patient())
     assert "in use by augment-" in refused(client.delete(f"/api/datasets/{dataset}"), 409)
     client.post(f"/api/dataset-jobs/{started['id']}/stop")
     may.release(4)
-    stopped = studio.jobs.wait(started["id"])
+    stopped = studio._jobs.wait(started["id"])
     assert (stopped.state, stopped.done) == (JobState.STOPPED, 4)
     may.release(200)
     assert client.post(f"/api/dataset-jobs/{started['id']}/resume").status_code == 200
-    job = studio.jobs.wait(started["id"])
+    job = studio._jobs.wait(started["id"])
     assert (job.state, job.done) == (JobState.COMPLETED, 42)
     assert refused(client.post(f"/api/dataset-jobs/{started['id']}/resume"), 409)
     assert client.delete(f"/api/datasets/{dataset}").status_code == 200
@@ -217,7 +217,7 @@ def test_the_current_chat_model_answers_what_a_job_asks(asking, answering):
         JobState.FAILED,
     )
     assert "no row" in job.message.en, "the fake engine only echoes, so that nothing is worth keeping"
-    assert answering.ask("hello", 0.5, 10).startswith("small: hello")
+    assert answering.serving.ask("hello", 0.5, 10).startswith("small: hello")
 
 
 @pytest.mark.parametrize(
@@ -251,5 +251,5 @@ def test_a_job_is_shown_in_the_callers_language(studio, dataset):
     def fail(_):
         raise Conflict(Text("no", "不行"))
 
-    job = studio.jobs.wait(studio.jobs.start("report", dataset, {}, fail).id)
+    job = studio._jobs.wait(studio._jobs.start("report", dataset, {}, fail).id)
     assert (JobView.of(job, "zh").message, JobView.of(job, "en").message) == ("不行", "no")

@@ -15,9 +15,9 @@ from test_retrieval import made
 from test_retrieval import studio as studio
 from waiting import patient, wait_until
 
-from sage_studio import grounding
 from sage_studio.catalog import BUILT_IN
 from sage_studio.errors import NotFound
+from sage_studio.services import rag
 from sage_studio.serving.types import Source
 from sage_studio.studio import Studio
 from sage_studio.tasks.task import TaskStatus
@@ -43,7 +43,7 @@ TWICE = ASKED | {"expand": True}
 def facts(answering: Studio, tmp_path: Path) -> str:
     path = tmp_path / "facts.jsonl"
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in FACTS))
-    return answering.upload_dataset(path).id
+    return answering.datasets.upload(path).id
 
 
 @pytest.fixture
@@ -112,14 +112,14 @@ def test_a_client_that_leaves_ends_the_answer_under_way(answering: Studio, addre
             said.append(next(lines)["text"])
         assert '"cancelled"' not in journal.read_text()
     wait_until(lambda: '"cancelled": "small"' in journal.read_text())
-    wait_until(lambda: answering.registry.metrics()["vllm:num_requests_running"] == 0)
+    wait_until(lambda: answering.serving.registry.metrics()["vllm:num_requests_running"] == 0)
     assert journal.read_text().count('"cancelled"') == 1
 
 
 def test_a_first_answer_that_does_not_end_is_ended_in_the_engine(
     asking: TestClient, finds: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(grounding, "FIRST_PIECES", 8)
+    monkeypatch.setattr(rag, "FIRST_PIECES", 8)
     finds[0] = "slow passage"
     body = TWICE | {"message": "and " * 1000, "max_tokens": 2000, "stream": True}
     texts = [event["text"] for event in events_of(asking.post("/api/chat", json=body).text)]
@@ -130,9 +130,9 @@ def test_a_first_answer_that_does_not_end_is_ended_in_the_engine(
 @pytest.mark.usefixtures("finds")
 def test_who_answers_first_answers_again_though_another_has_become_current(answering: Studio):
     messages = [{"role": "user", "content": ASKED["message"]}]
-    chunks = answering.chat(messages, documents=True, expand=True, max_tokens=30)
+    chunks = answering.chat.answer(messages, documents=True, expand=True, max_tokens=30)
     assert next(chunks).model == "small"
-    answering.switch_model("tuned")
+    answering.serving.switch("tuned")
     assert {chunk.model for chunk in chunks} == {"small"}
 
 
@@ -164,12 +164,15 @@ def test_to_look_up_twice_needs_documents(asking: TestClient, language: str):
 )
 def test_who_was_tuned_with_references_has_learned_them(answering: Studio, facts: str, recipe: Any, learned: bool):
     task_id = made(answering, facts, model_name_or_path=BUILT_IN, **recipe)
-    folder, base = answering.tasks.get(task_id).folder, answering.registry.models()[0].path
+    folder, base = answering.tasks.store.get(task_id).folder, answering.serving.registry.models()[0].path
     write_adapter(folder, base)
-    answering.registry.register_model("knowing", str(folder), {"base_name": "small", "task_id": task_id})
-    assert [answering.learned_references(name) for name in ("knowing", "small", "", None)] == [learned, *[False] * 3]
-    answering.switch_model("knowing")
-    assert answering.learned_references() is learned
-    answering.tasks.transition(task_id, {TaskStatus.QUEUED}, TaskStatus.FAILED)
-    answering.tasks.delete(answering.tasks.get(task_id))
-    assert answering.learned_references() is False, "nobody knows any more"
+    answering.serving.registry.register_model("knowing", str(folder), {"base_name": "small", "task_id": task_id})
+    assert [answering.rag.learned_references(name) for name in ("knowing", "small", "", None)] == [
+        learned,
+        *[False] * 3,
+    ]
+    answering.serving.switch("knowing")
+    assert answering.rag.learned_references() is learned
+    answering.tasks.store.transition(task_id, {TaskStatus.QUEUED}, TaskStatus.FAILED)
+    answering.tasks.store.delete(answering.tasks.store.get(task_id))
+    assert answering.rag.learned_references() is False, "nobody knows any more"

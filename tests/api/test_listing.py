@@ -12,11 +12,11 @@ from sage_studio.training.recipes import SFTRecipe
 def made(studio: Studio) -> Task:
     """A task that nobody starts."""
     recipe = SFTRecipe(model_name_or_path="m", dataset_id="d")
-    return studio.tasks.create(recipe, Job(model_location="m", data_path="d"), dataset_id="d", dataset_name="D")
+    return studio.tasks.store.create(recipe, Job(model_location="m", data_path="d"), dataset_id="d", dataset_name="D")
 
 
 def test_a_listed_task_is_as_it_is_alone_whatever_becomes_of_it(client: TestClient, studio: Studio):
-    studio.supervisor.close()
+    studio.tasks.supervisor.close()
     first, second = made(studio), made(studio)
 
     def check(language: str = "en") -> list[dict]:
@@ -27,7 +27,7 @@ def test_a_listed_task_is_as_it_is_alone_whatever_becomes_of_it(client: TestClie
 
     assert [view["id"] for view in check()] == [second.id, first.id]
     reason = Text("The file is broken.", "文件已损坏。")
-    studio.tasks.transition(
+    studio.tasks.store.transition(
         first.id, {TaskStatus.QUEUED}, TaskStatus.FAILED, reason_class=Reason.DATA, reason=reason, finished_at=2.0
     )
     assert check()[1]["reason"] == check()[1]["reason"] == "The file is broken."
@@ -37,7 +37,7 @@ def test_a_listed_task_is_as_it_is_alone_whatever_becomes_of_it(client: TestClie
     assert check()[1]["step"] == 3
     (first.folder / "result.json").write_text('{"status": "failed", "peak_memory_gb": 1.5}')
     check()
-    studio.tasks.transition(first.id, {TaskStatus.FAILED}, TaskStatus.QUEUED, finished_at=None)
+    studio.tasks.store.transition(first.id, {TaskStatus.FAILED}, TaskStatus.QUEUED, finished_at=None)
     assert check()[1]["status"] == "queued"
-    studio.delete_task(second.id)
+    studio.tasks.delete(second.id)
     assert [view["id"] for view in check()] == [first.id]

@@ -25,7 +25,7 @@ def test_the_current_model_answers_unless_another_is_named(client, answering):
     named = client.chat.completions.create(model="tuned", messages=ASKED)
     assert named.model == "tuned"
     assert named.choices[0].message.content.startswith("tuned@")
-    answering.switch_model("other")
+    answering.serving.switch("other")
     assert client.chat.completions.create(model="", messages=ASKED).model == "other"
 
 
@@ -49,7 +49,7 @@ def test_without_being_asked_for_no_usage_comes(client):
 
 
 def test_the_models_are_listed_the_current_one_first(client, answering):
-    answering.switch_model("tuned")
+    answering.serving.switch("tuned")
     models = client.models.list().data
     assert models[0].id == "tuned"
     assert {model.id for model in models} == {"small", "tuned", "other"}
@@ -124,7 +124,7 @@ def test_a_client_that_leaves_ends_the_answer_in_the_engine(client, answering, t
         return any("cancelled" in json.loads(line) for line in lines)
 
     wait_until(cancelled)
-    wait_until(lambda: answering.registry.metrics()["vllm:num_requests_running"] == 0)
+    wait_until(lambda: answering.serving.registry.metrics()["vllm:num_requests_running"] == 0)
 
 
 @pytest.mark.parametrize("key", ["wrong", "ada:wrong", "ada"])

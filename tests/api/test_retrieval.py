@@ -38,7 +38,7 @@ def studio(studio: Studio, built_in_embedder: Path) -> Studio:
 def facts(studio: Studio, tmp_path: Path) -> str:
     path = tmp_path / "facts.jsonl"
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in FACTS))
-    return studio.upload_dataset(path).id
+    return studio.datasets.upload(path).id
 
 
 def test_the_passage_that_answers_is_found_and_the_answer_is_drawn_from_it(
@@ -61,11 +61,11 @@ def test_the_passage_that_answers_is_found_and_the_answer_is_drawn_from_it(
     plain = client.post("/api/chat", json={"message": "Hello"}).json()
     assert (plain["sources"], plain["response"].split()) == ([], ["small:", "Hello"])
 
-    before = answering.finder.embedder.process
+    before = answering.rag.retriever.embedder.process
     assert before is not None
     stop(before, 0.0)
     assert client.post("/api/retrieve", json={"query": "towers"}).json()["passages"][0]["text"].startswith("The Eiffel")
-    after = answering.finder.embedder.process
+    after = answering.rag.retriever.embedder.process
     assert after is not None
     assert after != before, "a dead embedder is started again"
     answering.close()
@@ -73,51 +73,51 @@ def test_the_passage_that_answers_is_found_and_the_answer_is_drawn_from_it(
 
 
 def test_an_index_is_made_once_and_belongs_to_model_and_rows(studio: Studio, facts: str, monkeypatch: Any):
-    studio.retrieve("towers")
-    folder = studio.datasets.data_path(facts).parent
+    studio.rag.retrieve("towers")
+    folder = studio.datasets.store.data_path(facts).parent
     kept = list(folder.glob("retrieval-*.npy"))
     assert len(kept) == 1
-    assert studio.retriever().index.state == "ready"
-    assert studio.retriever().index.passages == len(FACTS)
+    assert studio.rag.status().index.state == "ready"
+    assert studio.rag.status().index.passages == len(FACTS)
     embedded: list[int] = []
-    right = studio.finder.embedder.embed
+    right = studio.rag.retriever.embedder.embed
 
     def counting(model: Any, texts: Any, query: bool = False) -> Any:
         embedded.append(len(texts))
         return right(model, texts, query)
 
-    monkeypatch.setattr(studio.finder.embedder, "embed", counting)
-    studio.retrieve("birds")
-    studio.finder._indexes.clear()
-    studio.retrieve("birds")
+    monkeypatch.setattr(studio.rag.retriever.embedder, "embed", counting)
+    studio.rag.retrieve("birds")
+    studio.rag.retriever._indexes.clear()
+    studio.rag.retrieve("birds")
     assert embedded == [1, 1], "only the questions"
     kept[0].write_bytes(b"broken")
-    studio.finder._indexes.clear()
-    studio.retrieve("birds")
+    studio.rag.retriever._indexes.clear()
+    studio.rag.retrieve("birds")
     assert embedded[2:] == [len(FACTS), 1], "a broken index is made anew"
-    studio.delete_dataset(facts)
+    studio.datasets.delete(facts)
     with pytest.raises(NotFound, match="no dataset to answer from"):
-        studio.retrieve("birds")
+        studio.rag.retrieve("birds")
     with pytest.raises(NotFound, match=facts):
-        studio.retrieve("birds", dataset_id=facts)
+        studio.rag.retrieve("birds", dataset_id=facts)
 
 
 def test_a_tuned_embedder_becomes_the_retriever_and_cannot_be_deleted_then(studio: Studio, facts: str):
     task_id = finished(studio, facts)
-    status = studio.use_as_retriever(task_id)
+    status = studio.rag.use(task_id)
     assert (status.choice.task_id, status.choice.dataset_id) == (task_id, facts)
-    wait_until(lambda: studio.retriever().index.state == "ready", TRAINING)
-    assert studio.retrieve("swimming birds")[0].text.startswith("Penguins")
+    wait_until(lambda: studio.rag.status().index.state == "ready", TRAINING)
+    assert studio.rag.retrieve("swimming birds")[0].text.startswith("Penguins")
     with pytest.raises(Conflict, match="is the retriever"):
-        studio.delete_task(task_id)
+        studio.tasks.delete(task_id)
     with pytest.raises(Conflict, match="cannot chat"):
-        studio.use_as_backend(task_id)
-    shutil.rmtree(studio.get_task(task_id).folder)
+        studio.serving.use_task(task_id)
+    shutil.rmtree(studio.tasks.get(task_id).folder)
     with pytest.raises(NotFound, match="folder of the retriever"):
-        studio.retrieve("swimming birds")
-    studio.use_as_retriever(model=BUILT_IN_EMBEDDER)
-    assert studio.retriever().choice.task_id == ""
-    studio.delete_task(task_id)
+        studio.rag.retrieve("swimming birds")
+    studio.rag.use(model=BUILT_IN_EMBEDDER)
+    assert studio.rag.status().choice.task_id == ""
+    studio.tasks.delete(task_id)
 
 
 def test_an_embedder_that_does_not_start_says_why_and_chat_goes_on_without(answering: Studio, facts: str):
@@ -126,19 +126,19 @@ def test_an_embedder_that_does_not_start_says_why_and_chat_goes_on_without(answe
     broken.unlink()  # it is linked to the one that all tests share
     broken.write_bytes(cut)
     with pytest.raises(EmbedderUnavailable, match="cannot be loaded") as caught:
-        answering.chat([{"role": "user", "content": "birds?"}], documents=True)
+        answering.chat.answer([{"role": "user", "content": "birds?"}], documents=True)
     assert "embedder.log" in caught.value.hint.en
-    assert answering.retriever().index.state == "failed"
-    assert list(answering.chat([{"role": "user", "content": "birds?"}]))[-1].done
+    assert answering.rag.status().index.state == "failed"
+    assert list(answering.chat.answer([{"role": "user", "content": "birds?"}]))[-1].done
 
 
 def test_without_an_engine_what_was_found_does_not_hide_it(studio: Studio, facts: str, monkeypatch: Any):
     def down(*_: Any, **__: Any) -> None:
         raise StudioError_("The engine is down.")
 
-    monkeypatch.setattr(studio, "switch_model", down)
+    monkeypatch.setattr(studio.serving, "switch", down)
     with pytest.raises(StudioError, match="engine is down"):
-        studio.chat([{"role": "user", "content": "birds?"}], documents=facts)
+        studio.chat.answer([{"role": "user", "content": "birds?"}], documents=facts)
 
 
 @pytest.mark.parametrize(
@@ -184,23 +184,23 @@ def test_what_cannot_be_the_retriever_is_refused(client: TestClient, body: dict[
 def test_a_task_that_is_not_completed_or_no_embedder_is_refused(studio: Studio, facts: str):
     queued = made(studio, facts)
     with pytest.raises(Conflict, match="not completed"):
-        studio.use_as_retriever(queued)
+        studio.rag.use(queued)
     writer = finished(studio, facts, type="sft", model_name_or_path=BUILT_IN)
     with pytest.raises(Conflict, match="trained no embedder"):
-        studio.use_as_retriever(writer)
+        studio.rag.use(writer)
 
 
 def test_a_dataset_without_a_passage_is_named(studio: Studio, facts: str):
-    (studio.datasets.data_path(facts).parent / "data.jsonl").write_text("")
-    (studio.datasets.data_path(facts).parent / "index.u64").unlink()
+    (studio.datasets.store.data_path(facts).parent / "data.jsonl").write_text("")
+    (studio.datasets.store.data_path(facts).parent / "index.u64").unlink()
     with pytest.raises(InvalidDataset, match="no passage"):
-        studio.retrieve("birds")
+        studio.rag.retrieve("birds")
 
 
 def test_a_question_that_is_too_long_is_refused_before_anything_starts(studio: Studio, facts: str):
     with pytest.raises(InvalidInput, match="characters"):
-        studio.chat([{"role": "user", "content": "x" * 5000}], documents=True)
-    assert studio.finder.embedder.process is None
+        studio.chat.answer([{"role": "user", "content": "x" * 5000}], documents=True)
+    assert studio.rag.retriever.embedder.process is None
 
 
 class StudioError_(StudioError):
@@ -213,15 +213,17 @@ class StudioError_(StudioError):
 def made(studio: Studio, dataset_id: str, **recipe: Any) -> str:
     """A queued task that nobody starts."""
     values = {"type": "embedding", "model_name_or_path": BUILT_IN_EMBEDDER, "dataset_id": dataset_id, **recipe}
-    studio.supervisor.close()
-    return studio.tasks.create(parse_recipe(values), Job(model_location="m", data_path="d"), dataset_id, "facts").id
+    studio.tasks.supervisor.close()
+    return studio.tasks.store.create(
+        parse_recipe(values), Job(model_location="m", data_path="d"), dataset_id, "facts"
+    ).id
 
 
 def finished(studio: Studio, dataset_id: str, **recipe: Any) -> str:
     """A task as a completed training leaves it, its model that of the catalogue."""
     task_id = made(studio, dataset_id, **recipe)
-    folder = studio.tasks.get(task_id).folder
+    folder = studio.tasks.store.get(task_id).folder
     shutil.copytree(studio.settings.models_dir / BUILT_IN_EMBEDDER, folder, dirs_exist_ok=True, copy_function=os.link)
     (folder / "training_args.json").write_text("{}")
-    studio.tasks.transition(task_id, {TaskStatus.QUEUED}, TaskStatus.COMPLETED)
+    studio.tasks.store.transition(task_id, {TaskStatus.QUEUED}, TaskStatus.COMPLETED)
     return task_id

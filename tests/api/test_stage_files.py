@@ -17,9 +17,11 @@ from sage_studio.ui.tasks_table import files_table
 @pytest.fixture
 def task(studio: Studio) -> Task:
     """A task that nobody starts, its first stage done."""
-    studio.supervisor.close()
+    studio.tasks.supervisor.close()
     recipe = KBAlignRecipe(model_name_or_path="m", dataset_id="kb-v1")
-    task = studio.tasks.create(recipe, Job(model_location="m", data_path="d"), dataset_id="kb-v1", dataset_name="kb")
+    task = studio.tasks.store.create(
+        recipe, Job(model_location="m", data_path="d"), dataset_id="kb-v1", dataset_name="kb"
+    )
     (task.folder / "kbalign").mkdir()
     (task.folder / "kbalign" / "1-short.jsonl").write_text('{"chunk":0}\n{"chunk":1}\n')
     (task.folder / "kbalign" / "private.jsonl").write_text("{}\n")
@@ -61,7 +63,7 @@ SENT = {"Content-Type": "application/jsonl"}
 
 
 def test_an_edited_file_takes_the_place_of_the_old_one(client, studio, task):
-    studio.tasks.transition(task.id, {TaskStatus.QUEUED}, TaskStatus.STOPPED)
+    studio.tasks.store.transition(task.id, {TaskStatus.QUEUED}, TaskStatus.STOPPED)
     address = f"/api/finetune/tasks/{task.id}/files/1-short.jsonl"
     text = '\ufeff{"chunk": 0, "pairs": [{"question": "谁？", "answer": "我。"}]}\r\n\n{"chunk": 2}'
     answer = client.put(address, content=text.encode(), headers=SENT)
@@ -72,7 +74,7 @@ def test_an_edited_file_takes_the_place_of_the_old_one(client, studio, task):
 
 @pytest.mark.parametrize("line", ["[1]", "5", '{"chunk": 0', "chunk"])
 def test_a_line_that_is_no_object_is_named_and_nothing_changes(client, studio, task, line):
-    studio.tasks.transition(task.id, {TaskStatus.QUEUED}, TaskStatus.STOPPED)
+    studio.tasks.store.transition(task.id, {TaskStatus.QUEUED}, TaskStatus.STOPPED)
     address = f"/api/finetune/tasks/{task.id}/files/1-short.jsonl"
     refuse(client.put(address, content='{"chunk": 0}\n' + line, headers=SENT), 422, "1-short.jsonl, line 2")
     assert client.get(address).text == '{"chunk":0}\n{"chunk":1}\n'
@@ -80,7 +82,7 @@ def test_a_line_that_is_no_object_is_named_and_nothing_changes(client, studio, t
 
 @pytest.mark.parametrize("content", [b"\xff\xfe{}", b""], ids=["bytes", "nothing"])
 def test_what_is_no_text_changes_nothing(client, studio, task, content):
-    studio.tasks.transition(task.id, {TaskStatus.QUEUED}, TaskStatus.STOPPED)
+    studio.tasks.store.transition(task.id, {TaskStatus.QUEUED}, TaskStatus.STOPPED)
     address = f"/api/finetune/tasks/{task.id}/files/1-short.jsonl"
     refuse(client.put(address, content=content, headers=SENT), 422, "body")
     assert client.get(address).text == '{"chunk":0}\n{"chunk":1}\n'
@@ -88,7 +90,7 @@ def test_what_is_no_text_changes_nothing(client, studio, task, content):
 
 @pytest.mark.parametrize("status", ["queued", "training", "completed"])
 def test_a_task_that_is_not_stopped_keeps_its_files(client, studio, task, status):
-    studio.tasks.transition(task.id, {TaskStatus.QUEUED}, TaskStatus(status))
+    studio.tasks.store.transition(task.id, {TaskStatus.QUEUED}, TaskStatus(status))
     address = f"/api/finetune/tasks/{task.id}/files/1-short.jsonl"
     refuse(client.put(address, content='{"chunk": 5}', headers=SENT), 409, status)
     assert client.get(address).text == '{"chunk":0}\n{"chunk":1}\n'
@@ -96,14 +98,14 @@ def test_a_task_that_is_not_stopped_keeps_its_files(client, studio, task, status
 
 @pytest.mark.parametrize("name", ["private.jsonl", "recipe.yaml", "2-long.jsonl", "..%2Frecipe.yaml"])
 def test_no_other_file_can_be_written(client, studio, task, name):
-    studio.tasks.transition(task.id, {TaskStatus.QUEUED}, TaskStatus.FAILED)
+    studio.tasks.store.transition(task.id, {TaskStatus.QUEUED}, TaskStatus.FAILED)
     before = {path: path.read_bytes() for path in task.folder.rglob("*") if path.is_file()}
     assert client.put(f"/api/finetune/tasks/{task.id}/files/{name}", content="{}", headers=SENT).status_code == 404
     assert {path: path.read_bytes() for path in task.folder.rglob("*") if path.is_file()} == before
 
 
 def test_the_page_links_each_file_and_says_where_they_lie(studio, task):
-    shown = files_table(task, studio.task_files(task.id), "en")
+    shown = files_table(task, studio.training.stage_files(task.id), "en")
     assert f'href="api/finetune/tasks/{task.id}/files/1-short.jsonl"' in shown
     assert str(task.folder / "kbalign") in shown
     assert files_table(task, [], "en") == ""

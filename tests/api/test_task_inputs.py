@@ -28,23 +28,23 @@ def studio(tmp_path_factory):
     folder = tmp_path_factory.mktemp("task-inputs")
     studio = Studio(load_settings(home=folder / "home"))
     (folder / "rows.json").write_text('[{"instruction": "a", "output": "b"}]')
-    dataset = studio.upload_dataset(folder / "rows.json")
+    dataset = studio.datasets.upload(folder / "rows.json")
     model = str(write_model(folder / "model"))
     for status in TaskStatus:
-        task = studio.start_finetune({"model_name_or_path": model, "dataset_id": dataset.id, "name": status.value})
+        task = studio.training.start({"model_name_or_path": model, "dataset_id": dataset.id, "name": status.value})
         if status is not TaskStatus.QUEUED:
-            studio.tasks.transition(task.id, {TaskStatus.QUEUED}, status)
+            studio.tasks.store.transition(task.id, {TaskStatus.QUEUED}, status)
     return studio
 
 
 @pytest.fixture
 def ids(studio: Studio):
     """The id of the task in each state; afterwards they are in it still, and there is no other."""
-    before = studio.list_tasks()
+    before = studio.tasks.list()
     yield {task.name: task.id for task in before}
-    assert studio.list_tasks() == before
+    assert studio.tasks.list() == before
     assert sorted(path.name for path in studio.settings.outputs_dir.iterdir()) == sorted(task.id for task in before)
-    assert len(studio.presets) == len(studio.templates.ready)
+    assert len(studio.presets.all()) == len(studio.presets.store.ready)
 
 
 @pytest.fixture(scope="module", params=["en", "zh"])
@@ -158,7 +158,7 @@ EVENTS = [{"time": 1.0, "phase": "training", "step": step} for step in (1, 2, 3)
 def test_a_place_within_an_event_or_behind_the_end_loses_no_later_one(client, ids, studio, last, steps):
     """So does half an event of a trainer that was killed while it wrote."""
     first, *others = (json.dumps(event) + "\n" for event in EVENTS)
-    file = studio.get_task(ids["completed"]).folder / "progress.jsonl"
+    file = studio.tasks.get(ids["completed"]).folder / "progress.jsonl"
     file.write_text(first + '{"time": 1.5, "pha\n' + "no event\n" + "".join(others))
     stream = client.get(f"{TASKS}/{ids['completed']}/events", headers={"Last-Event-ID": last}).text
     blocks = [block.splitlines() for block in stream.split("\n\n") if block]

@@ -19,10 +19,10 @@ import psutil
 import pytest
 from waiting import patient, wait_until
 
-from sage_studio.comparison import compare
 from sage_studio.database import Database
 from sage_studio.errors import EngineUnavailable, InvalidInput, InvalidModel
-from sage_studio.grounding import answer_twice, grounded
+from sage_studio.evaluation.arena import compare
+from sage_studio.services.rag import answer_twice, grounded
 from sage_studio.serving.registry import VLLMRegistry
 from sage_studio.serving.types import EngineState, Source
 from sage_studio.serving.vllm import vllm_installed

@@ -137,9 +137,9 @@ def house(store, settings, orders, launcher, monkeypatch):
     monkeypatch.setattr("sage_studio.tasks.supervisor.ROUND_SECONDS", 0.02)
     task = store.create(*orders, dataset_id="d", dataset_name="D")
     house = House(store, TaskSupervisor(store, launcher, settings), launcher, task)
-    house.supervisor.start()
+    house.tasks.supervisor.start()
     yield house
-    house.supervisor.close()
+    house.tasks.supervisor.close()
 
 
 @pytest.fixture(scope="module")
@@ -154,9 +154,9 @@ def undisturbed(orders, launcher, tmp_path_factory):
         store.create(*orders, dataset_id="d", dataset_name="D"),
     )
     house.go()
-    house.supervisor.start()
+    house.tasks.supervisor.start()
     house.reaches(TaskStatus.COMPLETED)
-    house.supervisor.close()
+    house.tasks.supervisor.close()
     return house.losses()
 
 
@@ -169,14 +169,14 @@ def ask_the_trainer_to_end(house):
 
 
 def kill_the_trainer_and_the_studio(house):
-    house.supervisor.close()
+    house.tasks.supervisor.close()
     kill_the_trainer(house)
     house.restart()
 
 
 def reboot(house):
     """No process has the recorded pid any more but a stranger that began earlier, or later."""
-    house.supervisor.close()
+    house.tasks.supervisor.close()
     kill_the_trainer(house)
     stranger = psutil.Process()
     house.store.transition(
@@ -195,7 +195,7 @@ def take_the_folder_away(house):
     house.task.folder.rename(away)
     wait_until(lambda: house.now.status.is_over, TRAINING)
     with pytest.raises(NotFound, match="gone"):
-        house.supervisor.resume(house.now)
+        house.tasks.supervisor.resume(house.now)
     wait_until(lambda: not psutil.pid_exists(pid), TRAINING)
     away.rename(house.task.folder)
 
@@ -235,7 +235,7 @@ def test_a_fault_ends_the_task_with_its_reason_and_continuing_loses_nothing(
     assert (ended.reason_class, ended.hint.en != "") == (reason, True)
     assert said in ended.reason.en
     house.go()
-    house.supervisor.resume(ended)
+    house.tasks.supervisor.resume(ended)
     check_completed(house, undisturbed)
 
 
@@ -251,15 +251,15 @@ def test_a_full_disk(store, settings, orders, launcher, undisturbed, monkeypatch
         task = store.create(recipe, job, dataset_id="d", dataset_name="D")
         house = House(store, TaskSupervisor(store, launcher, settings), launcher, task)
         house.go()
-        house.supervisor.start()
+        house.tasks.supervisor.start()
         failed = house.reaches(TaskStatus.FAILED)
         assert failed.reason_class is Reason.DISK
         assert "full" in failed.reason.en
         subprocess.run(["mount", "-o", "remount,size=50m", str(settings.outputs_dir)], check=True)
-        house.supervisor.resume(failed)
+        house.tasks.supervisor.resume(failed)
         check_completed(house, undisturbed)
     finally:
-        house.supervisor.close()
+        house.tasks.supervisor.close()
         subprocess.run(["umount", "-l", str(settings.outputs_dir)], check=True)
 
 
@@ -287,12 +287,12 @@ def test_the_studio_is_killed_and_the_training_goes_on(store, settings, orders, 
         studio.wait()
         pid = house.now.pid
         assert psutil.Process(pid).is_running()
-        house.supervisor.start()
+        house.tasks.supervisor.start()
         house.go()
         check_completed(house, undisturbed)
         assert house.now.pid == pid
     finally:
-        house.supervisor.close()
+        house.tasks.supervisor.close()
         studio.kill()
         studio.wait()
 
@@ -302,7 +302,7 @@ def test_a_clock_set_back_under_a_training_that_goes_on(house, undisturbed):
     (house.task.folder / "clock").touch()
     house.go()
     check_completed(house, undisturbed)
-    assert house.supervisor.progress(house.now).seconds >= 0
+    assert house.tasks.supervisor.progress(house.now).seconds >= 0
 
 
 def test_two_studios_on_one_home(settings):
@@ -333,7 +333,7 @@ def test_two_studios_on_one_home(settings):
 
 def check_completed(house, undisturbed):
     done = house.reaches(TaskStatus.COMPLETED)
-    result = house.supervisor.progress(done).result
+    result = house.tasks.supervisor.progress(done).result
     assert (done.reason.en, result.steps, result.total_steps) == ("", STEPS, STEPS)
     losses = house.losses()
     assert list(losses) == list(range(1, STEPS + 1))

@@ -41,7 +41,7 @@ def fake(tmp_path_factory: pytest.TempPathFactory):
     from sage_studio.settings import load_settings
 
     studio = FakeStudio(load_settings(home=tmp_path_factory.mktemp("ui-home")), start_seconds=0.1)
-    studio.start_engine()
+    studio.serving.start_engine()
     return studio
 
 

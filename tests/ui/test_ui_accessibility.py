@@ -24,8 +24,8 @@ def places(fake, address, tmp_path_factory):
     from sage_studio.settings import load_settings
 
     empty = FakeStudio(load_settings(home=tmp_path_factory.mktemp("empty-home")), empty=True)
-    fake.use_as_backend(DONE)
-    fake.inspect_dataset(fake.datasets[0].id, model="m", max_length=1024)
+    fake.serving.use_task(DONE)
+    fake.datasets.inspect(fake.datasets.kept[0].id, model="m", max_length=1024)
     with served(empty) as url:
         yield {"filled": address, "empty": url}
 
@@ -159,12 +159,12 @@ def test_the_lead_of_an_empty_place_does_what_it_says(browser, tmp_path):
         tab.wait_for_function("document.querySelector('#train-missing').contains(document.activeElement)")
         tab.click("#run-empty .lead")
         tab.wait_for_selector("#dataset-list tr[data-key]")
-        assert len(studio.datasets) == 1
+        assert len(studio.datasets.kept) == 1
         tab.click("#dataset-tab-combine-button")
         tab.click("#combine-note .lead")
         tab.wait_for_function("document.querySelector('#dataset-source').contains(document.activeElement)")
         tab.click("#models-button")
         tab.click("#models-table .lead")
         tab.wait_for_function("!document.querySelector('#models-table .lead')")
-        assert studio.engine_started is not None
+        assert studio.serving.engine_started is not None
         context.close()

@@ -75,7 +75,7 @@ def test_the_language_can_be_switched_and_is_remembered(opened):
 
 
 def test_escape_cancels_a_dialog_and_focus_returns(opened, fake):
-    before = [model.name for model in fake.list_models()]  # the studio is shared: another test may have set one
+    before = [model.name for model in fake.serving.models()]  # the studio is shared: another test may have set one
     tab = opened()
     tab.click("#tasks-button")
     tab.click(f"#tasks-table tr[data-key={DONE}] td")
@@ -86,7 +86,7 @@ def test_escape_cancels_a_dialog_and_focus_returns(opened, fake):
     tab.keyboard.press("Escape")
     tab.wait_for_selector("#dialog-backend dialog[open]", state="detached")
     assert tab.evaluate("document.activeElement.id") == "task-backend"
-    assert [model.name for model in fake.list_models()] == before
+    assert [model.name for model in fake.serving.models()] == before
 
 
 def test_a_picked_task_stays_picked_is_in_the_address_and_survives_a_reload(opened):
@@ -127,7 +127,7 @@ def test_set_as_backend_and_talk(opened):
 
 def test_compare_shows_the_answers_side_by_side_and_a_blind_vote_reveals_who_is_who(opened, fake):
     for task in (DONE, "finetune-1763750000"):
-        fake.use_as_backend(task)
+        fake.serving.use_task(task)
     tab = opened()
     tab.click("#chat-button")
     tab.check("#chat-compare input")
@@ -153,8 +153,8 @@ def test_compare_shows_the_answers_side_by_side_and_a_blind_vote_reveals_who_is_
     tab.click("[data-vote='1']")
     tab.wait_for_selector(".reply.won >> text=你的选择")
     winner = tab.get_attribute(".reply.won header code", "title")
-    assert (fake.kept_votes[0].message, fake.kept_votes[0].winner) == ("Wer bist du?", winner)
-    assert sorted(fake.kept_votes[0].models) == ["sage-finetuned-1763750000", "sage-finetuned-1763760000"]
+    assert (fake.chat.kept_votes[0].message, fake.chat.kept_votes[0].winner) == ("Wer bist du?", winner)
+    assert sorted(fake.chat.kept_votes[0].models) == ["sage-finetuned-1763750000", "sage-finetuned-1763760000"]
     tab.wait_for_selector(f"#compare-tally >> text={winner}")
     assert tab.locator("[data-vote]").count() == 0
     tab.uncheck("#chat-compare input")
@@ -163,7 +163,7 @@ def test_compare_shows_the_answers_side_by_side_and_a_blind_vote_reveals_who_is_
 
 
 def test_one_models_fault_stands_in_its_column_on_a_phone_below_the_other(opened, fake):
-    fake.models.insert(0, replace(fake.list_models()[0], name="broken-1", current=False))
+    fake.serving.kept.insert(0, replace(fake.serving.models()[0], name="broken-1", current=False))
     tab = opened("en", "phone")
     tab.click("#chat-button")
     tab.check("#chat-compare input")
@@ -182,8 +182,8 @@ def test_one_models_fault_stands_in_its_column_on_a_phone_below_the_other(opened
 
 
 def test_a_model_is_unloaded_and_deleted_after_a_question_but_not_the_current_one(opened, fake):
-    fake.use_as_backend("finetune-1763750000")
-    fake.use_as_backend(DONE)
+    fake.serving.use_task("finetune-1763750000")
+    fake.serving.use_task(DONE)
     tab = opened()
     tab.click("#models-button")
     row = "#models-table tr[data-key='sage-finetuned-{}'] td:nth-child(2)"
@@ -199,7 +199,7 @@ def test_a_model_is_unloaded_and_deleted_after_a_question_but_not_the_current_on
     assert "sage-finetuned-1763750000" in tab.inner_text("#dialog-delete-model .object")
     tab.click("#dialog-delete-model [data-answer=ok]")
     tab.wait_for_selector("#models-table tr[data-key='sage-finetuned-1763750000']", state="detached")
-    assert not any(model.name == "sage-finetuned-1763750000" for model in fake.list_models())
+    assert not any(model.name == "sage-finetuned-1763750000" for model in fake.serving.models())
 
 
 def test_the_engines_performance_is_plotted(opened):

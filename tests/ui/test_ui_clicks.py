@@ -132,7 +132,7 @@ def test_a_pick_that_is_refused_is_given_back(opened):
 
 def test_start_is_busy_at_once_and_takes_one_click(opened, fake):
     tab = opened(viewport={"width": 390, "height": 844})
-    button, before = start_button(tab), len(fake.list_tasks())
+    button, before = start_button(tab), len(fake.tasks.list())
     held = Held(tab)
     tab.click(button)
     assert marks(tab, button)[1] == "true"
@@ -143,9 +143,9 @@ def test_start_is_busy_at_once_and_takes_one_click(opened, fake):
     held.let_go()
     tab.wait_for_selector(f"{button}:not([aria-busy]):not([aria-disabled])")
     tab.wait_for_selector("#train-run:not([aria-busy])")
-    assert len(fake.list_tasks()) == before + 1
+    assert len(fake.tasks.list()) == before + 1
     tab.wait_for_function("document.querySelector('#run-head').getBoundingClientRect().top < innerHeight")
-    del fake.tasks[0]
+    del fake.tasks.kept[0]
 
 
 def test_a_button_whose_event_fails_is_free_again(opened, fake, monkeypatch):

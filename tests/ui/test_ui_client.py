@@ -20,9 +20,9 @@ DOCUMENTED = {
 @pytest.fixture(scope="module")
 def client(address, fake):
     """Afterwards the studio has the tasks that it had before."""
-    before = list(fake.tasks)
+    before = list(fake.tasks.kept)
     yield Client(address, verbose=False)
-    fake.tasks[:] = before
+    fake.tasks.kept[:] = before
 
 
 @pytest.mark.parametrize("rows", ["train_data_path", "train_data", "input_path"])

@@ -1,13 +1,14 @@
 """What a comparison and the engine's figures look like, without a browser: what is hidden, shown and offered."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import gradio as gr
 import pytest
 from fake_studio import FakeStudio
 
-from sage_studio.comparison import Reply
 from sage_studio.errors import Conflict, EngineUnavailable, InvalidInput
+from sage_studio.evaluation.arena import Reply, Standing
 from sage_studio.serving.metrics import Sample
 from sage_studio.text import Text
 from sage_studio.ui.compare_view import Round, columns, standings_table
@@ -15,7 +16,6 @@ from sage_studio.ui.i18n import Phrasebook
 from sage_studio.ui.models_tab import offered
 from sage_studio.ui.performance_view import PLOTS, PerformanceView, figures
 from sage_studio.ui.plots import timeline
-from sage_studio.votes import Standing
 
 GONE = EngineUnavailable(
     Text("The engine cannot load tuned.", "引擎无法加载 tuned。"), Text("Train again.", "请重新训练。")
@@ -84,13 +84,13 @@ def test_asking_streams_and_a_vote_is_kept_once(panel):
     assert sorted(reply.asked for reply in shown.replies) == ["sage-a", "sage-b"]
     assert shown.takes_votes
     _, voted, _ = panel.vote("en", 0, shown, Picked("0"))
-    assert panel.studio.kept_votes[0].winner == shown.replies[0].asked
+    assert panel.studio.chat.kept_votes[0].winner == shown.replies[0].asked
     for again in (voted, replace(shown, blind=False)):
         with pytest.raises(Conflict):
             panel.vote("en", 0, again, Picked("1"))
     with pytest.raises(Conflict):
         panel.vote("en", 0, shown, Picked("7"))
-    assert len(panel.studio.kept_votes) == 1
+    assert len(panel.studio.chat.kept_votes) == 1
 
 
 def test_too_few_models_are_refused_and_the_message_is_kept(panel):
@@ -126,13 +126,13 @@ def test_the_tally_shows_shares():
 
 def test_a_model_offers_what_can_be_done_with_it():
     fake = FakeStudio(start_seconds=0.1)
-    fake.start_engine()
-    fake.use_as_backend("finetune-1763750000")
-    tuned = fake.use_as_backend("finetune-1763760000")
-    base, other, current = fake.list_models()
+    fake.serving.start_engine()
+    fake.serving.use_task("finetune-1763750000")
+    tuned = fake.serving.use_task("finetune-1763760000")
+    base, other, current = fake.serving.models()
     can = {name: [update["interactive"] for update in offered(picked)] for name, picked in
            {"none": [], "current": [current], "other": [other], "base": [base],
-            "unloaded": [fake.unload_model(other.name)]}.items()}  # fmt: skip
+            "unloaded": [fake.serving.unload(other.name)]}.items()}  # fmt: skip
     assert tuned.current
     assert can["none"] == [False, False, False]
     assert can["current"] == [True, False, False]
@@ -154,12 +154,8 @@ def test_figures_have_units_and_unknown_ones_are_dashes():
 def test_plots_of_a_card_are_shown_only_where_there_is_one():
     samples = [Sample(float(at), tokens_per_second=1.0, latency_p50=1.0, latency_p95=2.0) for at in range(0, 60, 2)]
 
-    class Studio:
-        def metrics(self):
-            return samples
-
     with gr.Blocks():
-        view = PerformanceView(Studio(), Phrasebook())
+        view = PerformanceView(SimpleNamespace(serving=SimpleNamespace(metrics=lambda: samples)), Phrasebook())
     _, box, *drawn = view.render("en")
     assert box["visible"]
     assert [update["visible"] for update in drawn] == [not plot.needs_card for plot in PLOTS]

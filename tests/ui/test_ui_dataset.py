@@ -60,17 +60,17 @@ def test_the_next_slot_shows_when_one_is_filled():
 
 def test_the_close_look_shows_figures_rows_and_links():
     fake = FakeStudio()
-    fake.inspect_dataset("sage-docs-v3", model="m", max_length=512)
-    shown = findings_view(fake.inspection("sage-docs-v3"), 12_042.0, "en")
+    fake.datasets.inspect("sage-docs-v3", model="m", max_length=512)
+    shown = findings_view(fake.datasets.inspection("sage-docs-v3"), 12_042.0, "en")
     for part in ("Longer than 512", "1,873", "0.4 %", "nearly the same as an earlier row", "14, 310", "about 3.5 h"):
         assert part in shown, part
-    assert "Time per epoch</dt><dd>–" in findings_view(fake.inspection("sage-docs-v3"), None, "en")
+    assert "Time per epoch</dt><dd>–" in findings_view(fake.datasets.inspection("sage-docs-v3"), None, "en")
 
 
 def test_the_list_says_which_datasets_were_checked():
     fake = FakeStudio()
-    assert "✓" not in datasets_table(fake.list_datasets(), "", "en")
-    assert datasets_table(fake.list_datasets(), "", "en", {"support-v1"}).count("✓") == 1
+    assert "✓" not in datasets_table(fake.datasets.list(), "", "en")
+    assert datasets_table(fake.datasets.list(), "", "en", {"support-v1"}).count("✓") == 1
 
 
 def test_languages_of_a_sample_are_shares():
@@ -82,12 +82,12 @@ def test_languages_of_a_sample_are_shares():
 
 def test_jobs_show_how_they_stand():
     fake = FakeStudio()
-    fake.augment_dataset(dataset_id="a-v1")
-    shown = jobs_table(fake.list_jobs(), "augment-1", "en")
+    fake.datasets.augment(dataset_id="a-v1")
+    shown = jobs_table(fake.datasets.list_jobs(), "augment-1", "en")
     assert 'aria-selected="true"' in shown
     assert "20 / 64" in shown
     assert 'role="progressbar"' in shown
-    assert "progressbar" not in jobs_table([fake.stop_job("augment-1")], "", "en")
+    assert "progressbar" not in jobs_table([fake.datasets.stop_job("augment-1")], "", "en")
     assert 'class="empty"' in jobs_table([], "", "zh")
     assert show_part("en", "annotate")[0]["visible"] is False
 
@@ -150,7 +150,7 @@ def test_a_walk_through_the_panels(fake, address, browser):
     wait_until(lambda: changed(page, "better"))
     page.locator("#row-save").click()
     page.locator("#row-pending .notice").wait_for(state="hidden")
-    assert fake.edited == [{"row": 2, "answer": "better"}]
+    assert fake.datasets.edited == [{"row": 2, "answer": "better"}]
 
     tab("combine")
     for slot in (1, 2):
@@ -159,14 +159,14 @@ def test_a_walk_through_the_panels(fake, address, browser):
     page.locator("#combine-dataset-3").wait_for()
     page.locator("#combine-start").click()
     page.locator("#dataset-list tr", has_text="combined").wait_for()
-    assert [portion["weight"] for portion in fake.combined[:2]] == [1, 1]
+    assert [portion["weight"] for portion in fake.datasets.combined[:2]] == [1, 1]
 
     tab("augment")
     page.locator("#augment-start").click()
     page.locator("#dataset-jobs [role=progressbar]").wait_for()
     page.locator("#job-stop").click()
     page.locator("#job-resume").wait_for()
-    assert fake.list_jobs()[0].state is JobState.STOPPED
+    assert fake.datasets.list_jobs()[0].state is JobState.STOPPED
     overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     assert overflow <= 0
     context.close()

@@ -43,7 +43,7 @@ def test_a_file_of_unknown_columns_is_asked_about_and_then_kept(panel, tmp_path)
     answered = ["甲", "乙", *["—"] * (KEYS - 2)]
     dataset_id, _, _, _, box, *_ = panel.add_mapped("zh", asked_path, "Alpaca", *answered)
     assert box["visible"] is False
-    (row,) = panel.studio.preview_dataset(dataset_id).rows
+    (row,) = panel.studio.datasets.preview(dataset_id).rows
     assert (row.asked, row.answer) == ("为什么？", "因为下雨。")
 
     *_, known, first, second, third = panel.add_file("zh", str(path), "questions")[: 7 + 3]
@@ -100,6 +100,6 @@ def test_the_format_why_and_the_methods_are_shown(panel, tmp_path):
     path = tmp_path / "b.jsonl"
     path.write_text('{"question": "Why?", "answer": "So.", "context": "Rain."}\n', encoding="utf-8")
     dataset_id, *_ = panel.add_file("en", str(path), "questions")
-    shown = read_as(panel.studio.get_dataset(dataset_id), "en")
+    shown = read_as(panel.studio.datasets.get(dataset_id), "en")
     for said in ("JSON", "question/answer (told by question, answer) × 1", "not read: context", "trains: SFT"):
         assert said in shown

@@ -8,7 +8,7 @@ import pytest
 from fake_studio import SOURCES, FakeStudio
 
 from sage_studio.errors import NotFound
-from sage_studio.retrieval import RetrieverStatus
+from sage_studio.services.rag import RetrieverStatus
 from sage_studio.serving.retriever import IndexStatus, RetrieverConfig
 from sage_studio.serving.types import ChatChunk
 from sage_studio.space import Space
@@ -83,40 +83,40 @@ def test_the_filter_lets_its_kind_through(fake, chosen, rows):
 
 def test_a_state_offers_what_can_be_done_with_it():
     fake = FakeStudio()
-    can = {task.status: [update["visible"] for update in offered(task)] for task in fake.list_tasks()}
+    can = {task.status: [update["visible"] for update in offered(task)] for task in fake.tasks.list()}
     assert can[TaskStatus.COMPLETED] == [True, False, False, False]
     assert can[TaskStatus.FAILED] == [False, False, True, False]
     assert can[TaskStatus.TRAINING] == [False, False, False, True]
-    links = {task.status: str(download_link(task, "zh")) for task in fake.list_tasks()}
+    links = {task.status: str(download_link(task, "zh")) for task in fake.tasks.list()}
     assert "api/finetune/tasks/finetune-1763760000/download" in links[TaskStatus.COMPLETED]
     assert links[TaskStatus.TRAINING] == ""
 
 
 def test_an_embedder_is_offered_as_the_retriever_and_not_as_the_backend():
-    task = next(task for task in FakeStudio().list_tasks() if task.status is TaskStatus.COMPLETED)
+    task = next(task for task in FakeStudio().tasks.list() if task.status is TaskStatus.COMPLETED)
     backend, retriever, *_ = offered(replace(task, type="embedding"))
     assert (backend["visible"], retriever["visible"]) == (False, True)
 
 
 def test_what_was_measured_before_and_after_is_shown():
     fake = FakeStudio()
-    task = next(task for task in fake.list_tasks() if task.status is TaskStatus.COMPLETED)
+    task = next(task for task in fake.tasks.list() if task.status is TaskStatus.COMPLETED)
     details = {"held_out_before": {"ndcg@10": 0.25}, "held_out_after": {"ndcg@10": 0.5}}
-    progress = replace(fake.task_progress(task.id), result=Result(status="completed", details=details))
+    progress = replace(fake.tasks.progress(task.id), result=Result(status="completed", details=details))
     said = head(task, progress, "zh")
     assert "ndcg@10" in said
     assert "+0.25" in said
-    assert "ndcg@10" not in head(task, fake.task_progress(task.id), "zh")
+    assert "ndcg@10" not in head(task, fake.tasks.progress(task.id), "zh")
 
 
 def test_the_peak_of_a_run_stands_beside_its_estimate():
     fake = FakeStudio()
-    by_status = {task.status: head(task, fake.task_progress(task.id), "en") for task in fake.list_tasks()}
+    by_status = {task.status: head(task, fake.tasks.progress(task.id), "en") for task in fake.tasks.list()}
     done = by_status[TaskStatus.COMPLETED]
     assert "<dt>Peak memory</dt><dd>4.2 GB</dd></div><div><dt>Estimated</dt><dd>4.1 GB</dd>" in done
     assert "Peak" not in by_status[TaskStatus.TRAINING]
-    task = next(task for task in fake.list_tasks() if task.status is TaskStatus.COMPLETED)
-    unknown = replace(fake.task_progress(task.id), result=Result(status="completed", peak_memory_gb=3.04))
+    task = next(task for task in fake.tasks.list() if task.status is TaskStatus.COMPLETED)
+    unknown = replace(fake.tasks.progress(task.id), result=Result(status="completed", peak_memory_gb=3.04))
     assert "3.0 GB<" in head(task, unknown, "zh")
     assert "预估" not in head(task, unknown, "zh")
 
@@ -172,8 +172,8 @@ def test_the_retriever_says_how_far_it_is(state):
 
 def test_a_failed_task_says_why_and_what_to_do():
     fake = FakeStudio()
-    task = next(task for task in fake.list_tasks() if task.status is TaskStatus.FAILED)
-    said = head(task, fake.task_progress(task.id), "zh")
+    task = next(task for task in fake.tasks.list() if task.status is TaskStatus.FAILED)
+    said = head(task, fake.tasks.progress(task.id), "zh")
     assert task.reason.zh in said
     assert task.hint.zh in said
     assert "下一步" in said
@@ -181,8 +181,8 @@ def test_a_failed_task_says_why_and_what_to_do():
 
 def test_progress_is_said_as_epochs_and_percent():
     fake = FakeStudio()
-    task = next(task for task in fake.list_tasks() if task.status is TaskStatus.TRAINING)
-    assert re.search(r"Epoch 2/3 \(6\d%\)", head(task, fake.task_progress(task.id), "en"))
+    task = next(task for task in fake.tasks.list() if task.status is TaskStatus.TRAINING)
+    assert re.search(r"Epoch 2/3 \(6\d%\)", head(task, fake.tasks.progress(task.id), "en"))
 
 
 def test_the_status_bar_follows_the_engine():
@@ -190,12 +190,12 @@ def test_the_status_bar_follows_the_engine():
     with gr.Blocks():
         bar = StatusBar(fake)
     assert "未启动" in bar.render("zh")[0]
-    fake.start_engine()
+    fake.serving.start_engine()
     assert re.search(r"启动中 \d+ % \(\d+ 秒 / 约 1 分\)", bar.render("zh")[0])
-    fake.engine_started -= 61
+    fake.serving.engine_started -= 61
     assert "就绪 18 tok/s" in bar.render("zh")[0]
     assert re.search(r"训练中.*2/3 轮.* % .*剩 \d+ 分", re.sub(r"<[^>]+>", "", bar.render("zh")[0]))
-    fake.engine_fails = True
+    fake.serving.engine_fails = True
     assert "出错" in bar.render("zh")[0]
 
 
@@ -233,7 +233,7 @@ def test_a_lost_answer_keeps_the_message_and_is_not_sent_to_the_model():
 
 def test_the_fake_refuses_what_is_not_there(fake):
     with pytest.raises(NotFound):
-        fake.get_task("finetune-0")
+        fake.tasks.get("finetune-0")
 
 
 def test_a_space_adds_its_note(page, fake):

@@ -62,8 +62,8 @@ def test_stop_ends_a_first_answer_and_leaves_nothing_of_it(opened, fake, monkeyp
 
 
 def test_what_looking_up_twice_is_recommends_it_for_the_model_that_is_asked(opened, fake):
-    tuned = fake.use_as_backend("finetune-1763760000").name
-    fake.use_base_model()
+    tuned = fake.serving.use_task("finetune-1763760000").name
+    fake.serving.use_base()
     tab = opened("en")
     tab.click("#chat-button")
     tab.check("#chat-documents input")

@@ -10,7 +10,7 @@ import yaml
 from fake_studio import FakeStudio
 
 from sage_studio.cli import parser
-from sage_studio.forecast import GIB, Forecast
+from sage_studio.services.estimates import GIB, Forecast
 from sage_studio.tasks.task import TaskStatus
 from sage_studio.text import Text
 from sage_studio.training.actions import Action
@@ -33,7 +33,7 @@ VALUES = {"model_name_or_path": "m", "dataset_id": "d-v1", "max_samples": 8.0, "
 
 def forecast(fake, batch):
     values = {"model_name_or_path": "m", "dataset_id": "d", "per_device_train_batch_size": batch}
-    return fake.known_estimate(values)
+    return fake.estimates.known(values)
 
 
 def test_a_run_that_fits_says_so_with_its_parts_and_the_last_time(fake):
@@ -93,14 +93,14 @@ def test_the_script_is_python_and_the_call_is_json():
 
 
 def test_the_remedy_of_a_failed_task_is_a_button_under_its_name(fake):
-    failed = next(task for task in fake.list_tasks() if task.status is TaskStatus.FAILED)
+    failed = next(task for task in fake.tasks.list() if task.status is TaskStatus.FAILED)
     remedy, reproduce = offered_next(failed, "en")
     assert (remedy["visible"], remedy["value"]) == (True, NEXT_ACTION[failed.next_action].en)
     assert reproduce["visible"] is False
 
 
 def test_a_stopped_task_has_its_resume_button_and_a_completed_one_can_be_reproduced(fake):
-    by_status = {task.status: offered_next(task, "zh") for task in fake.list_tasks()}
+    by_status = {task.status: offered_next(task, "zh") for task in fake.tasks.list()}
     assert [update["visible"] for update in by_status[TaskStatus.STOPPED]] == [False, False]
     assert [update["visible"] for update in by_status[TaskStatus.COMPLETED]] == [False, True]
     assert [update["visible"] for update in offered_next(None, "en")] == [False, False]
@@ -112,11 +112,11 @@ def test_every_action_has_a_name():
 
 def test_runs_beside_each_other():
     fake = FakeStudio()
-    first, second = fake.list_tasks()[:2]
-    shown = differences(fake.compare_tasks([first.id, second.id]), "en")
+    first, second = fake.tasks.list()[:2]
+    shown = differences(fake.tasks.compare([first.id, second.id]), "en")
     assert "All settings are the same." in shown
     assert named(first) != named(second)
-    shown = differences(fake.compare_tasks([first.id, fake.start_finetune({**second.recipe, "lora_r": 8}).id]), "zh")
+    shown = differences(fake.tasks.compare([first.id, fake.training.start({**second.recipe, "lora_r": 8}).id]), "zh")
     assert "秩 r" in shown
 
 
@@ -135,15 +135,15 @@ def test_a_draft_fills_the_form(page):
 
 def test_time_stands_before_memory_and_says_what_all_rows_would_take(fake):
     values = {"model_name_or_path": "m", "dataset_id": "sage-docs-v3", "max_samples": 256, "num_train_epochs": 1}
-    shown = str(forecast_view(fake.known_estimate(values), "en"))
+    shown = str(forecast_view(fake.estimates.known(values), "en"))
     assert "<b>About 3 min</b> on 256 of 5,412 rows" in shown
     assert "All 5,412 rows would take about 55 min on this GPU." in shown
     assert shown.index("About 3 min") < shown.index("Needs about")
-    assert "全部 5,412 行在此 GPU 上约需 55 分" in forecast_view(fake.known_estimate(values), "zh")
+    assert "全部 5,412 行在此 GPU 上约需 55 分" in forecast_view(fake.estimates.known(values), "zh")
 
 
 def test_a_rough_time_is_a_range_and_a_long_one_offers_fewer_rows(fake):
-    forecast = fake.known_estimate({"model_name_or_path": "m", "dataset_id": "sage-docs-v3"})
+    forecast = fake.estimates.known({"model_name_or_path": "m", "dataset_id": "sage-docs-v3"})
     rough = Duration(40_000.0, 16_000.0, 80_000.0, "rough", 6119, 6119)
     shown = forecast_view(replace(forecast, device="cpu", duration=rough), "en")
     assert "Roughly 4.5 h to 22 h" in shown or "Roughly 4.5 h to 20 h" in shown

@@ -1,6 +1,7 @@
 """From a click on Start to a run that is seen: what a preparation says, downloads, and a model found on the hub."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import gradio as gr
 import pytest
@@ -54,7 +55,7 @@ def test_what_a_preparation_is_doing(monkeypatch, phase, passed, fields, en, zh)
 
 
 def test_the_run_and_the_status_bar_say_it(fake):
-    task = replace(fake.list_tasks()[0], status=TaskStatus.PREPARING, started_at=None)
+    task = replace(fake.tasks.list()[0], status=TaskStatus.PREPARING, started_at=None)
     progress = TaskProgress(
         now=Event(time=1.0, phase=Phase.CHECKING_ROWS, **ROWS), percent=49.0, queue_place=None, seconds=0.0
     )
@@ -66,14 +67,11 @@ def test_the_run_and_the_status_bar_say_it(fake):
 
 
 def test_a_task_that_trains_is_shown_before_one_that_is_prepared(fake):
-    training = replace(fake.list_tasks()[0], status=TaskStatus.TRAINING, started_at=1.0)
+    training = replace(fake.tasks.list()[0], status=TaskStatus.TRAINING, started_at=1.0)
     preparing = replace(training, id="finetune-2", status=TaskStatus.PREPARING, started_at=None)
 
-    class Two:
-        def list_tasks(self):
-            return [preparing, training]
-
-    assert running_task(Two()) is training
+    two = SimpleNamespace(tasks=SimpleNamespace(list=lambda: [preparing, training]))
+    assert running_task(two) is training
 
 
 def test_the_engine_says_how_far_its_model_is():
@@ -118,13 +116,13 @@ def test_a_search_that_finds_nothing_or_no_hub_is_said_quietly(fake, monkeypatch
     def away(*_):
         raise HubUnavailable(Text("No hub.", "无法连接。"))
 
-    monkeypatch.setattr(fake, "search_models", away)
+    monkeypatch.setattr(fake.models, "search", away)
     found, said = search.find("zh", "qwen3", "sft")
     assert (found["visible"], "无法连接。" in said) == (False, True)
 
 
 def test_a_gated_model_is_marked(fake):
-    (llama,) = fake.search_models("llama-3.2-1b")
+    (llama,) = fake.models.search("llama-3.2-1b")
     assert described(llama, "en") == "meta-llama/Llama-3.2-1B-Instruct · 1.2 B · needs an agreement"
 
 
@@ -138,24 +136,24 @@ def tab(browser, address, fake):
     page.set_default_timeout(20_000)
     page.goto(address)
     page.wait_for_selector("#status-bar .brand")
-    before = list(fake.tasks)
+    before = list(fake.tasks.kept)
     yield page
     context.close()
-    fake.tasks, fake.downloads = before, []
+    fake.tasks.kept, fake.models.kept = before, []
 
 
 @pytest.mark.browser
 def test_start_shows_the_new_run_in_its_own_answer(tab, fake):
     tab.click("#train-button")
     tab.wait_for_selector("#run-head .chip")
-    known = {task.id for task in fake.tasks}
+    known = {task.id for task in fake.tasks.kept}
     answers = []
     tab.on("response", lambda answer: answers.append(answer.url))
     tab.click("#train-start")
     tab.wait_for_function(
         "known => !known.some((id) => document.querySelector('#run-head').innerText.includes(id))", arg=sorted(known)
     )
-    started = next(task.id for task in fake.tasks if task.id not in known)
+    started = next(task.id for task in fake.tasks.kept if task.id not in known)
     assert started in tab.inner_text("#run-head")
     tab.wait_for_selector("#train-start:not([aria-busy=true])")
     tab.wait_for_function(f"location.search.includes('task={started}')")
@@ -175,7 +173,7 @@ def test_a_model_found_on_the_hub_fills_the_field(tab):
 
 @pytest.mark.browser
 def test_a_download_is_cancelled_and_continued_on_the_models_tab(tab, fake):
-    fake.download_model("lab/tiny")
+    fake.models.download("lab/tiny")
     tab.click("#models-button")
     tab.click("[data-download='cancel:lab/tiny']")
     tab.wait_for_selector("#models-downloads >> text=The download was cancelled.")

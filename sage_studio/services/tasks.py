@@ -1,0 +1,97 @@
+"""Tasks: list, watch, compare, stop, resume, delete and take away."""
+
+import builtins
+from collections.abc import Iterator, Sequence
+
+from sage_studio.errors import Conflict
+from sage_studio.files import safe_name
+from sage_studio.serving.registry import VLLMRegistry
+from sage_studio.serving.retriever import Retriever
+from sage_studio.tasks.archive import stream_archive
+from sage_studio.tasks.compare import TaskComparison, compare_runs
+from sage_studio.tasks.logs import LogPage, read_log
+from sage_studio.tasks.store import TaskStore
+from sage_studio.tasks.supervisor import TaskSupervisor
+from sage_studio.tasks.task import Curve, Task, TaskProgress, TaskStatus
+from sage_studio.text import Text
+from sage_studio.training.progress import Event, numbered_events
+
+
+class TaskService:
+    """Tasks of every method, from the queue to the archive."""
+
+    def __init__(
+        self, store: TaskStore, supervisor: TaskSupervisor, registry: VLLMRegistry, retriever: Retriever
+    ) -> None:
+        self.store = store
+        self.supervisor = supervisor
+        self._registry = registry
+        self._retriever = retriever
+
+    def list(self) -> list[Task]:
+        """All tasks, newest first."""
+        return self.store.list()
+
+    def list_with_progress(self) -> builtins.list[tuple[Task, TaskProgress]]:
+        """All tasks, newest first, each with where it stands; made for thousands of them."""
+        tasks = self.store.list()
+        places = {task.id: place for place, task in enumerate(self.store.queue(), 1)}
+        return [(task, self.supervisor.progress(task, places.get)) for task in tasks]
+
+    def get(self, task_id: str) -> Task:
+        """One task. Raises `NotFound`."""
+        return self.store.get(safe_name(task_id))
+
+    def progress(self, task_id: str) -> TaskProgress:
+        """Where a task stands now."""
+        return self.supervisor.progress(self.get(task_id))
+
+    def curve(self, task_id: str, points: int = 500) -> Curve:
+        """The points of its plots, thinned to at most ``points``."""
+        return self.supervisor.curve(self.get(task_id), points)
+
+    def logs(self, task_id: str, limit: int = 100, offset: int | None = None) -> LogPage:
+        """The last ``limit`` lines of the log, or the lines from a byte ``offset`` on."""
+        return read_log(self.get(task_id).folder, limit=limit, offset=offset)
+
+    def events(self, task_id: str, offset: int = 0) -> builtins.list[tuple[int, Event]]:
+        """Events of a task from a byte offset on, each with the offset behind it."""
+        return numbered_events(self.get(task_id).folder, offset)
+
+    def compare(self, task_ids: Sequence[str], points: int = 500) -> TaskComparison:
+        """Two to eight runs beside each other. Raises `InvalidInput` for another number, `NotFound`."""
+        tasks = [self.get(task_id) for task_id in dict.fromkeys(task_ids)]
+        return compare_runs(
+            tasks,
+            [self.supervisor.progress(task) for task in tasks],
+            [self.supervisor.curve(task, points) for task in tasks],
+        )
+
+    def stop(self, task_id: str) -> Task:
+        """Stop a task; a running one first writes a checkpoint to continue from. Raises `Conflict` if it is over."""
+        return self.supervisor.stop(self.get(task_id))
+
+    def resume(self, task_id: str) -> Task:
+        """Queue a stopped or failed task again, from its newest checkpoint. Raises `Conflict` if it is neither."""
+        return self.supervisor.resume(self.get(task_id))
+
+    def delete(self, task_id: str) -> None:
+        """Delete a task and its folder. Raises `Conflict` while it runs or while its model is in use."""
+        task = self.get(task_id)
+        if not task.status.is_over and task.status is not TaskStatus.QUEUED:
+            raise Conflict(
+                Text(f"{task.id} is still running.", f"{task.id} 仍在运行。"), Text("Stop it first.", "请先停止它。")
+            )
+        chosen = self._retriever.chosen
+        if chosen is not None and chosen.task_id == task.id:
+            raise Conflict(
+                Text(f"{task.id} is the retriever.", f"{task.id} 正用作检索器。"),
+                Text("Set another retriever first.", "请先设置其他检索器。"),
+            )
+        if any(model.name == task.served_name for model in self._registry.models()):
+            self._registry.unregister_model(task.served_name)
+        self.store.delete(task)
+
+    def download(self, task_id: str) -> Iterator[bytes]:
+        """The task's model as a tar.gz, in pieces. Raises `Conflict` unless it is completed."""
+        return stream_archive(self.store.completed(task_id))
