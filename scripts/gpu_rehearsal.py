@@ -326,7 +326,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
     return [
         *start[:3],
         start[3] + where,
-        f"{plan.need_gb:.1f} of {plan.room_gb:.1f}",
+        f"{plan.need_gb:.1f} of {plan.available_gb:.1f}",
         str(plan.memory_share),
         str(plan.context),
         f"{answer.get('sequences')}, {answer.get('graphs')}",

@@ -1,7 +1,7 @@
-"""The adapters that the running engine holds: checked, copied to a path of their own, loaded, tried and taken down.
+"""Adapters loaded into the running engine: checked, copied, loaded, probed with one token, evicted when unused.
 
-A name and a path are used once: vLLM keys its prefix cache by both, so a second use could answer from old weights.
-Knows the rules of loading; knows nothing of which model is current.
+Each load gets a name and a path that are used only once: vLLM keys its prefix cache by both, so that a second use could
+answer from old weights.
 """
 
 import logging
@@ -142,7 +142,7 @@ class AdapterCache:
         internal, folder = _internal(model.name, number), self._folder / str(number)
         try:
             _copy(Path(model.path), folder)
-            engine.load_adapter(internal, folder)
+            engine.client.load_adapter(internal, folder)
             self._probe(engine, model, internal)
         except BaseException:
             self._drop(engine, internal, number)
@@ -185,7 +185,7 @@ class AdapterCache:
     def _drop(self, engine: Engine, internal: str, number: int) -> None:
         self._state.drop_adapter(number)
         try:
-            engine.unload_adapter(internal)
+            engine.client.unload_adapter(internal)
         except EngineDisconnected as error:  # with the engine the adapter is gone too
             logger.warning("%s could not be unloaded: %s", internal, error)
         shutil.rmtree(self._folder / str(number), ignore_errors=True)

@@ -1,6 +1,6 @@
-"""Whether a model can be served, found out from its own files before anything is switched.
+"""Checks, from its files alone, whether a model can be served: PEFT features, completeness, NaN, chat template.
 
-Knows PEFT's adapter folder, what vLLM and PEFT refuse, and which paths may be served. Runs no engine, imports no torch.
+Runs before anything is switched. An adapter that the engine cannot load is either merged into its base or refused.
 """
 
 import json
@@ -184,7 +184,7 @@ def _reasons_vllm_cannot_load(
 
 
 def _vocabulary(base: str) -> int | None:
-    """How many tokens a base on this machine knows; None where that cannot be read."""
+    """Vocabulary size of a base on this machine; None where that cannot be read."""
     try:
         words = json.loads((Path(base) / "config.json").read_text(encoding="utf-8")).get("vocab_size")
     except (OSError, ValueError, AttributeError):

@@ -63,25 +63,24 @@ class WeightFormat(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """What a model's config says that bears on the plan; None where it is not at hand.
+    """The sizes in a model's config that memory depends on; None where they are not known.
 
     Attributes:
         context: longest sequence in tokens that the model, and its tokenizer, were made for.
-        heads, kv_heads, head_size: attention heads, those of keys and values, and the width of one.
-        hidden, inner, layers: width, width inside the feed-forward part, and how many layers.
-        vocabulary: tokens that it knows.
-        tied: whether the head is the embedding again.
+        heads, kv_heads, head_dim: attention heads, those of keys and values, and the width of one.
+        intermediate_size: width of the feed-forward layers.
+        tied_embeddings: whether the LM head shares the weights of the embedding.
     """
 
     context: int | None = None
     heads: int | None = None
     kv_heads: int | None = None
-    hidden: int | None = None
-    inner: int | None = None
+    hidden_size: int | None = None
+    intermediate_size: int | None = None
     layers: int | None = None
-    head_size: int | None = None
-    vocabulary: int | None = None
-    tied: bool = False
+    head_dim: int | None = None
+    vocab_size: int | None = None
+    tied_embeddings: bool = False
 
 
 UNKNOWN = Architecture()
@@ -92,7 +91,7 @@ class ModelFacts:
     """What bears on serving a model.
 
     Attributes:
-        parameters: how many; 0 where nobody knows yet.
+        parameters: how many; 0 where it is not known yet.
         stored_bytes: of its weights on this machine; 0 where they are not here.
         quantized: the method that it is stored quantized with (``bitsandbytes``, ``awq``, …); empty for 16 or 32 bits.
         shape: the sizes in its config.
@@ -132,7 +131,7 @@ class EnginePlan:
         sequences: most answers at the same time; 0 leaves it to vLLM.
         graphs: batch sizes for which CUDA graphs are captured; empty leaves it to vLLM.
         form: in which the weights are held.
-        need_gb, room_gb: what it takes of each GPU, as estimated, and what there is for it.
+        need_gb, available_gb: what it takes of each GPU, as estimated, and what is free for it.
     """
 
     context: int
@@ -143,12 +142,12 @@ class EnginePlan:
     graphs: tuple[int, ...] = ()
     form: WeightFormat = WeightFormat.CPU
     need_gb: float = 0.0
-    room_gb: float = field(default=math.inf)
+    available_gb: float = field(default=math.inf)
 
     @property
     def fits(self) -> bool:
         """Whether there is memory enough."""
-        return self.need_gb <= self.room_gb
+        return self.need_gb <= self.available_gb
 
     @property
     def indices(self) -> tuple[int, ...]:
@@ -185,7 +184,7 @@ def plan(
         if form is not WeightFormat.FP8 or all(_capability(card) >= FP8_CAPABILITY for card in cards)
     ]
     fitting = next((each for each in plans if each.fits), None)
-    return fitting or max(plans, key=lambda each: each.room_gb - each.need_gb)
+    return fitting or max(plans, key=lambda each: each.available_gb - each.need_gb)
 
 
 def plan_transformers(hardware: Hardware, model: ModelFacts = NO_FACTS) -> EnginePlan:
@@ -197,7 +196,7 @@ def plan_transformers(hardware: Hardware, model: ModelFacts = NO_FACTS) -> Engin
             need = weights_gb(model, form) + TRANSFORMERS_GB + kv_cache_gb(model.shape, context)
             room = max(0.0, cards[0].free_gb - SHARE_MARGIN_GB)
             if len(cards) == 1 and need <= room:
-                return EnginePlan(context, cards=cards, form=form, need_gb=need, room_gb=room)
+                return EnginePlan(context, cards=cards, form=form, need_gb=need, available_gb=room)
     return EnginePlan(_bounded(CPU_CONTEXT, model.shape))
 
 
@@ -240,7 +239,7 @@ def _on_cards(
         graphs=SMALL_GRAPHS if small else (),
         form=form,
         need_gb=need if model.known else 0.0,
-        room_gb=share * (min(card.memory_gb for card in cards) - UNSEEN_GB),
+        available_gb=share * (min(card.memory_gb for card in cards) - UNSEEN_GB),
     )
 
 
@@ -248,7 +247,7 @@ def memory_share_for(cards: Sequence[Card], memory_share: float) -> float:
     """The share of each of these GPUs that vLLM can take now: the operator's, or less where less is free.
 
     Example:
-        >>> share_of([Card(0, "RTX 3060", 12.0, 3.0)], 0.8)  # 3 GiB of desktop
+        >>> memory_share_for([Card(0, "RTX 3060", 12.0, 3.0)], 0.8)  # 3 GiB of desktop
         0.687
     """
     free = min((card.free_gb - SHARE_MARGIN_GB) / card.memory_gb for card in cards)
@@ -286,26 +285,26 @@ def weights_gb(model: ModelFacts, form: WeightFormat) -> float:
 def embedding_parameters(model: ModelFacts) -> float:
     """Parameters of embedding and head, which no form shrinks."""
     shape = model.shape
-    if not (shape.vocabulary and shape.hidden):
+    if not (shape.vocab_size and shape.hidden_size):
         return EMBEDDING_SHARE * model.parameters
-    return min(float(model.parameters), shape.vocabulary * shape.hidden * (1.0 if shape.tied else 2.0))
+    return min(float(model.parameters), shape.vocab_size * shape.hidden_size * (1.0 if shape.tied_embeddings else 2.0))
 
 
 def kv_cache_gb(shape: Architecture, context: int) -> float:
     """The KV cache of one conversation of full length; vLLM does not start without room for it."""
     heads = shape.kv_heads or shape.heads
-    if not (heads and shape.layers and (shape.head_size or (shape.hidden and shape.heads))):
+    if not (heads and shape.layers and (shape.head_dim or (shape.hidden_size and shape.heads))):
         return 0.0
-    width = shape.head_size or (shape.hidden or 0) // (shape.heads or 1)
+    width = shape.head_dim or (shape.hidden_size or 0) // (shape.heads or 1)
     return 2 * 2 * shape.layers * heads * width * context / GIB
 
 
 def adapter_bytes(rank: int, shape: Architecture) -> int:
     """Bytes of a LoRA adapter of a rank on every linear layer; 0 where the model's sizes are not known."""
-    if not (shape.hidden and shape.inner and shape.layers):
+    if not (shape.hidden_size and shape.intermediate_size and shape.layers):
         return 0
-    attention = 4 * 2 * shape.hidden
-    mlp = 3 * (shape.hidden + shape.inner)
+    attention = 4 * 2 * shape.hidden_size
+    mlp = 3 * (shape.hidden_size + shape.intermediate_size)
     return rank * (attention + mlp) * shape.layers * LORA_BYTES
 
 
@@ -330,11 +329,11 @@ def lora_rank_for(rank: int) -> int:
 
 def _work_gb(shape: Architecture, cards: Sequence[Card]) -> float:
     """Activations of one step and the logits, by vLLM's own defaults for the GPU."""
-    if not (shape.hidden and shape.inner and shape.vocabulary):
+    if not (shape.hidden_size and shape.intermediate_size and shape.vocab_size):
         return UNKNOWN_WORK_GB
     large = min(card.memory_gb for card in cards) >= 70
     tokens, sequences = (8192, 1024) if large else (2048, SMALL_SEQUENCES if is_small(cards) else 256)
-    return (2 * tokens * (4 * shape.hidden + 3 * shape.inner) + 8 * sequences * shape.vocabulary) / GIB
+    return (2 * tokens * (4 * shape.hidden_size + 3 * shape.intermediate_size) + 8 * sequences * shape.vocab_size) / GIB
 
 
 def _bounded(context: int, shape: Architecture) -> int:
@@ -400,9 +399,9 @@ def without_engine(hardware: Hardware, held: Mapping[int, float]) -> Hardware:
     return replace(hardware, cards=tuple(cards))
 
 
-def without_gpus(hardware: Hardware, hold: Sequence[int] | None) -> Hardware:
-    """The machine without the GPUs that trainings use; unchanged where none would be left (or nobody knows which)."""
-    left = tuple(card for card in hardware.cards if hold is not None and card.index not in hold)
+def without_gpus(hardware: Hardware, taken: Sequence[int] | None) -> Hardware:
+    """The machine without the GPUs that trainings use; unchanged if none would be left, or if unknown."""
+    left = tuple(card for card in hardware.cards if taken is not None and card.index not in taken)
     return replace(hardware, cards=left) if left else hardware
 
 
@@ -440,7 +439,7 @@ def before_training(
     Args:
         sleeps: whether the engine was started so that it can.
         backed_up_gb: what it would keep in main memory.
-        cards: indices of the GPUs that the training uses; None: nobody knows, so all of them.
+        cards: indices of the GPUs that the training uses; None if unknown: then it counts as all of them.
         pinned_gb: the most memory that may be pinned.
     """
     if not hardware.has_gpu or engine is None or engine.pid is None or engine.form == WeightFormat.CPU:
@@ -527,8 +526,8 @@ def parse_gpu_processes(csv: str) -> tuple[GpuProcess, ...]:
     """Read what `nvidia-smi` printed for `FIELDS`; MiB become GiB.
 
     Example:
-        >>> parse_usage("4711, 9830, GPU-77af\\n812, [N/A], GPU-77af\\n")[0]
-        Usage(pid=4711, used_gb=9.599609375, uuid='GPU-77af')
+        >>> parse_gpu_processes("4711, 9830, GPU-77af\\n812, [N/A], GPU-77af\\n")[0]
+        GpuProcess(pid=4711, used_gb=9.599609375, uuid='GPU-77af')
     """
     found = []
     for line in csv.splitlines():

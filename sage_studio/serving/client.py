@@ -1,8 +1,4 @@
-"""Talking to an engine in the OpenAI protocol, with vLLM's routes for adapters and figures.
-
-Knows HTTP, server-sent events and what an engine's errors mean. Knows nothing of which model should answer, nor of how
-an engine is started.
-"""
+"""HTTP client of an engine: the OpenAI protocol, and vLLM's routes for adapters, sleep and metrics."""
 
 import json
 import re
@@ -15,6 +11,7 @@ from typing import Any
 import httpx
 
 from sage_studio.errors import EngineUnavailable, InvalidInput, InvalidModel
+from sage_studio.serving.metrics import parse_metrics
 from sage_studio.serving.types import ChatChunk, ChatMessage, SamplingParams
 from sage_studio.sse import sse_data
 from sage_studio.text import Text
@@ -27,7 +24,6 @@ SLEEP_SECONDS = 120.0
 IDLE_SECONDS = 3.0
 """Shorter than the 5 s after which the servers close an idle connection, so that none is used while it is closed."""
 LIMIT = re.compile(r"(?:context length (?:is )?\(?|maximum of )(\d+)")
-METRIC = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
 
 
 class EngineDisconnected(EngineUnavailable):
@@ -92,7 +88,7 @@ class EngineClient:
             return False
 
     def sleep(self) -> None:
-        """Have vLLM give the card's memory back and keep its weights in main memory. Raises `EngineUnavailable`."""
+        """Have vLLM release its GPU memory and keep the weights in main memory. Raises `EngineUnavailable`."""
         self._order("/sleep?level=1")
 
     def wake_up(self) -> None:
@@ -100,16 +96,13 @@ class EngineClient:
         self._order("/wake_up")
 
     def metrics(self) -> dict[str, float]:
-        """The engine's figures, summed over labels; empty where it tells none."""
+        """The engine's metrics, summed over labels and without histogram buckets; empty where it tells none."""
         try:
             answer = self._http.get(f"{self._server}/metrics", timeout=QUICK_SECONDS)
             text = answer.raise_for_status().text
         except (httpx.HTTPError, RuntimeError):
             return {}
-        figures: dict[str, float] = {}
-        for name, value in METRIC.findall(text):
-            figures[name] = figures.get(name, 0.0) + float(value)
-        return figures
+        return dict(parse_metrics(text, time.time()).values)
 
     def chat(self, model: str, messages: Sequence[ChatMessage], sampling: SamplingParams) -> Iterator[ChatChunk]:
         """Stream an answer. Closing the iterator ends the generation in the engine.

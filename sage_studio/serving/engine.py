@@ -1,6 +1,6 @@
-"""A server of models: which kind is used here, how it is started, and what any of them can be asked to do.
+"""Engines: a child process of this machine or an external server, behind one interface.
 
-Knows the kinds of engines and their life. Knows nothing of tasks, nor of which model should answer.
+`LocalEngine` is vLLM or the transformers server; `ExternalEngine` is an OpenAI-compatible server that others run.
 """
 
 import os
@@ -64,18 +64,6 @@ class Engine(Protocol):
         """Whether it answers now."""
         ...
 
-    def load_adapter(self, name: str, path: Path) -> None:
-        """Load a LoRA adapter under a name never used before in this engine's life."""
-        ...
-
-    def unload_adapter(self, name: str) -> None:
-        """Forget an adapter."""
-        ...
-
-    def metrics(self) -> dict[str, float]:
-        """Its figures now, by vLLM's names without labels."""
-        ...
-
     def stop(self) -> None:
         """End it and all that it started."""
         ...
@@ -99,18 +87,6 @@ class LocalEngine:
     def ready(self) -> bool:
         """Whether it serves its base model now."""
         return self.record.base.name in self.client.models(quick=True)
-
-    def load_adapter(self, name: str, path: Path) -> None:
-        """Load a LoRA adapter. Raises `InvalidModel` with the engine's reason, or `EngineUnavailable`."""
-        self.client.load_adapter(name, path)
-
-    def unload_adapter(self, name: str) -> None:
-        """Forget an adapter; one that is not there is forgotten already."""
-        self.client.unload_adapter(name)
-
-    def metrics(self) -> dict[str, float]:
-        """Its figures now."""
-        return self.client.metrics()
 
     def stop(self) -> None:
         """End it, and whatever a dead one left behind."""
@@ -159,23 +135,6 @@ class ExternalEngine:
     def ready(self) -> bool:
         """Whether it lists its models now."""
         return bool(self.client.models(quick=True))
-
-    def load_adapter(self, name: str, path: Path) -> None:
-        """Refused: where the weights would have to be is not known here."""
-        raise EngineUnavailable(
-            Text(
-                f"{self.record.url} is not started by the studio and takes no adapters.",
-                f"{self.record.url} 不由工作室启动，无法加载适配器。",
-            ),
-            Text("Set engine: auto to serve tuned models here.", "如需使用微调模型，请设置 engine: auto。"),
-        )
-
-    def unload_adapter(self, name: str) -> None:
-        """Nothing of ours is there."""
-
-    def metrics(self) -> dict[str, float]:
-        """Its figures, if it tells them."""
-        return self.client.metrics()
 
     def stop(self) -> None:
         """Leave it running; only the connection ends."""

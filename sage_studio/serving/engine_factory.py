@@ -74,7 +74,7 @@ class Servable:
 
     @property
     def possible(self) -> bool:
-        """Whether it can be served here, as far as anybody knows."""
+        """Whether it can be served here; True where its size is not known."""
         return self.form is not WeightFormat.NONE
 
     @property
@@ -253,7 +253,7 @@ def _figures(planned: EnginePlan) -> tuple[str, str, Text]:
     """Memory of each GPU, as printed: what it takes, what there is, and the GPUs' name."""
     name, count = planned.cards[0].name, len(planned.cards)
     where = Text(f"each of {count} × {name}", f"{count} × {name} 每张") if count > 1 else Text(f"the {name}", name)
-    return f"{planned.need_gb:.1f}", f"{planned.room_gb:.1f}", where
+    return f"{planned.need_gb:.1f}", f"{planned.available_gb:.1f}", where
 
 
 # Which engine serves a model, and how it is started

@@ -1,8 +1,8 @@
-"""The one engine of this machine: found, started, drained, revived once after a crash, stopped.
+"""Engine manager: starts, drains, restarts and stops the engine of this machine.
 
-Knows the engine's record and its process, and that for a while a second one may stand beside it. Knows nothing of which
-model is current. What changes the engine expects the turn to be held (`sage_studio.serving.switch.SwitchLock`).
-While ``closing`` is set, no engine starts.
+The engine is whatever ``studio.db`` has on record, whichever process started it. While a switch is under way a second
+one may start beside it. Methods that change the engine expect the `SwitchLock` to be held. While ``closing`` is set no
+engine starts.
 """
 
 import logging
@@ -35,6 +35,7 @@ from sage_studio.serving.engine import (
     spawn_engine,
 )
 from sage_studio.serving.engine_factory import EngineFactory, EngineSpec, engine_plan
+from sage_studio.serving.metrics import RUNNING, WAITING
 from sage_studio.serving.model_config import read_facts
 from sage_studio.serving.process import free_port, member_pids
 from sage_studio.serving.state import ServingState
@@ -57,7 +58,6 @@ REFUSED_LOG = "engine-refused.log"
 POLL_SECONDS = 0.1
 STABLE_SECONDS = 600.0
 """An engine that ran so long after a restart has earned another one."""
-RUNNING = ("vllm:num_requests_running", "vllm:num_requests_waiting")
 
 
 class _Stopped(EngineUnavailable):
@@ -376,7 +376,7 @@ def can_hold(engine: Engine, base: Base) -> bool:
 def _wait_for_answers(engine: Engine, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while engine.alive() and time.monotonic() < deadline:
-        figures = engine.metrics()
-        if not sum(figures.get(name, 0.0) for name in RUNNING):
+        figures = engine.client.metrics()
+        if not sum(figures.get(name, 0.0) for name in (RUNNING, WAITING)):
             return
         time.sleep(POLL_SECONDS)

@@ -1,8 +1,4 @@
-"""One card for serving and training: the engine sleeps or stops while a training has the card, and comes back after.
-
-Knows how the engine yields and what a chat is told meanwhile. Knows nothing of tasks: somebody says when a training is
-about to start and when the last one is over.
-"""
+"""Shares GPUs between serving and training: the engine sleeps or stops during a training and comes back afterwards."""
 
 import logging
 import math
@@ -34,9 +30,7 @@ logger = logging.getLogger("sage_studio")
 WAIT_SECONDS = 3600.0
 """The longest that a chat waits for a training, with ``chat_while_training: wait``."""
 POLL_SECONDS = 0.2
-PAUSED = Text(
-    "A training has the graphics card. The chat is back when it ends.", "训练正在使用显卡，结束后即可继续对话。"
-)
+PAUSED = Text("A training is using the GPU. Chat resumes when it ends.", "训练正在使用 GPU，结束后即可继续对话。")
 INSTEAD = Text(
     "Wait, stop the training, or set SAGE_STUDIO_CHAT_WHILE_TRAINING=wait so that messages wait by themselves.",
     "请稍候，或停止训练；也可设置 SAGE_STUDIO_CHAT_WHILE_TRAINING=wait，让消息自动等待。",
@@ -44,7 +38,7 @@ INSTEAD = Text(
 
 
 class GpuSharing:
-    """Lets a training have the card."""
+    """Releases the engine's GPUs before a training and restores the engine after it."""
 
     def __init__(
         self,
@@ -134,14 +128,14 @@ class GpuSharing:
         """Whether the engine yields now, or would have no GPU to start on."""
         if self._state.paused() is not None:
             return True
-        hold = self._state.training_cards()
-        if hold == () or self._settings.engine == "openai":
+        taken = self._state.training_cards()
+        if taken == () or self._settings.engine == "openai":
             return False
         engine = self._engines.recorded()
         if engine is not None and engine.alive():
             return False
         cards = self._detect().cards
-        return bool(cards) and (hold is None or all(card.index in hold for card in cards))
+        return bool(cards) and (taken is None or all(card.index in taken for card in cards))
 
     def _decide(self, cards: Sequence[int] | None) -> GpuRelease:
         engine, hardware = self._engines.recorded(), self._detect()

@@ -1,7 +1,6 @@
-"""An adapter merged into its base, once, by a child process; asked for again, the same folder is used again.
+"""Merges an adapter into its base model, once, in a child process; the merged folder is reused while nothing changes.
 
-Knows when a merged model is still the right one, and how to watch the child. Knows nothing of weights:
-`sage_studio.serving.merge_child` does the work, and torch stays there.
+torch is imported only in the child, `sage_studio.serving.merge_child`.
 """
 
 import hashlib

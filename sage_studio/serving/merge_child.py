@@ -1,8 +1,6 @@
 """Merges an adapter into its base: ``python -m sage_studio.serving.merge_child ADAPTER BASE DEST PROGRESS``.
 
-A child process, because it needs torch and as much memory as the model. Knows transformers and peft; knows nothing of
-engines. The result appears under its name when it is whole, by rename; what it is doing goes to PROGRESS, a JSON line
-each time.
+DEST appears, by rename, once it is complete. PROGRESS gets a JSON line for each step.
 """
 
 import argparse

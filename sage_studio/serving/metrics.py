@@ -44,7 +44,7 @@ def parse_metrics(text: str, time: float) -> MetricsReading:
     """Read an exposition. A figure that is no number (``NaN``) is left out.
 
     Example:
-        >>> read('wait_bucket{le="1"} 2\\nwait_bucket{le="+Inf"} 3\\n', 0.0).buckets["wait"]
+        >>> parse_metrics('wait_bucket{le="1"} 2\\nwait_bucket{le="+Inf"} 3\\n', 0.0).buckets["wait"]
         ((1.0, 2.0), (inf, 3.0))
     """
     values: dict[str, float] = {}
@@ -75,7 +75,7 @@ def histogram_quantile(buckets: Sequence[tuple[float, float]], share: float) -> 
     None for an empty histogram; the largest finite bound for what lies above it.
 
     Example:
-        >>> quantile([(1.0, 5.0), (2.0, 10.0), (float("inf"), 10.0)], 0.75)
+        >>> histogram_quantile([(1.0, 5.0), (2.0, 10.0), (float("inf"), 10.0)], 0.75)
         1.5
     """
     total = buckets[-1][1] if buckets else 0.0
@@ -101,7 +101,7 @@ LATENCY = "vllm:e2e_request_latency_seconds"
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The engine at one moment; None where nobody knows.
+    """The engine at one moment; None where a value is not known.
 
     Attributes:
         time: Unix seconds.
@@ -110,7 +110,7 @@ class Sample:
         first_token_seconds: the median of the answers that began in the window before.
         latency_p50, latency_p95: seconds from question to end, of the answers that ended in that window.
         kv_cache: share in use, 0 to 1.
-        gpu_memory_gb, gpu_total_gb: of the first card.
+        gpu_memory_gb, gpu_total_gb: of the first GPU.
         gpu_percent: how busy it is.
     """
 

@@ -103,12 +103,12 @@ def _shape(config: dict[str, Any], tokenizer: dict[str, Any]) -> Architecture:
         context=_context(config, tokenizer),
         heads=_whole(config.get("num_attention_heads")),
         kv_heads=_whole(config.get("num_key_value_heads")),
-        hidden=_whole(config.get("hidden_size")),
-        inner=_whole(config.get("intermediate_size")),
+        hidden_size=_whole(config.get("hidden_size")),
+        intermediate_size=_whole(config.get("intermediate_size")),
         layers=_whole(config.get("num_hidden_layers")),
-        head_size=_whole(config.get("head_dim")),
-        vocabulary=_whole(config.get("vocab_size")),
-        tied=bool(config.get("tie_word_embeddings", False)),
+        head_dim=_whole(config.get("head_dim")),
+        vocab_size=_whole(config.get("vocab_size")),
+        tied_embeddings=bool(config.get("tie_word_embeddings", False)),
     )
 
 

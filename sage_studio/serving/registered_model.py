@@ -1,7 +1,4 @@
-"""Turning what a caller says of a model into a `RegisteredModel`, checked.
-
-Knows the keys of ``register_model``'s config and the rules for names. Knows no engine and no SQL.
-"""
+"""Makes a `RegisteredModel` of a name, a path and a config, and checks them; also says what an engine needs for it."""
 
 import json
 import time

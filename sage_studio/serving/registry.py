@@ -276,7 +276,7 @@ class VLLMRegistry:
     def metrics(self) -> dict[str, float]:
         """The engine's own figures now, by vLLM's names; empty while none runs."""
         engine = self._components.engines.running()
-        return engine.metrics() if engine is not None else {}
+        return engine.client.metrics() if engine is not None else {}
 
     # Internals
 

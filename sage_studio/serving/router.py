@@ -1,7 +1,4 @@
-"""Answers from any registered model: the way to the engine, and a second try when the engine was replaced on the way.
-
-Knows how a model's name becomes an engine and a name in there. Knows nothing of which model is current.
-"""
+"""Chat router: finds or starts the engine for a model, streams its answer, retries once if the engine was replaced."""
 
 import time
 from collections.abc import Generator, Iterator, Sequence

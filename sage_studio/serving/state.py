@@ -1,6 +1,6 @@
-"""What serving remembers in ``studio.db``: the models, the engine that runs, what it holds, and which model is current.
+"""Serving tables in ``studio.db``: models, the running engine, its adapters, and which model is current.
 
-One truth for every process of the machine. Knows rows; knows no process, no HTTP and no rule about models.
+All processes of the machine share them.
 """
 
 import json
@@ -243,7 +243,7 @@ class ServingState:
         )
         return {str(row["model"]): int(row["id"]) for row in rows}
 
-    # A training that has the card
+    # A training that has the GPUs
 
     def paused(self) -> str | None:
         """How the engine has released its GPUs to a training (a `GpuRelease`); None if it has not."""
@@ -261,7 +261,7 @@ class ServingState:
         return tuple(int(index) for index in (value or "").split(",") if index)
 
     def add_training_cards(self, cards: Sequence[int] | None) -> None:
-        """Note GPUs that one more training uses; None: nobody knows which, so all count."""
+        """Note the GPUs of one more training; None if unknown: then all count."""
         before = self.training_cards()
         if cards is None or before is None:
             self._set_value("training_cards", "all")

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from sage_studio.serving.client import METRIC
+from sage_studio.serving.metrics import parse_metrics
 from sage_studio.serving.transformers_server import ChatRequest, ServerMetrics, stop_at
 
 
@@ -34,7 +34,7 @@ def test_figures_are_read_back_as_they_were_written():
     figures = ServerMetrics()
     figures.add(num_requests_running=1, generation_tokens_total=2.5)
     figures.add(num_requests_running=1)
-    read = {name: float(value) for name, value in METRIC.findall(figures.text())}
+    read = parse_metrics(figures.text(), 0.0).values
     assert read["vllm:num_requests_running"] == 2
     assert read["vllm:generation_tokens_total"] == 2.5
 

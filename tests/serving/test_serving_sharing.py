@@ -26,8 +26,8 @@ from sage_studio.serving.capacity import (
 )
 from sage_studio.serving.types import Base, EngineRecord, EngineState
 
-SMOL = Architecture(hidden=576, inner=1536, layers=30)
-QWEN_7B = Architecture(hidden=3584, inner=18944, layers=28)
+SMOL = Architecture(hidden_size=576, intermediate_size=1536, layers=30)
+QWEN_7B = Architecture(hidden_size=3584, intermediate_size=18944, layers=28)
 
 
 def card(total, used, memory=64.0, used_memory=8.0):
@@ -134,8 +134,8 @@ def test_the_engine_sleeps_while_a_training_runs_and_the_chat_says_so(home, shar
     registry.before_training()
     status = registry.status()
     assert status.state is EngineState.ASLEEP
-    assert "训练正在使用显卡" in status.message.zh
-    with pytest.raises(Conflict, match="training has the graphics card") as caught:
+    assert "训练正在使用 GPU" in status.message.zh
+    with pytest.raises(Conflict, match="training is using the GPU") as caught:
         registry.generate("hello")
     assert "CHAT_WHILE_TRAINING=wait" in caught.value.hint.en
     with pytest.raises(Conflict, match="training"):
