@@ -227,8 +227,8 @@ def _internal(name: str, number: int) -> str:
 def _other_base(record: EngineRecord, model: RegisteredModel) -> Conflict:
     return Conflict(
         Text(
-            f"{model.name} stands on {model.base} and must be brought in; the engine runs {record.base.location}.",
+            f"{model.name} needs the base model {model.base}, but the engine is running {record.base.location}.",
             f"{model.name} 的基座是 {model.base}，需要先加载；引擎正在运行 {record.base.location}。",
         ),
-        Text("Switch to it first; the engine is then changed.", "请先切换到该模型，引擎会随之更换。"),
+        Text("Switch to it first; the engine then restarts with that base.", "请先切换到该模型，引擎会随之更换。"),
     )

@@ -45,12 +45,12 @@ def check_path(path: str, outputs: Path) -> Path:
     folder = Path(path)
     if not folder.is_absolute() or ".." in PurePath(path).parts:
         raise InvalidName(
-            Text(f"{path!r} is no full path.", f"{path!r} 不是完整路径。"),
+            Text(f"{path!r} is not an absolute path.", f"{path!r} 不是完整路径。"),
             Text("Give an absolute path without '..'.", "请填写不含 “..” 的绝对路径。"),
         )
     if folder.is_relative_to(outputs) and not folder.resolve().is_relative_to(outputs.resolve()):
         raise InvalidName(
-            Text(f"{path!r} leads out of {outputs}.", f"{path!r} 指向 {outputs} 之外。"),
+            Text(f"{path!r} points outside {outputs}.", f"{path!r} 指向 {outputs} 之外。"),
             Text("Give the folder itself, not a link to it.", "请填写文件夹本身，而不是链接。"),
         )
     return folder
@@ -106,10 +106,10 @@ def _read_config(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise InvalidModel(
             Text(f"{folder / CONFIG} cannot be read: {error}", f"无法读取 {folder / CONFIG}：{error}"),
-            Text("The folder is half-written: train again.", "文件夹不完整，请重新训练。"),
+            Text("The folder is incomplete: train again.", "文件夹不完整，请重新训练。"),
         ) from error
     if not isinstance(config, dict):
-        raise InvalidModel(Text(f"{folder / CONFIG} holds no settings.", f"{folder / CONFIG} 中没有配置。"))
+        raise InvalidModel(Text(f"{folder / CONFIG} is not a JSON object.", f"{folder / CONFIG} 中没有配置。"))
     return config
 
 
@@ -134,7 +134,7 @@ def _check_type(config: dict[str, Any], engine: EngineKind) -> None:
         raise _unsupported(
             f"init_lora_weights={init!r}",
             Text(
-                "It took parts out of its base that cannot be found again. Save it with "
+                "Its initialization changed the base weights in a way that cannot be repeated. Save it with "
                 "path_initial_model_for_weight_conversion, or train with the default init.",
                 "它从基座中取走的部分无法还原。请用 path_initial_model_for_weight_conversion 保存，"
                 "或以默认初始化训练。",
@@ -206,7 +206,7 @@ def _rank(value: object) -> int:
     if not isinstance(value, int) or value < 1:
         raise InvalidModel(
             Text(f"{CONFIG} gives the LoRA rank {value!r}.", f"{CONFIG} 中的 LoRA 秩为 {value!r}。"),
-            Text("A rank is a whole number from 1.", "秩必须是不小于 1 的整数。"),
+            Text("The rank must be an integer of at least 1.", "秩必须是不小于 1 的整数。"),
         )
     return value
 

@@ -211,7 +211,8 @@ class _StreamedAnswer:
         if "error" in event:
             words = str(event["error"].get("message", event["error"])) if isinstance(event["error"], dict) else ""
             raise EngineUnavailable(
-                Text(f"The engine broke off: {words}", f"引擎中断：{words}"), Text("Send it again.", "请重新发送。")
+                Text(f"The engine aborted the answer: {words}", f"引擎中断：{words}"),
+                Text("Send it again.", "请重新发送。"),
             )
         self.model = event.get("model") or self.model
         self.usage = event.get("usage") or self.usage
@@ -242,7 +243,8 @@ def _translate_errors(answer: _StreamedAnswer | None = None) -> Iterator[None]:
 def _gone(answered: bool) -> EngineDisconnected:
     if answered:
         return EngineDisconnected(
-            Text("The engine went away in the middle of the answer.", "引擎在回答过程中断开。"), answered=True
+            Text("The connection to the engine was lost in the middle of the answer.", "引擎在回答过程中断开。"),
+            answered=True,
         )
     return EngineDisconnected(Text("The engine does not answer.", "引擎没有响应。"), answered=False)
 
@@ -258,17 +260,17 @@ def _refused(response: httpx.Response) -> EngineUnavailable | InvalidInput:
     if limit is not None:
         return InvalidInput(
             Text(
-                f"The conversation is longer than this engine reads: at most {limit[1]} tokens, the answer included.",
+                f"The conversation and its answer exceed the engine's context length of {limit[1]} tokens.",
                 f"对话超出引擎的长度限制：含回答最多 {limit[1]} 个 token。",
             ),
             Text("Shorten it, or start a new conversation.", "请缩短内容，或开始新的对话。"),
         )
-    return InvalidInput(Text(f"The engine refuses this: {words}", f"引擎拒绝了请求：{words}"))
+    return InvalidInput(Text(f"The engine rejected the request: {words}", f"引擎拒绝了请求：{words}"))
 
 
 def _not_known(path: str, answer: httpx.Response) -> EngineUnavailable:
     return EngineUnavailable(
-        Text(f"The engine does not know {path}: {answer.status_code}.", f"引擎不支持 {path}：{answer.status_code}。")
+        Text(f"The engine has no route {path}: {answer.status_code}.", f"引擎不支持 {path}：{answer.status_code}。")
     )
 
 

@@ -207,7 +207,7 @@ def died(record: EngineRecord, log: Path) -> EngineUnavailable:
     words = last_words(log)
     return EngineUnavailable(
         Text(
-            f"The {record.kind} engine with {record.base.name} ended by itself: {words}",
+            f"The {record.kind} engine with {record.base.name} exited unexpectedly: {words}",
             f"{record.kind} 引擎（{record.base.name}）意外退出：{words}",
         ),
         _remedy(words, log),

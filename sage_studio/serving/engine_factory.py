@@ -88,7 +88,7 @@ EMBEDDER = Servable(
     "",
     0.0,
     Text(
-        "An embedder answers no chat: set the result as the retriever for questions about documents.",
+        "An embedding model cannot chat: set the result as the retriever to answer from documents.",
         "嵌入模型不能用于对话：可将训练结果设为文档问答的检索器。",
     ),
 )
@@ -99,7 +99,7 @@ NOT_KNOWN = Servable(
     "",
     0.0,
     Text(
-        "Whether the result can be chatted with here is known once the model's size is: its files are not here yet.",
+        "Whether you can chat with the result here is not known yet: the model's files are not downloaded.",
         "模型文件尚未下载，大小未知，暂时无法判断训练结果能否在本机对话。",
     ),
 )
@@ -161,7 +161,7 @@ def _by_vllm(planned: EnginePlan, bf16: EnginePlan) -> Servable:
         WeightFormat.STORED: "vLLM，按存储的量化格式加载",
     }[planned.form]
     said = Text(
-        f"The result can be chatted with here: {en}; about {need} of {room} GB on {where.en}.",
+        f"You can chat with the result here: {en}; about {need} of {room} GB on {where.en}.",
         f"训练结果可在本机对话：{zh}；约需 {need} GB，{where.zh} 可用 {room} GB。",
     )
     return Servable(planned.form, "vllm", planned.need_gb * len(planned.cards), said)
@@ -178,7 +178,7 @@ def _by_transformers(planned: EnginePlan, vllm: EnginePlan | None, refused: Text
         why = Text(f"vLLM would take {vllm.need_gb:.1f} GB", f"vLLM 需要 {vllm.need_gb:.1f} GB")
     since = Text(f", since {why.en}", f"（{why.zh}）") if why is not None else Text("", "")
     said = Text(
-        f"The result can be chatted with here: the transformers engine {how.en}, one chat at a time{since.en}; "
+        f"You can chat with the result here: the transformers engine {how.en}, one chat at a time{since.en}; "
         f"about {need} of {room} GB on {where.en}.",
         f"训练结果可在本机对话：transformers 引擎（{how.zh}），一次一个对话{since.zh}；"
         f"约需 {need} GB，{where.zh} 可用 {room} GB。",
@@ -194,7 +194,7 @@ def _on_cpu(kind: EngineKind, model: ModelFacts, planned: EnginePlan, hardware: 
             "",
             need,
             Text(
-                f"The result cannot be chatted with here: it takes about {need:.1f} GB of memory, and the machine has "
+                f"You cannot chat with the result here: it takes about {need:.1f} GB of memory, and the machine has "
                 f"{hardware.memory_gb:.1f}. {ELSEWHERE.en}",
                 f"训练结果无法在本机对话：约需 {need:.1f} GB 内存，本机共有 {hardware.memory_gb:.1f} GB。"
                 f"{ELSEWHERE.zh}",
@@ -202,7 +202,7 @@ def _on_cpu(kind: EngineKind, model: ModelFacts, planned: EnginePlan, hardware: 
         )
     slowly = Text(", slowly: no GPU has room for it", "（较慢：GPU 显存不足）") if hardware.has_gpu else Text("", "")
     said = Text(
-        f"The result can be chatted with here: the {kind} engine on the CPU{slowly.en}; about {need:.1f} of "
+        f"You can chat with the result here: the {kind} engine on the CPU{slowly.en}; about {need:.1f} of "
         f"{hardware.memory_gb:.1f} GB of memory.",
         f"训练结果可在本机对话：{kind} 引擎，使用 CPU{slowly.zh}；约需 {need:.1f} GB 内存，"
         f"本机共有 {hardware.memory_gb:.1f} GB。",
@@ -216,7 +216,7 @@ def _not_at_all(model: ModelFacts, vllm: EnginePlan, why: Text | None) -> Servab
         need = f"{vllm.need_gb:.1f}"
         why = Text(f"it takes about {need} of {room} GB on {where.en}", f"约需 {need} GB，{where.zh} 可用 {room} GB")
     said = Text(
-        f"The result cannot be chatted with here: {why.en}. {ELSEWHERE.en}",
+        f"You cannot chat with the result here: {why.en}. {ELSEWHERE.en}",
         f"训练结果无法在本机对话：{why.zh}。{ELSEWHERE.zh}",
     )
     return Servable(WeightFormat.NONE, "", vllm.need_gb, said)
@@ -224,10 +224,10 @@ def _not_at_all(model: ModelFacts, vllm: EnginePlan, why: Text | None) -> Servab
 
 def _refused_by_vllm(model: ModelFacts, merge: str) -> Text | None:
     if model.quantized == BITSANDBYTES:
-        return Text("vLLM 0.32 has no bitsandbytes", "vLLM 0.32 不支持 bitsandbytes")
+        return Text("vLLM 0.32 does not support bitsandbytes", "vLLM 0.32 不支持 bitsandbytes")
     if model.quantized and merge:
         return Text(
-            f"the adapter must be merged into its base ({merge}), and the base is stored quantized ({model.quantized})",
+            f"the adapter must be merged into its base ({merge}), and the base is quantized ({model.quantized})",
             f"适配器必须合并到基座（{merge}），而基座以量化形式存储（{model.quantized}）",
         )
     return None
@@ -235,14 +235,14 @@ def _refused_by_vllm(model: ModelFacts, merge: str) -> Text | None:
 
 def _not_in_transformers(model: ModelFacts) -> Text:
     return Text(
-        f"the base is stored quantized with {model.quantized}, which the transformers engine here does not load",
+        f"the base is quantized with {model.quantized}, which the transformers engine cannot load",
         f"基座以 {model.quantized} 量化存储，本机的 transformers 引擎无法加载",
     )
 
 
 def _external_servable() -> Servable:
     said = Text(
-        "Chats are answered by someone else's server (engine=openai), which takes no tuned models from here. "
+        "Chat uses an external server (engine=openai), which cannot load models fine-tuned here. "
         "Set engine: auto to chat with the result.",
         "对话由外部服务器回答（engine=openai），无法加载此处的微调模型。如需与训练结果对话，请设置 engine: auto。",
     )
@@ -411,7 +411,7 @@ class EngineFactory:
         refusal = self._state.refusal(location, spec.python)
         if refusal is None:
             return Text(
-                f"{spec.kind} cannot hold this model here; the {kind} engine serves it, one chat at a time.",
+                f"{spec.kind} cannot load this model here; the {kind} engine serves it, one chat at a time.",
                 f"{spec.kind} 无法在本机加载此模型；由 {kind} 引擎提供服务，一次一个对话。",
             )
         return Text(f"{refusal.message.en} {AGAIN.en}", f"{refusal.message.zh} {AGAIN.zh}")

@@ -64,7 +64,7 @@ class _Stopped(EngineUnavailable):
     """Somebody stopped the engine while it started: no fault of its own."""
 
     def __init__(self) -> None:
-        super().__init__(Text("The engine was stopped while it started.", "引擎在启动过程中被停止。"))
+        super().__init__(Text("The engine was stopped while it was starting.", "引擎在启动过程中被停止。"))
 
 
 class EngineManager:
@@ -235,7 +235,7 @@ class EngineManager:
         """
         engine = self.recorded()
         if engine is None:
-            raise EngineUnavailable(Text("No engine runs.", "没有正在运行的引擎。"))
+            raise EngineUnavailable(Text("No engine is running.", "没有正在运行的引擎。"))
         error = self.crash(engine)
         ready_at = engine.record.ready_at
         stable = ready_at is not None and time.time() - ready_at > STABLE_SECONDS

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from sage_studio.errors import EngineUnavailable, InvalidModel, naming_full_disk, storage_full
@@ -116,17 +116,14 @@ class Merger:
             raise _failed(model, why, log, dest)
 
     def _watch(self, child: "subprocess.Popen[bytes]", name: str, why: str, progress: Path) -> None:
-        offset, deadline = 0, time.monotonic() + self._seconds
-        self.message = _message(name, why, [])
+        deadline = time.monotonic() + self._seconds
         while child.poll() is None:
-            lines, offset = _new_lines(progress, offset)
-            if lines:
-                self.message = _message(name, why, lines)
+            self.message = _message(name, why, _last_step(progress))
             if self._closing.is_set() or time.monotonic() > deadline:
                 _end(child)
                 raise EngineUnavailable(
                     Text(
-                        f"{name} was not merged into its base: the studio closes, or {self._seconds:.0f} s passed.",
+                        f"{name} was not merged into its base: studio closing, or more than {self._seconds:.0f} s.",
                         f"{name} 未能合并进基座：工作室正在关闭，或已超过 {self._seconds:.0f} 秒。",
                     ),
                     Text("Raise SAGE_STUDIO_ENGINE_START_SECONDS.", "请增大 SAGE_STUDIO_ENGINE_START_SECONDS。"),
@@ -161,7 +158,7 @@ def _check_base(model: RegisteredModel) -> None:
     if config.get("quantization_config"):
         raise InvalidModel(
             Text(
-                f"The base {model.base} is stored quantized: nothing can be merged into it.",
+                f"The base {model.base} is quantized: adapters cannot be merged into it.",
                 f"基座 {model.base} 以量化形式存储，无法合并适配器。",
             ),
             Text("Register the adapter with the bf16 base.", "请以 bf16 基座注册该适配器。"),
@@ -174,18 +171,15 @@ def _check_room(dest: Path, base: str) -> None:
         raise storage_full(dest)
 
 
-def _new_lines(progress: Path, offset: int) -> tuple[list[dict[str, object]], int]:
-    """The whole lines behind an offset, and the offset behind them."""
-    with progress.open("rb") as file:
-        file.seek(offset)
-        data = file.read()
-    whole = data[: data.rfind(b"\n") + 1]
-    return [json.loads(line) for line in whole.splitlines()], offset + len(whole)
+def _last_step(progress: Path) -> dict[str, object]:
+    """The last whole line that the child wrote; empty before the first."""
+    lines = progress.read_bytes().rpartition(b"\n")[0].splitlines()
+    step: dict[str, object] = json.loads(lines[-1]) if lines else {}
+    return step
 
 
-def _message(name: str, why: str, lines: Sequence[dict[str, object]]) -> Text:
-    share = float(str(lines[-1]["share"])) if lines else 0.0
-    doing = DOING.get(str(lines[-1]["doing"]), NOTHING) if lines else DOING["loading"]
+def _message(name: str, why: str, step: Mapping[str, object]) -> Text:
+    share, doing = float(str(step.get("share", 0.0))), DOING[str(step.get("doing", "loading"))]
     return Text(
         f"Merging {name} into its base ({why}): {doing.en}, {share:.0%}.",
         f"正在将 {name} 合并进基座（{why}）：{doing.zh}，{share:.0%}。",

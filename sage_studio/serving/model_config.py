@@ -175,7 +175,7 @@ def needs_own_template(folder: Path, base: str) -> bool:
     raise InvalidModel(
         Text(
             f"{folder.name} was trained with the chat template {trained[:SHOWN]}…, but {base} now has {served[:SHOWN]}…"
-            f" ({TEMPLATE} or {TOKENIZER}): its answers would be worse than it can do.",
+            f" ({TEMPLATE} or {TOKENIZER}): its answers would get worse.",
             f"{folder.name} 训练时使用的对话模板是 {trained[:SHOWN]}…，而 {base} 现在的是 {served[:SHOWN]}…"
             f"（{TEMPLATE} 或 {TOKENIZER}），回答质量会下降。",
         ),

@@ -82,11 +82,11 @@ def check_removable(model: RegisteredModel, models: Sequence[RegisteredModel], r
         running: whether an engine runs now.
 
     Raises:
-        Conflict: the model answers the chat now, or it is the base of another, of whichever kind it is itself.
+        Conflict: the model is the current chat model, or it is the base of another, of whichever kind it is itself.
     """
     if model.current and running:
         raise Conflict(
-            Text(f"{model.name} answers the chat now.", f"{model.name} 正在作为对话后端。"),
+            Text(f"{model.name} is the current chat model.", f"{model.name} 正在作为对话后端。"),
             Text("Switch to another model first.", "请先切换到其他模型。"),
         )
     dependants = [each.name for each in models if each.base == model.path != each.path]
@@ -106,7 +106,7 @@ def base_name(location: str) -> str:
 def _check_name(name: str) -> None:
     if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable() or ".." in PurePath(name).parts:
         raise InvalidName(
-            Text(f"{name!r} is no name for a model.", f"{name!r} 不能作为模型名称。"),
+            Text(f"{name!r} is not a valid model name.", f"{name!r} 不能作为模型名称。"),
             Text(
                 f"Use up to {LONGEST_NAME} printable characters, without '..'.",
                 f"请使用不超过 {LONGEST_NAME} 个可打印字符，且不含 “..”。",
@@ -118,7 +118,7 @@ def _kind(path: str, config: Mapping[str, Any]) -> ModelKind:
     kind = config.get("kind") or ("adapter" if (Path(path) / CONFIG).is_file() else "base")
     if kind not in KINDS:
         raise InvalidModel(
-            Text(f"There is no kind of model {kind!r}.", f"没有名为 {kind!r} 的模型种类。"),
+            Text(f"Unknown model kind: {kind!r}.", f"没有名为 {kind!r} 的模型种类。"),
             Text(f"Kinds: {', '.join(KINDS)}.", f"可用的种类：{', '.join(KINDS)}。"),
         )
     return cast("ModelKind", kind)
@@ -139,7 +139,7 @@ def _trained_on(folder: Path) -> str:
         base = None
     if not base:
         raise InvalidModel(
-            Text(f"The adapter {folder} does not say on which base it stands.", f"适配器 {folder} 没有注明其基座。"),
+            Text(f"The adapter {folder} does not name its base model.", f"适配器 {folder} 没有注明其基座。"),
             Text('Register it with {"base": "<folder or hub id>"}.', '请以 {"base": "<文件夹或模型站点 id>"} 注册。'),
         )
     return str(base)

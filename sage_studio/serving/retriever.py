@@ -365,7 +365,7 @@ class Retriever:
             snippets = list(snippets_of(read_rows(path.parent, 0, dataset.stats.total_samples)))
             if not snippets:
                 raise InvalidDataset(
-                    Text(f"{dataset.id} has no passage to look up.", f"{dataset.id} 中没有可检索的段落。"),
+                    Text(f"{dataset.id} has no passages to search.", f"{dataset.id} 中没有可检索的段落。"),
                     Text("Choose another dataset.", "请选择其他数据集。"),
                 )
             self.status = replace(self.status, passages=len(snippets))

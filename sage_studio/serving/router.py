@@ -125,7 +125,7 @@ class ChatRouter:
         name = asked or self._state.current()
         if name is None:
             raise Conflict(
-                Text("No model is current.", "尚未选择当前模型。"),
+                Text("No model is selected.", "尚未选择当前模型。"),
                 Text("Call switch_model first, or name a model.", "请先切换到某个模型，或指定模型。"),
             )
         return name

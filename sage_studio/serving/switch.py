@@ -171,7 +171,7 @@ class Switcher:
             name = before.record.base.name
             raise EngineUnavailable(
                 Text(
-                    f"{error.message.en} And {name}, which answered before, did not start again: {second.message.en}",
+                    f"{error.message.en} The previous model {name} did not restart either: {second.message.en}",
                     f"{error.message.zh} 之前的 {name} 也未能重新启动：{second.message.zh}",
                 ),
                 second.hint,
@@ -180,8 +180,8 @@ class Switcher:
 
 def _busy() -> Conflict:
     return Conflict(
-        Text("Another switch of the model is under way.", "另一个模型切换正在进行。"),
-        Text("Wait until it is over.", "请等待其完成。"),
+        Text("Another model switch is in progress.", "另一个模型切换正在进行。"),
+        Text("Wait until it has finished.", "请等待其完成。"),
     )
 
 

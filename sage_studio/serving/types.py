@@ -261,9 +261,9 @@ class SamplingParams(BaseModel):
 RULES = {
     "temperature": Text("it must be a number from 0 to 2", "必须是 0 到 2 之间的数字"),
     "top_p": Text("it must be a number above 0 and up to 1", "必须是大于 0 且不超过 1 的数字"),
-    "max_tokens": Text("it must be a whole number from 1", "必须是不小于 1 的整数"),
-    "seed": Text("it must be a whole number or empty", "必须是整数或留空"),
-    "stop": Text("it must be a text or a list of texts", "必须是文本或文本列表"),
+    "max_tokens": Text("it must be an integer of at least 1", "必须是不小于 1 的整数"),
+    "seed": Text("it must be an integer or empty", "必须是整数或留空"),
+    "stop": Text("it must be a string or a list of strings", "必须是文本或文本列表"),
 }
 
 
@@ -277,7 +277,7 @@ def check_sampling(options: Mapping[str, Any]) -> SamplingParams:
         return SamplingParams.model_validate({name: value for name, value in options.items() if value is not None})
     except ValidationError as error:
         name = str(error.errors()[0]["loc"][0])
-        rule = RULES.get(name, Text("there is no such option", "没有这个选项"))
+        rule = RULES.get(name, Text("unknown option", "没有这个选项"))
         shown = options.get(name)
         known = ", ".join(SamplingParams.model_fields)
         raise InvalidInput(

@@ -26,7 +26,7 @@ TURING = gpu(gb=15.0, name="Tesla T4", capability=(7, 5))
             "4 bits, one chat at a time, since vLLM would take",
         ),
         (QWEN_7B, gpu(gb=6.0), "transformers", WeightFormat.CPU, "on the CPU, slowly"),
-        (BNB, gpu(gb=24.0), "transformers", WeightFormat.STORED, "vLLM 0.32 has no bitsandbytes"),
+        (BNB, gpu(gb=24.0), "transformers", WeightFormat.STORED, "vLLM 0.32 does not support bitsandbytes"),
         (AWQ, gpu(gb=12.0), "vllm", WeightFormat.STORED, "quantized as it is stored"),
         (AWQ, gpu(gb=6.0), "", WeightFormat.NONE, "the transformers engine here does not load"),
     ],
@@ -60,7 +60,7 @@ def test_what_cannot_be_merged_cannot_be_served_by_vllm():
 def test_an_operator_who_insists_on_vllm_is_told_that_it_cannot():
     served = check_servable(QWEN_7B, machine(gpu(gb=12.0)), 0.8, "vllm", falls_back=False, slots=SLOTS)
     assert (served.form, served.possible, served.engine) == (WeightFormat.NONE, False, "")
-    assert "cannot be chatted with" in served.said.en
+    assert "cannot chat with the result" in served.said.en
 
 
 def test_someone_elses_server_and_an_unknown_size_are_said():

@@ -194,7 +194,7 @@ def test_a_dead_engine_is_started_again_before_anybody_asks_and_only_once(home, 
     assert registry.status().state is EngineState.READY
     os.kill(pid_of(registry), signal.SIGKILL)
     wait_until(lambda: registry.status().state is EngineState.FAILED)
-    with pytest.raises(EngineUnavailable, match="ended by itself"):
+    with pytest.raises(EngineUnavailable, match="exited unexpectedly"):
         watchdog.check()
     watchdog.check()
     assert len(home.seen("start")) == 2

@@ -194,6 +194,6 @@ def test_without_a_card_nothing_happens(home, shared):
 
 def test_a_training_waits_for_a_switch_to_end(home, shared):
     registry = shared()
-    with registry._components.switch_lock.hold(), pytest.raises(Conflict, match="Another switch"):
+    with registry._components.switch_lock.hold(), pytest.raises(Conflict, match="Another model switch"):
         registry.before_training()
     assert registry.status().state is EngineState.READY

@@ -180,7 +180,7 @@ def test_an_engine_that_is_stopped_while_it_starts_is_not_refused(home):
     wait_until(lambda: registry.status().state is EngineState.STARTING)
     registry._components.engines.stop()
     thread.join()
-    assert "stopped while it started" in str(caught[0])
+    assert "stopped while it was starting" in str(caught[0])
     assert not registry._components.state.is_refused(str(home.base("sluggish")))
 
 
