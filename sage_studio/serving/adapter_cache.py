@@ -131,7 +131,7 @@ class AdapterCache:
             self._forget(engine, name, number)
 
     def cleanup(self) -> None:
-        """Delete the copies that engines before this one left behind. Expects the turn to be held."""
+        """Delete copies left behind by earlier engines. Expects the `SwitchLock` to be held."""
         held = {str(number) for number in self._state.all_adapters()}
         for folder in self._folder.glob("*"):
             if folder.name not in held:
@@ -152,7 +152,7 @@ class AdapterCache:
         return internal
 
     def _evict(self, engine: Engine, newest: str) -> None:
-        """Unload what was not used for the longest time, while the engine holds more than it has room for."""
+        """Evict the least recently used adapters above the engine's limit."""
         held = self._state.adapters(engine.record)
         if len(held) <= FEW_ADAPTERS:
             return

@@ -61,7 +61,7 @@ def check_adapter(folder: Path, base: str, engine: EngineKind, max_rank: int) ->
 
     Args:
         folder: as `peft.PeftModel.save_pretrained` wrote it.
-        base: the base it is to stand on, folder or hub id.
+        base: its base model, folder or hub id.
         engine: which engine is to serve it.
         max_rank: the largest rank that engine takes.
 
@@ -155,7 +155,7 @@ UNMERGEABLE = {
 
 
 def _reasons_to_merge(config: dict[str, Any], base: str, tensors: tuple[Tensor, ...]) -> list[str]:
-    """What changes the base itself, so that no engine can hold it beside other adapters."""
+    """What changes the base weights, so that no engine can serve it together with other adapters."""
     init = config.get("init_lora_weights", True)
     found = [f"init_lora_weights={init!r}"] if isinstance(init, str) and init.lower() in EXACT_INITS else []
     words = _vocabulary(base)

@@ -113,7 +113,7 @@ NO_FACTS = ModelFacts()
 
 @dataclass(frozen=True, slots=True)
 class LoraSlots:
-    """Room for LoRA adapters: how many answer side by side, and the largest rank of one."""
+    """LoRA slots: how many adapters are active at the same time, and the largest rank of one."""
 
     count: int = 0
     rank: int = 0
@@ -165,13 +165,13 @@ def plan(
     """Decide for vLLM on a machine.
 
     The fewest GPUs that hold the model in bf16 are taken, so that a training has the others; where none hold it, the
-    fewest that hold it in 8 bits. Where nothing holds it, the plan with the most room is returned and does not `fit`.
+    fewest that hold it in 8 bits. Where nothing holds it, the plan that comes closest is returned and does not `fit`.
 
     Args:
         hardware: what was found, with what our own engine holds counted as free.
         memory_share: the operator's ``gpu_memory_utilization``.
         model: its sizes; limits in its shape are never exceeded.
-        slots: room for adapters; None for none.
+        slots: LoRA slots; None for none.
         forms: those that may be chosen, the best first; what is stored quantized stays so.
     """
     if not hardware.has_gpu:
@@ -194,9 +194,9 @@ def plan_transformers(hardware: Hardware, model: ModelFacts = NO_FACTS) -> Engin
         for cards in gpu_combinations(hardware.cards, model):
             context = _bounded(context_for(cards), model.shape)
             need = weights_gb(model, form) + TRANSFORMERS_GB + kv_cache_gb(model.shape, context)
-            room = max(0.0, cards[0].free_gb - SHARE_MARGIN_GB)
-            if len(cards) == 1 and need <= room:
-                return EnginePlan(context, cards=cards, form=form, need_gb=need, available_gb=room)
+            available = max(0.0, cards[0].free_gb - SHARE_MARGIN_GB)
+            if len(cards) == 1 and need <= available:
+                return EnginePlan(context, cards=cards, form=form, need_gb=need, available_gb=available)
     return EnginePlan(_bounded(CPU_CONTEXT, model.shape))
 
 
@@ -291,7 +291,7 @@ def embedding_parameters(model: ModelFacts) -> float:
 
 
 def kv_cache_gb(shape: Architecture, context: int) -> float:
-    """The KV cache of one conversation of full length; vLLM does not start without room for it."""
+    """The KV cache of one conversation of full length; vLLM does not start without that much."""
     heads = shape.kv_heads or shape.heads
     if not (heads and shape.layers and (shape.head_dim or (shape.hidden_size and shape.heads))):
         return 0.0
@@ -309,7 +309,7 @@ def adapter_bytes(rank: int, shape: Architecture) -> int:
 
 
 def lora_slots_gb(model: ModelFacts, slots: LoraSlots) -> float:
-    """The room for adapters on each GPU; from the number of parameters alone where the sizes are not known."""
+    """Memory of the LoRA slots on each GPU; from the number of parameters alone where the sizes are not known."""
     guess = LORA_BYTES * LORA_PER_ROOT * slots.rank * math.sqrt(model.parameters)
     return slots.count * (adapter_bytes(slots.rank, model.shape) or guess) / GIB
 
@@ -356,7 +356,7 @@ ADAPTER_SHARE = 0.1
 MOST_ADAPTERS = 64
 USUAL_ADAPTERS = 16
 AS_MUCH = 0.95
-"""Of what an engine would take alone, the least that it is started with beside another: it keeps what it got."""
+"""An engine is started beside another only with this share of what it would get alone: it keeps what it got."""
 ASLEEP_GB = 1.2
 """What a sleeping vLLM keeps of each GPU: CUDA context, graphs, NCCL."""
 WSL_PINNED_SHARE = 0.5
@@ -384,7 +384,7 @@ def fits_beside(memory_gb: float, beside: EnginePlan, alone: EnginePlan, hardwar
 
     Args:
         memory_gb: what it takes of main memory.
-        beside, alone: the plan with what is free now, and the one if the engine that runs were gone.
+        beside, alone: the plans with what is free now, and with the running engine stopped.
         hardware: what is free now.
     """
     if hardware.memory_gb - hardware.used_gb < memory_gb + MARGIN_GB:
@@ -412,7 +412,7 @@ def adapters_kept_loaded(hardware: Hardware, max_loras: int, rank: int, shape: A
     Args:
         hardware: what is free now.
         max_loras: adapters that answer side by side.
-        rank: the room for each.
+        rank: of each slot.
         shape: the model's; without its sizes, `USUAL_ADAPTERS`.
     """
     size = adapter_bytes(rank, shape)
@@ -432,7 +432,7 @@ def before_training(
 ) -> GpuRelease:
     """What to do with an engine so that a training has its GPUs to itself.
 
-    On a CPU both share the processor, and someone else's server is not ours to stop. vLLM can sleep: it gives the
+    On a CPU both share the processor, and an external server is not ours to stop. vLLM can sleep: it gives the
     GPU's memory back and keeps its weights and adapters in main memory, pinned, so they must fit there; else it stops
     and starts again.
 
@@ -453,7 +453,7 @@ def before_training(
 
 
 def sleep_memory_gb(engine: EngineRecord, hardware: Hardware, model: ModelFacts, slots: LoraSlots) -> float:
-    """What vLLM keeps in main memory while it sleeps: the weights of all its GPUs, and each one's room for adapters.
+    """What vLLM keeps in main memory while it sleeps: the weights of all its GPUs, and the LoRA slots of each.
 
     Where the model's size is not known, all that it holds: of that, only the cache is thrown away.
     """

@@ -1,7 +1,7 @@
 """The embedder's process: one model behind OpenAI's route for embeddings.
 
 Run as ``python -m sage_studio.serving.embedding_server``; the key comes in ``EMBEDDER_KEY``. It ends by itself when
-nobody asks for a while, or when the process that started it is gone.
+it is idle for a while, or when the process that started it is gone.
 """
 
 import argparse
@@ -85,7 +85,7 @@ def build_app(model: EmbeddingModel, key: str) -> FastAPI:
 
 
 def main() -> int:
-    """Load the model named on the command line and serve it on loopback until nobody needs it."""
+    """Load the model named on the command line and serve it on loopback until it is idle for too long."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True)
     parser.add_argument("--port", type=int, required=True)
@@ -122,7 +122,7 @@ def _error(status: int, message: str) -> Response:
 
 
 def _device() -> str:
-    """The GPU where it has room beside the engine, else the CPU."""
+    """The GPU if it has enough free memory beside the engine, else the CPU."""
     import torch
 
     return "cuda" if torch.cuda.is_available() and torch.cuda.mem_get_info()[0] > FREE_GPU_BYTES else "cpu"

@@ -34,7 +34,7 @@ MACHINE_SIGNS = (
     *("no module named", "cannot import name", "cannot be run"),
 )
 EXTERNAL_SECONDS = 5.0
-"""How long a look at someone else's server stays true."""
+"""How long the last answer of an external server counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class LaunchSpec:
     """A command line and what it needs in its environment.
 
     Attributes:
-        plan: what it takes of the hardware; None where nobody planned.
+        plan: what it takes of the hardware; None where there is no plan.
     """
 
     command: list[str]
@@ -117,7 +117,7 @@ class LocalEngine:
 
 
 class ExternalEngine:
-    """Someone else's server: it is asked, never started, stopped or given adapters."""
+    """An OpenAI-compatible server that others run: never started or stopped here, and it gets no adapters."""
 
     def __init__(self, record: EngineRecord) -> None:
         self.record = record

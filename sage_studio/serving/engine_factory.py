@@ -64,7 +64,7 @@ class Servable:
             size is not known yet.
         engine: which engine serves it; empty where none does.
         memory_gb: what it takes, as estimated, in GiB: of all its GPUs together, or of main memory.
-        said: a sentence about it for a person.
+        said: a sentence about it for the user.
     """
 
     form: WeightFormat
@@ -122,7 +122,7 @@ def check_servable(
         memory_share: the operator's ``gpu_memory_utilization``.
         engine: the engine that the settings choose.
         falls_back: whether the transformers engine may serve what vLLM cannot.
-        slots: the room for adapters that vLLM is started with.
+        slots: the LoRA slots that vLLM is started with.
         merge: why vLLM cannot hold the adapter as it is, so that it is merged into its base; empty if it can.
     """
     if engine == "openai":
@@ -149,7 +149,7 @@ def check_servable(
 
 def _by_vllm(planned: EnginePlan, bf16: EnginePlan) -> Servable:
     half = "fp16" if (planned.cards[0].capability or BF16_CAPABILITY) < BF16_CAPABILITY else "bf16"
-    need, room, where = _figures(planned)
+    need, available, where = _figures(planned)
     en = {
         WeightFormat.BF16: f"vLLM in {half}",
         WeightFormat.FP8: f"vLLM with 8-bit weights (fp8_per_tensor), since {half} would take {bf16.need_gb:.1f} GB",
@@ -161,14 +161,14 @@ def _by_vllm(planned: EnginePlan, bf16: EnginePlan) -> Servable:
         WeightFormat.STORED: "vLLM，按存储的量化格式加载",
     }[planned.form]
     said = Text(
-        f"You can chat with the result here: {en}; about {need} of {room} GB on {where.en}.",
-        f"训练结果可在本机对话：{zh}；约需 {need} GB，{where.zh} 可用 {room} GB。",
+        f"You can chat with the result here: {en}; about {need} of {available} GB on {where.en}.",
+        f"训练结果可在本机对话：{zh}；约需 {need} GB，{where.zh} 可用 {available} GB。",
     )
     return Servable(planned.form, "vllm", planned.need_gb * len(planned.cards), said)
 
 
 def _by_transformers(planned: EnginePlan, vllm: EnginePlan | None, refused: Text | None) -> Servable:
-    need, room, where = _figures(planned)
+    need, available, where = _figures(planned)
     how = {
         WeightFormat.BF16: Text("in 16 bits", "16 位"),
         WeightFormat.FOUR_BIT: Text("with the base in 4 bits", "基座以 4 位加载"),
@@ -179,16 +179,16 @@ def _by_transformers(planned: EnginePlan, vllm: EnginePlan | None, refused: Text
     since = Text(f", since {why.en}", f"（{why.zh}）") if why is not None else Text("", "")
     said = Text(
         f"You can chat with the result here: the transformers engine {how.en}, one chat at a time{since.en}; "
-        f"about {need} of {room} GB on {where.en}.",
+        f"about {need} of {available} GB on {where.en}.",
         f"训练结果可在本机对话：transformers 引擎（{how.zh}），一次一个对话{since.zh}；"
-        f"约需 {need} GB，{where.zh} 可用 {room} GB。",
+        f"约需 {need} GB，{where.zh} 可用 {available} GB。",
     )
     return Servable(planned.form, "transformers", planned.need_gb, said)
 
 
 def _on_cpu(kind: EngineKind, model: ModelFacts, planned: EnginePlan, hardware: Hardware) -> Servable:
-    need, room = main_memory_gb(kind, model, planned), max(0.0, hardware.memory_gb - MARGIN_GB)
-    if need > room:
+    need, available = main_memory_gb(kind, model, planned), max(0.0, hardware.memory_gb - MARGIN_GB)
+    if need > available:
         return Servable(
             WeightFormat.NONE,
             "",
@@ -212,9 +212,10 @@ def _on_cpu(kind: EngineKind, model: ModelFacts, planned: EnginePlan, hardware: 
 
 def _not_at_all(model: ModelFacts, vllm: EnginePlan, why: Text | None) -> Servable:
     if why is None:
-        _, room, where = _figures(vllm) if vllm.cards else ("", "0.0", Text("this machine", "本机"))
+        _, available, where = _figures(vllm) if vllm.cards else ("", "0.0", Text("this machine", "本机"))
         need = f"{vllm.need_gb:.1f}"
-        why = Text(f"it takes about {need} of {room} GB on {where.en}", f"约需 {need} GB，{where.zh} 可用 {room} GB")
+        en = f"it takes about {need} of {available} GB on {where.en}"
+        why = Text(en, f"约需 {need} GB，{where.zh} 可用 {available} GB")
     said = Text(
         f"You cannot chat with the result here: {why.en}. {ELSEWHERE.en}",
         f"训练结果无法在本机对话：{why.zh}。{ELSEWHERE.zh}",

@@ -61,7 +61,7 @@ STABLE_SECONDS = 600.0
 
 
 class _Stopped(EngineUnavailable):
-    """Somebody stopped the engine while it started: no fault of its own."""
+    """The engine was stopped while it was starting: not a failure."""
 
     def __init__(self) -> None:
         super().__init__(Text("The engine was stopped while it was starting.", "引擎在启动过程中被停止。"))
@@ -179,7 +179,7 @@ class EngineManager:
         return engine
 
     def take_over(self, engine: LocalEngine) -> None:
-        """Put an engine that was started beside in use. The one before it finishes its answers, then stops."""
+        """Promote an incoming engine. The one before it finishes its answers, then stops."""
         before = self.recorded()
         self._state.take_over(engine.record)
         for older, newer in ((self.log, self.log.with_name("engine.log.1")), (engine.log, self.log)):
@@ -222,7 +222,7 @@ class EngineManager:
         return engine is not None
 
     def stop_others(self, owner: int | None = None) -> None:
-        """End engines (of an owner) that came in beside the one in use, or have not finished to retire."""
+        """Stop incoming and retiring engines (of an owner)."""
         for record in self._state.others():
             if owner in (None, record.owner_pid):
                 self.discard(LocalEngine(record, self.log))
@@ -367,10 +367,10 @@ class EngineManager:
 
 
 def can_hold(engine: Engine, base: Base) -> bool:
-    """Whether an engine was started with this base, and room for adapters of this rank."""
+    """Whether an engine was started with this base, and LoRA slots of at least this rank."""
     record = engine.record
     same = record.base.location == base.location and record.base.rank >= base.rank
-    return same or record.kind == "openai"  # what someone else's server holds shows when it is asked
+    return same or record.kind == "openai"  # what an external server has shows when it is asked
 
 
 def _wait_for_answers(engine: Engine, seconds: float) -> None:

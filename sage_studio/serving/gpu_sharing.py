@@ -117,7 +117,7 @@ class GpuSharing:
             raise Conflict(PAUSED, Text("Switch when it is over, or stop it.", "请在结束后切换，或停止该训练。"))
 
     def released_to_training(self, held: Mapping[int, float]) -> dict[int, float]:
-        """What a training gets of what the engine holds (GiB, by index of the GPU), if it yields all of them."""
+        """What a training gets of what the engine holds (GiB, by index of the GPU), if it releases all of them."""
         if not held:
             return {}
         how = self._decide(tuple(held))
@@ -125,7 +125,7 @@ class GpuSharing:
         return {index: max(0.0, gb - kept) for index, gb in held.items()}
 
     def _blocked(self) -> bool:
-        """Whether the engine yields now, or would have no GPU to start on."""
+        """Whether the engine has released its GPUs, or would have none to start on."""
         if self._state.paused() is not None:
             return True
         taken = self._state.training_cards()

@@ -41,7 +41,7 @@ def merge_command(adapter: Path, base: str, dest: Path, progress: Path) -> list[
 
 
 class Merger:
-    """Merges one adapter at a time; whoever calls holds the turn.
+    """Merges one adapter at a time; callers hold the `SwitchLock`.
 
     Attributes:
         message: what it is doing now, for the status bar; empty while it does nothing.

@@ -67,8 +67,8 @@ def _exact_type(base: str, published: Any) -> Any:
     """32 bits, unless the memory is too small for that: the sum is rounded once, when it is saved."""
     folder = Path(base)
     size = sum(file.stat().st_size for file in folder.glob("*.safetensors")) if folder.is_absolute() else 0
-    room = SHARE_OF_MEMORY * psutil.virtual_memory().available
-    return torch.float32 if size * 4 / published.itemsize < room else published
+    available = SHARE_OF_MEMORY * psutil.virtual_memory().available
+    return torch.float32 if size * 4 / published.itemsize < available else published
 
 
 def _say(progress: Path, doing: str, share: float) -> None:

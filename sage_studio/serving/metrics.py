@@ -215,7 +215,7 @@ class MetricsSampler:
     """Samples while an engine is ready, and keeps the last ten minutes.
 
     Args:
-        address: where to look; None while no engine is ready. Asked at every turn, so it must be cheap.
+        address: where to look; None while no engine is ready. Called before each sample, so it must be cheap.
         cards: the machine's cards now.
     """
 

@@ -58,7 +58,7 @@ def is_standalone(model: RegisteredModel) -> bool:
 
 
 def base_of(model: RegisteredModel) -> RegisteredModel:
-    """The base model that a tuned one stands on, as a model of its own."""
+    """The base model of a fine-tuned one, as a model of its own."""
     return RegisteredModel(
         name=str(model.config["base_name"]),
         kind="base",

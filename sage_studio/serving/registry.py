@@ -100,7 +100,7 @@ class VLLMRegistry:
         self._components.gpu_sharing.before_training(cards)
 
     def after_training(self) -> None:
-        """The last training is over: the engine is back with the model that was current, if it had to yield."""
+        """Restore the engine after the last training, with the model that was current, if it had released its GPUs."""
         self._components.gpu_sharing.after_training()
 
     def engine_memory(self, yielding: bool = False) -> dict[int, float]:
@@ -163,7 +163,7 @@ class VLLMRegistry:
 
         Raises:
             NotFound: it is not registered.
-            Conflict: it is the one that answers now, or a tuned model stands on it.
+            Conflict: it is the one that answers now, or the base of another.
         """
         components = self._components
         with components.switch_lock.hold():
@@ -234,7 +234,7 @@ class VLLMRegistry:
         return self._marked([found])[0] if found is not None else None
 
     def base_name(self) -> str | None:
-        """The name of the base model that the current one, or else the running engine, stands on."""
+        """The name of the base model of the current model, or else of the running engine."""
         return self._components.base_name()
 
     # Answers

@@ -263,7 +263,7 @@ class RetrieverConfig:
     """What looks things up.
 
     Attributes:
-        model: what a person calls it.
+        model: its name for the user.
         location: its folder or hub id.
         task_id: the task that trained it; empty for a base embedder.
         dataset_id: where it looks unless told otherwise; empty for the documentation, else the newest dataset.

@@ -63,16 +63,16 @@ class ChatRouter:
         """
         return self._answer(self._route(name), name, messages, sampling)
 
-    def _route(self, asked: str | None) -> Route:
+    def _route(self, requested: str | None) -> Route:
         """The engine that answers for a model, and the model's name in there."""
-        name = self._name(asked)
+        name = self._name(requested)
         engine = self._engines.running()
         internal = self._adapters.internal_name(engine, self._model(name)) if engine is not None else None
         if engine is not None and internal is not None:
             return Route(engine, internal, name)
         self._gpu_sharing.wait_until_free()
         with self._switch_lock.hold():
-            return self._prepared(self._name(asked))
+            return self._prepared(self._name(requested))
 
     def _prepared(self, name: str) -> Route:
         """Have the engine hold a model. Only the current one may change which base it runs."""
@@ -88,7 +88,7 @@ class ChatRouter:
         return Route(engine, self._adapters.load(engine, model), name)
 
     def _answer(
-        self, route: Route, asked: str | None, messages: Sequence[ChatMessage], sampling: SamplingParams
+        self, route: Route, requested: str | None, messages: Sequence[ChatMessage], sampling: SamplingParams
     ) -> Generator[ChatChunk, None, None]:
         self._touch(route.name)
         try:
@@ -96,7 +96,7 @@ class ChatRouter:
         except EngineDisconnected as error:
             if error.answered or not self._replaced(route.engine):
                 raise
-            yield from self._chunks(self._route(asked), messages, sampling)
+            yield from self._chunks(self._route(requested), messages, sampling)
 
     def _chunks(self, route: Route, messages: Sequence[ChatMessage], sampling: SamplingParams) -> Iterator[ChatChunk]:
         for chunk in route.engine.client.chat(route.internal, messages, sampling):
@@ -121,8 +121,8 @@ class ChatRouter:
             self._touched[name] = now
             self._state.touch(name)
 
-    def _name(self, asked: str | None) -> str:
-        name = asked or self._state.current()
+    def _name(self, requested: str | None) -> str:
+        name = requested or self._state.current()
         if name is None:
             raise Conflict(
                 Text("No model is selected.", "尚未选择当前模型。"),
@@ -138,7 +138,7 @@ class ChatRouter:
 
 
 def not_registered(name: str, models: Sequence[RegisteredModel]) -> NotFound:
-    """The error for a name that nobody registered."""
+    """The error for a name that is not registered."""
     known = ", ".join(model.name for model in models)
     return NotFound(
         Text(f"No model is registered as {name!r}.", f"没有注册名为 {name!r} 的模型。"),

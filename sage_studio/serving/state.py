@@ -126,7 +126,7 @@ class ServingState:
         return read_engine(rows[0]) if rows else None
 
     def others(self) -> list[EngineRecord]:
-        """Engines that come in beside the one in use, or finish their last answers."""
+        """Incoming and retiring engines."""
         return [read_engine(row) for row in self._database.rows(f"SELECT * FROM engines WHERE NOT {IN_USE}")]
 
     def take_over(self, engine: EngineRecord) -> None:
@@ -250,7 +250,7 @@ class ServingState:
         return self._value("paused")
 
     def set_paused(self, how: str | None) -> None:
-        """Note that the engine yields, or is back."""
+        """Record that the engine has released its GPUs, or is back."""
         self._set_value("paused", how)
 
     def training_cards(self) -> tuple[int, ...] | None:

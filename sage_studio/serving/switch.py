@@ -30,7 +30,7 @@ class SwitchLock:
 
     @contextmanager
     def hold(self, seconds: float | None = None) -> Iterator[None]:
-        """Wait for the turn (``seconds``, else as long as a change may take) and keep it.
+        """Hold the lock; wait for it at most ``seconds``, else as long as a switch may take.
 
         Raises:
             Conflict: another change does not end in time.
@@ -54,7 +54,7 @@ class SwitchLock:
 
 
 class Switcher:
-    """Brings models into the engine. Every method expects the turn to be held."""
+    """Switches the engine to a model. Every method expects the `SwitchLock` to be held."""
 
     def __init__(self, state: ServingState, engines: EngineManager, adapters: AdapterCache) -> None:
         self._state = state

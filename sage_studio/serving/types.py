@@ -19,7 +19,7 @@ ModelKind = Literal["base", "adapter", "full", "external"]
 
 
 class ChatMessage(TypedDict):
-    """One turn, in OpenAI's shape."""
+    """One message of a conversation, as in the OpenAI API."""
 
     role: str
     content: str
@@ -31,9 +31,9 @@ class RegisteredModel:
 
     Attributes:
         name: what clients ask for.
-        kind: base model, LoRA adapter, whole fine-tuned model, or one on someone else's server.
+        kind: base model, LoRA adapter, whole fine-tuned model, or one on an external server.
         path: its folder or hub id.
-        base: for an adapter: the base it stands on (folder or hub id).
+        base: for an adapter: its base model (folder or hub id).
         config: what `register_model` was given besides, e.g. ``trust_remote_code``, ``task_id``.
         size_bytes: on disk; 0 where that is not here.
         loaded: whether the engine holds it now.
@@ -151,7 +151,7 @@ class Base:
         location: folder or hub id.
         name: the name under which the engine serves it.
         trust_remote_code: decided by the catalogue or the operator when the model was resolved.
-        rank: the largest LoRA rank that it has room for.
+        rank: the largest LoRA rank that it can load.
     """
 
     location: str
@@ -166,10 +166,10 @@ class EngineRecord:
 
     Attributes:
         url: its OpenAI address, ending in ``/v1``.
-        pid, create_time: identify its process (a pid alone may be reused); None for someone else's server.
+        pid, create_time: identify its process (a pid alone may be reused); None for an external server.
         owner_pid: the process that stops it when it ends.
         restarts: how often it was started again after a crash.
-        cards: indices of the GPUs that it uses; empty on a CPU, or for someone else's server.
+        cards: indices of the GPUs that it uses; empty on a CPU, or for an external server.
         memory_share: share of each of them that it takes, 0 to 1; 0 where it takes what the model needs.
         form: in which form it holds the weights (see `sage_studio.serving.capacity.WeightFormat`).
     """

@@ -56,8 +56,8 @@ def vllm_adapters(settings: Settings, hardware: Hardware, base: Base) -> int:
 
 
 def sleep_enabled(settings: Settings) -> bool:
-    """Whether vLLM is started so that it can sleep: as the operator says; ``auto`` only where nobody else could use the
-    routes that this opens without a key.
+    """Whether vLLM is started with sleep mode: as the operator says; ``auto`` only where no other user of this machine
+    could reach the routes that this opens without a key.
     """
     return not other_users() if settings.sleep_mode == "auto" else bool(settings.sleep_mode)
 
@@ -162,7 +162,7 @@ def cpu_threads(cores: int, location: str) -> int:
 def vllm_rank(settings: Settings, hardware: Hardware, rank: int) -> int:
     """The ``max_lora_rank`` to start with for an adapter of a rank; 0 for a base model alone.
 
-    On a GPU the operator's limit costs little. The CPU build computes with all the room, filled or not: at 64 in
+    On a GPU the operator's limit costs little. The CPU build computes with the full rank, used or not: at 64 in
     place of 16 a tuned model answers a third slower. So there it grows as needed.
     """
     return lora_rank_for(settings.max_lora_rank if hardware.has_gpu else max(CPU_RANK, rank))
