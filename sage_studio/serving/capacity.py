@@ -14,7 +14,6 @@ from enum import StrEnum
 
 from sage_studio.hardware import NVIDIA_SMI, QUERY_SECONDS, WSL_NVIDIA_SMI, Card, Hardware
 from sage_studio.serving.types import EngineKind, EngineRecord
-from sage_studio.training.memory import BYTES_PER_WEIGHT
 
 GIB = 2**30
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -45,6 +44,8 @@ EMBEDDING_SHARE = 0.15
 """Of the parameters, where the vocabulary's size is not known: quantization leaves embeddings and head as they are."""
 FP8_CAPABILITY = (7, 5)
 BF16_CAPABILITY = (8, 0)
+FOUR_BIT_BYTES = 0.53
+"""Of a 4-bit weight, its scales included; as in `sage_studio.training.memory`, which is not imported for one number."""
 
 
 class WeightFormat(StrEnum):
@@ -273,11 +274,9 @@ def context_for(cards: Sequence[Card]) -> int:
 def weights_gb(model: ModelFacts, form: WeightFormat) -> float:
     """The weights in a form. What is stored quantized stays so."""
     if model.quantized:
-        return (model.stored_bytes or model.parameters * BYTES_PER_WEIGHT["4bit"]) / GIB
+        return (model.stored_bytes or model.parameters * FOUR_BIT_BYTES) / GIB
     embedding = embedding_parameters(model)
-    per_weight = {WeightFormat.FP8: 1.0, WeightFormat.FOUR_BIT: BYTES_PER_WEIGHT["4bit"], WeightFormat.CPU: 4.0}.get(
-        form, 2.0
-    )
+    per_weight = {WeightFormat.FP8: 1.0, WeightFormat.FOUR_BIT: FOUR_BIT_BYTES, WeightFormat.CPU: 4.0}.get(form, 2.0)
     whole = 4.0 if form is WeightFormat.CPU else 2.0
     return (whole * embedding + per_weight * (model.parameters - embedding)) / GIB
 

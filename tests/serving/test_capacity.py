@@ -14,6 +14,7 @@ from waiting import ENGINE, patient
 from sage_studio.hardware import Card, Hardware
 from sage_studio.serving import vllm
 from sage_studio.serving.capacity import (
+    FOUR_BIT_BYTES,
     Architecture,
     GpuProcess,
     GpuRelease,
@@ -37,6 +38,7 @@ from sage_studio.serving.model_config import model_shape, read_facts
 from sage_studio.serving.types import Base, EngineRecord
 from sage_studio.serving.vllm import MODULE, SAMPLER, others, sleep_enabled, vllm_environment, vllm_launch, vllm_plan
 from sage_studio.settings import load_settings
+from sage_studio.training.memory import BYTES_PER_WEIGHT
 
 QWEN_05B = ModelFacts(494_000_000, shape=Architecture(32768, 14, 2, 896, 4864, 24, None, 151936, True))
 QWEN_15B = ModelFacts(1_540_000_000, shape=Architecture(32768, 12, 2, 1536, 8960, 28, None, 151936, True))
@@ -386,3 +388,7 @@ def test_a_plan_for_an_unknown_model_takes_the_freest_gpu(tmp_path):
     planned = vllm_plan(at_home(tmp_path), two, Base("owner/unknown", "m", rank=64))
     assert planned.indices == (0,)
     assert planned.fits
+
+
+def test_a_four_bit_weight_takes_as_much_in_serving_as_in_training():
+    assert BYTES_PER_WEIGHT["4bit"] == FOUR_BIT_BYTES
