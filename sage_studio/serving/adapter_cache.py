@@ -121,14 +121,14 @@ class AdapterCache:
         older = self._state.adapters(engine.record).get(model.name)
         fresh = self._load(engine, model)
         if older is not None:
-            self._forget(engine, model.name, older)
+            self._drop(engine, model.name, older)
         return fresh
 
     def unload(self, engine: Engine, name: str) -> None:
         """Unload an adapter, if the engine holds it."""
         number = self._state.adapters(engine.record).get(name)
         if number is not None:
-            self._forget(engine, name, number)
+            self._drop(engine, name, number)
 
     def cleanup(self) -> None:
         """Delete copies left behind by earlier engines. Expects the `SwitchLock` to be held."""
@@ -145,7 +145,7 @@ class AdapterCache:
             engine.client.load_adapter(internal, folder)
             self._probe(engine, model, internal)
         except BaseException:
-            self._drop(engine, internal, number)
+            self._drop(engine, model.name, number)
             raise
         self._state.set_adapter(number, folder)
         self._evict(engine, model.name)
@@ -161,7 +161,7 @@ class AdapterCache:
         idle = sorted(set(held) - {newest, self._state.current()}, key=lambda name: used.get(name, 0.0))
         for name in idle[: max(0, len(held) - most)]:
             logger.info("Unloading %s: %d adapters are loaded, the longest unused one goes", name, len(held))
-            self._forget(engine, name, held[name])
+            self._drop(engine, name, held[name])
 
     def _probe(self, engine: Engine, model: RegisteredModel, internal: str) -> None:
         if engine.record.kind == "vllm":  # it has the cheaper route, and a switch waits for this under full load
@@ -179,10 +179,8 @@ class AdapterCache:
                 Text("Switch again, or restart the studio.", "请再次切换，或重启工作室。"),
             )
 
-    def _forget(self, engine: Engine, name: str, number: int) -> None:
-        self._drop(engine, _internal(name, number), number)
-
-    def _drop(self, engine: Engine, internal: str, number: int) -> None:
+    def _drop(self, engine: Engine, name: str, number: int) -> None:
+        internal = _internal(name, number)
         self._state.drop_adapter(number)
         try:
             engine.client.unload_adapter(internal)
