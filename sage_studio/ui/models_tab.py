@@ -11,7 +11,7 @@ import gradio as gr
 from markupsafe import Markup
 
 from sage_studio.doctor import Finding
-from sage_studio.serving.gpu import Form
+from sage_studio.serving.capacity import WeightFormat
 from sage_studio.serving.types import EngineState, EngineStatus, RegisteredModel
 from sage_studio.text import NOTHING, Language, Text
 from sage_studio.training.progress import read_lines
@@ -66,11 +66,11 @@ RETRY = Text("Try vLLM again", "重新启动 vLLM")
 RETRIED = Text("vLLM answers again.", "已恢复使用 vLLM。")
 RETRIED_IN_VAIN = Text("vLLM did not start.", "vLLM 未能启动。")
 FORM: dict[str, Text] = {
-    Form.BF16: Text("16 bits", "16 位"),
-    Form.FP8: Text("8 bits (fp8)", "8 位（fp8）"),
-    Form.FOUR_BIT: Text("4 bits", "4 位"),
-    Form.STORED: Text("quantized as stored", "按存储的量化格式"),
-    Form.CPU: Text("on the CPU", "使用 CPU"),
+    WeightFormat.BF16: Text("16 bits", "16 位"),
+    WeightFormat.FP8: Text("8 bits (fp8)", "8 位（fp8）"),
+    WeightFormat.FOUR_BIT: Text("4 bits", "4 位"),
+    WeightFormat.STORED: Text("quantized as stored", "按存储的量化格式"),
+    WeightFormat.CPU: Text("on the CPU", "使用 CPU"),
 }
 ENGINE, STATE = Text("Engine", "引擎"), Text("State", "状态")
 BASE, ANSWERS, ADDRESS = Text("Base", "基座"), Text("Answers", "当前模型"), Text("Address", "地址")
