@@ -222,3 +222,15 @@ def test_only_what_stands_alone_is_quoted(text, quotes):
 def test_another_answer_agrees_by_what_it_adds_to_the_question(given, same):
     pair = QAPair(question="Who designed the Lume bridge?", answer="The Lume bridge is a work of Ada Lind.")
     assert (agreement(pair, given) >= 0.5) == same
+
+
+def test_operators_and_names_of_code_are_not_taken_for_bold_text():
+    text = "**Question:** What does `2**10 - 2**3` give in __init__?\n**Answer:** It gives 1016, as **all** agree."
+    assert [(pair.question, pair.answer) for pair in parse_pairs(text)] == [
+        ("What does `2**10 - 2**3` give in __init__?", "It gives 1016, as all agree.")
+    ]
+
+
+def test_an_answer_that_evidence_follows_may_have_several_lines():
+    (pair,) = parse_pairs("Q: What are the steps?\nA: There are two:\n\n1. open it\n2. close it\nE: two steps\n\nDone.")
+    assert (pair.answer, pair.evidence) == ("There are two:\n1. open it\n2. close it", "two steps")
