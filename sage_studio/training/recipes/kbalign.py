@@ -129,7 +129,7 @@ class KBAlignRecipe(GenerativeRecipe):
         "more",
         Text("Minimum support", "依据比例"),
         Text(
-            "Fraction of an answer's words that must occur in its chunk, with all names and numbers; 0: off, as in the paper.",
+            "Fraction of an answer's words that must occur in its chunk, and all names and numbers; 0: no check.",
             "答案用词须出现在片段中的比例，其中专名与数字须全部出现；0 表示不限（同论文）。",
         ),
         ge=0,
