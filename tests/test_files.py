@@ -28,6 +28,8 @@ def test_an_uploaded_name_that_climbs_is_refused(name):
 def test_an_uploaded_name_keeps_its_last_part():
     assert upload_name("C:\\data\\my rows.json") == "my_rows.json"
     assert upload_name("训练.json") == "训练.json"
+    assert upload_name("a" * 200 + ".json") == "a" * 123 + ".json"
+    assert upload_name(" ") == "data"
 
 
 def test_a_full_disk_leaves_the_old_content(tmp_path, monkeypatch):
