@@ -96,11 +96,9 @@ def annotate_short(
         run,
         Phase.SHORT_DEPENDENCY,
         file,
-        chunks,
-        lambda chunk: chunk.chunk,
+        {chunk.chunk: chunk for chunk in chunks},
         lambda record: record.chunk,
         lambda batch: _annotate_batch(run.recipe, generator, batch),
-        run.recipe.generation_batch_size,
     )
 
 
@@ -279,11 +277,9 @@ def write_general_questions(
         run,
         Phase.GENERAL_QUESTIONS,
         file,
-        clusters,
-        lambda cluster: cluster.chunk,
+        {cluster.chunk: cluster for cluster in clusters},
         lambda record: record.chunk,
         lambda batch: _general_batch(run.recipe, generator, batch),
-        run.recipe.generation_batch_size,
     )
 
 
@@ -305,8 +301,7 @@ def answer_general_questions(
         run,
         Phase.LONG_DEPENDENCY,
         file,
-        questions,
-        lambda question: question.key,
+        {question.key: question for question in questions},
         lambda record: record.key,
         lambda batch: _answer_batch(run.recipe, generator, batch, chunks, index),
         max(1, run.recipe.generation_batch_size // run.recipe.retrieved_chunks),

@@ -70,11 +70,9 @@ def verify(
         run,
         Phase.VERIFYING,
         file,
-        numbered,
-        lambda each: each[0],
+        {number: (number, sample) for number, sample in numbered},
         lambda check: check.sample,
         lambda batch: _verify_batch(generator, batch),
-        run.recipe.generation_batch_size,
     )
 
 

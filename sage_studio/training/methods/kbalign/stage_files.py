@@ -7,7 +7,7 @@ import codecs
 import json
 import re
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -124,18 +124,17 @@ def process_pending(
     run: Run[KBAlignRecipe],
     phase: Phase,
     file: RecordFile[Record],
-    units: Sequence[Unit],
-    key_of_unit: Callable[[Unit], Hashable],
-    key_of_record: Callable[[Record], Hashable],
+    units: Mapping[Hashable, Unit],
+    key_of: Callable[[Record], Hashable],
     process: Callable[[Sequence[Unit]], Sequence[Record]],
-    batch_size: int = 1,
+    batch_size: int = 0,
 ) -> list[Record]:
     """Process the units that have no record in the stage's file yet, in batches, and append their records.
 
     Args:
-        units: all units of the stage; one whose key a record has is done, however the record was edited.
+        units: all units of the stage by key; one whose key a record has is done, however the record was edited.
         process: makes one record per unit of a batch.
-        batch_size: units per batch; a stop or crash loses at most one batch.
+        batch_size: units per batch; a stop or crash loses at most one batch. 0: the recipe's ``generation_batch_size``.
 
     Returns:
         The records of all units, in the order of the file.
@@ -144,9 +143,10 @@ def process_pending(
         Stopped: asked to; every finished batch is in the file.
         InvalidDataset: a line of the file is not a record.
     """
-    done = {key_of_record(record) for record in file.read()}
-    pending = [unit for unit in units if key_of_unit(unit) not in done]
+    done = set(map(key_of, file.read()))
+    pending = [unit for key, unit in units.items() if key not in done]
     finished, started = len(units) - len(pending), time.monotonic()
+    batch_size = batch_size or run.recipe.generation_batch_size
     run.progress.phase(phase)
     for start in range(0, len(pending), batch_size):
         eta = (time.monotonic() - started) / start * (len(pending) - start) if start else None
@@ -154,8 +154,7 @@ def process_pending(
         file.append(process(pending[start : start + batch_size]))
     _report(run, phase, len(units), len(units), 0.0)
     print(f"{phase.value.replace('_', ' ')}: {len(units)} done, {finished} of them before · {file.path.name}")
-    keys = {key_of_unit(unit) for unit in units}
-    return [record for record in file.read() if key_of_record(record) in keys]
+    return [record for record in file.read() if key_of(record) in units]
 
 
 def _report(run: Run[KBAlignRecipe], phase: Phase, done: int, total: int, eta: float | None) -> None:
