@@ -1,11 +1,14 @@
 """JSON Lines that are appended to while others read them: after a crash, an edit and a full disk."""
 
+import errno
+import re
 import subprocess
 import sys
 
 import pytest
 
 from sage_studio import jsonl
+from sage_studio.errors import StorageFull
 
 LINES = ['{"n": 1}', '{"n": 2}']
 
@@ -32,7 +35,7 @@ def test_a_line_that_is_being_written_is_not_read_yet(path):
 
 def test_an_offset_past_the_end_starts_over(path):
     jsonl.append(path, LINES)
-    assert jsonl.read_from(path, 1000)[1] == 18
+    assert jsonl.read_from(path, 19) == ([line.encode() for line in LINES], 18)
 
 
 def test_no_more_is_read_at_once_than_the_limit(path):
@@ -68,6 +71,15 @@ def test_without_a_check_a_line_without_its_newline_is_cut_off(path):
     path.write_bytes(b"1\n2")
     assert jsonl.mend(path) == 1
     assert path.read_bytes() == b"1\n"
+
+
+def test_a_full_disk_is_named(path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.write", full)
+    with pytest.raises(StorageFull, match=re.escape(str(path))):
+        jsonl.append(path, LINES)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limits of file sizes")
