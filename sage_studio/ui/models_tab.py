@@ -11,8 +11,8 @@ import gradio as gr
 from markupsafe import Markup
 
 from sage_studio.doctor import Finding
-from sage_studio.serving.capacity import WeightFormat
 from sage_studio.jsonl import read_from
+from sage_studio.serving.capacity import WeightFormat
 from sage_studio.serving.types import EngineState, EngineStatus, RegisteredModel
 from sage_studio.text import NOTHING, Language, Text
 from sage_studio.ui.dialogs import Dialog
