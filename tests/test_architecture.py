@@ -14,8 +14,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "sentence_transformers", "vllm", "gguf"}
 
 BOTTOM = {
-    *("text", "errors", "files", "settings", "database", "hardware", "doctor"),
-    *("catalog", "hub", "model_task", "space"),
+    *("text", "errors", "files", "jsonl", "settings", "database", "hardware", "doctor"),
+    *("catalog", "hub", "model_task", "space", "safetensors_file", "sse"),
 }
 LAYERS: list[set[str]] = [
     BOTTOM,
@@ -23,14 +23,14 @@ LAYERS: list[set[str]] = [
     {"training", "unpacking", "fetching"},
     {"footprints"},
     {"paces"},
-    {"tasks", "serving", "performance"},
+    {"tasks", "serving"},
     {"evaluation", "preflight", "downloads"},
     {"services"},
     {"studio"},
     {"operations", "preparing"},
     {"ui", "api", "cli", "mcp"},
 ]
-HOMES = {"gradio": {"ui"}, "fastapi": {"api", "serving/transformers_server.py"}}
+HOMES = {"gradio": {"ui"}, "fastapi": {"api", "serving/transformers_server.py", "serving/embedding_server.py"}}
 LAST_RESORT = {"child.py"}
 """The trainer's last act: whatever ended it is written into result.json, for there is nobody above to tell."""
 

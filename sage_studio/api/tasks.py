@@ -1,7 +1,6 @@
 """The routes of tasks that stream or give files: the list, events, the archive, the files of stages."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from operator import is_
 from typing import Annotated
@@ -15,6 +14,7 @@ from sage_studio.api.routes import error_responses
 from sage_studio.errors import Conflict, InvalidDataset, InvalidName, NotFound
 from sage_studio.operations.tasks import TaskView
 from sage_studio.operations.training import StageFileView
+from sage_studio.sse import sse_event
 from sage_studio.studio import Studio
 from sage_studio.tasks.archive import archive_name
 from sage_studio.tasks.task import Task, TaskProgress
@@ -87,9 +87,9 @@ async def _follow(studio: Studio, task_id: str, offset: int) -> AsyncIterator[st
         over = (await run_in_threadpool(studio.tasks.get, task_id)).status.is_over
         events = await run_in_threadpool(studio.tasks.events, task_id, offset)
         for offset, event in events:
-            yield f"id: {offset}\nevent: progress\ndata: {event.model_dump_json(exclude_none=True)}\n\n"
+            yield sse_event(event.model_dump_json(exclude_none=True), event="progress", id=offset)
         if over and not events:
             status = (await run_in_threadpool(studio.tasks.get, task_id)).status
-            yield f"id: {offset}\nevent: end\ndata: {json.dumps({'status': str(status)})}\n\n"
+            yield sse_event({"status": str(status)}, event="end", id=offset)
             return
         await asyncio.sleep(POLL_SECONDS)

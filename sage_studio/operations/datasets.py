@@ -9,13 +9,13 @@ from sage_studio.data.document_source import Rows
 from sage_studio.data.example import DataRow
 from sage_studio.data.formats import FORMATS, Format
 from sage_studio.data.grading import Question
-from sage_studio.data.making.annotated import AnnotateOrder
-from sage_studio.data.making.augmented import AugmentOrder
-from sage_studio.data.making.combined import Portion
-from sage_studio.data.making.edited import RowChange
 from sage_studio.data.mapping import ColumnMapping, parse_mapping
 from sage_studio.data.quality.findings import Finding
 from sage_studio.data.quality.inspection import Inspection
+from sage_studio.data.synthesis.annotate import AnnotateOrder
+from sage_studio.data.synthesis.augment import AugmentOrder
+from sage_studio.data.synthesis.edit import RowChange
+from sage_studio.data.synthesis.mix import MixtureWeight
 from sage_studio.errors import (
     Conflict,
     DocsUnavailable,
@@ -508,7 +508,7 @@ def edit_dataset(
 @datasets.post("/api/datasets/combine", "combine", status=201, raises=(NotFound, InvalidInput, InvalidDataset))
 def combine_datasets(
     studio: Studio,
-    portions: Annotated[list[Portion], Field(description="{dataset_id, weight?, cap?} each")],
+    portions: Annotated[list[MixtureWeight], Field(description="{dataset_id, weight?, cap?} each")],
     name: str = "combined",
     seed: int = 42,
     shuffle: bool = True,

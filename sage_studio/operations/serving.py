@@ -15,7 +15,7 @@ from sage_studio.errors import (
 )
 from sage_studio.operations.models import TransferView
 from sage_studio.operations.operation import SCRIPTS, Acknowledged, Noun
-from sage_studio.performance.figures import FIGURES, Sample
+from sage_studio.serving.metrics import SAMPLE_FIELDS, Sample
 from sage_studio.serving.types import EngineStatus, RegisteredModel
 from sage_studio.studio import Studio
 from sage_studio.text import Language, Text
@@ -111,7 +111,7 @@ class MetricsView(BaseModel):
     @classmethod
     def of(cls, samples: Sequence[Sample]) -> "MetricsView":
         """The view of some samples."""
-        series = {name: [getattr(one, name) for one in samples] for name in ("time", *FIGURES)}
+        series = {name: [getattr(one, name) for one in samples] for name in ("time", *SAMPLE_FIELDS)}
         return cls(newest={name: values[-1] for name, values in series.items()} if samples else None, series=series)
 
 

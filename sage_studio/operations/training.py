@@ -17,10 +17,10 @@ from sage_studio.errors import (
 from sage_studio.operations.operation import SCRIPTS, Noun
 from sage_studio.operations.tasks import TaskView, shown
 from sage_studio.services.estimates import Forecast
-from sage_studio.serving.servable import Servable
+from sage_studio.serving.engine_factory import Servable
 from sage_studio.studio import Studio
 from sage_studio.text import Language
-from sage_studio.training.methods.kbalign.folder import StageFile
+from sage_studio.training.methods.kbalign.stage_files import StageFile
 from sage_studio.training.recipes import RECIPES
 from sage_studio.training.recipes.base import OTHER_NAMES
 
