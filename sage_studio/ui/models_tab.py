@@ -11,10 +11,10 @@ import gradio as gr
 from markupsafe import Markup
 
 from sage_studio.doctor import Finding
+from sage_studio.jsonl import read_from
 from sage_studio.serving.capacity import WeightFormat
 from sage_studio.serving.types import EngineState, EngineStatus, RegisteredModel
 from sage_studio.text import NOTHING, Language, Text
-from sage_studio.training.progress import read_lines
 from sage_studio.ui.dialogs import Dialog
 from sage_studio.ui.downloads_panel import DownloadsPanel
 from sage_studio.ui.events import follow, on
@@ -263,7 +263,7 @@ def switched(model: RegisteredModel, language: Language) -> Markup:
 def last_lines(path: Path) -> list[str]:
     """The end of the engine's log."""
     start = max(path.stat().st_size - LOG_BYTES, 0) if path.is_file() else 0
-    lines, _ = read_lines(path, start)
+    lines, _ = read_from(path, start)
     return [line.decode(errors="replace") for line in lines[1 if start else 0 :]]
 
 

@@ -39,7 +39,7 @@ from sage_studio.tasks.task import Curve, Task, TaskProgress, TaskStatus
 from sage_studio.text import NOTHING, Text
 from sage_studio.training.duration import Duration
 from sage_studio.training.memory import Memory, Remedy
-from sage_studio.training.methods.kbalign.folder import StageFile, stage_files
+from sage_studio.training.methods.kbalign.stage_files import StageFile, stage_files
 from sage_studio.training.preview import Piece as SeenPiece
 from sage_studio.training.preview import Seen
 from sage_studio.training.progress import Event, Phase, Reason, Result

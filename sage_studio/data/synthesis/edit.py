@@ -1,7 +1,4 @@
-"""A dataset with some rows changed and some left out, as a new version; the old one is not touched.
-
-Knows which part of a row is its question and which its answer. Knows nothing of how a dataset is kept.
-"""
+"""Edit rows of a dataset or exclude them; the result is a new version, the old one is left as it is."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -10,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from sage_studio.data.dataset import Dataset
 from sage_studio.data.example import DataRow, Example, Message, Passage, Preference
-from sage_studio.data.making.derived import DerivedSource, origin_in
+from sage_studio.data.synthesis import DerivedSource, origin_in
 from sage_studio.errors import InvalidInput
 from sage_studio.text import Text
 
@@ -18,32 +15,32 @@ EXCLUDED = Text("excluded by hand", "手动剔除")
 
 
 class RowChange(BaseModel):
-    """What becomes of one row; a text that is null stays as it is."""
+    """The edit of one row; a text that is null is kept."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     row: int = Field(ge=1, description="Number of the row, from 1")
     exclude: bool = False
     question: str | None = Field(None, description="The last turn of the prompt, or the query")
-    answer: str | None = Field(None, description="The answer, the chosen answer, the first right passage, or the text")
-    rejected: str | None = Field(None, description="The worse answer of a preference")
+    answer: str | None = Field(None, description="The answer, chosen answer, first positive passage, or text")
+    rejected: str | None = Field(None, description="The rejected answer of a preference")
 
 
 class EditedSource(DerivedSource):
-    """The rows of a dataset, changed.
+    """The edited rows of a dataset.
 
     Raises:
-        InvalidInput: a change is of no row, of the same row twice, or would empty a text.
+        InvalidInput: a change names no row or the same row as another, or would empty a text.
     """
 
     def __init__(self, dataset: Dataset, rows: Iterable[DataRow], changes: Sequence[RowChange]) -> None:
         super().__init__(dataset.kind, dataset.name, dataset.source, dataset.commit)
         self.container, self.formats = dataset.container, dataset.formats
         self._dataset, self._rows = dataset, rows
-        self._changes = _by_row(dataset, changes)
+        self._changes = _changes_by_row(dataset, changes)
 
     def examples(self) -> Iterator[DataRow]:
-        """The rows, in the old order."""
+        """The rows, in their order."""
         for number, row in enumerate(self._rows, 1):
             change = self._changes.get(number)
             if change is None:
@@ -51,11 +48,13 @@ class EditedSource(DerivedSource):
             elif change.exclude:
                 self.left_out.add(EXCLUDED, f"{self._dataset.id}:{number}")
             else:
-                yield replace(changed(row, change), origin=origin_in(row.origin, self._dataset.id, number, "edited"))
+                yield replace(
+                    apply_change(row, change), origin=origin_in(row.origin, self._dataset.id, number, "edited")
+                )
 
 
-def changed(row: DataRow, change: RowChange) -> DataRow:
-    """The row with the texts that a change gives."""
+def apply_change(row: DataRow, change: RowChange) -> DataRow:
+    """The row with the texts of a change."""
     if isinstance(row, (Example, Preference)) and change.question is not None:
         row = replace(row, prompt=(*row.prompt[:-1], Message(row.prompt[-1].role, change.question)))
     if isinstance(row, Example):
@@ -69,7 +68,7 @@ def changed(row: DataRow, change: RowChange) -> DataRow:
     return replace(row, query=query, pos=row.pos if change.answer is None else (change.answer, *row.pos[1:]))
 
 
-def _by_row(dataset: Dataset, changes: Sequence[RowChange]) -> Mapping[int, RowChange]:
+def _changes_by_row(dataset: Dataset, changes: Sequence[RowChange]) -> Mapping[int, RowChange]:
     if not changes:
         raise InvalidInput(
             Text("No change was given.", "没有任何修改。"), Text("Edit or exclude a row.", "请修改或剔除某行。")
@@ -79,7 +78,7 @@ def _by_row(dataset: Dataset, changes: Sequence[RowChange]) -> Mapping[int, RowC
         if change.row > dataset.stats.total_samples or change.row in found:
             raise InvalidInput(
                 Text(
-                    f"Row {change.row} of {dataset.id} cannot be changed: it is not there, or is named twice.",
+                    f"Row {change.row} of {dataset.id} cannot be changed: it does not exist, or is given twice.",
                     f"无法修改 {dataset.id} 的第 {change.row} 行：该行不存在或重复指定。",
                 ),
                 Text(
@@ -90,7 +89,7 @@ def _by_row(dataset: Dataset, changes: Sequence[RowChange]) -> Mapping[int, RowC
         texts = (change.question, change.answer, change.rejected)
         if any(text is not None and not text.strip() for text in texts):
             raise InvalidInput(
-                Text(f"Row {change.row}: a text would be empty.", f"第 {change.row} 行：文本不能为空。"),
+                Text(f"Row {change.row}: a text must not be empty.", f"第 {change.row} 行：文本不能为空。"),
                 Text("Exclude the row instead.", "如不需要该行，请剔除它。"),
             )
         found[change.row] = change

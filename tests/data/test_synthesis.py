@@ -7,14 +7,20 @@ import pytest
 
 from sage_studio.data.example import Example, Message, Origin, Passage, Preference, Retrieval, row_from_json
 from sage_studio.data.jobs import Jobs, JobState
-from sage_studio.data.making import annotated, augmented
-from sage_studio.data.making.annotated import AnnotateOrder, annotator, pairs_in
-from sage_studio.data.making.augmented import AugmentOrder, augmenter
-from sage_studio.data.making.combined import CombinedSource, Part, Portion
-from sage_studio.data.making.derived import DerivedSource
-from sage_studio.data.making.edited import EditedSource, RowChange, changed
-from sage_studio.data.making.writing import MADE, MadeSource, read_made, spoken, write_all
 from sage_studio.data.store import DatasetStore
+from sage_studio.data.synthesis import DerivedSource, annotate, augment
+from sage_studio.data.synthesis.annotate import AnnotateOrder, annotator
+from sage_studio.data.synthesis.augment import AugmentOrder, augmenter
+from sage_studio.data.synthesis.edit import EditedSource, RowChange, apply_change
+from sage_studio.data.synthesis.generated import (
+    GENERATED,
+    GeneratedSource,
+    clean_completion,
+    generate_rows,
+    read_generated,
+)
+from sage_studio.data.synthesis.mix import MixedSource, MixturePart, MixtureWeight
+from sage_studio.data.synthesis.qa_filter import QAPair, parse_pairs
 from sage_studio.errors import EngineUnavailable, InvalidInput
 from sage_studio.text import Text
 
@@ -46,7 +52,7 @@ def keep(store, name, count):
 
 
 def part(store, dataset, **values):
-    return Part(Portion(dataset_id=dataset.id, **values), dataset, store.folder(dataset.id))
+    return MixturePart(MixtureWeight(dataset_id=dataset.id, **values), dataset, store.folder(dataset.id))
 
 
 # Edited
@@ -68,13 +74,13 @@ def test_an_edited_dataset_is_a_new_version_and_the_old_one_stays(store):
 def test_each_kind_of_row_can_be_changed():
     change = RowChange(row=1, question="q2", answer="a2", rejected="r2")
     prompt = (Message("system", "s"), Message("user", "q"))
-    pair = changed(Preference(prompt, "c", "r", Origin("x")), change)
+    pair = apply_change(Preference(prompt, "c", "r", Origin("x")), change)
     assert (pair.prompt, pair.chosen, pair.rejected) == ((prompt[0], Message("user", "q2")), "a2", "r2")
-    found = changed(Retrieval("q", ("p", "p1"), ("n",), Origin("x")), change)
+    found = apply_change(Retrieval("q", ("p", "p1"), ("n",), Origin("x")), change)
     assert (found.query, found.pos, found.neg) == ("q2", ("a2", "p1"), ("n",))
-    assert changed(Passage("t", Origin("x")), change).text == "a2"
+    assert apply_change(Passage("t", Origin("x")), change).text == "a2"
     untouched = talk("q", "a")
-    assert changed(untouched, RowChange(row=1)) == untouched
+    assert apply_change(untouched, RowChange(row=1)) == untouched
 
 
 @pytest.mark.parametrize(
@@ -93,7 +99,7 @@ def test_changes_that_cannot_be_are_refused(store, changes):
 def test_combined_rows_are_the_drawn_ones_each_with_its_source(store):
     a, b = keep(store, "a", 300), keep(store, "b", 40)
     parts = [part(store, a, weight=0.5), part(store, b, weight=2.25)]
-    new = store.add(CombinedSource("mix", parts, seed=7))
+    new = store.add(MixedSource("mix", parts, seed=7))
     rows = list(store.rows(new.id))
     drawn = Counter((row.origin.dataset, row.origin.dataset_row) for row in rows)
     assert Counter(row.origin.dataset for row in rows) == {a.id: 150, b.id: 90}
@@ -107,7 +113,7 @@ def test_combined_rows_are_the_drawn_ones_each_with_its_source(store):
 
 def test_a_cap_and_the_order_of_the_parts(store):
     a, b = keep(store, "a", 100), keep(store, "b", 100)
-    new = store.add(CombinedSource("mix", [part(store, b, cap=10), part(store, a, cap=500)], shuffle=False))
+    new = store.add(MixedSource("mix", [part(store, b, cap=10), part(store, a, cap=500)], shuffle=False))
     rows = list(store.rows(new.id))
     assert [row.origin.dataset for row in rows] == [b.id] * 10 + [a.id] * 100
     numbers = [row.origin.dataset_row for row in rows]
@@ -117,9 +123,7 @@ def test_a_cap_and_the_order_of_the_parts(store):
 
 def test_the_same_seed_gives_the_same_dataset_and_another_another(store):
     a = keep(store, "a", 50)
-    first, again, other = (
-        store.add(CombinedSource("mix", [part(store, a, weight=0.5)], seed=seed)) for seed in (1, 1, 2)
-    )
+    first, again, other = (store.add(MixedSource("mix", [part(store, a, weight=0.5)], seed=seed)) for seed in (1, 1, 2))
     assert first == again
     assert other.version == 2
 
@@ -128,11 +132,11 @@ def test_what_cannot_be_one_dataset_is_refused(store):
     a = keep(store, "a", 5)
     passages = store.add(Given("p", [Passage("rain falls", Origin("k.json"))]))
     with pytest.raises(InvalidInput, match="different kinds"):
-        CombinedSource("mix", [part(store, a), part(store, passages)])
+        MixedSource("mix", [part(store, a), part(store, passages)])
     with pytest.raises(InvalidInput, match="cannot be combined: a-v1, a-v1"):
-        CombinedSource("mix", [part(store, a), part(store, a)])
+        MixedSource("mix", [part(store, a), part(store, a)])
     with pytest.raises(InvalidInput):
-        CombinedSource("mix", [])
+        MixedSource("mix", [])
 
 
 # Written by a model
@@ -196,14 +200,14 @@ def test_back_translation_goes_there_and_back(store):
     ],
 )
 def test_what_is_no_paraphrase_is_left_out_with_its_reason(answer, reason):
-    assert augmented.objection(TEXT, spoken(answer), 0.1, 0.9) == reason
+    assert augment.rejection_reason(TEXT, clean_completion(answer), 0.1, 0.9) == reason
 
 
 def test_the_same_words_are_kept_once(store):
     old = store.add(Given("a", [talk("q?", TEXT)]))
     order = AugmentOrder(dataset_id=old.id, part="answer", copies=3)
     made = augmenter(order, old, lambda *_: BETTER)(1, next(store.rows(old.id)))
-    assert (len(made.rows), made.refused) == (1, {"repeat": 2})
+    assert (len(made.rows), made.rejected) == (1, {"repeat": 2})
 
 
 PAIR = "Q: What does a window group records by?\nA: By time or by count.\nE: groups records by time or by count"
@@ -222,9 +226,13 @@ PAIR = "Q: What does a window group records by?\nA: By time or by count.\nE: gro
     ],
 )
 def test_pairs_are_read_as_models_write_them(answer, pairs):
-    found = list(pairs_in(answer))
+    found = [pair for pair in parse_pairs(answer) if pair.evidence]
     assert len(found) == pairs
-    assert all(all(each) for each in found)
+    assert all(pair.question and pair.answer for pair in found)
+
+
+def pair(question, answer, evidence):
+    return QAPair(question=question, answer=answer, evidence=evidence)
 
 
 @pytest.mark.parametrize(
@@ -242,14 +250,14 @@ def test_pairs_are_read_as_models_write_them(answer, pairs):
     ],
 )
 def test_only_pairs_with_evidence_are_kept(question, answer, evidence, reason):
-    assert annotated.objection(question, answer, evidence, TEXT, "en") == reason
+    assert annotate.rejection_reason(pair(question, answer, evidence), TEXT, "en") == reason
 
 
 def test_chinese_pairs_have_rules_of_their_own():
     text = "窗口按照时间或者数量对记录进行分组，迟到的记录会被丢弃。"
-    assert annotated.objection("窗口按什么分组？", "按时间或数量。", "按照时间或者数量", text, "zh") == ""
-    assert annotated.objection("窗口按什么分组？", "按颜色。", "按照颜色分组", text, "zh") == "evidence"
-    assert annotated.objection("窗？", "按时间或数量。", "按照时间或者数量", text, "zh") == "question"
+    assert annotate.rejection_reason(pair("窗口按什么分组？", "按时间或数量。", "按照时间或者数量"), text, "zh") == ""
+    assert annotate.rejection_reason(pair("窗口按什么分组？", "按颜色。", "按照颜色分组"), text, "zh") == "evidence"
+    assert annotate.rejection_reason(pair("窗？", "按时间或数量。", "按照时间或者数量"), text, "zh") == "question"
 
 
 def test_a_question_is_asked_once_even_after_a_break(store):
@@ -260,9 +268,9 @@ def test_a_question_is_asked_once_even_after_a_break(store):
     assert (made.rows[0].asked, made.rows[0].origin.made) == ("What does a window group records by?", "annotated")
     assert made.rows[0].origin.evidence in PAIR
     assert row_from_json(made.rows[0].to_json()) == made.rows[0]
-    assert first(2, rows[1]).refused == {"repeat": 1}
+    assert first(2, rows[1]).rejected == {"repeat": 1}
     resumed = annotator(AnnotateOrder(dataset_id=docs.id), docs, lambda *_: PAIR, made.rows)
-    assert resumed(2, rows[1]).refused == {"repeat": 1}
+    assert resumed(2, rows[1]).rejected == {"repeat": 1}
 
 
 # The work as a job
@@ -282,9 +290,9 @@ def work_with(store, dataset, ask, most=30):
     order = AugmentOrder(dataset_id=dataset.id, part="answer", least_alike=0)
 
     def work(running):
-        write_all(running, store.rows(dataset.id), most, augmenter(order, dataset, ask), Text("x", "x"))
+        generate_rows(running, store.rows(dataset.id), most, augmenter(order, dataset, ask), Text("x", "x"))
         originals = store.rows(dataset.id)
-        source = MadeSource("augmented", "more", dataset, running.folder, originals, augmented.REASONS)
+        source = GeneratedSource("augmented", "more", dataset, running.folder, originals, augment.REASONS)
         return store.add(source).id
 
     return work
@@ -312,15 +320,15 @@ def test_a_job_that_was_cut_off_goes_on_behind_its_last_whole_line(store, datase
 
     job = jobs.wait(jobs.start("augment", dataset.id, {}, work_with(store, dataset, ask)).id)
     assert (job.state, job.message.en) == (JobState.FAILED, "gone")
-    path = tmp_path / "jobs" / job.id / MADE
-    assert [number for number, _ in read_made(path.parent)] == list(range(1, 13))
+    path = tmp_path / "jobs" / job.id / GENERATED
+    assert [number for number, _ in read_generated(path.parent)] == list(range(1, 13))
     with path.open("a") as file:
         file.write('{"source": 13, "rows": [{"half')
     broken.set()
     later = Jobs(tmp_path / "jobs")
     later.resume(job.id, work_with(store, dataset, ask))
     assert later.wait(job.id).state is JobState.COMPLETED
-    assert [number for number, _ in read_made(path.parent)] == list(range(1, 31))
+    assert [number for number, _ in read_generated(path.parent)] == list(range(1, 31))
     assert all(asked[number] == 1 for number in range(1, 13)), "what was paid for is not asked again"
     assert store.get("more-v1").stats.total_samples == 60
 
@@ -330,7 +338,7 @@ def test_what_was_refused_is_counted_in_the_new_dataset(store, dataset, tmp_path
     jobs.wait(jobs.start("augment", dataset.id, {}, work_with(store, dataset, lambda *_: "", most=3)).id)
     (dropped,) = store.get("more-v1").stats.dropped
     assert (dropped.reason, dropped.count, dropped.rows) == (
-        augmented.REASONS["empty"],
+        augment.REASONS["empty"],
         3,
         ("a-v1:1", "a-v1:2", "a-v1:3"),
     )

@@ -1,7 +1,4 @@
-"""What all sources have in common whose rows come from other datasets.
-
-Knows the words that a dataset's manifest asks for. Knows nothing of how the rows are made.
-"""
+"""New datasets made from existing ones: edited, mixed, augmented, annotated. Every row names the row it came from."""
 
 from dataclasses import replace
 
@@ -10,7 +7,7 @@ from sage_studio.data.example import DataRow, Origin
 
 
 class DerivedSource:
-    """A `DatasetSource` but for its ``examples``."""
+    """Base of the sources whose rows come from other datasets: a `DatasetSource` without its ``examples``."""
 
     def __init__(self, kind: SourceKind, name: str, source: str, commit: str | None = None) -> None:
         self.kind: SourceKind = kind
@@ -23,15 +20,19 @@ class DerivedSource:
 
     @property
     def dropped(self) -> tuple[Dropped, ...]:
-        """What was left out so far."""
+        """Rows dropped so far, by reason."""
         return self.left_out.dropped
 
 
 def taken_from(row: DataRow, dataset: Dataset, number: int, made: str | None = None) -> DataRow:
-    """The row with a note of the dataset and the row (from 1) that it was taken from or made of."""
+    """The row with its provenance: the dataset and the number (from 1) of the row it was copied or derived from.
+
+    Args:
+        made: how it was derived, such as ``paraphrase``; None for a copy.
+    """
     return replace(row, origin=origin_in(row.origin, dataset.id, number, made))
 
 
 def origin_in(origin: Origin, dataset_id: str, number: int, made: str | None = None) -> Origin:
-    """An origin that also names the dataset and the row (from 1)."""
+    """An origin that also names a dataset and the number (from 1) of a row in it."""
     return replace(origin, dataset=dataset_id, dataset_row=number, made=made or origin.made)
