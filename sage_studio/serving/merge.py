@@ -15,6 +15,7 @@ from pathlib import Path
 
 from sage_studio.errors import EngineUnavailable, InvalidModel, naming_full_disk, storage_full
 from sage_studio.files import write_atomically
+from sage_studio.jsonl import complete_lines
 from sage_studio.serving.adapter_compat import CONFIG, WEIGHTS, check_full_model, size_on_disk
 from sage_studio.serving.model_config import TEMPLATE, TOKENIZER
 from sage_studio.serving.process import POLL_SECONDS, last_words
@@ -173,8 +174,7 @@ def _check_room(dest: Path, base: str) -> None:
 
 def _last_step(progress: Path) -> dict[str, object]:
     """The last whole line that the child wrote; empty before the first."""
-    lines = progress.read_bytes().rpartition(b"\n")[0].splitlines()
-    step: dict[str, object] = json.loads(lines[-1]) if lines else {}
+    step: dict[str, object] = json.loads([b"{}", *complete_lines(progress)][-1])
     return step
 
 

@@ -1,6 +1,7 @@
 """The retriever: the embedder's process, the index of a dataset's passages, and the search in it."""
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
@@ -204,7 +205,8 @@ def load_index(path: Path) -> Index | None:
         return None
     if vectors.ndim != 2 or len(vectors) != len(snippets) or vectors.dtype != np.float32:
         return None
-    os.utime(path)  # used now: see `_remove_old_indexes`
+    with contextlib.suppress(OSError):  # a folder that cannot be written keeps all its indexes
+        os.utime(path)  # used now: see `_remove_old_indexes`
     return Index(snippets, vectors)
 
 

@@ -85,7 +85,7 @@ def test_an_engine_that_does_not_start_is_said_with_its_last_words(asking, answe
 def test_a_prompt_that_is_too_long_names_the_limit(asking):
     for stream in (False, True):
         answer = asking.post("/api/chat", json={"message": "long", "stream": stream})
-        refuse(answer, 422, ("at most 64 tokens", "最多 64 个 token"))
+        refuse(answer, 422, ("context length of 64 tokens", "最多 64 个 token"))
 
 
 @pytest.mark.parametrize("name", ["nobody", "../tuned"])

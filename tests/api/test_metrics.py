@@ -16,7 +16,7 @@ def test_without_an_engine_there_are_no_figures(client):
 
 
 def test_a_ready_engine_is_sampled_for_everybody(asking, answering):
-    answering.serving.sampler.look()
+    answering.serving.sampler.take_sample()
     wait_until(lambda: len(answering.serving.metrics()) >= 2)
     answer = asking.get("/api/metrics").json()
     assert answer["newest"]["requests_running"] == 0

@@ -129,7 +129,7 @@ def test_another_base_takes_over_and_a_failed_one_brings_the_old_engine_back(hom
     assert registry.switch_model("other").loaded
     wait_until(lambda: not psutil.pid_exists(old))
     assert identity(registry) == "other"
-    with pytest.raises(Conflict, match="the engine runs"):
+    with pytest.raises(Conflict, match="the engine is running"):
         list(registry.stream(ask("x"), model="one"))
 
 

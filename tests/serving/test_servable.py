@@ -1,7 +1,7 @@
 """Whether, and how, a model can be chatted with: for each form a machine that leads to it, and what is said."""
 
 import pytest
-from test_serving_gpus import QWEN_3B, QWEN_7B, QWEN_15B, SLOTS, gpu, machine
+from test_capacity import QWEN_3B, QWEN_7B, QWEN_15B, SLOTS, gpu, machine
 
 from sage_studio.serving.capacity import ModelFacts, WeightFormat
 from sage_studio.serving.engine_factory import NOT_KNOWN, check_servable, servable_for
@@ -28,7 +28,7 @@ TURING = gpu(gb=15.0, name="Tesla T4", capability=(7, 5))
         (QWEN_7B, gpu(gb=6.0), "transformers", WeightFormat.CPU, "on the CPU, slowly"),
         (BNB, gpu(gb=24.0), "transformers", WeightFormat.STORED, "vLLM 0.32 does not support bitsandbytes"),
         (AWQ, gpu(gb=12.0), "vllm", WeightFormat.STORED, "quantized as it is stored"),
-        (AWQ, gpu(gb=6.0), "", WeightFormat.NONE, "the transformers engine here does not load"),
+        (AWQ, gpu(gb=6.0), "", WeightFormat.NONE, "the transformers engine cannot load"),
     ],
 )
 def test_how_a_model_is_served_by_vllm_or_in_its_place(model, card, engine, form, words):
