@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from sage_studio import jsonl
 from sage_studio.errors import EngineUnavailable, InvalidModel, naming_full_disk, storage_full
 from sage_studio.files import write_atomically
 from sage_studio.serving.adapter_compat import CONFIG, WEIGHTS, check_full_model, size_on_disk
@@ -173,7 +174,7 @@ def _check_room(dest: Path, base: str) -> None:
 
 def _last_step(progress: Path) -> dict[str, object]:
     """The last whole line that the child wrote; empty before the first."""
-    lines = progress.read_bytes().rpartition(b"\n")[0].splitlines()
+    lines, _ = jsonl.read_from(progress, 0)
     step: dict[str, object] = json.loads(lines[-1]) if lines else {}
     return step
 
