@@ -16,6 +16,7 @@ from peft import PeftModel
 from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from sage_studio import jsonl
 from sage_studio.serving.adapter_compat import WEIGHTS
 
 SHARE_OF_MEMORY = 0.7
@@ -72,8 +73,7 @@ def _exact_type(base: str, published: Any) -> Any:
 
 
 def _say(progress: Path, doing: str, share: float) -> None:
-    with progress.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"pid": os.getpid(), "doing": doing, "share": share}) + "\n")
+    jsonl.append(progress, [json.dumps({"pid": os.getpid(), "doing": doing, "share": share})])
 
 
 if __name__ == "__main__":
