@@ -11,7 +11,7 @@ from sage_studio.data.jobs import Job
 from sage_studio.data.quality.findings import Finding
 from sage_studio.data.quality.inspection import Inspection
 from sage_studio.text import Language
-from sage_studio.training.preview import Seen
+from sage_studio.training.preview import RowPreview
 
 
 class FindingView(BaseModel):
@@ -83,7 +83,7 @@ class SeenView(BaseModel):
     pieces: list[PieceView]
 
     @classmethod
-    def of(cls, seen: Seen) -> "SeenView":
+    def of(cls, seen: RowPreview) -> "SeenView":
         """The view of a text."""
         return cls(
             side=seen.side,

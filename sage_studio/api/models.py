@@ -4,7 +4,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict
 
 from sage_studio.api.guard import language
-from sage_studio.model_task import ModelTask
+from sage_studio.models.model_folder import ModelTask
 from sage_studio.serving_views import BackendView, DownloadView, EngineView, HubModelView, ModelView
 from sage_studio.studio import Studio
 

@@ -7,8 +7,7 @@ from fastapi.responses import PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from sage_studio.studio import Studio
-from sage_studio.training.recipe import Preset
-from sage_studio.training.templates import as_yaml
+from sage_studio.training.presets import Preset, as_yaml
 
 
 class SaveRequest(BaseModel):

@@ -17,7 +17,7 @@ from gradio.utils import get_upload_folder
 from sage_studio.doctor import as_json
 from sage_studio.errors import InvalidName, StudioError
 from sage_studio.evaluation.arena import Reply
-from sage_studio.model_task import ModelTask
+from sage_studio.models.model_folder import ModelTask
 from sage_studio.retrieval_views import RetrieverView, SourceView
 from sage_studio.run_views import ForecastView, TaskComparisonView
 from sage_studio.services.rag import PASSAGES

@@ -13,8 +13,8 @@ from sage_studio.run_views import last_loss
 from sage_studio.tasks.compare import FEWEST, MOST, TaskComparison
 from sage_studio.tasks.task import Task
 from sage_studio.text import Language, Text
-from sage_studio.training.field import field_label
 from sage_studio.training.recipes import RECIPES
+from sage_studio.training.recipes.base import field_label
 from sage_studio.ui.events import follow, on
 from sage_studio.ui.format import EMPTY, duration, number, short
 from sage_studio.ui.frame import Frame
