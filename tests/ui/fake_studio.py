@@ -16,7 +16,6 @@ from typing import Any
 from sage_studio.catalog import Catalog, ModelEntry
 from sage_studio.data.dataset import Dataset, DatasetStats, Dropped
 from sage_studio.data.example import Example, Message, Origin
-from sage_studio.data.formats import RowPreview
 from sage_studio.data.jobs import Job, JobState
 from sage_studio.data.mapping import ColumnMapping
 from sage_studio.data.paging import Preview
@@ -42,7 +41,7 @@ from sage_studio.training.duration import Duration
 from sage_studio.training.memory import MemoryEstimate, MemorySaving
 from sage_studio.training.methods.kbalign.stage_files import StageFile, stage_files
 from sage_studio.training.presets import Preset, PresetStore
-from sage_studio.training.preview import PreviewSpan
+from sage_studio.training.preview import PreviewSpan, RowPreview
 from sage_studio.training.progress import Event, Phase, Reason, Result
 from sage_studio.training.recipes.parse import parse_recipe
 
