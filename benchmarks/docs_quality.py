@@ -23,10 +23,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from sage_studio.catalog import BUILT_IN, Catalog
 from sage_studio.data.docs_processor import SAGEDocsProcessor
 from sage_studio.data.repository import DocsRepository
+from sage_studio.models.chat_template import ChatTokenizer
+from sage_studio.models.unpack import ensure_unpacked
 from sage_studio.settings import load_settings
 from sage_studio.training.recipes import SFTRecipe
-from sage_studio.training.tokenizing import ChatTokenizer
-from sage_studio.unpacking import ensure_unpacked
 
 FENCE = re.compile(r"^[ >]*(?:[-*+]|\d+[.)])?[ ]*(`{3,}|~{3,})([^`]*)$")
 HEADING = re.compile(r"^#{1,6}[ \t]+(.+)$")

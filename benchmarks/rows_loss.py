@@ -30,14 +30,14 @@ from sage_studio.data.docs_processor import SAGEDocsProcessor
 from sage_studio.data.example import Example, Message, Origin
 from sage_studio.data.quality.near import NearDuplicates
 from sage_studio.data.repository import DocsRepository
+from sage_studio.models.chat_template import ChatTokenizer
+from sage_studio.models.unpack import ensure_unpacked
 from sage_studio.settings import load_settings
 from sage_studio.training.preview import lengths
 from sage_studio.training.progress import Job
-from sage_studio.training.recipe import dump_recipe
 from sage_studio.training.recipes import SFTRecipe
-from sage_studio.training.rows import IGNORED, encode
-from sage_studio.training.tokenizing import ChatTokenizer
-from sage_studio.unpacking import ensure_unpacked
+from sage_studio.training.recipes.parse import dump_recipe
+from sage_studio.training.tokenize import ANSWERS, IGNORED
 
 MAX_LENGTH = 512
 PLAIN, STUDIO = "a plain split", "the studio's rows"
@@ -202,7 +202,7 @@ def losses_of(model: Path, adapter: Path | None, rows: Sequence[Example]) -> lis
         network = PeftModel.from_pretrained(network, adapter)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network.to(device).eval()
-    encoded = encode([row.to_json() for row in rows], AutoTokenizer.from_pretrained(model), MAX_LENGTH)
+    encoded = ANSWERS.encode([row.to_json() for row in rows], AutoTokenizer.from_pretrained(model), MAX_LENGTH)
     assert len(encoded) == len(rows)
     losses = []
     with torch.no_grad():

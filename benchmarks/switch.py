@@ -18,10 +18,10 @@ from pathlib import Path
 from sage_studio.catalog import BUILT_IN, Catalog
 from sage_studio.database import Database
 from sage_studio.errors import StudioError
+from sage_studio.models.unpack import ensure_unpacked
 from sage_studio.serving import VLLMRegistry
 from sage_studio.serving.types import ChatMessage
 from sage_studio.settings import load_settings
-from sage_studio.unpacking import ensure_unpacked
 
 CHATS = 8
 MOST_SECONDS = 0.5

@@ -24,14 +24,20 @@ from typing import Any
 
 from sage_studio.catalog import ModelRef
 from sage_studio.hardware import detect_hardware
-from sage_studio.paces import ask_child, operations_per_second
 from sage_studio.preflight import rows_left_out
-from sage_studio.training.duration import around, loop_seconds, rough_pace, work_of
+from sage_studio.training.duration import (
+    estimate_step_time,
+    fixed_seconds,
+    loop_seconds,
+    measure_in_child,
+    operations_per_second,
+    work_of,
+)
 from sage_studio.training.environment import cpu_has_bf16
-from sage_studio.training.memory import FootprintRequest
+from sage_studio.training.memory import TraceRequest
 from sage_studio.training.progress import JOB, RECIPE, Job, Result, read_result
-from sage_studio.training.recipe import dump_recipe
 from sage_studio.training.recipes import SFTRecipe
+from sage_studio.training.recipes.parse import dump_recipe
 
 PROJECT = Path(__file__).resolve().parent.parent
 WORDS = ("stream", "window", "operator", "source", "sink", "batch", "record", "state", "key", "time", "join", "filter")
@@ -102,7 +108,7 @@ def main() -> None:
             recipe = SFTRecipe(**asked)
             lora = {"lora_dropout": recipe.lora_dropout} if recipe.use_lora else {"use_lora": False}
             dtype = "bfloat16" if on_card or cpu_has_bf16() else "float32"
-            pace = ask_child(FootprintRequest(type="sft", location=str(model), dtype=dtype, on_card=on_card, **lora))
+            pace = measure_in_child(TraceRequest(type="sft", location=str(model), dtype=dtype, on_card=on_card, **lora))
             lengths = rows_left_out(recipe, reference, data).lengths
 
             def loop(asked: SFTRecipe, pace: Any = pace, lengths: tuple[int, ...] = lengths) -> float:
@@ -111,14 +117,14 @@ def main() -> None:
             used = min(MOST_ROWS, max(16, round(MOST_ROWS * options.seconds / loop(recipe))))
             recipe = recipe.model_copy(update={"max_samples": used})
             guess = loop(recipe)
-            slow = rough_pace(parameters, recipe.use_lora, operations_per_second())
-            rough = around(parameters) + loop_seconds(
+            slow = estimate_step_time(parameters, recipe.use_lora, operations_per_second())
+            rough = fixed_seconds(parameters) + loop_seconds(
                 recipe.model_dump(), work_of(recipe.model_dump(), lengths, MOST_ROWS), slow
             )
-            corrected = around(parameters) + statistics.median(factors) * guess if factors else None
+            corrected = fixed_seconds(parameters) + statistics.median(factors) * guess if factors else None
             seconds, result = train(model, Path(home) / "run", data, recipe)
             factors.append(result.details["train_seconds"] / guess)
-            probed = around(parameters) + guess
+            probed = fixed_seconds(parameters) + guess
             by_runs = f"{corrected:.0f} s | {seconds:.0f} s" if corrected else f"– | {seconds:.0f} s"
             off = f"{corrected / seconds - 1:+.0%}" if corrected else "–"
             beside = seconds - result.details["train_seconds"]

@@ -28,9 +28,9 @@ from datasets import Dataset, DatasetDict
 from transformers import AutoTokenizer
 
 from sage_studio.training.progress import Job
-from sage_studio.training.recipe import dump_recipe
 from sage_studio.training.recipes import SFTRecipe
-from sage_studio.training.rows import encode, encode_each, read_rows
+from sage_studio.training.recipes.parse import dump_recipe
+from sage_studio.training.tokenize import ANSWERS, encode_each, read_rows
 
 BATCH, LENGTH = 4, 256
 STUDIO, TRL, FACTORY = "studio", "bare TRL", "LLaMA-Factory"
@@ -211,7 +211,7 @@ def write_task(folder: Path, model: str, data: Path, steps: int) -> None:
 
 def write_tokens(tokenizer: object, rows: list[dict[str, object]], folder: Path) -> None:
     """The rows as LLaMA-Factory keeps them once they are token ids."""
-    columns = encode(rows, tokenizer, LENGTH).columns  # type: ignore[arg-type]
+    columns = ANSWERS.encode(rows, tokenizer, LENGTH).columns  # type: ignore[arg-type]
     seen = [[1] * len(ids) for ids in columns["input_ids"]]
     DatasetDict({"train": Dataset.from_dict({**columns, "attention_mask": seen})}).save_to_disk(str(folder))
 

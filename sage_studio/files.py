@@ -1,10 +1,8 @@
-"""Writing files so that nobody ever sees half of one, and refusing names that would leave a folder.
-
-Knows nothing of what the files mean.
-"""
+"""Writes files atomically, and refuses names that would leave a folder."""
 
 import os
 import re
+import uuid
 from pathlib import Path
 
 from sage_studio.errors import InvalidName, naming_full_disk
@@ -14,11 +12,14 @@ SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replace a file's content so that a reader sees the old or the new, never a part. Raises `StorageFull`."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    """Replace a file's content by an atomic rename: a reader sees the old or the new, never a part.
+
+    Threads and processes may write the same path at once; the last one to finish wins. Raises `StorageFull`.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # not tempfile's: those files are for the owner only
     with naming_full_disk(path):
         try:
-            with temporary.open("w", encoding="utf-8") as file:
+            with temporary.open("x", encoding="utf-8") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())

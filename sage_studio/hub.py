@@ -1,29 +1,24 @@
-"""The model hub as the studio sees it: which files of a model are needed, which are on this machine, what faults mean.
+"""The Hugging Face hub: search for models, list the files that one needs, explain what went wrong.
 
-Knows the layout of the Hugging Face cache, which trainer and engine read, and ``HF_ENDPOINT``, ``HF_TOKEN`` and
-``HF_HUB_OFFLINE``. Fetches no weights (`sage_studio.fetching` does) and imports ``huggingface_hub`` only when asked
-something, for a child process sets its variables first.
+Reads ``HF_ENDPOINT``, ``HF_TOKEN`` and ``HF_HUB_OFFLINE`` as the library does. ``huggingface_hub`` is imported only
+when something is asked, for a child process sets its variables first. `sage_studio.fetching` does the download.
 """
 
-import json
-import os
 import re
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from sage_studio.errors import HubUnavailable, InvalidModel, StudioError, storage_full
-from sage_studio.model_task import HUB_TAGS, ModelTask
+from sage_studio.models.model_folder import HUB_TAGS, WEIGHT_SUFFIXES, ModelTask, cache_folder
 from sage_studio.text import Text
 
 SECONDS = 5.0
 """Longest wait for an answer of the hub about a model."""
 BUILT_IN = "SmolLM2-135M-Instruct"
-WEIGHTS = (".safetensors", ".bin")
-INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 SMALL = (".json", ".txt", ".jinja", ".model", ".tiktoken", ".vocab", ".merges")
 SKIPPED = re.compile(
     r"(^|/)(\.|original/|onnx/|openvino/|gguf/|coreml/|assets/|examples?/|figures/|runs/|checkpoint-)"
@@ -76,68 +71,6 @@ class HubModel:
     downloads: int
 
 
-# On this machine
-
-
-def cache_folder() -> Path:
-    """The Hugging Face cache, which every library on this machine shares."""
-    constants = sys.modules.get("huggingface_hub.constants")
-    if constants is not None:
-        return Path(constants.HF_HUB_CACHE)
-    home = os.environ.get("HF_HOME") or str(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface")
-    given = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or str(Path(home) / "hub")
-    return Path(os.path.expandvars(given)).expanduser()
-
-
-def model_folder(name: str) -> Path:
-    """Where the cache keeps a hub model."""
-    return cache_folder() / f"models--{name.replace('/', '--')}"
-
-
-def snapshot(name: str) -> Path | None:
-    """The folder of a hub model that is whole on this machine; None where a file of it is still missing."""
-    folder = model_folder(name)
-    try:
-        commit = (folder / "refs" / "main").read_text(encoding="utf-8").strip()
-    except (OSError, ValueError):
-        return None
-    found = folder / "snapshots" / commit
-    return found if commit and _is_whole(found) else None
-
-
-def is_here(location: str) -> bool:
-    """Whether nobody needs to ask the hub for a model: it is a folder, or a whole copy of it is in the cache."""
-    return Path(location).is_absolute() or snapshot(location) is not None
-
-
-def _is_whole(folder: Path) -> bool:
-    if not (folder / "config.json").is_file():
-        return False
-    tokenizer = any(folder.glob("tokenizer*")) or any(folder.glob("vocab.*")) or any(folder.glob("*.model"))
-    return tokenizer and _has_weights(folder) and all((folder / part).is_dir() for part in _parts(folder))
-
-
-def _has_weights(folder: Path) -> bool:
-    for name in INDEXES:
-        try:
-            parts = set(json.loads((folder / name).read_text(encoding="utf-8"))["weight_map"].values())
-        except FileNotFoundError:
-            continue
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return False
-        return bool(parts) and all((folder / str(part)).is_file() for part in parts)
-    return any(path.is_file() for suffix in WEIGHTS for path in folder.glob(f"*{suffix}"))
-
-
-def _parts(folder: Path) -> list[str]:
-    """The folders of a sentence-transformers model; those without files, as a normalization's, are not on the hub."""
-    try:
-        modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
-        return [each["path"] for each in modules if each["path"] and not each["type"].endswith("Normalize")]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
-
-
 # On the hub
 
 
@@ -161,15 +94,12 @@ def plan(name: str, trust_remote_code: bool = False) -> Plan:
     """
     from huggingface_hub import HfApi
 
-    try:
+    with asking(name):
         info = HfApi().model_info(name, files_metadata=True, timeout=4 * SECONDS)
-        sizes = {each.rfilename: each for each in info.siblings or []}
-        chosen = needed(list(sizes), trust_remote_code)
-        files = tuple(_file(sizes[path]) for path in chosen)
-        commit = str(info.sha or "")
-    except faults() as error:
-        raise explained(name, error) from error
-    if not commit or not any(file.path.endswith(WEIGHTS) for file in files):
+    sizes = {each.rfilename: each for each in info.siblings or []}
+    files = tuple(_file(sizes[path]) for path in needed(list(sizes), trust_remote_code))
+    commit = str(info.sha or "")
+    if not commit or not any(file.path.endswith(WEIGHT_SUFFIXES) for file in files):
         raise InvalidModel(
             Text(
                 f"{name} holds no weights as safetensors or PyTorch files.",
@@ -180,14 +110,14 @@ def plan(name: str, trust_remote_code: bool = False) -> Plan:
                 "请选择原始模型的仓库，而不是 GGUF 或 ONNX 版本。",
             ),
         )
-    return Plan(name, commit, tuple(sorted(files, key=lambda file: (file.path.endswith(WEIGHTS), file.path))))
+    return Plan(name, commit, tuple(sorted(files, key=lambda file: (file.path.endswith(WEIGHT_SUFFIXES), file.path))))
 
 
 def needed(paths: Sequence[str], trust_remote_code: bool = False) -> list[str]:
     """The files of a model's repository that training and serving read: one copy of the weights, and what is small."""
     kept = [path for path in paths if not SKIPPED.search(path) and (_is_top(path) or MODULE.fullmatch(path))]
     small = [path for path in kept if path.endswith(SMALL) or (trust_remote_code and path.endswith(".py"))]
-    return [*small, *_weights([path for path in kept if path.endswith(WEIGHTS)])]
+    return [*small, *_weights([path for path in kept if path.endswith(WEIGHT_SUFFIXES)])]
 
 
 def _is_top(path: str) -> bool:
@@ -232,8 +162,8 @@ def search(
     found: dict[str, HubModel] = {}
     fields = [("search", text.strip()[:100]), ("sort", "downloads"), ("limit", str(limit))]
     fields += [("expand", name) for name in ("downloads", "gated", "safetensors")]
-    try:
-        for tag in (tag for tag, meant in HUB_TAGS.items() if meant == task):
+    for tag in (tag for tag, meant in HUB_TAGS.items() if meant == task):
+        with asking(text):
             answer = get_session().get(  # not list_models, which tries again for half a minute
                 f"{endpoint()}/api/models",
                 params=[*fields, ("pipeline_tag", tag)],
@@ -241,9 +171,10 @@ def search(
                 timeout=seconds,
             )
             hf_raise_for_status(answer)
-            found |= {each["id"]: _found(each, task) for each in answer.json()}
-    except faults() as error:
-        raise explained(text, error) from error
+            listed = answer.json()
+        if not isinstance(listed, list) or not all(isinstance(each, dict) and "id" in each for each in listed):
+            raise _no_hub(text)
+        found |= {each["id"]: _found(each, task) for each in listed}
     return sorted(found.values(), key=lambda each: -each.downloads)[:limit]
 
 
@@ -261,8 +192,25 @@ def _found(info: dict[str, Any], task: ModelTask) -> HubModel:
 # What goes wrong
 
 
-def faults() -> tuple[type[Exception], ...]:
-    """What ``huggingface_hub`` raises where no hub answers, or what answers is none: a proxy's page, say."""
+@contextmanager
+def asking(name: str) -> Iterator[None]:
+    """Turns what a call of ``huggingface_hub`` raises into a `StudioError` about a model.
+
+    Only calls of the library belong inside: it raises ``ValueError``, ``KeyError`` and ``TypeError`` where what answers
+    is no hub (a proxy's page, say), so an error of our own would be reported as an unreachable hub.
+
+    Raises:
+        InvalidModel: the hub has no such model, or does not let this account use it.
+        HubUnavailable: no answer, or none of a hub.
+        StorageFull: no room in the cache.
+    """
+    try:
+        yield
+    except _faults() as error:
+        raise explained(name, error) from error
+
+
+def _faults() -> tuple[type[Exception], ...]:
     import httpx2
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
@@ -424,9 +372,8 @@ class Lookups:
         at, task = self._known.get(key, (None, None))
         if at is not None and now - at < self.KEPT_SECONDS:
             return task
-        try:
-            task = HUB_TAGS.get(HfApi().model_info(name, timeout=SECONDS).pipeline_tag or "")
-        except faults() as error:
-            raise explained(name, error) from error
+        with asking(name):
+            info = HfApi().model_info(name, timeout=SECONDS)
+        task = HUB_TAGS.get(info.pipeline_tag or "")
         self._known[key] = now, task
         return task

@@ -1,28 +1,33 @@
-"""What can be seen of a run before a task is made of it, from files alone.
+"""Checks a run before a task is made of it, from files alone: model, target modules, tokenizer, rows, output folder.
 
-Knows which model, rows and folder a method cannot work with, and how the result will be served. Knows nothing of what
-only the trainer can find out: it loads no model, and of a hub's model it looks at nothing.
+No model is loaded, and nothing is asked of the hub; what only the trainer can find out is left to it.
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 from sage_studio.catalog import ModelRef
 from sage_studio.data.dataset import Dataset
 from sage_studio.errors import Conflict, InvalidDataset, InvalidModel, InvalidName, InvalidRecipe, NotFound
+from sage_studio.models.chat_template import tokenizer_of
+from sage_studio.models.model_folder import TOKENIZER, indexed_weights
 from sage_studio.safetensors_file import read_tensors
 from sage_studio.serving.adapter_compat import check_adapter
 from sage_studio.tasks.store import TaskStore
 from sage_studio.text import Text
-from sage_studio.training.learnable import CHECKED, LeftOut, check_learnable, check_many, check_queries, left_out
 from sage_studio.training.recipes import Recipe, methods_for
 from sage_studio.training.recipes.generative import GenerativeRecipe
-from sage_studio.training.rows import check_template
-from sage_studio.training.saving import OutputTaken, check_output
-from sage_studio.training.tokenizing import TOKENIZER, tokenizer_of
+from sage_studio.training.save import OutputNotEmpty, check_output
+from sage_studio.training.tokenize import check_template
+from sage_studio.training.truncation import (
+    CHECKED,
+    SkippedRows,
+    check_first_rows,
+    check_many_rows,
+    check_retrieval_rows,
+    find_skipped_rows,
+)
 
-INDEX = "model.safetensors.index.json"
 ALL_LINEAR = "all-linear"
 SMALL, SMALL_PACKED, SMALL_FILES = 256 << 10, 16 << 10, 100
 """Bytes of plain text, bytes of what has to be unpacked or parsed first, and files of a folder, that are read while
@@ -91,7 +96,7 @@ def check_copy(recipe: Recipe) -> None:
     """Raise `InvalidRecipe` unless the finished model can be copied to where the recipe says."""
     try:
         check_output(recipe.output_dir)
-    except OutputTaken as error:
+    except OutputNotEmpty as error:
         raise InvalidRecipe(error.message, error.hint, field="output_dir") from error
     except OSError as error:
         raise InvalidRecipe(
@@ -142,12 +147,12 @@ def check_rows(
         on_rows: called with the rows done, of `rows_to_check`. Without it only the first rows are read.
     """
     if recipe.model_task == "embedding":
-        check_queries(path, recipe, count)
+        check_retrieval_rows(path, recipe, count)
     elif _reads_here(model):
         if on_rows is None:
-            check_learnable(path, recipe, tokenizer_of(model))
+            check_first_rows(path, recipe, tokenizer_of(model))
         else:
-            check_many(path, recipe, tokenizer_of(model), on_rows)
+            check_many_rows(path, recipe, tokenizer_of(model), on_rows)
 
 
 def rows_to_check(recipe: Recipe, count: int) -> int:
@@ -155,12 +160,12 @@ def rows_to_check(recipe: Recipe, count: int) -> int:
     return min(recipe.max_samples or count, count, CHECKED)
 
 
-def rows_left_out(recipe: Recipe, model: ModelRef, path: Path) -> LeftOut:
+def rows_left_out(recipe: Recipe, model: ModelRef, path: Path) -> SkippedRows:
     """Which rows the trainer will leave out; none where only it can say. Raises as `check_rows`."""
-    return left_out(path, recipe, tokenizer_of(model)) if _reads_here(model) else LeftOut()
+    return find_skipped_rows(path, recipe, tokenizer_of(model)) if _reads_here(model) else SkippedRows()
 
 
-def said_of(rows: LeftOut, recipe: Recipe) -> list[Text]:
+def said_of(rows: SkippedRows, recipe: Recipe) -> list[Text]:
     """A sentence about rows that are left out; none without any."""
     if not rows.count:
         return []
@@ -220,16 +225,7 @@ def _for_something_else(recipe: Recipe, model: ModelRef) -> InvalidModel:
 
 def _modules(folder: Path) -> set[str]:
     """The modules that have weights, by their files' headers; raises `InvalidModel` for a file missing or cut off."""
-    named = set[str]()
-    if (folder / INDEX).is_file():
-        try:
-            named = set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values())
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InvalidModel(
-                Text(f"{folder / INDEX} cannot be read: {error!r}", f"无法读取 {folder / INDEX}：{error!r}"),
-                Text("Copy the model again.", "请重新复制该模型。"),
-            ) from error
-    files = {path.name for path in folder.glob("*.safetensors")} | named
+    files = {path.name for path in folder.glob("*.safetensors")} | indexed_weights(folder)
     return {tensor.name.rpartition(".")[0] for name in sorted(files) for tensor in read_tensors(folder / name)}
 
 

@@ -1,7 +1,4 @@
-"""The operator's settings: ``configs/studio.yaml``, overridden by ``SAGE_STUDIO_`` environment variables.
-
-Knows every setting, its default and where things lie on disk. Knows nothing of what the services do with them.
-"""
+"""The operator's settings: ``configs/studio.yaml``, overridden by ``SAGE_STUDIO_`` environment variables."""
 
 import os
 import re
@@ -19,6 +16,7 @@ from pydantic_settings import (
 
 from sage_studio.errors import InvalidSetting
 from sage_studio.text import Text
+from sage_studio.validation_errors import RuleError, first_error
 
 PROJECT = Path(__file__).resolve().parent.parent
 CONFIGS = PROJECT / "configs"
@@ -81,7 +79,12 @@ class Settings(BaseSettings):
     def _are_names(cls, value: str) -> str:
         for name in split_names(value):
             if not HUB_NAME.fullmatch(name):
-                raise ValueError(f"{name!r} is no user name; separate names by commas")
+                raise RuleError(
+                    Text(
+                        f"{name!r} is no user name; separate names by commas",
+                        f"{name!r} 不是用户名；请用逗号分隔多个名称",
+                    )
+                )
         return value
 
     @classmethod
@@ -185,11 +188,10 @@ def load_settings(**overrides: object) -> Settings:
     try:
         return Settings(**overrides)  # type: ignore[arg-type]  # pydantic checks them
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        shown = f"{name} = {first.get('input')!r}: {first['msg']}"
+        first = first_error(error.errors())
+        name, said = first.name, first.said
         raise InvalidSetting(
-            Text(f"A setting cannot be used. {shown}", f"设置无效：{shown}"),
+            Text(f"A setting cannot be used. {said.en}.", f"设置无效：{said.zh}。"),
             Text(
                 f"Correct {PREFIX}{name.upper()} or the key {name} in {config_file()}.",
                 f"请改正环境变量 {PREFIX}{name.upper()} 或 {config_file()} 中的 {name}。",

@@ -28,7 +28,7 @@ from sage_studio.tasks.launcher import PREPARER, ProcessLauncher
 from sage_studio.tasks.store import TaskStore
 from sage_studio.tasks.supervisor import TaskSupervisor
 from sage_studio.text import Text
-from sage_studio.training.templates import TemplateBook
+from sage_studio.training.presets import PresetStore
 
 
 class Studio:
@@ -77,7 +77,7 @@ class Studio:
             self.serving,
         )
         self.estimates = EstimateService(settings, self.catalog, self.models, rows, store, supervisor, registry)
-        self.presets = PresetService(self.catalog, TemplateBook(settings.root / "recipes"), rows, self.estimates)
+        self.presets = PresetService(self.catalog, PresetStore(settings.root / "recipes"), rows, self.estimates)
         self.training = TrainingService(settings, self.catalog, self.models, self.datasets, self.estimates, self.tasks)
         self.rag = RagService(self.catalog, self.models, downloads, self.datasets, store, registry, retriever)
         self.chat = ChatService(self.serving, self.rag, self.database)

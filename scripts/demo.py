@@ -32,7 +32,7 @@ sys.path.insert(0, str(PROJECT))  # as `python scripts/demo.py` leaves it out
 
 from sage_studio.catalog import BUILT_IN  # noqa: E402
 from sage_studio.data.grading import Question, Verdict, grade  # noqa: E402
-from sage_studio.training.recipe import load_presets  # noqa: E402
+from sage_studio.training.presets import load_presets  # noqa: E402
 
 HOME = Path(os.environ.get("SAGE_STUDIO_HOME") or "~/.sage-demo").expanduser()
 START_SECONDS = 120.0

@@ -115,7 +115,7 @@ def unpacked(name: str, home: Path) -> Path:
     with FileLock(f"{home}.lock"):
         ref = Catalog(load_settings(home=home)).resolve(name)
         if ref.packed is not None:
-            command = [sys.executable, "-m", "sage_studio.training.unpack", str(ref.packed), ref.location]
+            command = [sys.executable, "-m", "sage_studio.models.unpack", str(ref.packed), ref.location]
             subprocess.run(command, check=True, cwd=PROJECT)
     return Path(ref.location)
 
@@ -211,10 +211,10 @@ def browser() -> Iterator[Any]:
 def _pace_without_a_probe(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever asks for an estimate in this process gets a time without a child that trains; its own tests start it."""
     if "real_probe" not in request.fixturenames:
-        from sage_studio import paces
-        from sage_studio.training.duration import Pace
+        from sage_studio.training import duration
+        from sage_studio.training.duration import StepTime
 
-        monkeypatch.setattr(paces, "ask_child", lambda _: Pace(constant=0.1, linear=0.001))
+        monkeypatch.setattr(duration, "measure_in_child", lambda _: StepTime(constant=0.1, linear=0.001))
 
 
 @pytest.fixture

@@ -15,14 +15,12 @@ HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "se
 
 BOTTOM = {
     *("text", "errors", "files", "jsonl", "settings", "database", "hardware", "doctor"),
-    *("catalog", "hub", "model_task", "space", "safetensors_file", "sse"),
+    *("models", "validation_errors", "catalog", "hub", "space", "safetensors_file", "sse"),
 }
 LAYERS: list[set[str]] = [
     BOTTOM,
     {"data"},
-    {"training", "unpacking", "fetching"},
-    {"footprints"},
-    {"paces"},
+    {"training", "fetching"},
     {"tasks", "serving"},
     {"evaluation", "preflight", "downloads"},
     {"services"},
@@ -31,7 +29,8 @@ LAYERS: list[set[str]] = [
     {"ui", "api", "cli", "mcp"},
 ]
 HOMES = {"gradio": {"ui"}, "fastapi": {"api", "serving/transformers_server.py", "serving/embedding_server.py"}}
-LAST_RESORT = {"child.py"}
+MOST_FOR_SFT = 31
+LAST_RESORT = {"child.py", "runner.py"}
 """The trainer's last act: whatever ended it is written into result.json, for there is nobody above to tell."""
 
 
@@ -113,3 +112,28 @@ def test_nothing_swallows_every_exception(path):
             assert not names & {"bare", "Exception", "BaseException"} or reraises or path.name in LAST_RESORT, (
                 f"{path.name}:{node.lineno} swallows every exception"
             )
+
+
+def imported_at_import(path: Path) -> set[Path]:
+    """The files of ours that a file imports when it is itself imported, the packages that they lie in included."""
+    found: set[Path] = set()
+    for name in imports(path, nested=False):
+        parts = name.split(".")
+        if parts[0] != "sage_studio":
+            continue
+        for count in range(1, len(parts) + 1):
+            place = PROJECT.joinpath(*parts[:count])
+            found |= {file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()}
+    return found
+
+
+def test_one_sft_run_needs_few_modules_of_ours():
+    """What a reader of a run has to know; packages without code are not counted."""
+    open_ = [PACKAGE / "training" / name for name in ("__main__.py", "runner.py", "methods/sft.py")]
+    seen = set(open_)
+    while open_:
+        new = imported_at_import(open_.pop()) - seen
+        seen |= new
+        open_ += new
+    read = sorted(str(path.relative_to(PACKAGE)) for path in seen if ast.parse(path.read_text()).body[1:])
+    assert len(read) <= MOST_FOR_SFT, read

@@ -13,8 +13,8 @@ from huggingface_hub.errors import RepositoryNotFoundError
 
 from sage_studio.catalog import BUILT_IN, STAND_IN, Catalog, ModelRef
 from sage_studio.errors import HubUnavailable, InvalidModel, InvalidName
+from sage_studio.models.chat_template import tokenizer_of
 from sage_studio.settings import PROJECT, load_settings
-from sage_studio.training.tokenizing import tokenizer_of
 
 
 @pytest.fixture

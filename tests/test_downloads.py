@@ -15,10 +15,10 @@ from rest_app import app_of
 from safetensors.numpy import save_file
 from waiting import wait_until
 
-from sage_studio import hub
 from sage_studio.downloads import Downloads, DownloadState
 from sage_studio.errors import Conflict, HubUnavailable, InvalidModel, NotFound
 from sage_studio.fetching import UNFINISHED
+from sage_studio.models.model_folder import cache_entry, is_here, snapshot
 from sage_studio.serving.types import EngineState
 from sage_studio.settings import Settings
 from sage_studio.studio import Studio
@@ -63,7 +63,7 @@ def downloads(settings: Settings) -> Iterator[Downloads]:
 def well_under_way(server: HubServer) -> Path:
     """Wait until a megabyte of the weights is here; the file that they are in so far."""
     etag = etag_of(server.models[NAME] / "model.safetensors")
-    part = hub.model_folder(NAME) / "blobs" / f"{etag}{UNFINISHED}"
+    part = cache_entry(NAME) / "blobs" / f"{etag}{UNFINISHED}"
     wait_until(lambda: part.is_file() and part.stat().st_size >= 1 << 20)
     return part
 
@@ -75,7 +75,7 @@ def reaches(downloads: Downloads, state: DownloadState, seconds: float = 60.0):
 
 def test_a_download_is_seen_and_waited_for(server, downloads):
     place = downloads.fetch(NAME)
-    assert place == hub.snapshot(NAME)
+    assert place == snapshot(NAME)
     done = downloads.get(NAME)
     assert (done.state, done.transfer.done) == (DownloadState.COMPLETED, done.transfer.total)
     assert done.transfer.total > BYTES
@@ -177,7 +177,7 @@ def studio(settings: Settings, monkeypatch: pytest.MonkeyPatch, server: HubServe
 
 def test_a_task_fetches_its_model_first_and_the_trainer_needs_no_hub(studio, server, tmp_path):
     from sage_studio.preparing.child import prepare
-    from sage_studio.training.stopping import StopRequest
+    from sage_studio.training.run import StopRequest
 
     (tmp_path / "rows.json").write_text(json.dumps([ROW]))
     task = studio.training.start({"model_name_or_path": NAME, "train_data_path": str(tmp_path / "rows.json")})
@@ -188,13 +188,13 @@ def test_a_task_fetches_its_model_first_and_the_trainer_needs_no_hub(studio, ser
     assert (counted[-1].unit, counted[-1].done, counted[-1].total > BYTES) == ("bytes", counted[-1].total, True)
     job = read_job(task.folder)
     assert (job.prepared, job.model_location) == (True, NAME)
-    assert hub.is_here(job.model_location)
+    assert is_here(job.model_location)
 
 
 def test_a_hub_model_that_the_method_cannot_train_fails_before_a_gpu(studio, server, tmp_path):
     from sage_studio.preparing.child import prepare
     from sage_studio.training.progress import Reason, read_result
-    from sage_studio.training.stopping import StopRequest
+    from sage_studio.training.run import StopRequest
 
     (server.models[NAME] / "chat_template.jinja").unlink()
     (tmp_path / "rows.json").write_text(json.dumps([ROW]))
@@ -207,7 +207,7 @@ def test_a_hub_model_that_the_method_cannot_train_fails_before_a_gpu(studio, ser
 def test_without_a_network_the_task_can_be_continued_later(studio, server, tmp_path, monkeypatch):
     from sage_studio.preparing.child import prepare
     from sage_studio.training.progress import Reason, read_result
-    from sage_studio.training.stopping import StopRequest
+    from sage_studio.training.run import StopRequest
 
     (tmp_path / "rows.json").write_text(json.dumps([ROW]))
     task = studio.training.start({"model_name_or_path": NAME, "train_data_path": str(tmp_path / "rows.json")})
@@ -251,7 +251,7 @@ def test_a_model_to_chat_with_is_fetched_before_the_engine_starts(studio, server
     started = []
 
     def switch(name):
-        started.append((name, hub.is_here(NAME)))
+        started.append((name, is_here(NAME)))
         return next(model for model in studio.serving.registry.models() if model.name == name)
 
     monkeypatch.setattr(studio.serving.registry, "switch_model", switch)

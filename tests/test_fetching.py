@@ -15,6 +15,7 @@ from sage_studio import fetching, hub
 from sage_studio.errors import HubUnavailable, InvalidModel, StorageFull, StudioError
 from sage_studio.fetching import Transfer, fetch
 from sage_studio.hub import needed
+from sage_studio.models.model_folder import cache_entry, cache_folder, snapshot
 
 NAME = "lab/tiny"
 BYTES = 4 << 20
@@ -59,9 +60,9 @@ def refused(kind: type[StudioError], name: str = NAME) -> StudioError:
 
 
 def test_a_model_is_fetched_whole_into_the_cache_that_all_libraries_share(server, folder, told):
-    assert hub.snapshot(NAME) is None
+    assert snapshot(NAME) is None
     place = fetch(NAME, tell=told.append)
-    assert place == hub.snapshot(NAME)
+    assert place == snapshot(NAME)
     assert place.name == COMMIT
     for path in folder.iterdir():
         assert (place / path.name).read_bytes() == path.read_bytes()
@@ -78,7 +79,7 @@ def test_transformers_finds_it_without_the_hub(server, monkeypatch):
     fetch(NAME)
     server.models.clear()
     assert Path(hf_hub_download(NAME, "config.json", local_files_only=True)).is_file()
-    assert Path(snapshot_download(NAME, local_files_only=True)) == hub.snapshot(NAME)
+    assert Path(snapshot_download(NAME, local_files_only=True)) == snapshot(NAME)
 
 
 def test_what_was_broken_off_goes_on_and_no_byte_is_fetched_twice(server, folder, monkeypatch, told):
@@ -94,8 +95,8 @@ def test_what_was_broken_off_goes_on_and_no_byte_is_fetched_twice(server, folder
     monkeypatch.setattr(fetching, "TELL_SECONDS", 0.0)
     with pytest.raises(StoppedInBetween):
         fetch(NAME, tell=stop)
-    assert hub.snapshot(NAME) is None
-    (part,) = (hub.model_folder(NAME) / "blobs").glob(f"*{fetching.UNFINISHED}")
+    assert snapshot(NAME) is None
+    (part,) = (cache_entry(NAME) / "blobs").glob(f"*{fetching.UNFINISHED}")
     kept = part.stat().st_size
     assert kept > 0
     server.sent.clear()
@@ -104,7 +105,7 @@ def test_what_was_broken_off_goes_on_and_no_byte_is_fetched_twice(server, folder
     size = (folder / "model.safetensors").stat().st_size
     assert server.sent["model.safetensors"] == size - kept
     assert ("GET", f"/storage/{NAME}/model.safetensors", f"bytes={kept}-") in server.asked
-    assert (hub.snapshot(NAME) / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+    assert (snapshot(NAME) / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
 
 
 def test_a_connection_that_breaks_is_taken_up_again(server, folder):
@@ -117,17 +118,17 @@ def test_a_connection_that_breaks_is_taken_up_again(server, folder):
 def test_what_arrives_damaged_is_not_kept(server):
     server.damage = True
     assert "damaged" in refused(HubUnavailable).message.en
-    assert hub.snapshot(NAME) is None
-    assert not list((hub.model_folder(NAME) / "blobs").glob(f"*{fetching.UNFINISHED}"))
+    assert snapshot(NAME) is None
+    assert not list((cache_entry(NAME) / "blobs").glob(f"*{fetching.UNFINISHED}"))
     server.damage = False
-    assert fetch(NAME) == hub.snapshot(NAME)
+    assert fetch(NAME) == snapshot(NAME)
 
 
 def test_another_process_is_waited_for_with_its_progress(server, monkeypatch, told):
     from filelock import FileLock
 
     monkeypatch.setattr(fetching, "TELL_SECONDS", 0.01)
-    place = hub.cache_folder() / ".locks" / hub.model_folder(NAME).name
+    place = cache_folder() / ".locks" / cache_entry(NAME).name
     place.mkdir(parents=True)
     other = FileLock(place / fetching.LOCK)
     other.acquire()
@@ -137,7 +138,7 @@ def test_another_process_is_waited_for_with_its_progress(server, monkeypatch, to
         if len(told) == 3:
             other.release()
 
-    assert fetch(NAME, tell=tell) == hub.snapshot(NAME)
+    assert fetch(NAME, tell=tell) == snapshot(NAME)
     assert told[0].total > BYTES
 
 
@@ -266,3 +267,19 @@ def test_a_search_does_not_wait_for_a_hub_that_is_silent(server, monkeypatch):
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         with pytest.raises(HubUnavailable):
             hub.search("tiny", seconds=0.2)
+
+
+def test_an_error_of_our_own_is_not_told_as_a_hub_that_does_not_answer(server, monkeypatch):
+    """It was: every ValueError, KeyError and TypeError beside a call of the library counted as the library's."""
+
+    def broken(*_: Any) -> None:
+        raise TypeError("our own")
+
+    for name, ask in (("needed", lambda: hub.plan(NAME)), ("_found", lambda: hub.search("tiny"))):
+        with monkeypatch.context() as patch:
+            patch.setattr(hub, name, broken)
+            with pytest.raises(TypeError, match="our own"):
+                ask()
+    monkeypatch.setattr(fetching, "_check_content", broken)
+    with pytest.raises(TypeError, match="our own"):
+        fetch(NAME)

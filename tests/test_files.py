@@ -1,7 +1,10 @@
 """Names that would leave a folder, and files that are never half written."""
 
 import errno
+import os
 import re
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 
 import pytest
 
@@ -45,3 +48,28 @@ def test_a_full_disk_leaves_the_old_content(tmp_path, monkeypatch):
         write_atomically(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_threads_may_write_the_same_file_at_once(tmp_path):
+    """Each write has a temporary file of its own; they shared one, so most of them lost it before the rename."""
+    path, together = tmp_path / "x.json", Barrier(4)
+
+    def write(number):
+        together.wait()
+        for _ in range(25):
+            write_atomically(path, f"{number}" * 1000)
+
+    with ThreadPoolExecutor(4) as threads:
+        for done in [threads.submit(write, number) for number in range(4)]:
+            done.result()
+    assert len(set(path.read_text())) == 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_is_written_can_be_read_by_those_who_could_read_it_before(tmp_path):
+    before = os.umask(0o022)
+    try:
+        write_atomically(tmp_path / "x.json", "new")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "x.json").stat().st_mode & 0o777 == 0o644

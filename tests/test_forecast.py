@@ -6,7 +6,6 @@ import pytest
 from model_folder import write_model
 from waiting import wait_until
 
-from sage_studio import footprints, paces
 from sage_studio.errors import InvalidModel, InvalidRecipe
 from sage_studio.hardware import Card, Hardware
 from sage_studio.operations.training import ForecastView
@@ -14,13 +13,14 @@ from sage_studio.services.estimates import GIB
 from sage_studio.serving.capacity import WeightFormat
 from sage_studio.studio import Studio
 from sage_studio.tasks.task import TaskStatus
-from sage_studio.training.duration import Pace
-from sage_studio.training.memory import Curve, Footprint
+from sage_studio.training import duration, memory
+from sage_studio.training.duration import StepTime
+from sage_studio.training.memory import MemoryTrace, StepMemory
 from sage_studio.training.progress import Job, Result, read_job, write_result
 from sage_studio.training.recipes import SFTRecipe
 
-CURVE = Curve(constant=0, linear=1e6, square=0)
-FOOTPRINT = Footprint(
+CURVE = StepMemory(constant=0, linear=1e6, square=0)
+FOOTPRINT = MemoryTrace(
     parameters=10**8,
     quantizable=9 * 10**7,
     trained=10**6,
@@ -44,8 +44,8 @@ def asked(monkeypatch):
         asked.append(request)
         return FOOTPRINT
 
-    monkeypatch.setattr(footprints, "ask_child", answer)
-    monkeypatch.setattr(paces, "ask_child", lambda _: Pace(constant=0.1, linear=0.01))
+    monkeypatch.setattr(memory, "trace_in_child", answer)
+    monkeypatch.setattr(duration, "measure_in_child", lambda _: StepTime(constant=0.1, linear=0.01))
     return asked
 
 
@@ -163,7 +163,7 @@ def test_a_whole_model_that_would_fill_the_gpu_is_estimated_with_the_small_optim
 ):
     """With it the weights are in bf16, where the GPU has that; the sizes are then found out anew."""
     large = FOOTPRINT.model_copy(update={"parameters": 1_500_000_000, "trained": 1_500_000_000})
-    monkeypatch.setattr(footprints, "ask_child", lambda request: asked.append(request) or large)
+    monkeypatch.setattr(memory, "trace_in_child", lambda request: asked.append(request) or large)
     monkeypatch.setattr("sage_studio.services.estimates.detect_hardware", lambda: Hardware((card,), 64, 8, 8))
     forecast = studio.estimates.estimate({"model_name_or_path": model, "dataset_id": "d", "use_lora": False})
     assert [request.half_weights for request in asked] == halved

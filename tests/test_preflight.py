@@ -12,7 +12,7 @@ from sage_studio.errors import InvalidDataset, InvalidModel, InvalidRecipe, Stud
 from sage_studio.hardware import Hardware
 from sage_studio.settings import Settings
 from sage_studio.studio import Studio
-from sage_studio.training import learnable
+from sage_studio.training import truncation
 
 WORDS = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
 CUT = 64
@@ -129,8 +129,8 @@ def test_a_row_that_the_template_refuses_is_named(refused: Any, model: Path):
 
 
 def test_one_row_that_can_be_learned_is_enough_and_of_many_rows_not_all_are_read(start: Any, monkeypatch: Any):
-    monkeypatch.setattr(learnable, "AT_ONCE", 2)
-    monkeypatch.setattr(learnable, "MOST", 4)
+    monkeypatch.setattr(truncation, "AT_ONCE", 2)
+    monkeypatch.setattr(truncation, "MOST", 4)
     assert start([LONG, LONG, SHORT], max_length=CUT).status == "queued"
     assert start([LONG] * 4 + [SHORT], max_length=CUT).status == "queued", "only the trainer can say"
     with pytest.raises(InvalidDataset, match="all 3 rows"):
@@ -154,9 +154,9 @@ def remarks(studio: Studio, model: Path, tmp_path: Path, monkeypatch: pytest.Mon
     """What the estimate says besides; the child that finds out sizes answers at once."""
     from test_forecast import FOOTPRINT
 
-    from sage_studio import footprints
+    from sage_studio.training import memory
 
-    monkeypatch.setattr(footprints, "ask_child", lambda request: FOOTPRINT)
+    monkeypatch.setattr(memory, "trace_in_child", lambda request: FOOTPRINT)
     monkeypatch.setattr("sage_studio.services.estimates.detect_hardware", lambda: Hardware((), 64.0, 6.0, 2))
 
     def remarks(rows: list[Any], **values: Any) -> list[str]:

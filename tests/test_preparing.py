@@ -21,7 +21,7 @@ from sage_studio.studio import Studio
 from sage_studio.tasks.task import Task, TaskStatus
 from sage_studio.training.lineage import base_revision, write_lineage
 from sage_studio.training.progress import Phase, Reason, Result, read_events, read_job, read_result
-from sage_studio.training.stopping import StopRequest
+from sage_studio.training.run import StopRequest
 
 ROW = {"instruction": "Why?", "output": "Because."}
 MANY = 6000

@@ -7,10 +7,10 @@ from sage_studio.errors import Conflict, InvalidInput, NotFound
 from sage_studio.studio import Studio
 from sage_studio.tasks.compare import differing
 from sage_studio.tasks.task import TaskStatus
-from sage_studio.training.actions import SLOWER
+from sage_studio.training.failures import LOWER_RATE_FACTOR
 from sage_studio.training.lineage import LINEAGE, base_revision, changed_versions, read_lineage, write_lineage
 from sage_studio.training.progress import Reason, read_job
-from sage_studio.training.recipe import parse_recipe
+from sage_studio.training.recipes.parse import parse_recipe
 
 COMPLETED, FAILED, QUEUED = TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.QUEUED
 
@@ -124,7 +124,7 @@ def failed(studio, task, reason, **changes):
 def test_the_next_action_after_a_diverged_run_is_a_lower_rate(studio, completed):
     again = studio.training.retry(failed(studio, completed, Reason.UNHEALTHY).id)
     assert again.id != completed.id
-    assert again.recipe["learning_rate"] == pytest.approx(1e-3 / SLOWER)
+    assert again.recipe["learning_rate"] == pytest.approx(1e-3 / LOWER_RATE_FACTOR)
 
 
 def test_the_next_action_after_want_of_memory_is_half_the_batch(studio, completed):

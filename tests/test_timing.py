@@ -6,7 +6,6 @@ import pytest
 from model_folder import write_model
 from waiting import wait_until
 
-from sage_studio import footprints, paces
 from sage_studio.errors import InvalidModel
 from sage_studio.hardware import Card, Hardware
 from sage_studio.operations.training import ForecastView
@@ -14,15 +13,16 @@ from sage_studio.services.estimates import GIB
 from sage_studio.studio import Studio
 from sage_studio.tasks.task import TaskStatus
 from sage_studio.text import Text
-from sage_studio.training.duration import Pace
-from sage_studio.training.memory import Curve, Footprint
+from sage_studio.training import duration, memory
+from sage_studio.training.duration import StepTime
+from sage_studio.training.memory import MemoryTrace, StepMemory
 from sage_studio.training.progress import Job, Result, write_result
-from sage_studio.training.recipe import parse_recipe
 from sage_studio.training.recipes import SFTRecipe
+from sage_studio.training.recipes.parse import parse_recipe
 
-PACE = Pace(constant=0.0, linear=0.01)
-CURVE = Curve(constant=0, linear=1e6, square=0)
-FOOTPRINT = Footprint(
+PACE = StepTime(constant=0.0, linear=0.01)
+CURVE = StepMemory(constant=0, linear=1e6, square=0)
+FOOTPRINT = MemoryTrace(
     parameters=10**8,
     quantizable=9 * 10**7,
     trained=10**6,
@@ -42,8 +42,8 @@ def asked(monkeypatch):
         asked.append(request)
         return PACE
 
-    monkeypatch.setattr(footprints, "ask_child", lambda _: FOOTPRINT)
-    monkeypatch.setattr(paces, "ask_child", answer)
+    monkeypatch.setattr(memory, "trace_in_child", lambda _: FOOTPRINT)
+    monkeypatch.setattr(duration, "measure_in_child", answer)
     return asked
 
 
@@ -92,7 +92,7 @@ def test_who_may_not_wait_gets_a_rough_time_first_and_the_measured_one_later(stu
     monkeypatch.setattr(studio.estimates.footprints, "later", lambda *_: None)
     assert studio.estimates.known(values).duration.basis == "rough"
     monkeypatch.undo()
-    monkeypatch.setattr(paces, "ask_child", lambda _: PACE)
+    monkeypatch.setattr(duration, "measure_in_child", lambda _: PACE)
     wait_until(lambda: studio.estimates.known(values).duration.basis == "probe")
 
 
@@ -127,14 +127,14 @@ def test_a_probe_that_fails_leaves_a_rough_time(studio, values, asked, monkeypat
     def refuse(_):
         raise InvalidModel(Text("no", "不"))
 
-    monkeypatch.setattr(paces, "ask_child", refuse)
+    monkeypatch.setattr(duration, "measure_in_child", refuse)
     assert studio.estimates.estimate(values).duration.basis == "rough"
 
 
 def test_on_a_gpu_nothing_is_guessed(studio, values, asked, monkeypatch):
     cards = (Card(0, "RTX 4090", 24.0, 2.0),)
     monkeypatch.setattr("sage_studio.services.estimates.detect_hardware", lambda: Hardware(cards, 64.0, 6.0, 8))
-    monkeypatch.setattr(paces, "machine", lambda _: "RTX 4090")
+    monkeypatch.setattr(duration, "machine", lambda _: "RTX 4090")
     monkeypatch.setattr(studio.estimates.footprints, "later", lambda *_: None)
     studio.estimates.footprints.find(studio.estimates._request(parse_recipe(values)))
     forecast = studio.estimates.known(values)

@@ -18,6 +18,7 @@ from sage_studio.api.hub_login import HubLogin
 from sage_studio.errors import InvalidInput, NotAllowed, StudioError
 from sage_studio.settings import PREFIX
 from sage_studio.text import Language, Text, language_of
+from sage_studio.validation_errors import first_error
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 REALM = {"WWW-Authenticate": 'Basic realm="SAGE Studio"'}
@@ -109,10 +110,8 @@ def studio_error(request: Request, error: Exception) -> Response:
 def validation_error(request: Request, error: Exception) -> Response:
     """A body that does not fit the route's schema, in the same shape."""
     assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    shown = f"{where} = {first.get('input')!r}: {first['msg']}"
-    message = Text(f"The request does not fit. {shown}.", f"请求格式不正确：{shown}。")
+    said = first_error(error.errors()).said
+    message = Text(f"The request does not fit. {said.en}.", f"请求格式不正确：{said.zh}。")
     hint = Text("See /docs for what this route takes.", "该接口的参数见 /docs。")
     if _speaks_openai(request):
         return JSONResponse(openai_error(InvalidInput(message, hint), language(request)), status_code=422)

@@ -6,7 +6,7 @@ from fastapi.responses import PlainTextResponse
 from sage_studio.api.routes import error_responses
 from sage_studio.errors import InvalidName, NotFound
 from sage_studio.studio import Studio
-from sage_studio.training.templates import as_yaml
+from sage_studio.training.presets import as_yaml
 
 
 def routes(studio: Studio) -> APIRouter:

@@ -16,6 +16,7 @@ from sage_studio.data.formats import BY_NAME, FORMATS, Format
 from sage_studio.database import Database
 from sage_studio.errors import InvalidInput
 from sage_studio.text import Text
+from sage_studio.validation_errors import first_error
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS column_mappings (
@@ -122,8 +123,9 @@ def parse_mapping(text: str) -> ColumnMapping | None:
     try:
         return ColumnMapping.model_validate_json(text)
     except ValidationError as error:
+        said = first_error(error.errors()).said
         raise InvalidInput(
-            Text(f"The mapping cannot be read: {error.errors()[0]['msg']}.", f"无法读取列映射：{text[:200]}"),
+            Text(f"The mapping cannot be read: {said.en}.", f"无法读取列映射：{said.zh}。"),
             Text(
                 'Give {"format": "Alpaca", "columns": {"instruction": "column", "output": "column"}}.',
                 '请写成 {"format": "Alpaca", "columns": {"instruction": "列名", "output": "列名"}}。',

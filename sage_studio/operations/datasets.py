@@ -32,7 +32,7 @@ from sage_studio.operations.operation import SCRIPTS, Acknowledged, Noun, Upload
 from sage_studio.services.datasets import Brought, ReportOrder, seconds_per_epoch
 from sage_studio.studio import Studio
 from sage_studio.text import Language
-from sage_studio.training.preview import Seen
+from sage_studio.training.preview import RowPreview
 from sage_studio.training.recipes import methods_for
 
 datasets = Noun("datasets")
@@ -275,7 +275,7 @@ class SeenView(BaseModel):
     pieces: list[PieceView]
 
     @classmethod
-    def of(cls, seen: Seen) -> "SeenView":
+    def of(cls, seen: RowPreview) -> "SeenView":
         """The view of a text."""
         return cls(
             side=seen.side,

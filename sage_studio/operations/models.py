@@ -6,7 +6,7 @@ from sage_studio.downloads import Download
 from sage_studio.errors import Conflict, HubUnavailable, InvalidInput, InvalidModel, NotFound, StorageFull
 from sage_studio.fetching import Transfer
 from sage_studio.hub import HubModel
-from sage_studio.model_task import ModelTask
+from sage_studio.models.model_folder import ModelTask
 from sage_studio.operations.operation import Noun
 from sage_studio.studio import Studio
 from sage_studio.text import Language

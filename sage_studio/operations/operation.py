@@ -28,6 +28,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, create
 from sage_studio.errors import InvalidInput, StudioError
 from sage_studio.studio import Studio
 from sage_studio.text import Language, Text
+from sage_studio.validation_errors import first_error
 
 Method: TypeAlias = Literal["GET", "POST", "DELETE"]
 Door: TypeAlias = Literal["rest", "client", "cli", "mcp"]
@@ -154,12 +155,10 @@ class Operation:
         try:
             yield
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or self.name
-            shown = f"{where} = {first.get('input')!r}: {first['msg']}"
+            said = first_error(error.errors()).said
             fields = ", ".join(self.request.model_fields)
             raise InvalidInput(
-                Text(f"{self.name}: {shown}.", f"{self.name}：{shown}。"),
+                Text(f"{self.name}: {said.en}.", f"{self.name}：{said.zh}。"),
                 Text(f"It takes {fields or 'no parameters'}.", f"可用参数：{fields or '无'}。"),
             ) from error
 

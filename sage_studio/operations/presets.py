@@ -7,7 +7,7 @@ from pydantic import Field
 from sage_studio.errors import Conflict, InvalidName, InvalidRecipe, NotFound, StorageFull
 from sage_studio.operations.operation import Acknowledged, Noun
 from sage_studio.studio import Studio
-from sage_studio.training.recipe import Preset
+from sage_studio.training.presets import Preset
 
 presets = Noun("presets")
 

@@ -7,7 +7,7 @@ import io
 import sys
 from pathlib import Path
 
-from sage_studio.training.stopping import StopRequest
+from sage_studio.training.run import StopRequest
 
 
 def main(arguments: list[str]) -> int:

@@ -12,10 +12,9 @@ from pathlib import Path
 
 from sage_studio.errors import StudioError
 from sage_studio.text import Text
-from sage_studio.training.actions import Action, next_action
-from sage_studio.training.failures import explain, is_expected
+from sage_studio.training.failures import Action, explain, is_expected, next_action
 from sage_studio.training.progress import Job, Phase, ProgressWriter, Result, read_job, result_for, write_result
-from sage_studio.training.stopping import Stopped, StopRequest
+from sage_studio.training.run import Stopped, StopRequest
 
 STOPPED = Text("It was stopped while it was being prepared.", "任务在准备阶段被停止。")
 FETCHED = Text("The model is on this machine.", "模型已下载到本机。")

@@ -8,20 +8,20 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from sage_studio import hub, preflight
+from sage_studio import preflight
 from sage_studio.catalog import ModelRef
 from sage_studio.data.dataset import Dataset
 from sage_studio.downloads import telling
 from sage_studio.errors import InvalidDataset, InvalidModel
 from sage_studio.fetching import fetch
-from sage_studio.model_task import task_of_folder
+from sage_studio.models.model_folder import snapshot, task_of_folder
 from sage_studio.services.training import add_source, not_the_same
 from sage_studio.settings import load_settings
 from sage_studio.studio import Studio
 from sage_studio.training.lineage import base_revision, read_lineage
 from sage_studio.training.progress import RECIPE, Job, Phase, ProgressWriter, read_job, write_job
-from sage_studio.training.recipe import load_recipe
 from sage_studio.training.recipes import Recipe
+from sage_studio.training.recipes.parse import load_recipe
 
 TELL_SECONDS = 0.3
 """Between two reports of the same step."""
@@ -66,7 +66,7 @@ def _model(studio: Studio, recipe: Recipe, progress: ProgressWriter) -> tuple[Mo
             progress.phase(Phase.UNPACKING)
         model = studio.models.ensure(recipe.model_name_or_path)
         return model, model
-    if (folder := hub.snapshot(model.location)) is None:
+    if (folder := snapshot(model.location)) is None:
         progress.phase(Phase.DOWNLOADING)
         folder = fetch(model.location, model.trust_remote_code, telling(progress))
     return model, replace(model, location=str(folder), task=model.task or task_of_folder(folder))

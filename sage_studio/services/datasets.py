@@ -35,13 +35,14 @@ from sage_studio.data.synthesis.mix import MixedSource, MixturePart, MixtureWeig
 from sage_studio.data.upload import check_file
 from sage_studio.errors import Conflict, InvalidDataset, InvalidInput
 from sage_studio.files import safe_name
+from sage_studio.models.chat_template import ChatTokenizer, tokenizer_of
 from sage_studio.services.models import ModelService
 from sage_studio.services.serving import ServingService
 from sage_studio.settings import Settings
 from sage_studio.tasks.store import TaskStore
 from sage_studio.text import Text
-from sage_studio.training.preview import Seen, lengths, seen
-from sage_studio.training.tokenizing import ChatTokenizer, tokenizer_of
+from sage_studio.training.preview import RowPreview, lengths, preview_row
+from sage_studio.validation_errors import first_error
 
 FETCHED = 0.7
 """Share of a progress bar that fetching takes; the rest is counting and keeping the rows."""
@@ -270,7 +271,9 @@ class DatasetService:
         """What is known of single rows: those left out and those that were found wanting, of one kind or of all."""
         return read_findings(self.store.folder(safe_name(dataset_id)), kind)
 
-    def tokenized_row(self, dataset_id: str, row: int, model: str = "", max_length: int = 1024) -> tuple[Seen, ...]:
+    def tokenized_row(
+        self, dataset_id: str, row: int, model: str = "", max_length: int = 1024
+    ) -> tuple[RowPreview, ...]:
         """A row, from 1, as a model would see it in a training.
 
         Raises:
@@ -283,7 +286,7 @@ class DatasetService:
                 Text(f"{dataset.id} has no row {row}.", f"{dataset.id} 没有第 {row} 行。"),
                 Text(f"Give 1 to {dataset.stats.total_samples}.", f"请填写 1 到 {dataset.stats.total_samples}。"),
             )
-        return seen(next(self.store.rows(dataset.id, row - 1)), self._tokenizer_of(model), max_length)
+        return preview_row(next(self.store.rows(dataset.id, row - 1)), self._tokenizer_of(model), max_length)
 
     # Make new datasets
 
@@ -413,11 +416,9 @@ def checked(order: type[Order], values: Mapping[str, Any]) -> Order:
     try:
         return order.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or order.__name__
-        shown = f"{where} = {first.get('input')!r}: {first['msg']}"
+        said = first_error(error.errors()).said
         raise InvalidInput(
-            Text(f"This cannot be done. {shown}", f"无法执行。{shown}"),
+            Text(f"This cannot be done. {said.en}.", f"无法执行。{said.zh}。"),
             Text(f"Fields: {', '.join(order.model_fields)}.", f"可用字段：{', '.join(order.model_fields)}。"),
         ) from error
 

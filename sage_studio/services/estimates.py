@@ -13,9 +13,7 @@ from sage_studio.catalog import Catalog, ModelRef
 from sage_studio.data.dataset import Dataset
 from sage_studio.data.store import DatasetStore
 from sage_studio.errors import InvalidDataset, NotFound, StudioError
-from sage_studio.footprints import FootprintBook
 from sage_studio.hardware import Hardware, detect_hardware
-from sage_studio.paces import PaceBook, operations_per_second
 from sage_studio.services.models import ModelService
 from sage_studio.serving.capacity import without_engine
 from sage_studio.serving.engine_factory import EMBEDDER, NOT_KNOWN, Servable, configured_engine, servable_for
@@ -31,31 +29,33 @@ from sage_studio.training.duration import (
     TEXTS,
     Basis,
     Duration,
-    Pace,
-    around,
+    StepTime,
+    StepTimeCache,
+    estimate_step_time,
+    fixed_seconds,
     loop_seconds,
-    rough_pace,
-    spread,
+    operations_per_second,
+    spread_lengths,
     work_of,
 )
-from sage_studio.training.environment import cpu_has_bf16
+from sage_studio.training.environment import cpu_has_bf16, optimizer_for
 from sage_studio.training.memory import (
     CUDA_CONTEXT,
-    Footprint,
-    FootprintRequest,
-    Memory,
-    Remedy,
+    MemoryEstimate,
+    MemorySaving,
+    MemoryTrace,
+    MemoryTraceCache,
+    TraceRequest,
     estimate,
-    halved,
     longest_row,
-    remedies,
+    savings,
+    trains_in_half_precision,
 )
-from sage_studio.training.optimizer import optimizer_for
 from sage_studio.training.progress import Result
-from sage_studio.training.recipe import parse_recipe
 from sage_studio.training.recipes import Recipe
 from sage_studio.training.recipes.generative import GenerativeRecipe
 from sage_studio.training.recipes.kbalign import KBAlignRecipe
+from sage_studio.training.recipes.parse import parse_recipe
 
 logger = logging.getLogger("sage_studio")
 
@@ -110,14 +110,14 @@ class Forecast:
         serving: whether, and how, the result can be chatted with on this machine.
     """
 
-    memory: Memory
+    memory: MemoryEstimate
     device: str
     free: float
     total: float
     measured: float | None
     disk: float
     disk_free: float
-    remedies: tuple[Remedy, ...] = ()
+    remedies: tuple[MemorySaving, ...] = ()
     remarks: tuple[Text, ...] = ()
     duration: Duration | None = None
     untimed: Text = NOTHING
@@ -149,8 +149,8 @@ class EstimateService:
         self._tasks = tasks
         self._supervisor = supervisor
         self._registry = registry
-        self.footprints = FootprintBook(settings.models_dir / ".footprints")
-        self.paces = PaceBook(settings.models_dir / ".footprints")
+        self.footprints = MemoryTraceCache(settings.models_dir / ".footprints")
+        self.paces = StepTimeCache(settings.models_dir / ".footprints")
         self._known_models: dict[str, ModelRef] = {}
         self._known_rows: dict[tuple[Any, ...], tuple[Text, ...]] = {}
         self._known_lengths: dict[tuple[Any, ...], tuple[int, ...]] = {}
@@ -231,21 +231,21 @@ class EstimateService:
 
     # Memory
 
-    def _sizes(self, recipe: Recipe, request: FootprintRequest) -> Footprint:
+    def _sizes(self, recipe: Recipe, request: TraceRequest) -> MemoryTrace:
         """The sizes of what a recipe trains, found out where they are not known. Raises `InvalidModel`."""
         footprint, hardware = self.footprints.find(request), detect_hardware()
-        if halved(_with_optimizer(recipe, footprint, hardware)):
+        if trains_in_half_precision(_with_optimizer(recipe, footprint, hardware)):
             return self.footprints.find(_halved(request)) if has_bf16(hardware) else _in_fp32(footprint)
         return footprint
 
-    def _known_sizes(self, recipe: Recipe, request: FootprintRequest) -> Footprint | None:
+    def _known_sizes(self, recipe: Recipe, request: TraceRequest) -> MemoryTrace | None:
         """The same of what is known already; None where something has to be found out."""
         footprint, hardware = self.footprints.kept(request), detect_hardware()
-        if footprint is not None and halved(_with_optimizer(recipe, footprint, hardware)):
+        if footprint is not None and trains_in_half_precision(_with_optimizer(recipe, footprint, hardware)):
             return self.footprints.kept(_halved(request)) if has_bf16(hardware) else _in_fp32(footprint)
         return footprint
 
-    def _forecast(self, recipe: Recipe, footprint: Footprint, *, wait: bool = False) -> Forecast:
+    def _forecast(self, recipe: Recipe, footprint: MemoryTrace, *, wait: bool = False) -> Forecast:
         hardware = detect_hardware()
         values = _with_optimizer(recipe, footprint, hardware)
         device, length = "cuda" if hardware.has_gpu else "cpu", self._longest(recipe)
@@ -256,7 +256,7 @@ class EstimateService:
         disk_free = float(shutil.disk_usage(_existing(self._settings.root)).free)
         request = _request(recipe, self._known_models[recipe.model_name_or_path])
         duration, untimed = self._time(recipe, request, footprint.parameters, wait=wait)
-        fitting = remedies(values, footprint, device, length, memory.factor, free) if memory.total > free else []
+        fitting = savings(values, footprint, device, length, memory.factor, free) if memory.total > free else []
         return Forecast(
             memory=memory,
             device=name,
@@ -272,12 +272,12 @@ class EstimateService:
             untimed=untimed,
         )
 
-    def _memory(self, recipe: Recipe, footprint: Footprint) -> Memory:
+    def _memory(self, recipe: Recipe, footprint: MemoryTrace) -> MemoryEstimate:
         device, peaks = "cuda" if has_card() else "cpu", self._peaks(recipe)
         values = _with_optimizer(recipe, footprint, detect_hardware())
         return estimate(values, footprint, device, self._longest(recipe), self._factor(peaks, device))
 
-    def _serving(self, recipe: Recipe, footprint: Footprint, hardware: Hardware) -> Servable:
+    def _serving(self, recipe: Recipe, footprint: MemoryTrace, hardware: Hardware) -> Servable:
         """How the result will be served once nothing is trained: what our engine holds is its own again by then."""
         if not isinstance(recipe, GenerativeRecipe):
             return EMBEDDER
@@ -312,7 +312,7 @@ class EstimateService:
             )
         return remarks
 
-    def _request(self, recipe: Recipe) -> FootprintRequest:
+    def _request(self, recipe: Recipe) -> TraceRequest:
         model = self._models.ensure(recipe.model_name_or_path)
         self._known_models[recipe.model_name_or_path] = model
         return _request(recipe, model)
@@ -356,7 +356,7 @@ class EstimateService:
     # Time
 
     def _time(
-        self, recipe: Recipe, request: FootprintRequest, parameters: int, *, wait: bool
+        self, recipe: Recipe, request: TraceRequest, parameters: int, *, wait: bool
     ) -> tuple[Duration | None, Text]:
         """The duration, or why there is none yet.
 
@@ -376,17 +376,17 @@ class EstimateService:
             return None, why
         return self._duration(recipe, dataset, pace, basis, parameters), NOTHING
 
-    def _guess(self, recipe: Recipe, request: FootprintRequest | None, parameters: int) -> Duration | None:
+    def _guess(self, recipe: Recipe, request: TraceRequest | None, parameters: int) -> Duration | None:
         """By what is known already; nothing is measured or looked at for it. None where nothing is."""
         if recipe.type not in TEXTS or not recipe.dataset_id:
             return None
         pace = self.paces.kept(request) if request is not None else None
         basis: Basis = "probe"
         if pace is None:
-            pace, basis = rough_pace(parameters, recipe.use_lora, operations_per_second()), "rough"
+            pace, basis = estimate_step_time(parameters, recipe.use_lora, operations_per_second()), "rough"
         return self._duration(recipe, self._datasets.get(recipe.dataset_id), pace, basis, parameters)
 
-    def _duration(self, recipe: Recipe, dataset: Dataset, pace: Pace, basis: Basis, parameters: int) -> Duration:
+    def _duration(self, recipe: Recipe, dataset: Dataset, pace: StepTime, basis: Basis, parameters: int) -> Duration:
         runs = self._runs(recipe)
         factor = self._pace_factor(runs, pace)
         if factor is not None:
@@ -394,7 +394,7 @@ class EstimateService:
         elif getattr(recipe, "quantization", "none") != "none":
             basis = "rough"
         beside = [result.seconds - result.details["train_seconds"] for _, result in runs]
-        fixed = statistics.median(beside) if beside else around(parameters)
+        fixed = statistics.median(beside) if beside else fixed_seconds(parameters)
 
         def seconds(asked: Recipe) -> float:
             values = asked.model_dump()
@@ -415,7 +415,7 @@ class EstimateService:
             all_rows=whole,
         )
 
-    def _pace(self, request: FootprintRequest, parameters: int, *, wait: bool) -> tuple[Pace | None, Basis, Text]:
+    def _pace(self, request: TraceRequest, parameters: int, *, wait: bool) -> tuple[StepTime | None, Basis, Text]:
         """Measured; on a CPU guessed until it is. Beside a training nothing is measured: each would slow the other."""
         pace, why = self.paces.kept(request), MEASURING
         if pace is not None:
@@ -435,7 +435,7 @@ class EstimateService:
                 why = error.message
         if request.on_card:
             return None, "rough", why
-        return rough_pace(parameters, request.use_lora, operations_per_second()), "rough", NOTHING
+        return estimate_step_time(parameters, request.use_lora, operations_per_second()), "rough", NOTHING
 
     def _lengths(self, recipe: Recipe, dataset: Dataset) -> Sequence[int]:
         """Tokens of the rows: by the model's tokenizer where it has looked at them, else by the dataset's figures."""
@@ -446,7 +446,7 @@ class EstimateService:
         mean = stats.estimated_tokens / max(stats.total_samples, 1)
         texts = TEXTS[recipe.type]
         share = 1.0 if texts == 1 else 2 / 3 if texts == 2 else 1 / texts
-        return [round(share * tokens) + TEMPLATE_TOKENS for tokens in spread(stats.token_histogram, mean)]
+        return [round(share * tokens) + TEMPLATE_TOKENS for tokens in spread_lengths(stats.token_histogram, mean)]
 
     # Earlier runs
 
@@ -500,7 +500,7 @@ class EstimateService:
                 break
         return found
 
-    def _pace_factor(self, runs: Sequence[tuple[Task, Result]], pace: Pace) -> float | None:
+    def _pace_factor(self, runs: Sequence[tuple[Task, Result]], pace: StepTime) -> float | None:
         """How much longer those runs took than the pace says; the median, within bounds. None without any."""
         factors = []
         for task, result in runs:
@@ -517,16 +517,16 @@ class EstimateService:
         """Lengths of a run's rows: its dataset's, brought to the mean that the run had."""
         mean /= 2 if task.type == "dpo" else 1
         try:
-            return spread(self._datasets.get(task.dataset_id).stats.token_histogram, mean)
+            return spread_lengths(self._datasets.get(task.dataset_id).stats.token_histogram, mean)
         except StudioError:
-            return spread((), mean)
+            return spread_lengths((), mean)
 
 
-def _request(recipe: Recipe, model: ModelRef) -> FootprintRequest:
+def _request(recipe: Recipe, model: ModelRef) -> TraceRequest:
     on_card = has_card()
     half = recipe.precision == "bf16" or (recipe.precision == "auto" and (on_card or cpu_has_bf16()))
     lora = {"lora_r": recipe.lora_r, "lora_target_modules": recipe.lora_target_modules} if recipe.use_lora else {}
-    return FootprintRequest(
+    return TraceRequest(
         type=recipe.type,
         location=model.location,
         trust_remote_code=model.trust_remote_code,
@@ -539,18 +539,18 @@ def _request(recipe: Recipe, model: ModelRef) -> FootprintRequest:
     )
 
 
-def _with_optimizer(recipe: Recipe, footprint: Footprint, hardware: Hardware) -> dict[str, Any]:
+def _with_optimizer(recipe: Recipe, footprint: MemoryTrace, hardware: Hardware) -> dict[str, Any]:
     """The recipe's fields with the optimizer that the trainer will choose."""
     values = recipe.model_dump(mode="json")
     card = room(hardware)[2] if hardware.has_gpu else 0.0
     return values | {"optimizer": optimizer_for(values, footprint.parameters, card)}
 
 
-def _halved(request: FootprintRequest) -> FootprintRequest:
+def _halved(request: TraceRequest) -> TraceRequest:
     return request.model_copy(update={"half_weights": True})
 
 
-def _in_fp32(footprint: Footprint) -> Footprint:
+def _in_fp32(footprint: MemoryTrace) -> MemoryTrace:
     """Of a model trained whole on a GPU without bf16: its weights stay in fp32 with either optimizer."""
     return footprint.model_copy(update={"weight_bytes": 4})
 

@@ -6,14 +6,14 @@ from sage_studio.catalog import Catalog, ModelEntry, ModelRef
 from sage_studio.downloads import Download, Downloads
 from sage_studio.errors import InvalidModel, StudioError
 from sage_studio.hardware import Hardware, detect_hardware
-from sage_studio.hub import HubModel, is_here, search
-from sage_studio.model_task import ModelTask
+from sage_studio.hub import HubModel, search
+from sage_studio.models.model_folder import ModelTask, is_here
+from sage_studio.models.unpack import ensure_unpacked
 from sage_studio.serving.capacity import WeightFormat, without_engine
 from sage_studio.serving.engine_factory import servable_for
 from sage_studio.serving.registry import VLLMRegistry
 from sage_studio.settings import Settings
 from sage_studio.text import Text
-from sage_studio.unpacking import ensure_unpacked
 
 
 class ModelService:

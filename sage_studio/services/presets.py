@@ -10,8 +10,8 @@ from sage_studio.errors import NotFound
 from sage_studio.hardware import detect_hardware
 from sage_studio.services.estimates import EstimateService
 from sage_studio.training.duration import TEXTS
-from sage_studio.training.recipe import Preset, parse_recipe
-from sage_studio.training.templates import TemplateBook
+from sage_studio.training.presets import Preset, PresetStore
+from sage_studio.training.recipes.parse import parse_recipe
 
 BUDGET_SECONDS = 300.0
 """On a CPU: what a first run may take, so that somebody waits for it."""
@@ -38,7 +38,7 @@ class PresetService:
     """The ready presets and a person's own, and which one suits this machine."""
 
     def __init__(
-        self, catalog: Catalog, store: TemplateBook, datasets: DatasetStore, estimates: EstimateService
+        self, catalog: Catalog, store: PresetStore, datasets: DatasetStore, estimates: EstimateService
     ) -> None:
         self._catalog = catalog
         self.store = store

@@ -17,7 +17,7 @@ from sage_studio.catalog import BUILT_IN_EMBEDDER, Catalog
 from sage_studio.data.dataset import Dataset
 from sage_studio.downloads import Downloads
 from sage_studio.errors import Conflict, InvalidInput, InvalidModel, NotFound, StudioError
-from sage_studio.hub import is_here
+from sage_studio.models.model_folder import is_here
 from sage_studio.services.datasets import DatasetService
 from sage_studio.services.models import ModelService
 from sage_studio.serving.registry import VLLMRegistry

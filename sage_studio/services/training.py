@@ -20,12 +20,12 @@ from sage_studio.tasks.cards import check_pinned
 from sage_studio.tasks.supervisor import RESUMABLE
 from sage_studio.tasks.task import Task, TaskStatus
 from sage_studio.text import Text
-from sage_studio.training.actions import SLOWER, Action
+from sage_studio.training.failures import LOWER_RATE_FACTOR, Action
 from sage_studio.training.lineage import base_revision, read_lineage
 from sage_studio.training.methods.kbalign.stage_files import StageFile, replace_stage_file, stage_file, stage_files
 from sage_studio.training.progress import Job, read_result
-from sage_studio.training.recipe import parse_recipe
 from sage_studio.training.recipes import RECIPES, Recipe
+from sage_studio.training.recipes.parse import parse_recipe
 
 RUNS_ASKED = 5
 """The speed of a model is the median of its newest so many runs."""
@@ -119,7 +119,7 @@ class TrainingService:
             case Action.SMALLER_BATCH:
                 return self._tasks.supervisor.retry_smaller(task)
             case Action.LOWER_RATE:
-                return self.start({**task.recipe, "learning_rate": task.recipe["learning_rate"] / SLOWER})
+                return self.start({**task.recipe, "learning_rate": task.recipe["learning_rate"] / LOWER_RATE_FACTOR})
             case Action.OTHER_DATA | Action.OTHER_MODEL | Action.OTHER_SETTINGS:
                 raise Conflict(
                     Text(f"{task.id} would fail again: {task.reason.en}", f"{task.id} 会再次失败：{task.reason.zh}"),

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from sage_studio.catalog import check_model_folder
 from sage_studio.errors import InvalidModel, InvalidName
+from sage_studio.models.model_folder import check_model_folder
 from sage_studio.safetensors_file import Tensor, check_finite, read_tensors
 from sage_studio.serving.types import EngineKind
 from sage_studio.text import NOTHING, Text

@@ -50,7 +50,7 @@ class EmbeddingModel:
 
     def embed(self, texts: list[str], kind: Literal["query", "passage"]) -> Any:
         """Vectors of texts: float32, shape (texts, dimensions), each of length 1."""
-        from sage_studio.training.embedder import embed_passages, embed_queries
+        from sage_studio.training.embedding_model import embed_passages, embed_queries
 
         with self._lock:
             vectors = (embed_queries if kind == "query" else embed_passages)(self._model, texts)
@@ -93,7 +93,7 @@ def main() -> int:
     parser.add_argument("--trust-remote-code", action="store_true")
     given = parser.parse_args()
     environment.prepare(given.model)
-    from sage_studio.training.embedder import LONGEST, limit_length, load_embedder
+    from sage_studio.training.embedding_model import LONGEST, limit_length, load_embedder
 
     try:
         loaded = load_embedder(given.model, given.trust_remote_code, _device())

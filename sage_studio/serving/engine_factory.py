@@ -12,7 +12,7 @@ from typing import Literal
 
 from sage_studio.errors import EngineUnavailable, InvalidSetting, StudioError
 from sage_studio.hardware import Hardware, detect_hardware
-from sage_studio.hub import is_here
+from sage_studio.models.model_folder import is_here
 from sage_studio.serving.capacity import (
     BF16_CAPABILITY,
     MARGIN_GB,

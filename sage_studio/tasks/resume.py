@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sage_studio.errors import Conflict, NotFound
 from sage_studio.files import write_atomically
-from sage_studio.hub import is_here
+from sage_studio.models.model_folder import is_here
 from sage_studio.tasks.endings import GONE
 from sage_studio.tasks.task import Task
 from sage_studio.text import Text

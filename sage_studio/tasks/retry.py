@@ -10,9 +10,9 @@ from sage_studio.files import write_atomically
 from sage_studio.tasks.resume import prepare_resume
 from sage_studio.tasks.task import Task
 from sage_studio.text import Text
-from sage_studio.training.actions import smaller_batch
+from sage_studio.training.failures import smaller_batch
 from sage_studio.training.progress import JOB, LOG, RECIPE, Reason, Result, read_job
-from sage_studio.training.recipe import dump_recipe, parse_recipe
+from sage_studio.training.recipes.parse import dump_recipe, parse_recipe
 
 AUTOMATIC = 1
 """How often the studio does it unasked."""

@@ -22,8 +22,8 @@ from sage_studio.tasks.table import INSERT, LAST_PLACE, NEXT_NUMBER, PLACE, SCHE
 from sage_studio.tasks.task import Task, TaskStatus
 from sage_studio.text import Text
 from sage_studio.training.progress import JOB, RECIPE, Job
-from sage_studio.training.recipe import dump_recipe
 from sage_studio.training.recipes import Recipe
+from sage_studio.training.recipes.parse import dump_recipe
 
 logger = logging.getLogger("sage_studio")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sage_studio.text import NOTHING, Text
-from sage_studio.training.actions import Action, next_action
+from sage_studio.training.failures import Action, next_action
 from sage_studio.training.progress import Event, Reason, Result
 
 

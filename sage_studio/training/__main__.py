@@ -1,13 +1,13 @@
-"""``python -m sage_studio.training TASK_DIR``: the training child.
+"""``python -m sage_studio.training TASK_DIR``: the training child process.
 
-Knows only how to begin: a stop is heard before anything else is imported. Knows nothing of recipes or results.
+Listens for SIGTERM before it imports anything slow, then hands over to `sage_studio.training.runner`.
 """
 
 import io
 import sys
 from pathlib import Path
 
-from sage_studio.training.stopping import StopRequest
+from sage_studio.training.run import StopRequest
 
 
 def main(arguments: list[str]) -> int:
@@ -19,7 +19,7 @@ def main(arguments: list[str]) -> int:
     stop.listen()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", line_buffering=True)
-    from sage_studio.training.child import follow
+    from sage_studio.training.runner import follow
 
     return follow(Path(arguments[0]).absolute(), stop)
 

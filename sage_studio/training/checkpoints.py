@@ -1,6 +1,6 @@
-"""Which checkpoint to continue from, and whether there is room for those to come.
+"""Checkpoints: the newest complete one to resume from, and whether the disk has room for more.
 
-Knows what a whole checkpoint consists of and how to tell one that was cut off while it was written. Imports no torch.
+A checkpoint that was cut off while it was written is recognised and deleted. Imports no torch.
 """
 
 import json

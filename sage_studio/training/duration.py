@@ -1,15 +1,19 @@
-"""How long a training will take: the steps that a recipe makes of a dataset's rows, times what one of them takes.
+"""Estimates how long a training takes, and caches how fast this machine trains each model."""
 
-Knows recipes, lengths of rows and seconds. Knows nothing of where a pace comes from: `sage_studio.training.probe`
-measures one, `rough_pace` guesses one, and earlier runs correct both. Imports no torch.
-"""
-
+import functools
 import math
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
+
+from sage_studio.hardware import detect_hardware
+from sage_studio.training.environment import CPU_FLAGS, usable_cores
+from sage_studio.training.memory import ChildResultCache, TraceRequest, run_child
 
 Basis = Literal["runs", "probe", "rough"]
 """Where a duration comes from: earlier runs here, a few measured steps here, or the model's size."""
@@ -39,7 +43,7 @@ STEP_OVERHEAD = 0.05
 """Seconds of a step that do not depend on its size."""
 
 
-class Pace(BaseModel):
+class StepTime(BaseModel):
     """Seconds of one step forward, backward and of the optimizer, over the rows of a batch and their tokens."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -128,7 +132,7 @@ def work_of(recipe: dict[str, Any], lengths: Sequence[int], total_rows: int) -> 
     )
 
 
-def loop_seconds(recipe: dict[str, Any], work: Work, pace: Pace) -> float:
+def loop_seconds(recipe: dict[str, Any], work: Work, pace: StepTime) -> float:
     """Of the training itself, without what stands before and after it."""
     texts = TEXTS[recipe["type"]]
     step = pace.seconds(work.batch * texts, work.length, work.length_squared)
@@ -141,22 +145,22 @@ def loop_seconds(recipe: dict[str, Any], work: Work, pace: Pace) -> float:
     return step * work.batches + measured
 
 
-def around(parameters: int) -> float:
+def fixed_seconds(parameters: int) -> float:
     """Seconds before the first step and after the last: libraries, the model from disk, saving and checking it."""
     return 10.0 + 8e-9 * parameters
 
 
-def rough_pace(parameters: int, use_lora: bool, operations_per_second: float) -> Pace:
+def estimate_step_time(parameters: int, use_lora: bool, operations_per_second: float) -> StepTime:
     """A pace by the model's size alone.
 
     Args:
         operations_per_second: of a large matrix product on this machine.
     """
     per_token = OPERATIONS[use_lora] * parameters / (EFFICIENCY * operations_per_second)
-    return Pace(constant=STEP_OVERHEAD, linear=per_token)
+    return StepTime(constant=STEP_OVERHEAD, linear=per_token)
 
 
-def spread(histogram: Sequence[tuple[int, int]], mean: float) -> list[int]:
+def spread_lengths(histogram: Sequence[tuple[int, int]], mean: float) -> list[int]:
     """Lengths like those of a dataset: from its histogram of ``(upper bound, rows)``, brought to its mean.
 
     Without a histogram all are as long as the mean.
@@ -180,3 +184,51 @@ def _longest_of(batch: int, count: int) -> Iterator[float]:
 
 def _devices(recipe: dict[str, Any]) -> int:
     return max(1, len([card for card in recipe.get("gpu_vis", "").split(",") if card.strip()]))
+
+
+# What a child process measured
+
+PROBE = "sage_studio.training.speed_probe"
+PROBE_SECONDS = 120.0
+AS_TRAINED = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""As the launcher starts a trainer: threads that wait for each other leave the cores to others."""
+SIDE, ROUNDS = 1024, 4
+
+
+class StepTimeCache(ChildResultCache[StepTime]):
+    """All paces measured so far, each for one machine."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, StepTime, prefix="pace-")
+
+    def _ask(self, request: TraceRequest) -> StepTime:
+        return measure_in_child(request)
+
+    def _holds_for(self, request: TraceRequest) -> str:
+        return machine(request.on_card)
+
+
+def measure_in_child(request: TraceRequest) -> StepTime:
+    """Have a child process train a few steps. Raises `InvalidModel`."""
+    return StepTime.model_validate_json(run_child(PROBE, request, AS_TRAINED, PROBE_SECONDS))
+
+
+@functools.lru_cache(maxsize=2)
+def machine(on_card: bool) -> str:
+    """What a pace belongs to: the GPU's name, or the processor's with its usable cores."""
+    if on_card:
+        return detect_hardware().cards[0].name
+    lines = CPU_FLAGS.read_text(encoding="utf-8").splitlines() if CPU_FLAGS.is_file() else []
+    named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "cpu")
+    return f"{named} x{usable_cores()}"
+
+
+@functools.lru_cache(maxsize=1)
+def operations_per_second() -> float:
+    """Of a large matrix product on this processor, in 32-bit floats: a fraction of a second, once."""
+    square, best = np.ones((SIDE, SIDE), dtype=np.float32), float("inf")
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        square @ square
+        best = min(best, time.perf_counter() - began)
+    return float(2 * SIDE**3 / best)

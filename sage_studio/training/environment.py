@@ -1,6 +1,6 @@
-"""The machine as the child uses it: which card, how many threads, which precision, how much memory.
+"""What the hardware decides about a run: environment variables, GPU, threads, precision, attention and optimizer.
 
-Knows what must be set before torch is imported, and how to ask afterwards. Knows nothing of models or data.
+`prepare` must be called before torch is imported; nothing here imports torch at module level.
 """
 
 import importlib.metadata
@@ -8,14 +8,15 @@ import logging
 import os
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import psutil
 
 from sage_studio.errors import GpuUnavailable
 from sage_studio.hardware import VISIBLE, detect_hardware
-from sage_studio.hub import is_here
+from sage_studio.models.model_folder import is_here
 from sage_studio.text import Text
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "datasets", "sentence-transformers")
@@ -43,6 +44,15 @@ QUIET = {
     "TRL_EXPERIMENTAL_SILENCE": "1",
     "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
 }
+Optimizer = Literal["adamw", "adamw_8bit"]
+BYTES_EACH = 16.0
+"""For each parameter of a whole model with AdamW: weight, gradient and two moments, all in fp32."""
+MOST_OF_CARD = 0.8
+"""The share of the GPU that these may take; the rest is for activations."""
+
+
+EAGER_LENGTH = 1024
+"""On a CPU plain attention is the faster one up to about here; its memory grows with the square of the length."""
 
 
 def prepare(model_location: str) -> None:
@@ -82,7 +92,7 @@ def check_gpus(assigned: str) -> None:
 
 
 def usable_cores() -> int:
-    """Cores this process may really use: a container's quota counts, hyper-threads do not."""
+    """Physical cores this process may use; the CPU quota of a container counts."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     cores = min(affinity, psutil.cpu_count(logical=False) or affinity)
     quota = CPU_QUOTA.read_text().split() if CPU_QUOTA.is_file() else ["max"]
@@ -90,7 +100,7 @@ def usable_cores() -> int:
 
 
 def cpu_has_bf16(flags: Path = CPU_FLAGS) -> bool:
-    """Whether the processor multiplies bf16 natively; without that it is slower than fp32."""
+    """Whether the CPU has native bf16 instructions; without them bf16 is slower than fp32."""
     try:
         words = set(flags.read_text().split())
     except OSError:
@@ -99,7 +109,7 @@ def cpu_has_bf16(flags: Path = CPU_FLAGS) -> bool:
 
 
 def compute_type(precision: str) -> Any:
-    """The torch dtype to compute in: bf16 where the hardware has it, fp16 on an older card, else fp32."""
+    """The torch dtype to compute in: bf16 where the hardware has it, fp16 on an older GPU, else fp32."""
     import torch
 
     if precision != "auto":
@@ -109,8 +119,26 @@ def compute_type(precision: str) -> Any:
     return torch.bfloat16 if cpu_has_bf16() else torch.float32
 
 
+def optimizer_for(recipe: Mapping[str, Any], parameters: int, gpu_bytes: float) -> Optimizer:
+    """What a recipe's ``optimizer`` means for a model on a device.
+
+    ``auto`` is AdamW, unless a whole model that writes text would fill the GPU with it.
+
+    Args:
+        recipe: its fields.
+        parameters: of the whole model.
+        gpu_bytes: memory of the GPU; 0 without one.
+    """
+    asked = recipe.get("optimizer", "auto")
+    if asked != "auto":
+        return cast("Optimizer", asked)
+    whole = not recipe["use_lora"] and recipe["type"] != "embedding"
+    too_large = gpu_bytes > 0 and BYTES_EACH * parameters > MOST_OF_CARD * gpu_bytes
+    return "adamw_8bit" if whole and too_large else "adamw"
+
+
 def memory_gb() -> tuple[float, float]:
-    """Memory this process uses now and what there is, in GiB: the card's, or the machine's without one."""
+    """Memory this process uses now and what there is, in GiB: the GPU's, or the machine's without one."""
     import torch
 
     if torch.cuda.is_available():
@@ -118,7 +146,7 @@ def memory_gb() -> tuple[float, float]:
     return psutil.Process().memory_info().rss / 2**30, psutil.virtual_memory().total / 2**30
 
 
-def card_bytes() -> float:
+def gpu_bytes() -> float:
     """All memory of the GPU that this process trains on, in bytes; 0 without one."""
     import torch
 
@@ -128,7 +156,7 @@ def card_bytes() -> float:
 
 
 def peak_memory_gb() -> float:
-    """The most memory this process has used, in GiB: on the card, or resident without one."""
+    """The most memory this process has used, in GiB: on the GPU, or resident without one."""
     import torch
 
     if torch.cuda.is_available():
@@ -144,7 +172,7 @@ def peak_memory_gb() -> float:
 
 
 def device_name() -> str:
-    """The card's name, or the number of threads used without one."""
+    """The GPU's name, or the number of threads used without one."""
     import torch
 
     return torch.cuda.get_device_name(0) if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"

@@ -1,11 +1,9 @@
-"""From whatever ended a run to its class and a sentence for a person.
-
-Knows how the libraries say "no memory" and "no room", and which of our own errors means what. Prints nothing: the
-traceback is the caller's to log.
-"""
+"""Classifies what ended a run, explains it to a person and names the next action."""
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+from typing import Any
 
 from sage_studio.errors import (
     Conflict,
@@ -19,8 +17,31 @@ from sage_studio.errors import (
     StudioError,
 )
 from sage_studio.text import Text
-from sage_studio.training.health import Unhealthy
 from sage_studio.training.progress import LOG, Reason
+
+
+class ModelHealthError(StudioError):
+    """NaN or infinite weights or loss, or an adapter that learned nothing."""
+
+    code = "unhealthy"
+
+
+LOWER_LEARNING_RATE = Text(
+    "Lower the learning rate, and check the data for rows that are empty or repeat one another.",
+    "请降低学习率，并检查数据中是否有空行或重复行。",
+)
+
+
+def diverged(what: str, value: float, step: int) -> ModelHealthError:
+    """The error for a NaN or infinite loss or gradient."""
+    return ModelHealthError(
+        Text(
+            f"At step {step} the {what} became {value}: the training diverged.",
+            f"第 {step} 步的 {what} 变为 {value}：训练已发散。",
+        ),
+        LOWER_LEARNING_RATE,
+    )
+
 
 NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "cuda_error_out_of_memory")
 NO_ROOM = ("no space left on device", "disk quota exceeded", "os error 28", "os error 122", "inline_container")
@@ -33,14 +54,14 @@ REASONS: tuple[tuple[type[StudioError], Reason], ...] = (
     (NotFound, Reason.DATA),
     (HubUnavailable, Reason.NETWORK),
     (GpuUnavailable, Reason.GPU),
-    (Unhealthy, Reason.UNHEALTHY),
+    (ModelHealthError, Reason.UNHEALTHY),
     (StorageFull, Reason.DISK),
     (Conflict, Reason.DISK),
 )
 
 
 def explain(error: BaseException) -> tuple[Reason, Text, Text]:
-    """The class of a failure, what happened and what to do about it."""
+    """The class of a failure, what happened, and what to do about it, in both languages."""
     chain = tuple(_chain(error))
     if any(isinstance(link, MemoryError) or _says(link, NO_MEMORY) for link in chain):
         return Reason.MEMORY, _memory(error), SMALLER
@@ -72,8 +93,8 @@ SEE_LOG = Text(f"The details are at the end of {LOG}; please report them.", f"�
 def _memory(error: BaseException) -> Text:
     card = "cuda" in f"{type(error).__module__} {error}".lower()
     if card:
-        return Text("The graphics card's memory was not enough.", "显存不足。")
-    return Text("The machine's memory was not enough.", "内存不足。")
+        return Text("The GPU ran out of memory (OOM).", "GPU 显存不足（OOM）。")
+    return Text("The machine ran out of memory (OOM).", "内存不足（OOM）。")
 
 
 def _bug(error: BaseException) -> Text:
@@ -100,3 +121,50 @@ def _is_full_disk(error: BaseException) -> bool:
 def _says(error: BaseException, phrases: tuple[str, ...]) -> bool:
     said = str(error).lower()
     return any(phrase in said for phrase in phrases)
+
+
+# What to do next
+
+
+LOWER_RATE_FACTOR = 5.0
+"""A run that diverged is tried again at so many times less learning rate."""
+
+
+class Action(StrEnum):
+    """A remedy; the studio can do the first three by itself, for the others a person chooses something else."""
+
+    RESUME = "resume"
+    SMALLER_BATCH = "smaller_batch"
+    LOWER_RATE = "lower_rate"
+    OTHER_SETTINGS = "other_settings"
+    OTHER_MODEL = "other_model"
+    OTHER_DATA = "other_data"
+
+
+BY_REASON = {
+    Reason.DATA: Action.OTHER_DATA,
+    Reason.DISK: Action.RESUME,
+    Reason.NETWORK: Action.RESUME,
+    Reason.GPU: Action.RESUME,
+    Reason.KILLED: Action.RESUME,
+    Reason.MODEL: Action.OTHER_MODEL,
+    Reason.SETTINGS: Action.OTHER_SETTINGS,
+    Reason.UNHEALTHY: Action.LOWER_RATE,
+    Reason.BUG: Action.RESUME,
+}
+
+
+def next_action(reason: Reason | None, recipe: Mapping[str, Any]) -> Action:
+    """The remedy for a class of failure; None is a run that was stopped."""
+    if reason is None:
+        return Action.RESUME
+    if reason is Reason.MEMORY:
+        return Action.SMALLER_BATCH if recipe.get("per_device_train_batch_size", 1) > 1 else Action.OTHER_SETTINGS
+    return BY_REASON[reason]
+
+
+def smaller_batch(recipe: Mapping[str, Any]) -> dict[str, int]:
+    """Half the batch and as much more accumulation: at least as many rows make up a step as before."""
+    batch, accumulated = recipe["per_device_train_batch_size"], recipe["gradient_accumulation_steps"]
+    half = max(1, batch // 2)
+    return {"per_device_train_batch_size": half, "gradient_accumulation_steps": -(-batch * accumulated // half)}

@@ -1,7 +1,6 @@
-"""``lineage.json``: where a model comes from, told without this machine's paths.
+"""``lineage.json``: what a model was made of, without paths of this machine.
 
-Knows what must be the same for a run to be the same: rows, base model, chat template, recipe, libraries. Knows nothing
-of how any of them is used; imports no torch.
+A run can be repeated from it: rows, base model, chat template, recipe, seed and library versions. Imports no torch.
 """
 
 import hashlib
@@ -13,12 +12,13 @@ from pydantic import BaseModel, ConfigDict
 
 from sage_studio.errors import NotFound
 from sage_studio.files import write_atomically
+from sage_studio.models.model_folder import CONFIG, TOKENIZER, cached_file, is_local
 from sage_studio.text import Text
 
 LINEAGE = "lineage.json"
 SAMPLE = 1 << 20
 """Bytes read of each end of a weights file for its fingerprint: all of a large model would take minutes."""
-FINGERPRINTED = ("config.json", "tokenizer.json", "*.safetensors", "*.bin")
+FINGERPRINTED = (CONFIG, TOKENIZER, "*.safetensors", "*.bin")
 PRIVATE = ("output_dir", "train_data_path", "input_path", "config_file")
 """Fields of a recipe that are paths of this machine and change nothing about the model."""
 
@@ -71,9 +71,10 @@ def read_lineage(folder: Path) -> Lineage:
 
 def base_revision(location: str) -> str:
     """Which version of a base model this is: the hub's commit in the local cache, or a local folder's fingerprint."""
+    if not is_local(location):
+        config = cached_file(location, CONFIG)
+        return "" if config is None else config.parent.name
     folder = Path(location)
-    if not folder.is_absolute():
-        return _hub_commit(location)
     digest = hashlib.sha256()
     for path in sorted(path for pattern in FINGERPRINTED for path in folder.glob(pattern)):
         size = path.stat().st_size
@@ -83,13 +84,6 @@ def base_revision(location: str) -> str:
             file.seek(max(0, size - SAMPLE))
             digest.update(file.read(SAMPLE))
     return f"fingerprint:{digest.hexdigest()}"
-
-
-def _hub_commit(name: str) -> str:
-    from huggingface_hub import try_to_load_from_cache
-
-    cached = try_to_load_from_cache(name, "config.json")
-    return Path(cached).parent.name if isinstance(cached, str) else ""
 
 
 def changed_versions(lineage: Lineage, now: dict[str, str]) -> str:

@@ -1,27 +1,35 @@
-"""How much memory a training will take, by component, and what lowers it.
+"""Estimates the memory of a training, and caches what a child process measured of its model."""
 
-The sizes that belong to a model come from `sage_studio.training.footprint`, a child process; this is the arithmetic on
-them. Knows recipes and bytes. Knows nothing of processes or screens; imports no torch.
-"""
-
-from collections.abc import Iterator
+import hashlib
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from sage_studio.errors import HubUnavailable, InvalidModel, StudioError
+from sage_studio.files import write_atomically
+from sage_studio.settings import PROJECT
 from sage_studio.text import Text
+from sage_studio.training.environment import EAGER_LENGTH, versions
 
-EAGER_LENGTH = 1024
-"""On a CPU plain attention is the faster one up to about here; its memory grows with the square of the length."""
 SEQUENCES = {"sft": 1, "kbalign": 1, "dpo": 2, "embedding": 3}
 """Texts that a method runs through the model for one row: chosen and rejected; query, positive and negative."""
-FRAGMENTED = {"cpu": 1.18, "cuda": 1.06}
+ALLOCATOR_OVERHEAD = {"cpu": 1.18, "cuda": 1.06}
 """What an allocator takes beyond what is asked of it, on activations: measured on the CPU and on an H100."""
 CUDA_CONTEXT = 0.6 * 2**30
-"""What the driver takes of a card for a process: on an H100."""
+"""What the driver takes of a GPU for a process: on an H100."""
 LEFT_BY_LOADING = 0.2 * 2**30
-"""What the loading of a quantized base leaves with the card's allocator: on an H100."""
+"""What the loading of a quantized base leaves with the GPU's allocator: on an H100."""
 STATE_BYTES = {"adamw": 8.0, "adamw_8bit": 2.04}
 """Of AdamW's two moments for each trained parameter; in 8 bits with a scale for each 256 of them."""
 BYTES_PER_WEIGHT = {"8bit": 1.0, "4bit": 0.53}
@@ -34,7 +42,7 @@ FEW_MORE_TOKENS = 64
 """What a chat template adds to a row, at most as a rule."""
 
 
-class FootprintRequest(BaseModel):
+class TraceRequest(BaseModel):
     """What a footprint depends on.
 
     Attributes:
@@ -57,7 +65,7 @@ class FootprintRequest(BaseModel):
     on_card: bool = False
 
 
-class Curve(BaseModel):
+class StepMemory(BaseModel):
     """Bytes over the tokens of a row; ``linear`` and ``square`` count for each row of a batch."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -71,7 +79,7 @@ class Curve(BaseModel):
         return max(0.0, self.constant + rows * (self.linear * length + self.square * length**2))
 
 
-class Footprint(BaseModel):
+class MemoryTrace(BaseModel):
     """Sizes of a model in training: parameters in numbers, everything else in bytes.
 
     Attributes:
@@ -90,11 +98,11 @@ class Footprint(BaseModel):
     trained: int
     weight_bytes: int
     context: int
-    steps: dict[str, Curve]
+    steps: dict[str, StepMemory]
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class MemoryEstimate:
     """An estimate in bytes, by component.
 
     Attributes:
@@ -117,7 +125,7 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
-class Remedy:
+class MemorySaving:
     """Changes to a recipe, by field, with which it would take ``total`` bytes."""
 
     label: Text
@@ -125,7 +133,9 @@ class Remedy:
     total: float
 
 
-def estimate(recipe: dict[str, Any], footprint: Footprint, device: str, length: int, factor: float = 1.0) -> Memory:
+def estimate(
+    recipe: dict[str, Any], footprint: MemoryTrace, device: str, length: int, factor: float = 1.0
+) -> MemoryEstimate:
     """The peak memory of a run.
 
     Args:
@@ -142,7 +152,7 @@ def estimate(recipe: dict[str, Any], footprint: Footprint, device: str, length: 
     base = plain * footprint.weight_bytes + footprint.quantizable * quantized
     base += LEFT_BY_LOADING if small and device == "cuda" else 0.0
     optimizer = "adamw_8bit" if recipe.get("optimizer") == "adamw_8bit" else "adamw"
-    each = float(footprint.weight_bytes) if halved(recipe) else 4.0
+    each = float(footprint.weight_bytes) if trains_in_half_precision(recipe) else 4.0
     trained = each * footprint.trained
     attention = "eager" if device == "cpu" and recipe["max_length"] <= EAGER_LENGTH else "sdpa"
     step = footprint.steps[attention + ("+checkpointing" if recipe["gradient_checkpointing"] else "")].at(rows, length)
@@ -151,31 +161,31 @@ def estimate(recipe: dict[str, Any], footprint: Footprint, device: str, length: 
         kept = max(kept, 2 * each * plain)  # the embedding's gradient is the sum of two as large as it
         if optimizer == "adamw_8bit" and device == "cpu":
             kept = max(kept, UPDATED_ON_CPU * plain)
-    return Memory(
+    return MemoryEstimate(
         context=footprint.context if device == "cpu" else CUDA_CONTEXT,
         weights=base if recipe["use_lora"] else each * footprint.parameters,
         adapter=trained if recipe["use_lora"] else 0.0,
         gradients=trained,
         optimizer=STATE_BYTES[optimizer] * footprint.trained,
-        activations=FRAGMENTED[device] * kept,
+        activations=ALLOCATOR_OVERHEAD[device] * kept,
         factor=factor,
     )
 
 
-def halved(recipe: dict[str, Any]) -> bool:
+def trains_in_half_precision(recipe: dict[str, Any]) -> bool:
     """Whether a model that is trained whole has its weights and gradients in the type that is computed in."""
     return recipe.get("optimizer") == "adamw_8bit" and not recipe["use_lora"] and recipe["type"] != "embedding"
 
 
-def remedies(
-    recipe: dict[str, Any], footprint: Footprint, device: str, length: int, factor: float, room: float
-) -> list[Remedy]:
+def savings(
+    recipe: dict[str, Any], footprint: MemoryTrace, device: str, length: int, factor: float, room: float
+) -> list[MemorySaving]:
     """Changes that make a run fit into ``room`` bytes: each that does alone, else the first few together that do."""
 
     def with_changes(changes: dict[str, Any]) -> float:
         return estimate({**recipe, **changes}, footprint, device, length, factor).total
 
-    single = [Remedy(label, changes, with_changes(changes)) for label, changes in _changes(recipe, device)]
+    single = [MemorySaving(label, changes, with_changes(changes)) for label, changes in _changes(recipe, device)]
     fitting = [remedy for remedy in single if remedy.total <= room]
     if fitting:
         return _least_of_each(fitting)
@@ -183,7 +193,7 @@ def remedies(
     for label, changes in _changes(recipe, device):
         together |= changes
         if (total := with_changes(together)) <= room:
-            return [Remedy(TOGETHER if len(together) > len(changes) else label, together, total)]
+            return [MemorySaving(TOGETHER if len(together) > len(changes) else label, together, total)]
     return []
 
 
@@ -223,9 +233,164 @@ def _changes(recipe: dict[str, Any], device: str) -> Iterator[tuple[Text, dict[s
         yield Text(SHORTER.en.format(length), SHORTER.zh.format(length)), {"max_length": length}
 
 
-def _least_of_each(fitting: list[Remedy]) -> list[Remedy]:
+def _least_of_each(fitting: list[MemorySaving]) -> list[MemorySaving]:
     """Of several changes to the same fields, the smallest."""
-    kept: dict[tuple[str, ...], Remedy] = {}
+    kept: dict[tuple[str, ...], MemorySaving] = {}
     for remedy in fitting:
         kept.setdefault(tuple(remedy.changes), remedy)
     return list(kept.values())
+
+
+# What a child process found out about a model
+
+logger = logging.getLogger("sage_studio")
+
+CHILD_SECONDS = 300.0
+RETRY_SECONDS = 60.0
+NO_HUB = re.compile(r"couldn.t connect|LocalEntryNotFound|Connection|offline|resolve|timed? ?out", re.I)
+NAMES_ERROR = re.compile(r"[\w.]*(Error|Exception): ")
+CHILD = "sage_studio.training.memory_trace"
+Answer = TypeVar("Answer", bound=BaseModel)
+
+
+class ChildResultCache(Generic[Answer]):
+    """What was found out so far about requests, a file each; safe to use from many threads.
+
+    Args:
+        folder: of the files.
+        answer: their model.
+        prefix: with which their names begin.
+    """
+
+    def __init__(self, folder: Path, answer: type[Answer], prefix: str = "") -> None:
+        self._folder, self._answer, self._prefix = folder, answer, prefix
+        self._one_at_a_time = threading.Lock()
+
+    def kept(self, request: TraceRequest) -> Answer | None:
+        """What is known already; None if nothing is."""
+        try:
+            return self._answer.model_validate_json(self._path(request).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+
+    def find(self, request: TraceRequest) -> Answer:
+        """The answer; some seconds the first time. Raises `InvalidModel` with what the child said."""
+        with self._one_at_a_time:
+            found = self.kept(request)
+            if found is None:
+                found = self._ask(request)
+                self._folder.mkdir(parents=True, exist_ok=True)
+                write_atomically(self._path(request), found.model_dump_json())
+        return found
+
+    def _ask(self, request: TraceRequest) -> Answer:
+        raise NotImplementedError
+
+    def _holds_for(self, request: TraceRequest) -> str:
+        """What the answer depends on besides the request and the versions of the libraries."""
+        return ""
+
+    def _path(self, request: TraceRequest) -> Path:
+        asked = request.model_dump_json() + json.dumps(versions()) + self._holds_for(request)
+        return self._folder / f"{self._prefix}{hashlib.sha256(asked.encode()).hexdigest()[:24]}.json"
+
+
+class MemoryTraceCache(ChildResultCache[MemoryTrace]):
+    """All sizes found out so far."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, MemoryTrace)
+        self._lock = threading.Lock()
+        self._under_way: set[str] = set()
+        self._failed: dict[str, tuple[StudioError, float]] = {}
+
+    def _ask(self, request: TraceRequest) -> MemoryTrace:
+        return trace_in_child(request)
+
+    def later(self, key: str, work: Callable[[], object]) -> None:
+        """Do something in a thread, unless it is being done; for those who may not wait.
+
+        Raises:
+            StudioError: what it ended with less than a minute ago.
+        """
+        with self._lock:
+            error, at = self._failed.get(key, (None, 0.0))
+            if error is not None and time.monotonic() - at < RETRY_SECONDS:
+                raise error
+            if key in self._under_way:
+                return
+            self._under_way.add(key)
+        threading.Thread(target=self._do, args=(key, work), name="footprint", daemon=True).start()
+
+    def _do(self, key: str, work: Callable[[], object]) -> None:
+        try:
+            work()
+        except StudioError as error:
+            logger.warning("No memory estimate for %s: %s", key, error)
+            self._failed[key] = error, time.monotonic()
+        finally:
+            self._under_way.discard(key)
+
+
+def trace_in_child(request: TraceRequest) -> MemoryTrace:
+    """Have a child process find out the sizes. Raises `InvalidModel`, or `HubUnavailable` for a model not yet here."""
+    return MemoryTrace.model_validate_json(
+        run_child(CHILD, request, {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"})
+    )
+
+
+def run_child(child: str, request: TraceRequest, variables: Mapping[str, str], seconds: float = CHILD_SECONDS) -> str:
+    """What a child process prints last about a model: a line of JSON.
+
+    Args:
+        child: a module that reads the request from its standard input.
+        variables: of the environment, besides this process's own.
+        seconds: how long it may take.
+
+    Raises:
+        InvalidModel: with what the child said.
+        HubUnavailable: the model is not on this machine, and its hub does not answer.
+    """
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", child],
+            input=request.model_dump_json(),
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=PROJECT,
+            env={**os.environ, **variables},
+            timeout=seconds,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise _not_found_out(request, f"> {seconds:.0f} s") from error
+    if done.returncode:
+        raise _not_found_out(request, _last_error(done.stderr)[:300])
+    return done.stdout.strip().rpartition("\n")[2]
+
+
+def _last_error(stderr: str) -> str:
+    """What a traceback ends with: the line that names the error; a message may have more lines after it."""
+    lines = stderr.strip().splitlines() or [""]
+    return next((line for line in reversed(lines) if NAMES_ERROR.match(line)), lines[-1])
+
+
+def _not_found_out(request: TraceRequest, said: str) -> StudioError:
+    if not Path(request.location).is_absolute() and NO_HUB.search(said):
+        return HubUnavailable(
+            Text(
+                f"{request.location} is not downloaded yet, and the hub does not answer: no estimate.",
+                f"{request.location} 尚未下载，且模型站点没有响应：无法估算。",
+            ),
+            Text(
+                "Check the network, set HF_ENDPOINT to a mirror, or choose a model that is on this machine.",
+                "请检查网络，或将 HF_ENDPOINT 设为镜像，或选择本机已有的模型。",
+            ),
+        )
+    return InvalidModel(
+        Text(
+            f"What {request.location} takes in training could not be found out: {said}",
+            f"无法得知训练 {request.location} 所需的内存：{said}",
+        ),
+        Text("Check that it is a whole transformers model.", "请确认它是完整的 transformers 模型。"),
+    )

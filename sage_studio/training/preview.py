@@ -1,7 +1,6 @@
-"""A row as the model sees it: the rendered text in pieces, each with whether the loss falls on it.
+"""Shows a row as the model sees it: the rendered text in spans, each read, learned or cut off.
 
-The ids and the border come from `sage_studio.training.rows`, which the trainer itself uses; nothing is guessed here.
-Knows nothing of where rows are kept or of how pieces are coloured.
+Token ids and the loss mask come from `sage_studio.training.tokenize`, which the trainer itself uses.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,24 +8,24 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from sage_studio.data.example import DataRow, Example, Preference
-from sage_studio.training.rows import IGNORED, Tokens, check_template, encode_each
-from sage_studio.training.tokenizing import ChatTokenizer
+from sage_studio.models.chat_template import ChatTokenizer
+from sage_studio.training.tokenize import IGNORED, TokenizedRow, check_template, encode_each
 
-Fate = Literal["read", "learned", "cut"]
+TokenUse = Literal["read", "learned", "cut"]
 """What becomes of a token: only read, also learned, or never seen because ``max_length`` cuts it off."""
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class PreviewSpan:
     """A readable piece of the rendered text and how many tokens it is."""
 
     text: str
     tokens: int
-    fate: Fate
+    fate: TokenUse
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class RowPreview:
     """One text that the model is given.
 
     Attributes:
@@ -38,14 +37,14 @@ class Seen:
     """
 
     side: str
-    pieces: tuple[Piece, ...]
+    pieces: tuple[PreviewSpan, ...]
     ids: tuple[int, ...]
     labels: tuple[int, ...]
     tokens: int
     left_out: bool
 
 
-def seen(row: DataRow, tokenizer: ChatTokenizer, max_length: int) -> tuple[Seen, ...]:
+def preview_row(row: DataRow, tokenizer: ChatTokenizer, max_length: int) -> tuple[RowPreview, ...]:
     """What a training makes of a row: one text of a conversation, two of a preference, all of any other kind.
 
     Raises:
@@ -56,7 +55,7 @@ def seen(row: DataRow, tokenizer: ChatTokenizer, max_length: int) -> tuple[Seen,
         check_template(tokenizer)
         return tuple(_seen(side, tokens, tokenizer, max_length) for side, tokens in _sides(row, tokenizer))
     ids = tokenizer(row.texts)["input_ids"]
-    return tuple(_seen("text", Tokens(each, 0, False), tokenizer, max_length) for each in ids)
+    return tuple(_seen("text", TokenizedRow(each, 0, False), tokenizer, max_length) for each in ids)
 
 
 def lengths(rows: Sequence[DataRow], tokenizer: ChatTokenizer, max_length: int) -> Iterator[tuple[int, bool]]:
@@ -73,28 +72,28 @@ def lengths(rows: Sequence[DataRow], tokenizer: ChatTokenizer, max_length: int) 
             yield max(map(len, tokenizer(row.texts)["input_ids"])), True
 
 
-def _sides(row: Example | Preference, tokenizer: Any) -> Iterator[tuple[str, Tokens]]:
+def _sides(row: Example | Preference, tokenizer: Any) -> Iterator[tuple[str, TokenizedRow]]:
     values = row.to_json()
     names = ("completion",) if isinstance(row, Example) else ("chosen", "rejected")
     rows = [{"prompt": values["prompt"], "completion": values[name]} for name in names]
     yield from zip(names, encode_each(rows, tokenizer, row.origin.row or 1), strict=True)
 
 
-def _seen(side: str, tokens: Tokens, tokenizer: ChatTokenizer, max_length: int) -> Seen:
+def _seen(side: str, tokens: TokenizedRow, tokenizer: ChatTokenizer, max_length: int) -> RowPreview:
     kept = tokens.ids[:max_length]
     left_out = not tokens.learned(max_length)
     labels = [IGNORED] * min(tokens.known, len(kept)) + kept[tokens.known :]
-    return Seen(
+    return RowPreview(
         side, tuple(_pieces(tokens, tokenizer, max_length)), tuple(kept), tuple(labels), len(tokens.ids), left_out
     )
 
 
-def _pieces(tokens: Tokens, tokenizer: ChatTokenizer, max_length: int) -> Iterator[Piece]:
+def _pieces(tokens: TokenizedRow, tokenizer: ChatTokenizer, max_length: int) -> Iterator[PreviewSpan]:
     """By fate, so that no piece stands on both sides of a border."""
-    spans: tuple[tuple[Fate, int, int], ...] = (
+    spans: tuple[tuple[TokenUse, int, int], ...] = (
         ("read", 0, min(tokens.known, max_length)),
         ("learned", tokens.known, max_length),
         ("cut", max_length, len(tokens.ids)),
     )
     for fate, begin, end in spans:
-        yield from (Piece(text, count, fate) for text, count in tokenizer.pieces(tokens.ids[begin:end]))
+        yield from (PreviewSpan(text, count, fate) for text, count in tokenizer.pieces(tokens.ids[begin:end]))

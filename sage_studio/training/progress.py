@@ -1,7 +1,6 @@
-"""The files through which a training child reports: ``progress.jsonl`` while it runs, ``result.json`` last of all.
+"""The files of a task folder: ``job.json``, ``progress.jsonl`` while it runs, ``result.json`` last of all.
 
-Knows the shape of both, how to append and how to read from a byte offset to the last newline. Knows nothing of who
-writes or watches; imports no torch.
+Both the training child, which writes them, and the web process, which reads them, import this; it imports no torch.
 """
 
 import contextlib

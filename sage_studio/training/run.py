@@ -1,29 +1,68 @@
-"""A run in the child: what it was told, how far it has come, and how it says so.
+"""The state of one training run in the child process, and the request to stop it.
 
-Knows the orders and the tally that every method keeps. Knows nothing of torch, nor of any one method.
+Imports only the standard library and `sage_studio.text`, so that a stop is heard before anything slow is imported.
 """
 
+import signal
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from sage_studio.text import NOTHING, Text
-from sage_studio.training.progress import Job, ProgressWriter
-from sage_studio.training.recipes import Recipe
-from sage_studio.training.stopping import StopRequest
 
-AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
+if TYPE_CHECKING:
+    from sage_studio.training.progress import Job, ProgressWriter
+    from sage_studio.training.recipes import Recipe
+
+AnyRecipe = TypeVar("AnyRecipe", bound="Recipe")
+
+
+class Stopped(BaseException):
+    """The run ends because it was asked to. Not an `Exception`: no library's own handler may swallow it."""
+
+
+class StopRequest:
+    """Remembers SIGTERM; while preparing it interrupts at once, later it waits to be asked."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._interrupts = False
+
+    def listen(self) -> None:
+        """Take SIGTERM from now on."""
+        signal.signal(signal.SIGTERM, self._heard)
+
+    def interrupt(self) -> None:
+        """From here on a stop breaks off whatever is being done: nothing would be lost."""
+        self._interrupts = True
+        self.check()
+
+    def wait(self) -> None:
+        """From here on a stop only sets ``requested``: there is something to save first."""
+        self._interrupts = False
+        self.check()
+
+    def check(self) -> None:
+        """Raise `Stopped` if a stop was requested; for an interruption that a library swallowed."""
+        if self.requested:
+            raise Stopped
+
+    def _heard(self, _: int, __: FrameType | None) -> None:
+        self.requested = True
+        if self._interrupts:
+            raise Stopped
 
 
 @dataclass(slots=True)
-class Tally:
-    """What a run has done so far; a failure reports it too.
+class RunState:
+    """What a run has done so far; it is reported also after a failure.
 
     Attributes:
         steps, total_steps: optimizer steps, those before a resumption included.
         tokens: tokens read, without padding.
         details: what only some methods have, for ``result.json``.
-        place: where it is, in words, while it does something else than steps.
+        place: the stage in words, while it does something else than optimizer steps.
     """
 
     steps: int = 0
@@ -40,22 +79,22 @@ class Tally:
 
 @dataclass(frozen=True)
 class Run(Generic[AnyRecipe]):
-    """One training: its orders and its ways to report and to be stopped.
+    """One training run: recipe, job, progress events and the request to stop.
 
     Attributes:
-        rank: of several processes on several cards, which this is; only 0 reports and saves into the task's folder, the
+        rank: of this process among several, one per GPU; only rank 0 reports and saves into the task folder, the
             others have a folder of their own within it.
     """
 
     folder: Path
     recipe: AnyRecipe
-    job: Job
-    progress: ProgressWriter
+    job: "Job"
+    progress: "ProgressWriter"
     stop: StopRequest
-    tally: Tally = field(default_factory=Tally)
+    state: RunState = field(default_factory=RunState)
     rank: int = 0
 
     @property
     def checkpoints(self) -> Path:
-        """Where the method keeps what it can resume from."""
+        """The folder of the checkpoints."""
         return (self.folder.parent if self.rank else self.folder) / "checkpoints"

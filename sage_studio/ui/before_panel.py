@@ -14,9 +14,9 @@ from markupsafe import Markup
 from sage_studio.errors import InvalidRecipe, StudioError
 from sage_studio.services.estimates import GIB, Forecast
 from sage_studio.text import Language, Text
-from sage_studio.training.complaint import CHOOSE_DATASET
 from sage_studio.training.duration import Basis, Duration
 from sage_studio.training.recipes import RECIPES
+from sage_studio.training.recipes.base import CHOOSE_DATASET
 from sage_studio.ui import commands
 from sage_studio.ui.events import follow, on
 from sage_studio.ui.form import given

@@ -1,4 +1,4 @@
-"""A recipe's fields as inputs, each derived from its one declaration in `sage_studio.training.recipe`.
+"""A recipe's fields as inputs, each derived from its one declaration in `sage_studio.training.recipes.parse`.
 
 Knows how a type, its bounds, label and explanation become an input. Knows no field by name and checks no value: what a
 person gave is checked where everyone's values are, by `parse_recipe`.
@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from sage_studio.text import Language, Text
-from sage_studio.training.field import Group, field_group, field_help, field_label
+from sage_studio.training.recipes.base import Group, field_group, field_help, field_label
 from sage_studio.ui.i18n import Phrasebook
 
 SIGNS = {Gt: ">", Ge: "≥", Lt: "<", Le: "≤"}

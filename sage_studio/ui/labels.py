@@ -9,10 +9,10 @@ import re
 from sage_studio.serving.types import EngineState, ModelKind
 from sage_studio.tasks.task import TaskStatus
 from sage_studio.text import Language, Text
-from sage_studio.training.actions import Action
-from sage_studio.training.field import field_label
+from sage_studio.training.failures import Action
 from sage_studio.training.progress import Phase
 from sage_studio.training.recipes import RECIPES
+from sage_studio.training.recipes.base import field_label
 
 TASK_STATUS: dict[TaskStatus, Text] = {
     TaskStatus.QUEUED: Text("Queued", "排队中"),

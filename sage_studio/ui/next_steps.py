@@ -9,7 +9,7 @@ import gradio as gr
 
 from sage_studio.tasks.task import Task, TaskStatus
 from sage_studio.text import Language, Text
-from sage_studio.training.actions import Action
+from sage_studio.training.failures import Action
 from sage_studio.ui.events import follow, on
 from sage_studio.ui.frame import Frame, go_to
 from sage_studio.ui.labels import NEXT_ACTION

@@ -13,7 +13,7 @@ import gradio as gr
 
 from sage_studio.tasks.task import Curve
 from sage_studio.text import Language, Text
-from sage_studio.training.curves import Plot
+from sage_studio.training.recipes.base import Plot
 from sage_studio.ui.i18n import Phrasebook
 
 STEP, VALUE, TOKENS, ROWS = "step", "value", "tokens", "rows"

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from sage_studio.data.example import DataRow, Example, Passage, Preference, Retrieval
 from sage_studio.errors import InvalidInput, StudioError
 from sage_studio.text import Language, Text
-from sage_studio.training.preview import Fate, Seen
+from sage_studio.training.preview import RowPreview, TokenUse
 from sage_studio.ui.dataset_report import UNFOLD_JS, no_rows, preview_table
 from sage_studio.ui.events import follow, on
 from sage_studio.ui.format import count
@@ -27,7 +27,7 @@ PICK_ROW = Text(
     "选择一行，查看模型看到的内容，或修改、剔除它。",
 )
 ROW_N = Text("Row {}", "第 {} 行")
-FATES: dict[Fate, Text] = {
+FATES: dict[TokenUse, Text] = {
     "learned": Text("learned", "参与训练"),
     "read": Text("only read", "仅作上下文"),
     "cut": Text("cut off", "被截断"),
@@ -246,7 +246,7 @@ def texts_of(row: DataRow) -> tuple[str | None, str, str | None]:
     return None, row.text, None
 
 
-def coloured(seen: Seen, language: Language) -> Markup:
+def coloured(seen: RowPreview, language: Language) -> Markup:
     """A rendered text, its pieces coloured by their fate, and how many tokens there are of each."""
     sums = {fate: sum(piece.tokens for piece in seen.pieces if piece.fate == fate) for fate in FATES}
     legend = Markup().join(

@@ -15,9 +15,9 @@ from markupsafe import Markup
 from sage_studio.studio import Studio
 from sage_studio.tasks.task import Task, TaskProgress
 from sage_studio.text import Language, Text
-from sage_studio.training.curves import LOSS as CURVE
 from sage_studio.training.progress import Event, Phase
 from sage_studio.training.recipes import RECIPES
+from sage_studio.training.recipes.base import LOSS as CURVE
 from sage_studio.ui.doing import doing
 from sage_studio.ui.format import EMPTY, bar, copyable, duration, joined, number, rate
 from sage_studio.ui.i18n import Phrasebook

@@ -12,8 +12,8 @@ from markupsafe import Markup
 from sage_studio.tasks.compare import FEWEST, MOST, TaskComparison, last_loss
 from sage_studio.tasks.task import Task
 from sage_studio.text import Language, Text
-from sage_studio.training.field import field_label
 from sage_studio.training.recipes import RECIPES
+from sage_studio.training.recipes.base import field_label
 from sage_studio.ui.events import follow, on
 from sage_studio.ui.format import EMPTY, duration, number, short
 from sage_studio.ui.frame import Frame

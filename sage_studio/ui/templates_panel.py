@@ -9,8 +9,8 @@ import gradio as gr
 from markupsafe import Markup
 
 from sage_studio.text import Language, Text
+from sage_studio.training.presets import NOT_KEPT, as_yaml
 from sage_studio.training.recipes import RECIPES
-from sage_studio.training.templates import NOT_KEPT, as_yaml
 from sage_studio.ui.events import on
 from sage_studio.ui.form import given
 from sage_studio.ui.frame import Frame

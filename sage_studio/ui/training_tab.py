@@ -15,8 +15,8 @@ from sage_studio.services.presets import Recommendation
 from sage_studio.studio import Studio
 from sage_studio.tasks.task import Task
 from sage_studio.text import Language, Text
-from sage_studio.training.field import field_group
 from sage_studio.training.recipes import RECIPES
+from sage_studio.training.recipes.base import field_group
 from sage_studio.ui.before_panel import BeforePanel
 from sage_studio.ui.dialogs import Dialog
 from sage_studio.ui.events import follow, on

@@ -20,9 +20,9 @@ LONGEST = 3600.0
 
 def train(folder: Path) -> int:
     from sage_studio.training.__main__ import main
-    from sage_studio.training.reporting import Reporter
+    from sage_studio.training.callbacks import ProgressCallback
 
-    right = Reporter.on_step_end
+    right = ProgressCallback.on_step_end
 
     def pausing(self: Any, arguments: Any, state: Any, control: Any, **rest: Any) -> None:
         if state.global_step == PAUSE:
@@ -35,7 +35,7 @@ def train(folder: Path) -> int:
                 time.time = lambda: now() - 3600
         right(self, arguments, state, control, **rest)
 
-    Reporter.on_step_end = pausing
+    ProgressCallback.on_step_end = pausing
     return main([str(folder)])
 
 

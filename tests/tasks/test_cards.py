@@ -22,8 +22,8 @@ from sage_studio.tasks.cards import (
 )
 from sage_studio.tasks.launcher import ACCELERATE, TRAINER, ProcessLauncher, cards_of, command_for
 from sage_studio.tasks.task import TaskStatus
-from sage_studio.training.child import own_folder
 from sage_studio.training.progress import JOB, read_job
+from sage_studio.training.runner import own_folder
 
 QUEUED, PREPARING, TRAINING = TaskStatus.QUEUED, TaskStatus.PREPARING, TaskStatus.TRAINING
 STOPPED, FAILED, COMPLETED = TaskStatus.STOPPED, TaskStatus.FAILED, TaskStatus.COMPLETED

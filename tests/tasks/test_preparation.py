@@ -5,7 +5,7 @@ from waiting import wait_until
 
 from sage_studio.tasks import supervisor as supervising
 from sage_studio.tasks.task import TaskStatus
-from sage_studio.training.actions import Action
+from sage_studio.training.failures import Action
 from sage_studio.training.progress import Reason, read_job
 
 QUEUED, PREPARING, TRAINING = TaskStatus.QUEUED, TaskStatus.PREPARING, TaskStatus.TRAINING

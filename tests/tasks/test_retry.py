@@ -5,9 +5,9 @@ import pytest
 from sage_studio.errors import Conflict, NotFound
 from sage_studio.tasks.retry import prepare_smaller
 from sage_studio.tasks.task import TaskStatus
-from sage_studio.training.actions import BY_REASON, Action, next_action, smaller_batch
+from sage_studio.training.failures import BY_REASON, Action, next_action, smaller_batch
 from sage_studio.training.progress import Reason, read_job
-from sage_studio.training.recipe import load_recipe
+from sage_studio.training.recipes.parse import load_recipe
 
 COMPLETED, FAILED, STOPPED = TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.STOPPED
 

@@ -46,8 +46,8 @@ class TaskFolder:
 
     def run(self, expect: int = 0) -> Result:
         """Follow the recipe in this process."""
-        from sage_studio.training.child import follow
-        from sage_studio.training.stopping import StopRequest
+        from sage_studio.training.run import StopRequest
+        from sage_studio.training.runner import follow
 
         assert follow(self.path, StopRequest()) == expect, self.result()
         return self.result()

@@ -44,7 +44,7 @@ def test_what_an_earlier_part_of_the_run_wrote_makes_way(tmp_path, monkeypatch):
 def test_a_training_looks_before_its_first_step(tmp_path, monkeypatch):
     import torch
 
-    from sage_studio.training.fitting import fit
+    from sage_studio.training.trainer import fit
 
     free(monkeypatch, 0)
     stepped = []

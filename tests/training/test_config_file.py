@@ -7,9 +7,9 @@ import pytest
 import yaml
 
 from sage_studio.errors import InvalidRecipe
-from sage_studio.training.recipe import dump_recipe, parse_recipe
+from sage_studio.training.presets import PresetStore, as_yaml
 from sage_studio.training.recipes import RECIPES
-from sage_studio.training.templates import TemplateBook, as_yaml
+from sage_studio.training.recipes.parse import dump_recipe, parse_recipe
 
 FIELDS = {"model_name_or_path": "m", "train_data": "/rows.json", "learning_rate": 0.001, "num_train_epochs": 2}
 
@@ -105,7 +105,7 @@ def test_a_wrong_field_in_the_file_is_named(file: Any):
 
 
 def test_a_template_and_a_tasks_recipe_are_such_files(file: Any, tmp_path: Path):
-    book = TemplateBook(tmp_path / "recipes")
+    book = PresetStore(tmp_path / "recipes")
     saved = book.save("mine", {"type": "dpo", "beta": 0.2})
     recipe = parse_recipe({**FIELDS, "config_file": file(as_yaml(saved).encode())})
     assert (recipe.type, recipe.model_dump()["beta"], recipe.learning_rate) == ("dpo", 0.2, 0.001)
@@ -114,6 +114,6 @@ def test_a_template_and_a_tasks_recipe_are_such_files(file: Any, tmp_path: Path)
 
 
 def test_a_template_keeps_what_the_file_says_and_no_rows(file: Any, tmp_path: Path):
-    book = TemplateBook(tmp_path / "recipes")
+    book = PresetStore(tmp_path / "recipes")
     kept = book.save("from a file", {"type": "kbalign", "config_file": file(FIELDS), "input_path": "/kb", "rounds": 2})
     assert kept.values == {"learning_rate": 0.001, "num_train_epochs": 2.0, "rounds": 2}

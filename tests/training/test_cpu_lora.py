@@ -13,8 +13,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
-from sage_studio.training.base_model import add_adapter
-from sage_studio.training.cpu_lora import QuickLinear, _kept, quicken
+from sage_studio.training.model_loading import FastLoraLinear, _kept, add_adapter, patch_lora_layers
 from sage_studio.training.progress import Job
 from sage_studio.training.recipes import SFTRecipe
 
@@ -54,8 +53,8 @@ def gradients_of(model: Any, out: torch.Tensor) -> tuple[torch.Tensor, ...]:
 @pytest.mark.parametrize("options", [{}, {"use_rslora": True}])
 def test_outputs_and_gradients_are_pefts(options: dict[str, Any]):
     theirs = adapted(**options)
-    ours = quicken(copy.deepcopy(theirs))
-    assert [type(module) for module in ours.modules() if isinstance(module, Linear)] == [QuickLinear] * 2
+    ours = patch_lora_layers(copy.deepcopy(theirs))
+    assert [type(module) for module in ours.modules() if isinstance(module, Linear)] == [FastLoraLinear] * 2
     x = torch.randn(2, 3, 24)
     assert torch.allclose(ours(x), theirs(x), atol=1e-5)
     (to_x, learned), (to_x_too, learned_too) = gradients(ours, x), gradients(theirs, x)
@@ -67,7 +66,7 @@ def test_outputs_and_gradients_are_pefts(options: dict[str, Any]):
 
 
 def test_under_autocast_it_computes_in_bf16_and_learns_in_fp32():
-    model = quicken(adapted())
+    model = patch_lora_layers(adapted())
     with torch.autocast("cpu", dtype=torch.bfloat16):
         out = model(torch.randn(5, 24))
     assert out.dtype == torch.bfloat16
@@ -87,7 +86,7 @@ def test_dropout_keeps_pefts_share_and_mean_without_a_pattern(share: float):
 
 
 def test_dropout_is_the_same_both_ways():
-    model = quicken(adapted(dropout=0.25)).train()
+    model = patch_lora_layers(adapted(dropout=0.25)).train()
     layer = model.base_model.model.second
     x = torch.ones(4000, 16, requires_grad=True)
     torch.manual_seed(1)
@@ -103,7 +102,7 @@ def test_dropout_is_the_same_both_ways():
 
 
 def test_a_recomputed_forward_drops_the_same():
-    model, x = quicken(adapted(dropout=0.5)).train(), torch.randn(6, 24)
+    model, x = patch_lora_layers(adapted(dropout=0.5)).train(), torch.randn(6, 24)
     whole = []
     for run in (model, lambda x: checkpoint(model, x, use_reentrant=False)):
         torch.manual_seed(3)
@@ -113,7 +112,7 @@ def test_a_recomputed_forward_drops_the_same():
 
 def test_without_its_adapter_it_is_the_base():
     theirs = adapted()
-    ours = quicken(copy.deepcopy(theirs))
+    ours = patch_lora_layers(copy.deepcopy(theirs))
     x = torch.randn(3, 24)
     with theirs.disable_adapter(), ours.disable_adapter():
         assert torch.equal(ours(x), theirs(x))
@@ -123,7 +122,7 @@ def test_without_its_adapter_it_is_the_base():
 def test_with_another_adapter_at_work_that_one_counts():
     theirs = adapted()
     theirs.add_adapter("ref", LoraConfig(r=2, target_modules=["first", "second"], init_lora_weights=False))
-    ours = quicken(copy.deepcopy(theirs))
+    ours = patch_lora_layers(copy.deepcopy(theirs))
     for model in (theirs, ours):
         model.set_adapter("ref")
     x = torch.randn(3, 24)
@@ -137,7 +136,7 @@ def test_what_it_does_not_compute_is_left_to_peft(options: dict[str, Any]):
     theirs = get_peft_model(Net(), config)
     if "lora_bias" in options:
         torch.nn.init.ones_(theirs.base_model.model.first.lora_B["default"].bias)
-    ours, x = quicken(copy.deepcopy(theirs)), torch.randn(3, 24)
+    ours, x = patch_lora_layers(copy.deepcopy(theirs)), torch.randn(3, 24)
     assert torch.equal(ours(x), theirs(x))
     for one, other in zip(gradients_of(ours, ours(x)), gradients_of(theirs, theirs(x)), strict=True):
         assert torch.equal(one, other)
@@ -149,10 +148,12 @@ def test_another_kind_of_layer_is_left_to_peft(layer: torch.nn.Module):
     net: Any = Net()
     net.second, net.is_loaded_in_4bit = layer, isinstance(layer, bitsandbytes.nn.Linear4bit)
     config = LoraConfig(target_modules=["second"], fan_in_fan_out=isinstance(layer, Conv1D))
-    assert not any(isinstance(module, QuickLinear) for module in quicken(get_peft_model(net, config)).modules())
+    assert not any(
+        isinstance(module, FastLoraLinear) for module in patch_lora_layers(get_peft_model(net, config)).modules()
+    )
 
 
-@pytest.mark.parametrize(("card", "kind"), [(False, QuickLinear), (True, Linear)])
+@pytest.mark.parametrize(("card", "kind"), [(False, FastLoraLinear), (True, Linear)])
 def test_a_run_has_quick_layers_without_a_card_only_and_writes_what_peft_reads(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, card: bool, kind: type
 ):

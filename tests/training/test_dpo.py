@@ -75,9 +75,9 @@ def test_the_reference_of_an_adapter_to_go_on_from_is_that_adapter(new_task: New
 
 
 def test_a_resumed_run_ends_as_an_uninterrupted_one(new_task: NewTask, monkeypatch: pytest.MonkeyPatch):
-    from sage_studio.training.child import follow
     from sage_studio.training.methods.dpo import PairTrainer
-    from sage_studio.training.stopping import StopRequest
+    from sage_studio.training.run import StopRequest
+    from sage_studio.training.runner import follow
 
     tuned = new_task(name="tuned", num_train_epochs=1)
     tuned.run()
@@ -206,11 +206,11 @@ def _accuracy(base: Path, adapter: Path | None, rows: list[dict[str, Any]]) -> f
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from sage_studio.training.pairs import encode, paired
+    from sage_studio.training.tokenize import PAIRS
 
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16)
     model = PeftModel.from_pretrained(model, adapter) if adapter else model
-    columns = encode([paired(row) for row in rows], AutoTokenizer.from_pretrained(base), 256).columns
+    columns = PAIRS.encode([PAIRS.parts(row) for row in rows], AutoTokenizer.from_pretrained(base), 256).columns
 
     def likelihood(prompt: list[int], answer: list[int]) -> float:
         ids = torch.tensor([prompt + answer])

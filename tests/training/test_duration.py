@@ -4,14 +4,20 @@ import random
 
 import pytest
 
-from sage_studio.paces import ask_child
-from sage_studio.training.duration import Pace, loop_seconds, rough_pace, spread, work_of
-from sage_studio.training.memory import FootprintRequest
-from sage_studio.training.probe import fitted
+from sage_studio.training.duration import (
+    StepTime,
+    estimate_step_time,
+    loop_seconds,
+    measure_in_child,
+    spread_lengths,
+    work_of,
+)
+from sage_studio.training.memory import TraceRequest
 from sage_studio.training.recipes import DPORecipe, SFTRecipe
+from sage_studio.training.speed_probe import fitted
 
-A_TOKEN = Pace(constant=0.0, linear=1.0)
-A_STEP = Pace(constant=1.0, linear=0.0)
+A_TOKEN = StepTime(constant=0.0, linear=1.0)
+A_STEP = StepTime(constant=1.0, linear=0.0)
 
 
 def recipe(method=SFTRecipe, **values):
@@ -77,10 +83,10 @@ def test_several_gpus_share_the_rows():
 
 
 def test_lengths_like_a_datasets_have_its_mean():
-    made = spread(((32, 100), (64, 300), (512, 20)), 60.0)
+    made = spread_lengths(((32, 100), (64, 300), (512, 20)), 60.0)
     assert sum(made) / len(made) == pytest.approx(60, rel=0.02)
     assert max(made) > 3 * min(made)
-    assert spread((), 42.4) == [42]
+    assert spread_lengths((), 42.4) == [42]
 
 
 @pytest.mark.parametrize(("constant", "linear", "square"), [(0.1, 0.01, 0.0), (0.0, 0.002, 1e-6)])
@@ -97,13 +103,13 @@ def test_noise_makes_no_pace_that_runs_backwards():
 
 
 def test_a_rough_pace_follows_size_and_machine():
-    small, large = rough_pace(10**8, True, 1e11), rough_pace(10**9, True, 1e11)
+    small, large = estimate_step_time(10**8, True, 1e11), estimate_step_time(10**9, True, 1e11)
     assert large.linear == pytest.approx(10 * small.linear)
-    assert rough_pace(10**8, False, 1e11).linear > small.linear
-    assert rough_pace(10**8, True, 1e12).linear == pytest.approx(small.linear / 10)
+    assert estimate_step_time(10**8, False, 1e11).linear > small.linear
+    assert estimate_step_time(10**8, True, 1e12).linear == pytest.approx(small.linear / 10)
 
 
 @pytest.mark.training
 def test_a_real_probe_measures_a_pace_that_longer_rows_slow_down(tiny_model, real_probe):
-    pace = ask_child(FootprintRequest(type="sft", location=str(tiny_model), dtype="float32"))
+    pace = measure_in_child(TraceRequest(type="sft", location=str(tiny_model), dtype="float32"))
     assert 0 < pace.seconds(1, 64, 64**2) < pace.seconds(1, 2048, 2048**2)

@@ -117,8 +117,8 @@ def test_conversations_train_an_embedder(new_embedding: NewTask):
 
 
 def test_a_resumed_run_ends_like_one_that_was_never_stopped(new_embedding: NewTask):
-    from sage_studio.training.child import follow
-    from sage_studio.training.stopping import StopRequest
+    from sage_studio.training.run import StopRequest
+    from sage_studio.training.runner import follow
 
     whole = new_embedding(name="whole")
     whole.run()
@@ -167,19 +167,19 @@ def test_target_modules_that_are_not_there_fail_as_model(new_embedding: NewTask)
 
 
 def test_a_collapsed_embedder_is_unhealthy(new_embedding: NewTask, monkeypatch: pytest.MonkeyPatch):
-    from sage_studio.training import embedder
+    from sage_studio.training import embedding_model
 
-    right = embedder.embed_passages
-    monkeypatch.setattr(embedder, "embed_passages", lambda *a: right(*a)[[0] * len(a[1])])
+    right = embedding_model.embed_passages
+    monkeypatch.setattr(embedding_model, "embed_passages", lambda *a: right(*a)[[0] * len(a[1])])
     result = new_embedding(max_steps=1).run(expect=1)
     assert result.reason == Reason.UNHEALTHY
     assert "collapsed" in result.message[0]
 
 
 def test_an_embedder_that_comes_back_different_is_unhealthy(new_embedding: NewTask, monkeypatch: pytest.MonkeyPatch):
-    from sage_studio.training import embedder
+    from sage_studio.training import embedding_model
 
-    monkeypatch.setattr(embedder, "save_embedder", _without_training(embedder.save_embedder))
+    monkeypatch.setattr(embedding_model, "save_embedder", _without_training(embedding_model.save_embedder))
     result = new_embedding(use_lora=False, max_steps=1).run(expect=1)
     assert result.reason == Reason.UNHEALTHY
     assert "other vectors" in result.message[0]
@@ -231,17 +231,17 @@ LEARNING: dict[str, Any] = {
 
 def _stop_at(step: int, stop: Any) -> None:
     """Ask for a stop once so many steps are done."""
-    from sage_studio.training import reporting
+    from sage_studio.training import callbacks
 
-    right = reporting.Reporter.on_step_end
+    right = callbacks.ProgressCallback.on_step_end
 
     def on_step_end(self: Any, args: Any, state: Any, control: Any, **rest: Any) -> None:
         stop.requested = stop.requested or state.global_step == step
         right(self, args, state, control, **rest)
         if stop.requested:
-            reporting.Reporter.on_step_end = right  # type: ignore[method-assign]
+            callbacks.ProgressCallback.on_step_end = right  # type: ignore[method-assign]
 
-    reporting.Reporter.on_step_end = on_step_end  # type: ignore[method-assign]
+    callbacks.ProgressCallback.on_step_end = on_step_end  # type: ignore[method-assign]
 
 
 def _without_training(save: Callable[[Any, Path], None]) -> Callable[[Any, Path], None]:

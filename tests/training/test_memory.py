@@ -4,23 +4,23 @@ import shutil
 
 import pytest
 
+from sage_studio.training.environment import optimizer_for
 from sage_studio.training.memory import (
     CUDA_CONTEXT,
     LEFT_BY_LOADING,
-    Curve,
-    Footprint,
-    FootprintRequest,
+    MemoryTrace,
+    StepMemory,
+    TraceRequest,
     estimate,
     longest_row,
-    remedies,
+    savings,
 )
-from sage_studio.training.optimizer import optimizer_for
 from sage_studio.training.recipes import SFTRecipe
 
 MIB = 2**20
-STEP = Curve(constant=0, linear=1000, square=10)
-CHECKPOINTED = Curve(constant=0, linear=100, square=1)
-FOOTPRINT = Footprint(
+STEP = StepMemory(constant=0, linear=1000, square=10)
+CHECKPOINTED = StepMemory(constant=0, linear=100, square=1)
+FOOTPRINT = MemoryTrace(
     parameters=1000,
     quantizable=800,
     trained=10,
@@ -86,12 +86,12 @@ def test_on_a_cpu_the_small_optimizer_updates_the_largest_tensor_in_fp32_copies(
 def test_a_whole_model_that_does_not_fit_is_offered_the_small_optimizer():
     before = recipe(use_lora=False, gradient_checkpointing=True)
     room = of(use_lora=False, gradient_checkpointing=True, length=64, device="cuda").total - 1000
-    offered = remedies(before, FOOTPRINT, "cuda", 64, 1.0, room)
+    offered = savings(before, FOOTPRINT, "cuda", 64, 1.0, room)
     assert {"optimizer": "adamw_8bit"} in [each.changes for each in offered]
     small = {**before, "optimizer": "adamw_8bit"}
-    assert all("optimizer" not in each.changes for each in remedies(small, FOOTPRINT, "cuda", 1024, 1.0, room - 2000))
+    assert all("optimizer" not in each.changes for each in savings(small, FOOTPRINT, "cuda", 1024, 1.0, room - 2000))
     on_cpu = of(use_lora=False, gradient_checkpointing=True, length=64).total - 1000
-    assert not remedies(before, FOOTPRINT, "cpu", 64, 1.0, on_cpu), "there it takes many times as long"
+    assert not savings(before, FOOTPRINT, "cpu", 64, 1.0, on_cpu), "there it takes many times as long"
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_loading_a_quantized_base_leaves_something_behind_on_a_card():
 def test_each_change_offered_makes_it_fit_and_is_a_valid_recipe():
     before = recipe(per_device_train_batch_size=8)
     room = of(per_device_train_batch_size=8).total / 3
-    offered = remedies(before, FOOTPRINT, "cpu", 1024, 1.0, room)
+    offered = savings(before, FOOTPRINT, "cpu", 1024, 1.0, room)
     assert [set(each.changes) for each in offered] == [
         {"gradient_checkpointing"},
         {"per_device_train_batch_size", "gradient_accumulation_steps"},
@@ -152,14 +152,14 @@ def test_each_change_offered_makes_it_fit_and_is_a_valid_recipe():
 def test_what_no_single_change_does_several_do():
     room = of(gradient_checkpointing=True, per_device_train_batch_size=1).total * 1.01
     before = recipe(per_device_train_batch_size=8)
-    (only,) = remedies(before, FOOTPRINT, "cpu", 1024, 1.0, room)
+    (only,) = savings(before, FOOTPRINT, "cpu", 1024, 1.0, room)
     assert only.changes["gradient_checkpointing"] is True
     assert only.changes["per_device_train_batch_size"] < 8
     assert only.total <= room
 
 
 def test_where_nothing_helps_nothing_is_offered():
-    assert remedies(recipe(), FOOTPRINT, "cpu", 1024, 1.0, room=6000) == []
+    assert savings(recipe(), FOOTPRINT, "cpu", 1024, 1.0, room=6000) == []
 
 
 def test_the_longest_row_is_the_histograms_last_that_has_rows():
@@ -193,9 +193,9 @@ def small_llama(tiny_model, tmp_path_factory):
 
 @pytest.mark.training
 def test_the_estimate_is_within_15_percent_of_measured_peaks(small_llama):
-    from sage_studio.training.footprint import measure
+    from sage_studio.training.memory_trace import measure
 
-    found = measure(FootprintRequest(type="sft", location=str(small_llama), lora_dropout=0.05))
+    found = measure(TraceRequest(type="sft", location=str(small_llama), lora_dropout=0.05))
     assert found.parameters == pytest.approx(30.6e6, rel=0.01)
     found = found.model_copy(update={"context": START})
     for (length, batch), peak in MEASURED.items():
@@ -207,9 +207,9 @@ def test_the_estimate_is_within_15_percent_of_measured_peaks(small_llama):
 
 @pytest.mark.training
 def test_of_a_model_trained_whole_it_is_within_15_percent_too(small_llama):
-    from sage_studio.training.footprint import measure
+    from sage_studio.training.memory_trace import measure
 
-    request = FootprintRequest(type="sft", location=str(small_llama), use_lora=False, dtype="float32")
+    request = TraceRequest(type="sft", location=str(small_llama), use_lora=False, dtype="float32")
     found = measure(request).model_copy(update={"context": START})
     assert found.trained == found.parameters
     for (length, checkpointing), peak in MEASURED_WHOLE.items():
@@ -227,9 +227,9 @@ UPCAST = {"none": 0, "4bit": 2}
 
 @pytest.mark.training
 def test_the_estimate_on_a_card_is_within_10_percent_of_peaks_measured_on_one(built_in_model):
-    from sage_studio.training.footprint import measure
+    from sage_studio.training.memory_trace import measure
 
-    request = FootprintRequest(type="sft", location=str(built_in_model), lora_dropout=0.05, on_card=True)
+    request = TraceRequest(type="sft", location=str(built_in_model), lora_dropout=0.05, on_card=True)
     found = measure(request)
     for (bits, length), peak in ON_AN_H100.items():
         memory = estimate(recipe(max_length=length, quantization=bits), found, "cuda", length)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sage_studio.training import environment, tuning
+from sage_studio.training import environment, trainer
 
 NewTask = Callable[..., Any]
 SMALL = 10**6
@@ -19,7 +19,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     import torch
 
     found: dict[str, Any] = {}
-    right = tuning.fit
+    right = trainer.fit
 
     def fit(run: Any, trainer: Any) -> None:
         found["weights"] = {str(weight.dtype) for weight in trainer.model.parameters() if weight.requires_grad}
@@ -29,7 +29,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         states = [state for state in optimizer.state.values() if "state1" in state]
         found["small"] = any(state["state1"].dtype == torch.uint8 for state in states)
 
-    monkeypatch.setattr(tuning, "fit", fit)
+    monkeypatch.setattr(trainer, "fit", fit)
     return found
 
 
@@ -59,7 +59,7 @@ def test_an_adapter_may_have_it_and_stays_in_fp32(new_task: NewTask, seen: dict[
 def test_auto_asks_how_large_the_gpu_is(
     new_task: NewTask, seen: dict[str, Any], monkeypatch: pytest.MonkeyPatch, memory: int, use_lora: bool, chosen: str
 ):
-    monkeypatch.setattr(environment, "card_bytes", lambda: float(memory))
+    monkeypatch.setattr(environment, "gpu_bytes", lambda: float(memory))
     task = new_task(use_lora=use_lora, precision="bf16", max_steps=1)
     task.run()
     assert (task.path / ".optimizer").read_text() == chosen
@@ -71,14 +71,14 @@ def test_auto_asks_how_large_the_gpu_is(
 def test_a_run_with_the_small_optimizer_goes_on_from_its_checkpoint(
     new_task: NewTask, seen: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(environment, "card_bytes", lambda: float(SMALL))
+    monkeypatch.setattr(environment, "gpu_bytes", lambda: float(SMALL))
     task = new_task(use_lora=False, precision="bf16", max_steps=2, save_steps=1)
     task.run()
     (task.path / "result.json").unlink()
     job, recipe = task.path / "job.json", task.path / "recipe.yaml"
     job.write_text(job.read_text().replace('"resume":false', '"resume":true'))
     recipe.write_text(recipe.read_text().replace("max_steps: 2", "max_steps: 4"))
-    monkeypatch.setattr(environment, "card_bytes", lambda: 1e12)
+    monkeypatch.setattr(environment, "gpu_bytes", lambda: 1e12)
     assert (task.run().status, task.result().steps) == ("completed", 4)
     assert seen["weights"] == {"torch.bfloat16"}
     assert seen["small"]
@@ -100,6 +100,6 @@ def test_a_resumed_run_keeps_its_optimizer_on_another_gpu(
     job, recipe = task.path / "job.json", task.path / "recipe.yaml"
     job.write_text(job.read_text().replace('"resume":false', '"resume":true'))
     recipe.write_text(recipe.read_text().replace("max_steps: 2", "max_steps: 3"))
-    monkeypatch.setattr(environment, "card_bytes", lambda: float(SMALL))
+    monkeypatch.setattr(environment, "gpu_bytes", lambda: float(SMALL))
     assert (task.run().status, task.result().steps) == ("completed", 3)
     assert not seen["small"]

@@ -8,9 +8,9 @@ import pytest
 
 from sage_studio.data.example import Example, Message, Origin, Passage, Preference, Retrieval
 from sage_studio.errors import InvalidDataset, InvalidModel
-from sage_studio.training.preview import lengths, seen
-from sage_studio.training.rows import IGNORED, encode
-from sage_studio.training.tokenizing import ChatTokenizer
+from sage_studio.models.chat_template import ChatTokenizer
+from sage_studio.training.preview import lengths, preview_row
+from sage_studio.training.tokenize import ANSWERS, IGNORED
 
 LLAMA3 = (
     "{{- bos_token }}{%- set today = strftime_now('%d %b %Y') %}\n"
@@ -99,9 +99,9 @@ def test_the_preview_has_the_trainers_ids_and_labels(model: Path, max_length: in
 
     theirs, ours = AutoTokenizer.from_pretrained(model), ChatTokenizer(model)
     for row in ROWS:
-        (shown,) = seen(row, ours, max_length)
+        (shown,) = preview_row(row, ours, max_length)
         try:
-            encoded = encode([as_json(row)], theirs, max_length)
+            encoded = ANSWERS.encode([as_json(row)], theirs, max_length)
         except InvalidDataset:
             assert shown.left_out
             continue
@@ -119,7 +119,7 @@ def test_the_pieces_read_as_the_rendered_text(model: Path):
 
     theirs, ours = AutoTokenizer.from_pretrained(model), ChatTokenizer(model)
     for row in ROWS:
-        (shown,) = seen(row, ours, 4096)
+        (shown,) = preview_row(row, ours, 4096)
         messages = [*as_json(row)["prompt"], *as_json(row)["completion"]]
         rendered = theirs.apply_chat_template(messages, tokenize=False)
         assert "".join(piece.text for piece in shown.pieces).replace(" ", "") == rendered.replace(" ", "")
@@ -131,11 +131,11 @@ def test_the_pieces_read_as_the_rendered_text(model: Path):
 def test_both_sides_of_a_preference_and_texts_without_a_template(model: Path):
     tokenizer = ChatTokenizer(model)
     pair = Preference((Message("user", "Why?"),), "Because it rains.", "No.", Origin("p.json", row=1))
-    chosen, rejected = seen(pair, tokenizer, 512)
+    chosen, rejected = preview_row(pair, tokenizer, 512)
     assert (chosen.side, rejected.side) == ("chosen", "rejected")
     assert chosen.labels != rejected.labels
     retrieval = Retrieval("why", ("rain falls",), ("sun",), Origin("r.json", row=1))
-    assert [each.side for each in seen(retrieval, tokenizer, 512)] == ["text"] * 3
+    assert [each.side for each in preview_row(retrieval, tokenizer, 512)] == ["text"] * 3
     assert next(lengths([pair, Passage("rain", Origin("k.json"))], tokenizer, 512)) == (chosen.tokens, True)
 
 
@@ -143,7 +143,7 @@ def test_a_row_that_the_template_refuses_is_named(tmp_path: Path):
     folder = build("llama3", tmp_path)
     (folder / "chat_template.jinja").write_text("{{ raise_exception('roles must alternate') }}")
     with pytest.raises(InvalidDataset, match=r"row 3: roles must alternate"):
-        seen(ROWS[2], ChatTokenizer(folder), 512)
+        preview_row(ROWS[2], ChatTokenizer(folder), 512)
 
 
 def test_what_cannot_be_read_is_refused_in_words(tmp_path: Path):
@@ -160,11 +160,11 @@ def test_what_cannot_be_read_is_refused_in_words(tmp_path: Path):
     config = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": None}))
     with pytest.raises(InvalidModel, match="no chat template"):
-        seen(ROWS[0], ChatTokenizer(folder), 512)
+        preview_row(ROWS[0], ChatTokenizer(folder), 512)
 
 
 def test_a_template_has_no_way_out_of_its_sandbox(tmp_path: Path):
     folder = build("llama3", tmp_path)
     (folder / "chat_template.jinja").write_text("{{ messages.__class__.__mro__[1].__subclasses__() }}")
     with pytest.raises(InvalidDataset, match="unsafe"):
-        seen(ROWS[0], ChatTokenizer(folder), 512)
+        preview_row(ROWS[0], ChatTokenizer(folder), 512)

@@ -85,7 +85,7 @@ def test_each_process_loads_a_quantized_base_onto_its_own_gpu(
     """accelerate refuses to train one that lies on another GPU than the process's own."""
     import torch
 
-    from sage_studio.training import base_model
+    from sage_studio.training import model_loading
 
     asked: dict[str, Any] = {}
 
@@ -98,9 +98,9 @@ def test_each_process_loads_a_quantized_base_onto_its_own_gpu(
 
     monkeypatch.setenv("LOCAL_RANK", rank)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(base_model.AutoModelForCausalLM, "from_pretrained", from_pretrained)
+    monkeypatch.setattr(model_loading.AutoModelForCausalLM, "from_pretrained", from_pretrained)
     recipe = SFTRecipe(model_name_or_path="m", dataset_id="d", quantization=quantization)
-    base_model.load_model(Job(model_location="m", data_path="d"), recipe, torch.bfloat16)
+    model_loading.load_model(Job(model_location="m", data_path="d"), recipe, torch.bfloat16)
     assert asked["device_map"] == {"": int(rank)}
 
 

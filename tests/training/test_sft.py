@@ -120,10 +120,10 @@ def test_a_quantized_base_stays_in_the_type_that_is_computed_in(
     """Not in fp32, which is 2.2 GB more for a model of 7B; its gradients flow all the same."""
     import torch
 
-    from sage_studio.training import tuning
+    from sage_studio.training import trainer
 
     seen: dict[str, Any] = {}
-    right = tuning.fit
+    right = trainer.fit
 
     def fit(run: Any, trainer: Any) -> None:
         right(run, trainer)
@@ -133,7 +133,7 @@ def test_a_quantized_base_stays_in_the_type_that_is_computed_in(
         weights = dict(trainer.model.named_parameters())
         seen["still"] = [name for name, weight in weights.items() if "lora_B" in name and not weight.any()]
 
-    monkeypatch.setattr(tuning, "fit", fit)
+    monkeypatch.setattr(trainer, "fit", fit)
     new_task(quantization=quantization, gradient_checkpointing=checkpointing, precision="bf16").run()
     assert seen == {"types": {torch.bfloat16}, "norm": torch.bfloat16, "still": []}
 
@@ -148,12 +148,12 @@ def test_the_cpu_loss_is_the_models_own(new_task: NewTask, tiny_model: Path):
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from sage_studio.training.rows import IGNORED, encode, read_rows
+    from sage_studio.training.tokenize import ANSWERS, IGNORED, read_rows
 
     task = new_task(precision="fp32", per_device_train_batch_size=8, max_steps=1, max_grad_norm=1000)
     task.run()
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
-    encoded = encode(read_rows(task.path.with_suffix(".jsonl")), tokenizer, 96)
+    encoded = ANSWERS.encode(read_rows(task.path.with_suffix(".jsonl")), tokenizer, 96)
     length = max(map(len, encoded.columns["input_ids"]))
     pad = [length - len(ids) for ids in encoded.columns["input_ids"]]
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
@@ -313,3 +313,32 @@ def test_a_gpu_that_cuda_cannot_open_ends_the_run_at_once(new_task: NewTask):
     assert (result.status, result.reason, result.steps) == ("failed", Reason.GPU, 0)
     assert "GPU 0" in result.message[0]
     assert "make doctor" in result.hint[0]
+
+
+def test_a_model_that_always_computes_all_logits_learns_the_same(new_task: NewTask, monkeypatch: pytest.MonkeyPatch):
+    """On a CPU only the answers' logits are asked for; a model that brings its own code may not know how."""
+    from transformers import LlamaForCausalLM
+
+    usual = new_task(max_steps=3).run()
+    forward = LlamaForCausalLM.forward
+
+    def without_it(
+        self: Any,
+        input_ids: Any = None,
+        attention_mask: Any = None,
+        position_ids: Any = None,
+        past_key_values: Any = None,
+        inputs_embeds: Any = None,
+        labels: Any = None,
+        use_cache: Any = None,
+        output_attentions: Any = None,
+        output_hidden_states: Any = None,
+        return_dict: Any = None,
+    ) -> Any:
+        given = {
+            name: value for name, value in locals().items() if name not in ("self", "forward") and value is not None
+        }
+        return forward(self, **given)
+
+    monkeypatch.setattr(LlamaForCausalLM, "forward", without_it)
+    assert new_task(max_steps=3, name="second").run().train_loss == pytest.approx(usual.train_loss, rel=1e-4)

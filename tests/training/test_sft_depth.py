@@ -94,22 +94,22 @@ def test_a_run_that_no_longer_improves_is_stopped_early_and_completed(
 
 
 def test_patience_is_remembered_over_a_stop(new_task: NewTask, monkeypatch: pytest.MonkeyPatch):
-    from sage_studio.training.child import follow
-    from sage_studio.training.reporting import Reporter
-    from sage_studio.training.stopping import StopRequest
+    from sage_studio.training.callbacks import ProgressCallback
+    from sage_studio.training.run import StopRequest
+    from sage_studio.training.runner import follow
 
     options = {"eval_share": 0.25, "eval_steps": 1, "num_train_epochs": 30, "learning_rate": 0.1, "precision": "fp32"}
     options |= {"early_stopping_patience": 3, "lr_scheduler_type": "constant"}
     whole, broken = new_task(name="whole", **options), new_task(name="broken", **options)
     stop_at, end = whole.run().details["best_step"] + 2, whole.result().steps
-    stop, right = StopRequest(), Reporter.on_step_end
+    stop, right = StopRequest(), ProgressCallback.on_step_end
 
     def stop_there(self: Any, args: Any, state: Any, control: Any, **rest: Any) -> None:
         stop.requested = state.global_step == stop_at
         right(self, args, state, control, **rest)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Reporter, "on_step_end", stop_there)
+        patched.setattr(ProgressCallback, "on_step_end", stop_there)
         assert follow(broken.path, stop) == 0
     assert (broken.result().status, broken.result().steps) == ("stopped", stop_at)
     job = json.loads((broken.path / "job.json").read_text())

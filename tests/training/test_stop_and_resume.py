@@ -76,9 +76,9 @@ def test_a_killed_child_leaves_no_result(new_task: NewTask, children: list[Any])
 def test_a_stop_between_the_batches_of_one_step_does_not_wait_for_the_step(
     new_task: NewTask, monkeypatch: pytest.MonkeyPatch
 ):
-    from sage_studio.training.child import follow
     from sage_studio.training.methods.sft import AnswerTrainer
-    from sage_studio.training.stopping import StopRequest
+    from sage_studio.training.run import StopRequest
+    from sage_studio.training.runner import follow
 
     stop, right, batches = StopRequest(), AnswerTrainer.compute_loss, []
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from sage_studio.training import environment, fitting
+from sage_studio.training import environment, trainer
 
 NewTask = Callable[..., Any]
 KERNEL = "_amp_foreach_non_finite_check_and_unscale_"
@@ -73,7 +73,7 @@ def test_without_the_cast_the_scaler_has_no_kernel(
     new_task: NewTask, unscaled: list[Any], monkeypatch: pytest.MonkeyPatch
 ):
     """TRL still casts the adapter of a quantized base to bf16; the day that it does not, the cast can go."""
-    monkeypatch.setattr(fitting, "make_scalable", lambda _: None)
+    monkeypatch.setattr(trainer, "cast_trained_to_fp32", lambda _: None)
     result = new_task(quantization="4bit").run(expect=1)
     assert set(unscaled) == {torch.bfloat16}
     assert "NotImplementedError" in result.message[0]

@@ -38,13 +38,12 @@ from sage_studio.tasks.logs import LogPage
 from sage_studio.tasks.task import Curve, Task, TaskProgress, TaskStatus
 from sage_studio.text import NOTHING, Text
 from sage_studio.training.duration import Duration
-from sage_studio.training.memory import Memory, Remedy
+from sage_studio.training.memory import MemoryEstimate, MemorySaving
 from sage_studio.training.methods.kbalign.stage_files import StageFile, stage_files
-from sage_studio.training.preview import Piece as SeenPiece
-from sage_studio.training.preview import Seen
+from sage_studio.training.presets import Preset, PresetStore
+from sage_studio.training.preview import PreviewSpan, RowPreview
 from sage_studio.training.progress import Event, Phase, Reason, Result
-from sage_studio.training.recipe import Preset, parse_recipe
-from sage_studio.training.templates import TemplateBook
+from sage_studio.training.recipes.parse import parse_recipe
 
 SECTIONS = [
     (
@@ -219,11 +218,13 @@ class FakeDatasets:
         )
         return self._job("report", dataset_id, JobState.COMPLETED, 5412)
 
-    def tokenized_row(self, dataset_id: str, row: int, model: str = "", max_length: int = 1024) -> tuple[Seen, ...]:
+    def tokenized_row(
+        self, dataset_id: str, row: int, model: str = "", max_length: int = 1024
+    ) -> tuple[RowPreview, ...]:
         example = self.rows[row - 1]
-        pieces = [SeenPiece(f"<|im_start|>user\n{example.asked}<|im_end|>\n", 12, "read")]
-        pieces += [SeenPiece(f"{word} ", 1, "learned") for word in example.completion.split(" ")]
-        return (Seen("completion", (*pieces, SeenPiece("the end", 2, "cut")), (), (), 14 + len(pieces), False),)
+        pieces = [PreviewSpan(f"<|im_start|>user\n{example.asked}<|im_end|>\n", 12, "read")]
+        pieces += [PreviewSpan(f"{word} ", 1, "learned") for word in example.completion.split(" ")]
+        return (RowPreview("completion", (*pieces, PreviewSpan("the end", 2, "cut")), (), (), 14 + len(pieces), False),)
 
     def edit(self, dataset_id: str, changes: Sequence[Mapping[str, Any]]) -> Dataset:
         old = self.get(dataset_id)
@@ -459,9 +460,9 @@ class FakeEstimates:
         """Fits on this card up to a batch of two."""
         recipe = parse_recipe(values)
         batch = recipe.per_device_train_batch_size
-        memory = Memory(0.6 * GIB, 1.5 * GIB, 0.1 * GIB, 0.1 * GIB, 0.2 * GIB, batch * 1.6 * GIB)
+        memory = MemoryEstimate(0.6 * GIB, 1.5 * GIB, 0.1 * GIB, 0.1 * GIB, 0.2 * GIB, batch * 1.6 * GIB)
         changes = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": batch // 2}
-        offered = (Remedy(Text("Batch size 2, accumulated", "批大小 2，梯度累积"), changes, 5.7 * GIB),)
+        offered = (MemorySaving(Text("Batch size 2, accumulated", "批大小 2，梯度累积"), changes, 5.7 * GIB),)
         card = ("RTX 3060", 6.0 * GIB, 12.0 * GIB)
         total = (
             self.studio.datasets.get(recipe.dataset_id).stats.total_samples
@@ -487,7 +488,7 @@ class FakePresets:
 
     def __init__(self, studio: FakeStudio) -> None:
         self.studio = studio
-        self.store = TemplateBook(studio.settings.root / "recipes")
+        self.store = PresetStore(studio.settings.root / "recipes")
 
     def all(self) -> list[Preset]:
         return self.store.all()

@@ -8,7 +8,7 @@ from sage_studio.data.dataset import DatasetStats
 from sage_studio.data.example import Message, Origin, Passage, Preference, Retrieval
 from sage_studio.data.jobs import JobState
 from sage_studio.errors import InvalidInput
-from sage_studio.training.preview import Piece, Seen
+from sage_studio.training.preview import PreviewSpan, RowPreview
 from sage_studio.ui.augment_panel import jobs_table, show_part
 from sage_studio.ui.combine_panel import SLOTS, show_slots
 from sage_studio.ui.dataset_report import datasets_table, languages_of
@@ -18,8 +18,12 @@ from sage_studio.ui.report_panel import findings_view
 
 @pytest.mark.parametrize(("language", "said"), [("en", "12 only read"), ("zh", "仅作上下文 12")])
 def test_pieces_are_coloured_by_their_fate_and_escaped(language, said):
-    pieces = (Piece("<|im_start|><script>", 12, "read"), Piece("二", 2, "learned"), Piece("tail", 3, "cut"))
-    shown = coloured(Seen("completion", pieces, (), (), 17, False), language)
+    pieces = (
+        PreviewSpan("<|im_start|><script>", 12, "read"),
+        PreviewSpan("二", 2, "learned"),
+        PreviewSpan("tail", 3, "cut"),
+    )
+    shown = coloured(RowPreview("completion", pieces, (), (), 17, False), language)
     assert '<span class="token learned" title="2">二</span>' in shown
     assert '<span class="token cut" title="3">tail</span>' in shown
     assert "&lt;script&gt;" in shown
@@ -28,7 +32,7 @@ def test_pieces_are_coloured_by_their_fate_and_escaped(language, said):
 
 
 def test_a_row_that_the_training_skips_says_so():
-    shown = coloured(Seen("chosen", (), (), (), 0, True), "en")
+    shown = coloured(RowPreview("chosen", (), (), (), 0, True), "en")
     assert "left out of the training" in shown
     assert "chosen" in shown
 

@@ -6,9 +6,10 @@ import gradio as gr
 import pytest
 
 from sage_studio.errors import InvalidRecipe
-from sage_studio.training.field import Group
-from sage_studio.training.recipe import load_presets, parse_recipe
+from sage_studio.training.presets import load_presets
 from sage_studio.training.recipes import RECIPES, SFTRecipe
+from sage_studio.training.recipes.base import Group
+from sage_studio.training.recipes.parse import parse_recipe
 from sage_studio.ui.form import bounds_of, fields_in, form_updates, given, inputs_for, step_of
 from sage_studio.ui.i18n import Phrasebook
 from sage_studio.ui.labels import in_labels

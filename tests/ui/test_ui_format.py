@@ -5,8 +5,8 @@ import pytest
 from sage_studio.tasks.compare import MOST
 from sage_studio.tasks.task import Curve
 from sage_studio.text import Text
-from sage_studio.training.curves import LOSS
 from sage_studio.training.recipes import DPORecipe
+from sage_studio.training.recipes.base import LOSS
 from sage_studio.ui import format as shown
 from sage_studio.ui.plots import RUN_COLOURS, histogram, line, loss_of_runs, plotted
 from sage_studio.ui.table import Column, Row, table
@@ -92,12 +92,12 @@ def test_plots_leave_out_steps_without_a_value():
 def test_a_plot_of_several_lines_says_which_is_which():
     curve = Curve((1, 2), loss=(2.0, 1.5), figures={"eval_loss": (None, 1.7)})
     drawn = plotted(LOSS, curve, "en")
-    assert drawn["value"]["data"] == [[1, 2.0, "training"], [2, 1.5, "training"], [2, 1.7, "held out"]]
-    assert drawn["label"] == "Loss: training (green), held out (orange)"
+    assert drawn["value"]["data"] == [[1, 2.0, "training"], [2, 1.5, "training"], [2, 1.7, "hold-out"]]
+    assert drawn["label"] == "Loss: training (green), hold-out (orange)"
     assert plotted(LOSS, curve, "zh")["label"] == "损失: 训练 （绿）, 验证 （橙）"
     early = plotted(LOSS, Curve((1,), loss=(2.0,)), "en")
     assert early["label"] == "Loss"
-    assert early["value"]["data"] == [[1, 2.0, "training"], [1, None, "held out"]]  # or it would never be drawn
+    assert early["value"]["data"] == [[1, 2.0, "training"], [1, None, "hold-out"]]  # or it would never be drawn
 
 
 def test_runs_have_a_colour_each_and_places_for_more():

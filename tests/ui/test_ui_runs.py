@@ -13,9 +13,9 @@ from sage_studio.cli import parser
 from sage_studio.services.estimates import GIB, Forecast
 from sage_studio.tasks.task import TaskStatus
 from sage_studio.text import Text
-from sage_studio.training.actions import Action
 from sage_studio.training.duration import Duration
-from sage_studio.training.memory import Memory
+from sage_studio.training.failures import Action
+from sage_studio.training.memory import MemoryEstimate
 from sage_studio.training.recipes import SFTRecipe
 from sage_studio.ui import commands
 from sage_studio.ui.augment_panel import AugmentPanel
@@ -53,7 +53,7 @@ def test_a_run_that_does_not_fit_offers_changes_as_buttons(fake):
 
 
 def test_where_nothing_helps_that_is_said():
-    memory = Memory(1 * GIB, 9 * GIB, 0, 0, 0, 0)
+    memory = MemoryEstimate(1 * GIB, 9 * GIB, 0, 0, 0, 0)
     nothing = Forecast(memory, "cpu", GIB, GIB, None, 0, 0, (), (Text("A <b>remark</b>.", "备注"),))
     shown = forecast_view(nothing, "en")
     assert "smaller model" in shown

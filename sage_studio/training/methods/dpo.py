@@ -1,21 +1,17 @@
-"""Direct preference optimization (arXiv 2305.18290): TRL's DPOTrainer on pairs of answers.
-
-Knows the reference and how the trainer is built. Knows nothing of what surrounds it, which all methods share
-(`sage_studio.training.tuning`).
-"""
+"""Direct preference optimization (arXiv 2305.18290): TRL's DPOTrainer on pairs of answers."""
 
 from functools import partial
 from typing import Any
 
 from trl import DPOConfig, DPOTrainer
 
-from sage_studio.training import base_model, pairs
+from sage_studio.training import model_loading, tokenize
 from sage_studio.training.recipes import DPORecipe
 from sage_studio.training.run import Run
-from sage_studio.training.tuning import KeptPlain, Material, tune
+from sage_studio.training.trainer import SaveToTaskFolder, TrainerInputs, train_generator
 
 
-class PairTrainer(KeptPlain, DPOTrainer):  # type: ignore[misc]  # trl ships no types
+class PairTrainer(SaveToTaskFolder, DPOTrainer):  # type: ignore[misc]  # trl ships no types
     """A DPOTrainer for rows that are token ids already."""
 
     def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
@@ -24,10 +20,10 @@ class PairTrainer(KeptPlain, DPOTrainer):  # type: ignore[misc]  # trl ships no 
 
 def train(run: Run[DPORecipe]) -> None:
     """Train, save, and check the model. Raises `Stopped` when asked to stop, with a checkpoint written."""
-    tune(run, pairs.paired, pairs.encode, partial(_trainer, run))
+    train_generator(run, tokenize.PAIRS, partial(_trainer, run))
 
 
-def _trainer(run: Run[DPORecipe], material: Material) -> PairTrainer:
+def _trainer(run: Run[DPORecipe], material: TrainerInputs) -> PairTrainer:
     """A trainer whose reference is the model as it begins; there is never a second model in memory.
 
     A new adapter changes nothing yet, so the reference is the model without it. Of an adapter to go on from, TRL keeps
@@ -46,5 +42,5 @@ def _trainer(run: Run[DPORecipe], material: Material) -> PairTrainer:
     )
     trainer = PairTrainer(args=config, **material.trainer)
     if recipe.use_lora and not run.job.adapter_location:
-        trainer.model.delete_adapter(base_model.REFERENCE)
+        trainer.model.delete_adapter(model_loading.REFERENCE)
     return trainer

@@ -1,9 +1,4 @@
-"""Training an embedder: sentence-transformers with in-batch negatives, through a LoRA adapter or the whole model.
-
-The loss is that of Henderson et al. 2017 (arXiv 1705.00652): of all passages in the batch, the query's own is to be the
-most similar; hard negatives are further passages that are wrong. Cached in pieces (Gao et al. 2021, arXiv 2101.06983)
-where the recipe says so. Knows how a recipe becomes a trainer. Knows nothing of how its outcome is reported.
-"""
+"""Trains an embedding model with in-batch negatives (sentence-transformers), with LoRA or full fine-tuning."""
 
 import json
 from pathlib import Path
@@ -18,19 +13,18 @@ from transformers import PrinterCallback, TrainerCallback, TrainerControl, Train
 
 from sage_studio.errors import naming_full_disk
 from sage_studio.files import write_atomically
-from sage_studio.training import embedder, environment, health, queries, saving
-from sage_studio.training.base_model import target_modules
-from sage_studio.training.exam import examine
-from sage_studio.training.fitting import arguments_of, fit
-from sage_studio.training.optimizer import settled
+from sage_studio.training import embedding_model, environment, health_checks, retrieval_pairs, save
+from sage_studio.training.callbacks import ProgressCallback
+from sage_studio.training.model_loading import target_modules
 from sage_studio.training.progress import Phase
-from sage_studio.training.queries import Exam
 from sage_studio.training.recipes import EmbeddingRecipe
-from sage_studio.training.reporting import Reporter
+from sage_studio.training.retrieval_pairs import RetrievalTestSet
 from sage_studio.training.run import Run
+from sage_studio.training.trainer import decide_optimizer, fit, training_arguments
 
 EVALUATION = "evaluation.json"
 SMOKE_PASSAGES = 32
+FIGURES = ("recall@1", "recall@5", "recall@10", "mrr@10", "ndcg@10")
 
 
 class PairTrainer(SentenceTransformerTrainer):  # type: ignore[misc]  # no types that mypy can follow
@@ -46,13 +40,13 @@ class PairTrainer(SentenceTransformerTrainer):  # type: ignore[misc]  # no types
         return super().compute_loss(model, inputs, *rest, **options)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        embedder.save_embedder(self.model, Path(output_dir or self.args.output_dir))
+        embedding_model.save_embedder(self.model, Path(output_dir or self.args.output_dir))
 
 
-class Examiner(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
+class RetrievalEvaluator(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
     """Measures every so many steps, for the plots."""
 
-    def __init__(self, run: Run[EmbeddingRecipe], exam: Exam) -> None:
+    def __init__(self, run: Run[EmbeddingRecipe], exam: RetrievalTestSet) -> None:
         self._run, self._exam = run, exam
 
     def on_step_end(self, _: Any, state: TrainerState, __: TrainerControl, model: Any, **___: Any) -> None:
@@ -65,56 +59,86 @@ class Examiner(TrainerCallback):  # type: ignore[misc]  # transformers ships no 
 def train(run: Run[EmbeddingRecipe]) -> None:
     """Train, save, and check the embedder. Raises `Stopped` when asked to stop, with a checkpoint written."""
     recipe = run.recipe
-    saving.check_output(recipe.output_dir)
-    run = settled(run, lambda: 0, environment.card_bytes())
+    save.check_output(recipe.output_dir)
+    run = decide_optimizer(run, lambda: 0, environment.gpu_bytes())
     dtype = environment.compute_type(recipe.precision)
     set_seed(recipe.seed)
 
     run.progress.phase(Phase.READING_DATA)
-    rows = queries.read_queries(Path(run.job.data_path), recipe.max_samples)
-    kept, held = queries.split(rows, recipe.eval_share, recipe.seed)
-    exam = queries.exam_of(held, kept, recipe.eval_passages, recipe.seed)
-    pairs = Dataset.from_dict(queries.columns_of(kept, recipe.hard_negatives, recipe.seed))
-    run.tally.rows = len(rows)
+    rows = retrieval_pairs.read_queries(Path(run.job.data_path), recipe.max_samples)
+    kept, held = retrieval_pairs.split(rows, recipe.eval_share, recipe.seed)
+    exam = retrieval_pairs.build_test_set(held, kept, recipe.eval_passages, recipe.seed)
+    pairs = Dataset.from_dict(retrieval_pairs.columns_of(kept, recipe.hard_negatives, recipe.seed))
+    run.state.rows = len(rows)
 
     run.progress.phase(Phase.LOADING_MODEL)
-    model = embedder.load_embedder(run.job.model_location, run.job.trust_remote_code, _device())
-    length = embedder.limit_length(model, recipe.max_length)
+    model = embedding_model.load_embedder(run.job.model_location, run.job.trust_remote_code, _device())
+    length = embedding_model.limit_length(model, recipe.max_length)
     figures = {"pairs": len(pairs), "held_out": len(held), "passages": len(exam.corpus), "tokens_read": length}
     _introduce(run, model, figures, dtype)
     before = _first_measure(run, model, exam)
-    run.tally.details.update(figures, held_out_before=before)
+    run.state.details.update(figures, held_out_before=before)
     _prepare(run, model)
 
     fit(run, _trainer(run, model, pairs, exam, dtype))
-    after = measure(run, model, exam, run.tally.steps)
-    run.tally.details["held_out_after"] = after
+    after = measure(run, model, exam, run.state.steps)
+    run.state.details["held_out_after"] = after
 
     run.progress.phase(Phase.SAVING)
     with naming_full_disk(run.folder):
-        embedder.save_embedder(model, run.folder)
+        embedding_model.save_embedder(model, run.folder)
     write_atomically(run.folder / EVALUATION, json.dumps({"before": before, "after": after}, indent=2))
-    saving.write_arguments(run, "", {**figures, "held_out_before": before, "held_out_after": after})
+    save.write_arguments(run, "", {**figures, "held_out_before": before, "held_out_after": after})
 
     run.progress.phase(Phase.CHECKING)
-    health.check_weights(run.folder, str(run.tally.model_kind))
+    health_checks.check_weights(run.folder, str(run.state.model_kind))
     _check(run, model, list(exam.corpus.values())[:SMOKE_PASSAGES])
-    saving.copy_output(run)
+    save.copy_output(run)
 
 
-def measure(run: Run[EmbeddingRecipe], model: Any, exam: Exam, step: int) -> dict[str, float]:
+def measure(run: Run[EmbeddingRecipe], model: Any, exam: RetrievalTestSet, step: int) -> dict[str, float]:
     """Examine the model as it is now, and say so."""
-    figures = examine(model, exam, run.recipe.per_device_train_batch_size)
+    figures = evaluate_retrieval(model, exam, run.recipe.per_device_train_batch_size)
     run.progress.write(step=step, figures=figures)
     print(f"step {step} · " + " · ".join(f"{name} {value:.3f}" for name, value in figures.items()))
     return figures
+
+
+def evaluate_retrieval(model: Any, exam: RetrievalTestSet, batch_size: int = 32) -> dict[str, float]:
+    """Rank the exam's passages for each of its queries by cosine similarity.
+
+    Returns:
+        `FIGURES`, each from 0 to 1 and rounded to four digits: recall@k is the share of the right passages among the
+        first k, MRR the mean of 1 / rank of the first right one, nDCG the discounted gain against that of a perfect
+        ranking.
+    """
+    from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
+    from sentence_transformers.util import cos_sim
+
+    evaluator = InformationRetrievalEvaluator(
+        exam.queries,
+        exam.corpus,
+        exam.relevant,
+        accuracy_at_k=[1],
+        precision_recall_at_k=[1, 5, 10],
+        mrr_at_k=[10],
+        ndcg_at_k=[10],
+        map_at_k=[10],
+        batch_size=batch_size,
+        score_functions={"cosine": cos_sim},
+        write_csv=False,
+    )
+    was_training = model.training
+    figures = evaluator(model)
+    model.train(was_training)
+    return {name: round(float(figures[f"cosine_{name}"]), 4) for name in FIGURES}
 
 
 def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _first_measure(run: Run[EmbeddingRecipe], model: Any, exam: Exam) -> dict[str, float]:
+def _first_measure(run: Run[EmbeddingRecipe], model: Any, exam: RetrievalTestSet) -> dict[str, float]:
     """How the untrained model does; of a resumed run it is known already."""
     kept = run.folder / EVALUATION
     if run.job.resume and kept.is_file():
@@ -129,10 +153,10 @@ def _prepare(run: Run[EmbeddingRecipe], model: Any) -> None:
     """Decide what is trained: the adapter, or every weight."""
     recipe = run.recipe
     set_seed(recipe.seed)
-    run.tally.model_kind = "adapter" if recipe.use_lora else "full"
+    run.state.model_kind = "adapter" if recipe.use_lora else "full"
     if recipe.use_lora:
         targets = target_modules(model.transformers_model, recipe.lora_target_modules)
-        embedder.add_adapter(model, recipe.lora_r, recipe.lora_alpha, recipe.lora_dropout, targets)
+        embedding_model.add_adapter(model, recipe.lora_r, recipe.lora_alpha, recipe.lora_dropout, targets)
 
 
 def _introduce(run: Run[EmbeddingRecipe], model: Any, figures: dict[str, int], dtype: Any) -> None:
@@ -146,17 +170,17 @@ def _introduce(run: Run[EmbeddingRecipe], model: Any, figures: dict[str, int], d
     print(f"hardware {environment.device_name()} · {str(dtype).removeprefix('torch.')}")
 
 
-def _trainer(run: Run[EmbeddingRecipe], model: Any, pairs: Dataset, exam: Exam, dtype: Any) -> PairTrainer:
+def _trainer(run: Run[EmbeddingRecipe], model: Any, pairs: Dataset, exam: RetrievalTestSet, dtype: Any) -> PairTrainer:
     trainer = PairTrainer(
         model=model,
         args=SentenceTransformerTrainingArguments(
             batch_sampler="no_duplicates",
             prompts=_prompts(model, pairs.column_names),
-            **arguments_of(run, len(pairs), dtype),
+            **training_arguments(run, len(pairs), dtype),
         ),
         train_dataset=pairs,
         loss=_loss(run.recipe, model),
-        callbacks=[Reporter(run), Examiner(run, exam)],
+        callbacks=[ProgressCallback(run), RetrievalEvaluator(run, exam)],
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -177,8 +201,8 @@ def _prompts(model: Any, columns: list[str]) -> dict[str, str] | None:
 
 def _check(run: Run[EmbeddingRecipe], model: Any, passages: list[str]) -> None:
     """Load what was saved once more: it must give the vectors of the model that was trained."""
-    trained = embedder.embed_passages(model, passages)
-    again = embedder.load_embedder(str(run.folder), run.job.trust_remote_code, _device())
-    embedder.limit_length(again, run.recipe.max_length)
-    health.check_vectors(trained, embedder.embed_passages(again, passages))
-    run.tally.details["dimensions"] = int(trained.shape[1])
+    trained = embedding_model.embed_passages(model, passages)
+    again = embedding_model.load_embedder(str(run.folder), run.job.trust_remote_code, _device())
+    embedding_model.limit_length(again, run.recipe.max_length)
+    health_checks.check_vectors(trained, embedding_model.embed_passages(again, passages))
+    run.state.details["dimensions"] = int(trained.shape[1])

@@ -1,14 +1,10 @@
-"""The recipes: one class per training method, told apart by ``type``; a new one is entered here.
-
-Knows which there are. Knows nothing of how a recipe is read (`sage_studio.training.recipe`).
-"""
+"""The recipes: one class per training method, told apart by ``type``. A new method is entered here."""
 
 from sage_studio.data.example import RowKind
 from sage_studio.training.recipes.base import Recipe
-from sage_studio.training.recipes.dpo import DPORecipe
 from sage_studio.training.recipes.embedding import EmbeddingRecipe
+from sage_studio.training.recipes.generative import DPORecipe, SFTRecipe
 from sage_studio.training.recipes.kbalign import KBAlignRecipe
-from sage_studio.training.recipes.sft import SFTRecipe
 
 __all__ = ["RECIPES", "DPORecipe", "EmbeddingRecipe", "KBAlignRecipe", "Recipe", "SFTRecipe", "methods_for"]
 

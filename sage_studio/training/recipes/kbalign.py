@@ -6,8 +6,9 @@ from pydantic import model_validator
 
 from sage_studio.data.example import RowKind
 from sage_studio.text import Text
-from sage_studio.training.field import knob, with_default
+from sage_studio.training.recipes.base import recipe_field, with_default
 from sage_studio.training.recipes.generative import GenerativeRecipe
+from sage_studio.validation_errors import RuleError
 
 
 class KBAlignRecipe(GenerativeRecipe):
@@ -23,7 +24,7 @@ class KBAlignRecipe(GenerativeRecipe):
     sources: ClassVar[tuple[str, ...]] = (*GenerativeRecipe.sources, "input_path")
 
     type: Literal["kbalign"] = "kbalign"
-    input_path: str = knob(
+    input_path: str = recipe_field(
         "",
         "files",
         Text("Knowledge base", "知识库路径"),
@@ -36,7 +37,7 @@ class KBAlignRecipe(GenerativeRecipe):
     learning_rate: float = with_default(GenerativeRecipe, "learning_rate", 1e-4)
     max_length: int = with_default(GenerativeRecipe, "max_length", 2048)
 
-    rounds: int = knob(
+    rounds: int = recipe_field(
         3,
         "common",
         Text("Rounds", "轮次"),
@@ -47,7 +48,7 @@ class KBAlignRecipe(GenerativeRecipe):
         ge=1,
         le=20,
     )
-    verification_ratio: float = knob(
+    verification_ratio: float = recipe_field(
         0.3,
         "common",
         Text("Verification", "验证样本比例"),
@@ -58,19 +59,19 @@ class KBAlignRecipe(GenerativeRecipe):
         ge=0,
         le=2,
     )
-    short_dependency: bool = knob(
+    short_dependency: bool = recipe_field(
         True,
         "common",
         Text("Short dependency", "短依赖标注"),
         Text("Generate questions that a single chunk answers.", "生成由单个片段即可回答的问题。"),
     )
-    long_dependency: bool = knob(
+    long_dependency: bool = recipe_field(
         True,
         "common",
         Text("Long dependency", "长依赖标注"),
         Text("Generate general questions answered from several chunks; slow.", "生成需综合多个片段回答的问题，较慢。"),
     )
-    max_chunks: int = knob(
+    max_chunks: int = recipe_field(
         0,
         "common",
         Text("Max chunks", "最多片段数"),
@@ -80,7 +81,7 @@ class KBAlignRecipe(GenerativeRecipe):
         ),
         ge=0,
     )
-    chunk_size: int = knob(
+    chunk_size: int = recipe_field(
         1024,
         "more",
         Text("Chunk size", "片段长度"),
@@ -88,7 +89,7 @@ class KBAlignRecipe(GenerativeRecipe):
         ge=32,
         le=32768,
     )
-    chunk_overlap: float = knob(
+    chunk_overlap: float = recipe_field(
         0.15,
         "more",
         Text("Overlap", "片段重叠"),
@@ -96,7 +97,7 @@ class KBAlignRecipe(GenerativeRecipe):
         ge=0,
         le=0.5,
     )
-    answers: Literal["written", "quoted"] = knob(
+    answers: Literal["written", "quoted"] = recipe_field(
         "written",
         "more",
         Text("Answers", "答案来源"),
@@ -105,7 +106,7 @@ class KBAlignRecipe(GenerativeRecipe):
             "written：由模型撰写（同论文）；quoted：取原文句子，适合小模型。",
         ),
     )
-    questions_per_chunk: int = knob(
+    questions_per_chunk: int = recipe_field(
         0,
         "more",
         Text("Questions per chunk", "每片段问题数"),
@@ -116,7 +117,7 @@ class KBAlignRecipe(GenerativeRecipe):
         ge=0,
         le=20,
     )
-    tries: int = knob(
+    tries: int = recipe_field(
         3,
         "more",
         Text("Attempts", "尝试次数"),
@@ -124,7 +125,7 @@ class KBAlignRecipe(GenerativeRecipe):
         ge=1,
         le=10,
     )
-    min_support: float = knob(
+    min_support: float = recipe_field(
         0.6,
         "more",
         Text("Minimum support", "依据比例"),
@@ -135,7 +136,7 @@ class KBAlignRecipe(GenerativeRecipe):
         ge=0,
         le=1,
     )
-    min_agreement: float = knob(
+    min_agreement: float = recipe_field(
         0.6,
         "more",
         Text("Minimum agreement", "一致比例"),
@@ -146,7 +147,7 @@ class KBAlignRecipe(GenerativeRecipe):
         ge=0,
         le=1,
     )
-    general_questions: int = knob(
+    general_questions: int = recipe_field(
         3,
         "more",
         Text("General questions", "概括性问题数"),
@@ -154,7 +155,7 @@ class KBAlignRecipe(GenerativeRecipe):
         ge=1,
         le=20,
     )
-    cluster_size: int = knob(
+    cluster_size: int = recipe_field(
         1,
         "more",
         Text("Cluster size", "合并提问的片段数"),
@@ -165,7 +166,7 @@ class KBAlignRecipe(GenerativeRecipe):
         ge=1,
         le=10,
     )
-    retrieved_chunks: int = knob(
+    retrieved_chunks: int = recipe_field(
         10,
         "more",
         Text("Retrieved chunks", "检索片段数"),
@@ -176,7 +177,7 @@ class KBAlignRecipe(GenerativeRecipe):
         ge=1,
         le=100,
     )
-    references: int = knob(
+    references: int = recipe_field(
         8,
         "more",
         Text("References", "参考片段数"),
@@ -187,7 +188,7 @@ class KBAlignRecipe(GenerativeRecipe):
         ge=0,
         le=50,
     )
-    reference_size: int = knob(
+    reference_size: int = recipe_field(
         128,
         "more",
         Text("Reference size", "参考片段长度"),
@@ -195,7 +196,7 @@ class KBAlignRecipe(GenerativeRecipe):
         ge=16,
         le=2048,
     )
-    temperature: float = knob(
+    temperature: float = recipe_field(
         0.8,
         "more",
         Text("Temperature", "采样温度"),
@@ -203,7 +204,7 @@ class KBAlignRecipe(GenerativeRecipe):
         ge=0,
         le=2,
     )
-    top_p: float = knob(
+    top_p: float = recipe_field(
         0.95,
         "more",
         Text("Top p", "Top p"),
@@ -211,7 +212,7 @@ class KBAlignRecipe(GenerativeRecipe):
         gt=0,
         le=1,
     )
-    generation_batch_size: int = knob(
+    generation_batch_size: int = recipe_field(
         8,
         "more",
         Text("Generation batch size", "生成批大小"),
@@ -223,5 +224,14 @@ class KBAlignRecipe(GenerativeRecipe):
     @model_validator(mode="after")
     def _asks_something(self) -> Self:
         if not (self.short_dependency or self.long_dependency):
-            raise ValueError("short_dependency and long_dependency cannot both be off")
+            raise RuleError(
+                Text(
+                    "short_dependency and long_dependency cannot both be off",
+                    "short_dependency 与 long_dependency 不能同时关闭",
+                ),
+                Text(
+                    "Short dependency and Long dependency cannot both be off.",
+                    "“短依赖标注”与“长依赖标注”不能同时关闭。",
+                ),
+            )
         return self

@@ -9,8 +9,7 @@ from kbalign_parts import TOWNS
 from sage_studio.training.methods.kbalign.chunks import Chunk
 from sage_studio.training.progress import Job, ProgressWriter
 from sage_studio.training.recipes import KBAlignRecipe
-from sage_studio.training.run import Run
-from sage_studio.training.stopping import StopRequest
+from sage_studio.training.run import Run, StopRequest
 
 
 @pytest.fixture

@@ -189,8 +189,8 @@ def test_pairs_that_were_edited_before_the_training_are_mixed_anew(ready: NewTas
 
 def _follow(task: Any) -> Any:
     """Follow the recipe in this process with its ear open for SIGTERM."""
-    from sage_studio.training.child import follow
-    from sage_studio.training.stopping import StopRequest
+    from sage_studio.training.run import StopRequest
+    from sage_studio.training.runner import follow
 
     before, stop = signal.getsignal(signal.SIGTERM), StopRequest()
     stop.listen()

@@ -17,7 +17,7 @@ from sage_studio.training.methods.kbalign.rounds import Check, balanced, check_r
 from sage_studio.training.methods.kbalign.samples import Sample, build_samples, training_rows
 from sage_studio.training.methods.kbalign.stage_files import RecordFile, stage_files
 from sage_studio.training.progress import read_events
-from sage_studio.training.stopping import Stopped
+from sage_studio.training.run import Stopped
 
 
 def words(text):
@@ -177,7 +177,7 @@ def test_a_stop_is_honoured_between_two_lots_and_says_where(start, towns):
     with pytest.raises(Stopped):
         annotate.annotate_short(run, Scripted(answer), towns, short_lines(run))
     assert [line.chunk for line in short_lines(run).read()] == [0, 1, 2]
-    assert run.tally.place.en == "in short dependency, 3 of 6 done"
+    assert run.state.place.en == "in short dependency, 3 of 6 done"
 
 
 def test_progress_tells_phase_count_and_time_left(start, towns):

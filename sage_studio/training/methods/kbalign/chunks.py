@@ -11,8 +11,8 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sage_studio.data.bm25 import words_of
 from sage_studio.data.example import DataRow, Example, row_from_json
 from sage_studio.data.script import language_of_text
-from sage_studio.training.lines import no_row, read_lines
 from sage_studio.training.methods.kbalign.stage_files import StageRecord
+from sage_studio.training.tokenize import invalid_line, read_lines
 
 TokenSpans = Callable[[str], Sequence[tuple[int, int]]]
 """A text -> its tokens as pairs of (first character, character behind the last)."""
@@ -81,7 +81,7 @@ def _row(number: int, values: Any) -> DataRow:
     try:
         return row_from_json(values)
     except (ValueError, KeyError, TypeError) as error:
-        raise no_row(number, error) from error
+        raise invalid_line(number, error) from error
 
 
 def _heading(row: DataRow) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from transformers import set_seed
 
 from sage_studio.errors import InvalidDataset
 from sage_studio.text import Text
-from sage_studio.training import base_model, environment, rows, saving, tuning
+from sage_studio.training import environment, model_loading, save, tokenize, trainer
 from sage_studio.training.methods import sft
 from sage_studio.training.methods.kbalign import annotate, rounds, stage_files
 from sage_studio.training.methods.kbalign.chunks import Chunk, chunk_rows, read_rows, token_spans
@@ -25,18 +25,18 @@ from sage_studio.training.run import Run
 def train(run: Run[KBAlignRecipe]) -> None:
     """Annotate, train in rounds, save, and check the model. Raises `Stopped` when asked to stop."""
     recipe = run.recipe
-    saving.check_output(recipe.output_dir)
-    run = tuning.with_optimizer(run)
+    save.check_output(recipe.output_dir)
+    run = trainer.with_optimizer(run)
     dtype = environment.compute_type(recipe.precision)
     set_seed(recipe.seed)
 
     run.progress.phase(Phase.READING_DATA)
-    tokenizer = base_model.load_tokenizer(run.job)
-    rows.check_template(tokenizer)
+    tokenizer = model_loading.load_tokenizer(run.job)
+    tokenize.check_template(tokenizer)
     chunks = _chunks(run, tokenizer)
 
     finished = rounds.last_finished(run)
-    model = tuning.load(_resumed(run, finished), dtype)
+    model = trainer.load(_resumed(run, finished), dtype)
     generator = TransformersGenerator(model, tokenizer, recipe.generation_batch_size, recipe.seed)
     samples = _samples(run, generator, tokenizer, chunks)
     rounds.check_parts(samples, recipe.rounds)
@@ -45,12 +45,12 @@ def train(run: Run[KBAlignRecipe]) -> None:
         path = rounds.write_rows(run, number, samples, generator)
 
         def train_on_rows(own: Run[KBAlignRecipe], model: Any = model) -> Any:
-            encoded = tuning.read(own, tokenizer, rows.answered, rows.encode)
-            return tuning.learn(own, model, tokenizer, encoded, dtype, sft.trainer_of)
+            encoded = trainer.read(own, tokenizer, tokenize.ANSWERS)
+            return trainer.fit_rows(own, model, tokenizer, encoded, dtype, sft.trainer_of)
 
         model = rounds.train_round(run, number, path, samples, train_on_rows)
         rounds.save_model(run, number, model)
-    tuning.finish(run, model, tokenizer, run.tally.details)
+    trainer.finish(run, model, tokenizer, run.state.details)
     rounds.delete_models(run)
 
 
@@ -58,7 +58,7 @@ def _resumed(run: Run[KBAlignRecipe], finished: rounds.FinishedRound | None) -> 
     """The run with the model of the last finished round in place of the base model."""
     if finished is None:
         return run
-    run.tally.steps, run.tally.tokens = finished.steps, finished.tokens
+    run.state.steps, run.state.tokens = finished.steps, finished.tokens
     print(f"resuming after round {finished.number}")
     place = "adapter_location" if run.recipe.use_lora else "model_location"
     return replace(run, job=run.job.model_copy(update={place: str(finished.model)}))
@@ -69,7 +69,7 @@ def _chunks(run: Run[KBAlignRecipe], tokenizer: Any) -> list[Chunk]:
     chunks = file.read()
     if not chunks:
         found = read_rows(Path(run.job.data_path), recipe.max_samples)
-        run.tally.rows = len(found)
+        run.state.rows = len(found)
         chunks = chunk_rows(found, token_spans(tokenizer), recipe.chunk_size, recipe.chunk_overlap, recipe.max_chunks)
         if not chunks:
             raise InvalidDataset(
@@ -78,7 +78,7 @@ def _chunks(run: Run[KBAlignRecipe], tokenizer: Any) -> list[Chunk]:
             )
         file.replace(chunks)
     print(f"chunks   {len(chunks):,} of at most {recipe.chunk_size} tokens")
-    run.tally.details["chunks"] = len(chunks)
+    run.state.details["chunks"] = len(chunks)
     return chunks
 
 
@@ -98,7 +98,7 @@ def _samples(run: Run[KBAlignRecipe], generator: Generator, tokenizer: Any, chun
         _report_annotation(run, short, long)
         file.replace(build_samples(recipe, chunks, short, long, spans))
     samples = file.read()
-    run.tally.details["questions"] = len(samples)
+    run.state.details["questions"] = len(samples)
     return samples
 
 
@@ -113,7 +113,7 @@ def _report_annotation(
         left_out.update(record.left_out)
     errors = [error for error in (*(each.error for each in short), *(each.error for each in long)) if error]
     failed = [record for record in short if record.error and not record.pairs]
-    run.tally.details |= {
+    run.state.details |= {
         "short_questions": pairs,
         "long_questions": long_pairs,
         "long_unanswered": len(long) - long_pairs,

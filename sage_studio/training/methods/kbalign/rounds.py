@@ -19,14 +19,14 @@ from pydantic import Field
 from sage_studio.errors import InvalidDataset, naming_full_disk
 from sage_studio.files import write_atomically
 from sage_studio.text import Text
-from sage_studio.training.fitting import steps_of
 from sage_studio.training.methods.kbalign import prompts, stage_files
 from sage_studio.training.methods.kbalign.generator import Generator, SamplingParams, conversation
 from sage_studio.training.methods.kbalign.samples import Sample, conversation_row, training_rows
 from sage_studio.training.methods.kbalign.stage_files import RecordFile, StageRecord, process_pending
 from sage_studio.training.progress import Phase, ProgressWriter
 from sage_studio.training.recipes.kbalign import KBAlignRecipe
-from sage_studio.training.run import Run, Tally
+from sage_studio.training.run import Run, RunState
+from sage_studio.training.trainer import count_steps
 
 # Verification
 
@@ -194,7 +194,7 @@ def save_model(run: Run[KBAlignRecipe], number: int, model: Any) -> None:
     shutil.rmtree(new, ignore_errors=True)
     with naming_full_disk(folder):
         model.save_pretrained(new, **({"save_embedding_layers": False} if run.recipe.use_lora else {}))
-        state = {"steps": run.tally.steps, "tokens": run.tally.tokens}
+        state = {"steps": run.state.steps, "tokens": run.state.tokens}
         write_atomically(new / STATE, json.dumps(state))
         new.rename(final)
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
@@ -251,30 +251,30 @@ def train_round(
         samples: of all rounds.
         train: trains on the data of the run that it is given.
     """
-    recipe, tally = run.recipe, run.tally
-    before, tokens = tally.steps, tally.tokens
+    recipe, state = run.recipe, run.state
+    before, tokens = state.steps, state.tokens
     later = Counter(sample.part for sample in samples for _ in training_rows(sample) if sample.part > number)
-    after = sum(steps_of(recipe, count) for count in later.values())
+    after = sum(count_steps(recipe, count) for count in later.values())
     own = replace(
         run,
         folder=_round_folder(run, number),
         recipe=recipe.model_copy(update={"max_samples": 0}),
         job=run.job.model_copy(update={"data_path": str(rows)}),
         progress=RoundProgress(run.folder, before, after, number, recipe.rounds),
-        tally=Tally(model_kind=tally.model_kind),
+        state=RunState(model_kind=state.model_kind),
     )
     own.folder.mkdir(parents=True, exist_ok=True)
     print(f"round {number} of {recipe.rounds}")
     try:
         return train(own)
     finally:
-        tally.steps, tally.tokens = before + own.tally.steps, tokens + own.tally.tokens
-        tally.total_steps = before + own.tally.total_steps + after
-        tally.epochs += own.tally.epochs
-        tally.train_loss = own.tally.train_loss
-        tally.tokens_per_second = own.tally.tokens_per_second
-        tally.details[f"round_{number}"] = own.tally.details
-        tally.place = Text("", "")
+        state.steps, state.tokens = before + own.state.steps, tokens + own.state.tokens
+        state.total_steps = before + own.state.total_steps + after
+        state.epochs += own.state.epochs
+        state.train_loss = own.state.train_loss
+        state.tokens_per_second = own.state.tokens_per_second
+        state.details[f"round_{number}"] = own.state.details
+        state.place = Text("", "")
 
 
 def check_parts(samples: Sequence[Sample], rounds: int) -> None:

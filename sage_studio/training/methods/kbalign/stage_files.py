@@ -21,6 +21,7 @@ from sage_studio.text import Text
 from sage_studio.training.progress import Phase
 from sage_studio.training.recipes.kbalign import KBAlignRecipe
 from sage_studio.training.run import Run
+from sage_studio.validation_errors import first_error
 
 FOLDER = "kbalign"
 CHUNKS, SHORT, GENERAL, LONG, SAMPLES = (
@@ -98,11 +99,9 @@ class RecordFile(Generic[Record]):
         try:
             return self._kind.model_validate_json(line)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            what = f"{where}: {first['msg']}" if where else first["msg"]
+            said = first_error(error.errors()).said
             raise InvalidDataset(
-                Text(f"{self.path.name}, line {number}: {what}.", f"{self.path.name} 第 {number} 行：{what}。"),
+                Text(f"{self.path.name}, line {number}: {said.en}.", f"{self.path.name} 第 {number} 行：{said.zh}。"),
                 Text(
                     "Correct the line, or delete it to have it generated again; then resume the task.",
                     "请改正该行，或删除该行以重新生成，然后继续任务。",
@@ -159,7 +158,7 @@ def process_pending(
 
 def _report(run: Run[KBAlignRecipe], phase: Phase, done: int, total: int, eta: float | None) -> None:
     name = phase.value.replace("_", " ")
-    run.tally.place = Text(f"in {name}, {done} of {total} done", f"{name} 阶段，已完成 {done}/{total}")
+    run.state.place = Text(f"in {name}, {done} of {total} done", f"{name} 阶段，已完成 {done}/{total}")
     run.stop.check()
     run.progress.write(done=done, total=total, detail=f"{done:,}/{total:,}", eta_seconds=eta)
 

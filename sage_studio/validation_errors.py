@@ -1,0 +1,131 @@
+"""Turns a pydantic error into a sentence in both languages: which field, which value, which rule.
+
+Pydantic says its rules in English only. They are looked up here by its error types; a rule of our own brings both
+languages with it as a `RuleError`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sage_studio.text import NOTHING, Text
+
+SHOWN = 200
+"""Characters of a wrong value that are repeated."""
+NUMBER = Text("it must be a number", "必须是数字")
+WHOLE_NUMBER = Text("it must be a whole number", "必须是整数")
+BOOLEAN = Text("it must be true or false", "必须是 true 或 false")
+OBJECT = Text("it must be an object with fields", "必须是包含字段的对象")
+LIST = Text("it must be a list", "必须是列表")
+RULES: dict[str, Text] = {
+    "missing": Text("it must be given", "必须填写"),
+    "extra_forbidden": Text("there is no such field", "没有这个字段"),
+    "greater_than": Text("it must be greater than {gt}", "必须大于 {gt}"),
+    "greater_than_equal": Text("it must be at least {ge}", "必须不小于 {ge}"),
+    "less_than": Text("it must be less than {lt}", "必须小于 {lt}"),
+    "less_than_equal": Text("it must be at most {le}", "必须不大于 {le}"),
+    "float_parsing": NUMBER,
+    "float_type": NUMBER,
+    "finite_number": Text("it must be a finite number", "必须是有限的数字"),
+    "int_parsing": WHOLE_NUMBER,
+    "int_parsing_size": WHOLE_NUMBER,
+    "int_type": WHOLE_NUMBER,
+    "int_from_float": WHOLE_NUMBER,
+    "bool_parsing": BOOLEAN,
+    "bool_type": BOOLEAN,
+    "string_type": Text("it must be text", "必须是文本"),
+    "string_too_short": Text("it must not be empty", "不能为空"),
+    "string_too_long": Text("it must have at most {max_length} characters", "最多 {max_length} 个字符"),
+    "string_pattern_mismatch": Text("it must match the pattern {pattern}", "必须符合格式 {pattern}"),
+    "literal_error": Text("it must be one of {expected}", "必须是 {expected} 之一"),
+    "enum": Text("it must be one of {expected}", "必须是 {expected} 之一"),
+    "too_short": Text("it must have at least {min_length} items", "至少需要 {min_length} 项"),
+    "too_long": Text("it must have at most {max_length} items", "最多 {max_length} 项"),
+    "list_type": LIST,
+    "tuple_type": LIST,
+    "dict_type": OBJECT,
+    "model_type": OBJECT,
+    "model_attributes_type": OBJECT,
+    "json_invalid": Text("it is not valid JSON ({error})", "不是有效的 JSON（{error}）"),
+}
+"""Pydantic's error types; one that is missing here is said in pydantic's English."""
+
+
+class RuleError(ValueError):
+    """A rule of ours that a value breaks, for ``raise`` in a validator of pydantic.
+
+    Args:
+        rule: as the second half of "field = value: …", without a full stop.
+        at_form: the whole sentence for a person at the form, who sees labels and not the names of fields.
+    """
+
+    def __init__(self, rule: Text, at_form: Text = NOTHING) -> None:
+        super().__init__(rule.en)
+        self.rule, self.at_form = rule, at_form
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One of pydantic's errors.
+
+    Attributes:
+        path: the field and, within it, keys and positions; empty where the fields contradict each other.
+        kind: pydantic's error type.
+        value: what was given.
+        rule: what is wrong with it, without a full stop.
+        at_form: the sentence for a person at the form, where the rule brings one.
+    """
+
+    path: tuple[str, ...]
+    kind: str
+    value: Any
+    rule: Text
+    at_form: Text = NOTHING
+
+    @property
+    def name(self) -> str:
+        """The path with dots: ``messages.0.role``."""
+        return ".".join(self.path)
+
+    @property
+    def said(self) -> Text:
+        """``learning_rate = 0: it must be greater than 0``; no full stop."""
+        value = "" if self.kind in ("missing", "json_invalid") else f" = {_shown(self.value)}"
+        if not self.path:
+            return self.rule
+        return Text(f"{self.name}{value}: {self.rule.en}", f"{self.name}{value}：{self.rule.zh}")
+
+
+def first_error(errors: Sequence[Any]) -> FieldError:
+    """The first of what ``ValidationError.errors()`` lists, in both languages.
+
+    Example:
+        >>> from pydantic import BaseModel, Field, ValidationError
+        >>> class Recipe(BaseModel):
+        ...     epochs: int = Field(gt=0)
+        >>> try:
+        ...     Recipe(epochs=0)
+        ... except ValidationError as error:
+        ...     print(first_error(error.errors()).said.zh)
+        epochs = 0：必须大于 0
+    """
+    error = errors[0]
+    context: Mapping[str, Any] = {name: _plain(value) for name, value in error.get("ctx", {}).items()}
+    path, raised = tuple(map(str, error["loc"])), context.get("error")
+    if isinstance(raised, RuleError):
+        return FieldError(path, error["type"], error.get("input"), raised.rule, raised.at_form)
+    if isinstance(raised, ValueError):
+        return FieldError(path, error["type"], error.get("input"), Text(str(raised), str(raised)))
+    rule = RULES.get(error["type"], Text("{}", "{}"))
+    said = Text(*(words.format(error["msg"], **context) for words in rule))
+    return FieldError(path, error["type"], error.get("input"), said)
+
+
+def _plain(value: Any) -> Any:
+    """A bound as a person writes it: 0 for 0.0."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _shown(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}…"
