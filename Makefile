@@ -3,6 +3,7 @@
 # make test-fast                                               without engine, browser and training
 # make check  ruff, format, types                              make lock   pin the requirements anew
 # make mutants  mutation tests of the modules that check input, or of some: ARGS="sage_studio.files*"
+# make docs   build the documentation site into site/, strictly
 # make doctor what this machine can and cannot do, and the command that mends it
 # make test-space   build a Hugging Face Space with its builder's commands (3 GB) and run the main job in it
 
@@ -16,7 +17,7 @@ export SAGE_STUDIO_HOST ?= $(HOST)
 export SAGE_STUDIO_PORT ?= $(PORT)
 export SAGE_STUDIO_SHARE ?= $(SHARE)
 
-.PHONY: run test test-fast test-space mutants demo check doctor lock install install-dev
+.PHONY: run test test-fast test-space mutants demo check docs doctor lock install install-dev
 
 run: install
 	@exec $(VENV) app.py
@@ -41,6 +42,9 @@ check: install-dev
 	@$(VENV) -m ruff check .
 	@$(VENV) -m ruff format --check .
 	@$(VENV) -m mypy
+
+docs: install-dev
+	@$(VENV) scripts/docs.py $(ARGS)
 
 doctor:
 	@$(PYTHON) scripts/doctor.py $(ARGS)

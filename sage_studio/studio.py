@@ -38,7 +38,7 @@ class Studio:
         >>> studio = Studio(load_settings())  # doctest: +SKIP
         >>> studio.start()  # doctest: +SKIP
         >>> docs = studio.datasets.prepare_sage_docs()  # doctest: +SKIP
-        >>> recipe = {"model_name_or_path": "SmolLM2-135M-Instruct", "dataset_id": docs.id}
+        >>> recipe = {"model_name_or_path": "SmolLM2-135M-Instruct", "dataset_id": docs.id}  # doctest: +SKIP
         >>> task = studio.training.start(recipe)  # doctest: +SKIP
     """
 

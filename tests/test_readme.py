@@ -1,4 +1,4 @@
-"""The README is true: its tree is the tree, its commands exist, its links lead somewhere. (e2e runs its examples.)"""
+"""README, file tree and pins. (tests/test_docs.py checks the links, commands and snippets of all pages.)"""
 
 import re
 import subprocess
@@ -7,7 +7,7 @@ import sys
 import pytest
 import yaml
 
-from sage_studio.settings import PREFIX, PROJECT, Settings
+from sage_studio.settings import PROJECT
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 CHINESE = (PROJECT / "README.zh.md").read_text(encoding="utf-8")
@@ -26,24 +26,9 @@ def test_the_tree_is_the_tree():
 
 
 @pytest.mark.parametrize("text", [README, CHINESE], ids=["en", "zh"])
-def test_links_and_pictures_are_there(text):
-    targets = [target for target in re.findall(r"\]\(([^)]+)\)", text) if "://" not in target]
-    assert targets
-    for target in targets:
-        assert (PROJECT / target).exists(), target
-
-
-@pytest.mark.parametrize("text", [README, CHINESE], ids=["en", "zh"])
-def test_every_make_command_is_a_target(text):
-    targets = set(re.findall(r"^([\w-]+):", (PROJECT / "Makefile").read_text(encoding="utf-8"), re.M))
-    named = set(re.findall(r"\bmake ([a-z]+)", text))
-    assert {"run", "test", "demo"} <= named <= targets
-
-
-@pytest.mark.parametrize("text", [README, CHINESE], ids=["en", "zh"])
-def test_every_variable_is_a_setting(text):
-    for name in re.findall(rf"{PREFIX}([A-Z_]+)", text):
-        assert name.lower().rstrip("_") in {*Settings.model_fields, ""} or name.startswith(("LLM_", "…")), name
+def test_it_is_short_and_names_the_main_commands(text):
+    assert len(text.splitlines()) <= 150
+    assert {"run", "test", "demo", "doctor", "docs"} <= set(re.findall(r"\bmake ([a-z]+)", text))
 
 
 def test_a_space_finds_what_it_needs():
@@ -68,12 +53,3 @@ def test_every_requirement_is_pinned_and_names_no_host(path):
         if line and not line.startswith("#"):
             assert re.match(r"[\w.\[\]-]+==\S+", line), line
             assert "://" not in line
-
-
-@pytest.mark.parametrize("text", [README, CHINESE], ids=["en", "zh"])
-def test_every_script_named_is_there_and_says_its_own_command(text):
-    for module in re.findall(r"python -m (benchmarks\.\w+)", text):
-        path = PROJECT / (module.replace(".", "/") + ".py")
-        assert f"python -m {module}" in path.read_text(encoding="utf-8"), module
-    for script in re.findall(r"python (scripts/\w+\.py)", text):
-        assert (PROJECT / script).is_file(), script

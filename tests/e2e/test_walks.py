@@ -15,15 +15,16 @@ from waiting import ENGINE, TRAINING, patient, wait_until
 
 from sage_studio.settings import PROJECT
 
-README = (PROJECT / "README.md").read_text(encoding="utf-8")
+CONTRACT = json.loads((PROJECT / "tests" / "contract" / "contract.json").read_text(encoding="utf-8"))
 OVER = ("completed", "failed", "stopped")
 
 pytestmark = [pytest.mark.engine, pytest.mark.training]
 
 
-def blocks(language):
-    """The README's examples in one language."""
-    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
+def example(page, language):
+    """The first example in a language on a page of the documentation."""
+    text = (PROJECT / "docs" / page).read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", text, re.S)[0]
 
 
 @pytest.mark.browser
@@ -112,10 +113,10 @@ def filled(page, name, value):
     return False
 
 
-def test_the_readmes_client_example_runs(studio, tmp_path):
+def test_the_quick_starts_python_runs(studio, tmp_path):
     """The example as printed, against this studio: it ends by printing the tuned model's answer."""
     script = tmp_path / "example.py"
-    script.write_text(blocks("python")[0].replace("http://127.0.0.1:7860", studio.url), encoding="utf-8")
+    script.write_text(example("quickstart.md", "python").replace("http://127.0.0.1:7860", studio.url), encoding="utf-8")
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=patient(ENGINE))
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
@@ -124,9 +125,10 @@ def test_the_readmes_client_example_runs(studio, tmp_path):
     assert studio.get("/api/models")["current"] == newest["served_name"]
 
 
-def test_the_readmes_rest_example_runs(studio, tmp_path):
+def test_the_rest_examples_run(studio, tmp_path):
     """Each curl as printed; the training it starts is waited for, for the next test's sake."""
-    script = blocks("bash")[0].replace("http://127.0.0.1:7860", studio.url).replace("curl -s ", "curl -sf -w '\\n' ")
+    script = example("rest.md", "bash").replace("http://127.0.0.1:7860", studio.url)
+    script = script.replace("curl -s ", "curl -sf -w '\\n' ")
     done = subprocess.run(["bash", "-e", "-c", script], capture_output=True, text=True, timeout=patient(ENGINE))
     assert done.returncode == 0, done.stdout + done.stderr
     answers = [json.loads(line) for line in done.stdout.splitlines() if line.strip()]
@@ -145,8 +147,7 @@ def test_client_endpoints_bear_real_names_and_bilingual_faults(studio, tmp_path)
 
     client = Client(studio.url, verbose=False)
     api = client.view_api(return_format="dict")["named_endpoints"]
-    expected = README.split("The endpoints are")[1].split("By REST")[0]
-    assert set(re.findall(r"`(/\w+)`", expected)) == set(api)
+    assert set(CONTRACT["endpoints"]) <= set(api)
     beside_the_queue = httpx.post(f"{studio.url}/gradio_api/run/list_tasks", json={"data": []}, timeout=patient())
     assert beside_the_queue.status_code == 404
     names = [parameter["parameter_name"] for parameter in api["/start_finetune"]["parameters"]]
