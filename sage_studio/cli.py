@@ -92,14 +92,15 @@ def _add_operation(verbs: Any, name: str, operation: Operation) -> None:
 def _add_field(command: argparse.ArgumentParser, name: str, info: FieldInfo) -> None:
     what = info.description
     if info.annotation is bool:
-        command.add_argument(_flag(name), action=argparse.BooleanOptionalAction, default=None, help=what)
+        command.add_argument(flag_of(name), action=argparse.BooleanOptionalAction, default=None, help=what)
     elif info.is_required():
         command.add_argument(name, help=what)
     else:
-        command.add_argument(_flag(name), dest=name, default=None, help=what)
+        command.add_argument(flag_of(name), dest=name, default=None, help=what)
 
 
-def _flag(name: str) -> str:
+def flag_of(name: str) -> str:
+    """The option of an optional parameter: ``--max-rows`` for ``max_rows``."""
     return f"--{name.replace('_', '-')}"
 
 

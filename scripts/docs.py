@@ -289,19 +289,22 @@ def endpoints_table(language: Language) -> str:
 
 def cli_table(language: Language) -> str:
     """Every verb of the command line."""
-    from sage_studio.cli import parser
+    from sage_studio.cli import SHORT, flag_of
+    from sage_studio.operations import operations
 
-    verbs = next(each for each in parser()._actions if isinstance(each, argparse._SubParsersAction))
+    short = {name: verb for verb, name in SHORT.items()}
     rows = []
-    helps = {each.dest: each.help or "" for each in verbs._choices_actions}
-    for name, verb in verbs.choices.items():
+    for operation in operations("cli"):
         words = [
-            action.option_strings[-1] if action.option_strings else str(action.metavar or action.dest)
-            for action in verb._actions
-            if "--help" not in action.option_strings
+            f"`{name}`" if info.is_required() else f"`{flag_of(name)}`"
+            for name, info in operation.request.model_fields.items()
         ]
-        rows.append((f"`{name}`", " ".join(f"`{word}`" for word in words), helps.get(name, "")))
-    return _table({"en": "Verb | Arguments | What it does", "zh": "命令 | 参数 | 作用"}[language], rows)
+        command = f"`{operation.noun} {operation.verb}`"
+        if operation.name in short:
+            command += f", `{short[operation.name]}`"
+        takes = "`learning_rate=1e-4 …`" if operation.name == "start_finetune" else " ".join(words[:12])
+        rows.append((command, takes, _plain(operation.description.splitlines()[0])))
+    return _table({"en": "Command | Arguments | What it does", "zh": "命令 | 参数 | 作用"}[language], rows)
 
 
 def disk_table(language: Language) -> str:

@@ -261,6 +261,8 @@ def check_command(words, api):
             check_curl(rest, api)
         case [".venv/bin/python", "-m", "sage_studio.cli", *rest]:
             check_verb(rest)
+        case [".venv/bin/python", "-m", "sage_studio.mcp", address]:
+            assert address.startswith("http://127.0.0.1:")
         case ["python", "-m", "pytest", *rest]:
             assert all((PROJECT / word).exists() for word in rest if "/" in word), rest
         case _:
@@ -271,7 +273,7 @@ def check_verb(words):
     from sage_studio.cli import parser
 
     given = parser().parse_args(words)
-    if given.verb == "train":
+    if given.noun == "train":
         check_recipe(dict(field.partition("=")[::2] for field in given.fields))
 
 
