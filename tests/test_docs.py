@@ -88,6 +88,8 @@ def test_every_page_is_in_the_site_in_both_languages(site):
 
 @pytest.mark.parametrize("language", ["en", "zh"])
 def test_the_tables_hold_all_that_there_is(site, api, language):
+    from sage_studio.cli import SHORT
+    from sage_studio.operations import operations
     from sage_studio.training.recipes import RECIPES
 
     folder = site if language == "en" else site / "zh"
@@ -96,7 +98,7 @@ def test_the_tables_hold_all_that_there_is(site, api, language):
         "recipes": {name for recipe in RECIPES.values() for name in recipe.model_fields} - {"type"},
         "rest": api["rest"],
         "client": api["endpoints"],
-        "cli": api["command_line"],
+        "cli": [f"{each.noun} {each.verb}" for each in operations("cli")] + list(SHORT),
         "disk": [path for path in api["paths"].values() if path != "."],
     }
     for page, names in expected.items():
@@ -323,7 +325,7 @@ def test_python_snippets_call_endpoints_that_take_their_arguments(path, api):
 
 def test_the_command_line_examples_run(tmp_path):
     """As printed, in a home of their own: the last one lists the task that the second one queued."""
-    lines = "\n".join(blocks(DOCS / "cli.md", "bash")).splitlines()
+    lines = [line for line in blocks(DOCS / "cli.md", "bash")[0].splitlines() if "sage_studio.cli" in line]
     answers = [json.loads(run_cli(line, tmp_path)) for line in lines]
     assert answers[0]["stats"]["total_samples"] == 336
     assert [task["id"] for task in answers[2]] == [answers[1]["id"]]

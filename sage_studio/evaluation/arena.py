@@ -1,4 +1,4 @@
-"""Arena: the same message to several models at once, their answers side by side, and votes for the better one."""
+"""The same message to several models at once, their answers side by side, and votes for one."""
 
 import json
 import queue
