@@ -1,4 +1,4 @@
-"""Chat: an answer of one model, with or without documents; several models side by side; and votes."""
+"""One model answers, with or without documents; several answer side by side; votes are counted."""
 
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any
