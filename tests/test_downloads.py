@@ -169,7 +169,7 @@ def test_one_that_nobody_began_is_not_there(downloads):
 
 @pytest.fixture
 def studio(settings: Settings, monkeypatch: pytest.MonkeyPatch, server: HubServer) -> Studio:
-    """Its verbs, without a supervisor; children read the same settings."""
+    """Its verbs, without a scheduler; children read the same settings."""
     for name, value in settings.environment.items():
         monkeypatch.setenv(name, value)
     return Studio(settings)

@@ -22,8 +22,8 @@ from sage_studio.serving.registry import VLLMRegistry
 from sage_studio.serving.room import freed
 from sage_studio.serving.servable import EMBEDDER, NOT_KNOWN, Servable
 from sage_studio.settings import Settings
+from sage_studio.tasks.scheduler import TaskScheduler
 from sage_studio.tasks.store import TaskStore
-from sage_studio.tasks.supervisor import TaskSupervisor
 from sage_studio.tasks.task import Task, TaskStatus
 from sage_studio.text import NOTHING, Text
 from sage_studio.training.checkpoints import COPIES
@@ -140,7 +140,7 @@ class EstimateService:
         models: ModelService,
         datasets: DatasetStore,
         tasks: TaskStore,
-        supervisor: TaskSupervisor,
+        scheduler: TaskScheduler,
         registry: VLLMRegistry,
     ) -> None:
         self._settings = settings
@@ -148,7 +148,7 @@ class EstimateService:
         self._models = models
         self._datasets = datasets
         self._tasks = tasks
-        self._supervisor = supervisor
+        self._scheduler = scheduler
         self._registry = registry
         self.footprints = FootprintBook(settings.models_dir / ".footprints")
         self.paces = PaceBook(settings.models_dir / ".footprints")
@@ -462,7 +462,7 @@ class EstimateService:
         )
         found = []
         for task in alike:
-            result = self._supervisor.progress(task).result
+            result = self._scheduler.progress(task).result
             if result is not None and result.peak_memory_gb:
                 found.append((task, result.peak_memory_gb * GIB))
             if len(found) == RUNS_ASKED:
@@ -494,7 +494,7 @@ class EstimateService:
                 continue
             if any(task.recipe.get(name) != getattr(recipe, name, None) for name in SAME):
                 continue
-            result = self._supervisor.progress(task).result
+            result = self._scheduler.progress(task).result
             if result is not None and result.steps and result.details.get("train_seconds"):
                 found.append((task, result))
             if len(found) == RUNS_ASKED:

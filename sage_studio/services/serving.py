@@ -19,8 +19,8 @@ from sage_studio.services.models import ModelService
 from sage_studio.serving.registry import VLLMRegistry
 from sage_studio.serving.types import ChatChunk, ChatMessage, EngineState, EngineStatus, RegisteredModel
 from sage_studio.settings import PREFIX, Settings
+from sage_studio.tasks.scheduler import TaskScheduler
 from sage_studio.tasks.store import TaskStore
-from sage_studio.tasks.supervisor import TaskSupervisor
 from sage_studio.text import NOTHING, Text
 from sage_studio.training.recipes import RECIPES
 
@@ -37,7 +37,7 @@ class ServingService:
         registry: VLLMRegistry,
         models: ModelService,
         tasks: TaskStore,
-        supervisor: TaskSupervisor,
+        scheduler: TaskScheduler,
         database: Database,
     ) -> None:
         self._settings = settings
@@ -45,7 +45,7 @@ class ServingService:
         self.registry = registry
         self._models = models
         self._tasks = tasks
-        self._supervisor = supervisor
+        self._scheduler = scheduler
         self._database = database
         self.sampler = Sampler(self._metrics_address, lambda: detect_hardware().cards)
 
@@ -65,7 +65,7 @@ class ServingService:
                 Text(f"{task.id} is an embedder and cannot chat.", f"{task.id} 是嵌入模型，无法对话。"),
                 Text("Set it as the retriever instead.", "请将其设为检索器。"),
             )
-        result = self._supervisor.progress(task).result
+        result = self._scheduler.progress(task).result
         base = self._models.ensure(task.model)
         kind = result.model_kind if result is not None and result.model_kind is not None else "adapter"
         self.registry.register_model(

@@ -9,9 +9,9 @@ from sage_studio.serving.registry import VLLMRegistry
 from sage_studio.serving.retriever import Retriever
 from sage_studio.tasks.archive import stream_archive
 from sage_studio.tasks.compare import TaskComparison, compare_runs
-from sage_studio.tasks.logs import LogPage, read_log
+from sage_studio.tasks.log import LogPage, read_log
+from sage_studio.tasks.scheduler import TaskScheduler
 from sage_studio.tasks.store import TaskStore
-from sage_studio.tasks.supervisor import TaskSupervisor
 from sage_studio.tasks.task import Curve, Task, TaskProgress, TaskStatus
 from sage_studio.text import Text
 from sage_studio.training.progress import Event, numbered_events
@@ -21,10 +21,10 @@ class TaskService:
     """Tasks of every method, from the queue to the archive."""
 
     def __init__(
-        self, store: TaskStore, supervisor: TaskSupervisor, registry: VLLMRegistry, retriever: Retriever
+        self, store: TaskStore, scheduler: TaskScheduler, registry: VLLMRegistry, retriever: Retriever
     ) -> None:
         self.store = store
-        self.supervisor = supervisor
+        self.scheduler = scheduler
         self._registry = registry
         self._retriever = retriever
 
@@ -36,7 +36,7 @@ class TaskService:
         """All tasks, newest first, each with where it stands; made for thousands of them."""
         tasks = self.store.list()
         places = {task.id: place for place, task in enumerate(self.store.queue(), 1)}
-        return [(task, self.supervisor.progress(task, places.get)) for task in tasks]
+        return [(task, self.scheduler.progress(task, places.get)) for task in tasks]
 
     def get(self, task_id: str) -> Task:
         """One task. Raises `NotFound`."""
@@ -44,11 +44,11 @@ class TaskService:
 
     def progress(self, task_id: str) -> TaskProgress:
         """Where a task stands now."""
-        return self.supervisor.progress(self.get(task_id))
+        return self.scheduler.progress(self.get(task_id))
 
     def curve(self, task_id: str, points: int = 500) -> Curve:
         """The points of its plots, thinned to at most ``points``."""
-        return self.supervisor.curve(self.get(task_id), points)
+        return self.scheduler.curve(self.get(task_id), points)
 
     def logs(self, task_id: str, limit: int = 100, offset: int | None = None) -> LogPage:
         """The last ``limit`` lines of the log, or the lines from a byte ``offset`` on."""
@@ -63,17 +63,17 @@ class TaskService:
         tasks = [self.get(task_id) for task_id in dict.fromkeys(task_ids)]
         return compare_runs(
             tasks,
-            [self.supervisor.progress(task) for task in tasks],
-            [self.supervisor.curve(task, points) for task in tasks],
+            [self.scheduler.progress(task) for task in tasks],
+            [self.scheduler.curve(task, points) for task in tasks],
         )
 
     def stop(self, task_id: str) -> Task:
         """Stop a task; a running one first writes a checkpoint to continue from. Raises `Conflict` if it is over."""
-        return self.supervisor.stop(self.get(task_id))
+        return self.scheduler.stop(self.get(task_id))
 
     def resume(self, task_id: str) -> Task:
         """Queue a stopped or failed task again, from its newest checkpoint. Raises `Conflict` if it is neither."""
-        return self.supervisor.resume(self.get(task_id))
+        return self.scheduler.resume(self.get(task_id))
 
     def delete(self, task_id: str) -> None:
         """Delete a task and its folder. Raises `Conflict` while it runs or while its model is in use."""

@@ -213,7 +213,7 @@ class StudioError_(StudioError):
 def made(studio: Studio, dataset_id: str, **recipe: Any) -> str:
     """A queued task that nobody starts."""
     values = {"type": "embedding", "model_name_or_path": BUILT_IN_EMBEDDER, "dataset_id": dataset_id, **recipe}
-    studio.tasks.supervisor.close()
+    studio.tasks.scheduler.close()
     return studio.tasks.store.create(
         parse_recipe(values), Job(model_location="m", data_path="d"), dataset_id, "facts"
     ).id
