@@ -14,7 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "sentence_transformers", "vllm", "gguf"}
 
 BOTTOM = {
-    *("text", "errors", "files", "settings", "database", "hardware", "doctor", "processes"),
+    *("text", "errors", "files", "settings", "database", "migrations", "hardware", "doctor", "processes"),
     *("catalog", "hub", "model_task", "space"),
 }
 LAYERS: list[set[str]] = [

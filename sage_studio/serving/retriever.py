@@ -20,11 +20,6 @@ from sage_studio.serving.types import Source
 from sage_studio.settings import Settings
 from sage_studio.text import NOTHING, Text
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS retriever (
-  id INTEGER PRIMARY KEY CHECK (id = 1), model TEXT NOT NULL, location TEXT NOT NULL,
-  trust_remote_code INTEGER NOT NULL, task_id TEXT NOT NULL, dataset_id TEXT NOT NULL);
-"""
 KEPT = 2
 """Indexes that stay in memory."""
 
@@ -74,7 +69,6 @@ class Retriever:
         self._indexes: dict[Path, Index] = {}
         self._fingerprints: dict[tuple[str, float], str] = {}
         self._building = threading.Lock()
-        database.create(SCHEMA)
 
     @property
     def chosen(self) -> Choice | None:

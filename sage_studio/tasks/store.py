@@ -12,9 +12,9 @@ import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias, TypedDict, Unpack
+from typing import Any, NamedTuple, TypeAlias, TypedDict, Unpack
 
-from sage_studio.database import Database
+from sage_studio.database import Database, insert
 from sage_studio.errors import Conflict, InvalidName, NotFound, naming_full_disk
 from sage_studio.files import safe_name, write_atomically
 from sage_studio.tasks.task import Task, TaskStatus
@@ -31,45 +31,41 @@ RUNNING = frozenset(status for status in TaskStatus if status.is_running)
 
 Tasks: TypeAlias = list[Task]
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS tasks (
-    number INTEGER PRIMARY KEY,
-    id TEXT NOT NULL UNIQUE,
-    type TEXT NOT NULL,
-    name TEXT NOT NULL,
-    status TEXT NOT NULL,
-    model TEXT NOT NULL,
-    dataset_id TEXT NOT NULL,
-    dataset_name TEXT NOT NULL,
-    created_at REAL NOT NULL,
-    recipe TEXT NOT NULL,
-    place INTEGER NOT NULL,
-    started_at REAL,
-    finished_at REAL,
-    reason_class TEXT,
-    reason_en TEXT NOT NULL DEFAULT '',
-    reason_zh TEXT NOT NULL DEFAULT '',
-    hint_en TEXT NOT NULL DEFAULT '',
-    hint_zh TEXT NOT NULL DEFAULT '',
-    pid INTEGER,
-    process_started REAL,
-    stop_requested_at REAL
-);
-CREATE INDEX IF NOT EXISTS tasks_by_status ON tasks (status, place);
-CREATE TABLE IF NOT EXISTS task_numbers (only INTEGER PRIMARY KEY CHECK (only = 1), last INTEGER NOT NULL);
-"""
 NEXT_NUMBER = """
 INSERT INTO task_numbers VALUES (1, ?) ON CONFLICT DO UPDATE SET last = max(last + 1, excluded.last) RETURNING last
 """
-INSERT = """
-INSERT INTO tasks (number, id, type, name, status, model, dataset_id, dataset_name, created_at, recipe, place)
-SELECT ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, coalesce(max(place), 0) + 1 FROM tasks
-"""
-LAST_PLACE = "SELECT max(place) + 1 FROM tasks"
+NEXT_PLACE = "SELECT coalesce(max(place), 0) + 1 AS place FROM tasks"
 PLACE = """
 SELECT count(*) AS place FROM tasks AS one JOIN tasks AS other
 WHERE one.id = ? AND one.status = 'queued' AND other.status = 'queued' AND other.place <= one.place
 """
+
+
+class TaskRow(NamedTuple):
+    """A row of the table ``tasks``, by column name."""
+
+    number: int
+    id: str
+    type: str
+    name: str
+    status: str
+    model: str
+    dataset_id: str
+    dataset_name: str
+    created_at: float
+    recipe: str
+    place: int
+    started_at: float | None
+    finished_at: float | None
+    reason_class: str | None
+    reason_en: str
+    reason_zh: str
+    hint_en: str
+    hint_zh: str
+    pid: int | None
+    process_started: float | None
+    stop_requested_at: float | None
+    kind: str
 
 
 class Changes(TypedDict, total=False):
@@ -97,14 +93,14 @@ class Records:
 
     def __init__(self, outputs_dir: Path) -> None:
         self._outputs_dir = outputs_dir
-        self._known: dict[str, tuple[tuple[Any, ...], Task]] = {}
+        self._known: dict[str, tuple[TaskRow, Task]] = {}
 
     def task_of(self, row: sqlite3.Row) -> Task:
         """The task in a row."""
-        values, task_id = tuple(row), row["id"]
-        known = self._known.get(task_id)
-        if known is None or known[0] != values:
-            known = self._known[task_id] = values, _task_of(row, self._outputs_dir)
+        typed = TaskRow(**dict(row))
+        known = self._known.get(typed.id)
+        if known is None or known[0] != typed:
+            known = self._known[typed.id] = typed, _task_of(typed, self._outputs_dir)
         return known[1]
 
     def forget(self, task_id: str) -> None:
@@ -124,7 +120,6 @@ class TaskStore:
         self._database = database
         self._outputs = outputs_dir
         self._records = Records(outputs_dir)
-        database.create(SCHEMA)
 
     def create(self, recipe: Recipe, job: Job, dataset_id: str, dataset_name: str) -> Task:
         """Keep a new task, last in the queue. Its folder is complete before anyone can see the task.
@@ -204,7 +199,7 @@ class TaskStore:
             Conflict: it is in none of the statuses ``since``; nothing was changed.
         """
         columns = {"status": to.value, **columns_of(changes)}
-        place = LAST_PLACE if to is TaskStatus.QUEUED else "place"
+        place = NEXT_PLACE if to is TaskStatus.QUEUED else "place"
         assignments = ", ".join(f"{column} = ?" for column in columns)
         query = f"""
             UPDATE tasks SET {assignments}, place = CASE WHEN finished_at IS NULL THEN place ELSE ({place}) END
@@ -270,21 +265,21 @@ class TaskStore:
             return number, folder
 
     def _insert(self, number: int, task_id: str, recipe: Recipe, dataset_id: str, dataset_name: str) -> None:
-        values = recipe.model_dump(mode="json")
-        row = (
-            number,
-            task_id,
-            recipe.type,
-            recipe.name,
-            TaskStatus.QUEUED.value,
-            recipe.model_name_or_path,
-            dataset_id,
-            dataset_name,
-            time.time(),
-            json.dumps(values, ensure_ascii=False),
-        )
+        row = {
+            "number": number,
+            "id": task_id,
+            "kind": "train",
+            "type": recipe.type,
+            "name": recipe.name,
+            "status": TaskStatus.QUEUED.value,
+            "model": recipe.model_name_or_path,
+            "dataset_id": dataset_id,
+            "dataset_name": dataset_name,
+            "created_at": time.time(),
+            "recipe": json.dumps(recipe.model_dump(mode="json"), ensure_ascii=False),
+        }
         with self._database.transaction() as sql:
-            sql.execute(INSERT, row)
+            insert(sql, "tasks", {**row, "place": sql.execute(NEXT_PLACE).fetchone()["place"]})
 
     def _delete_row(self, sql: sqlite3.Connection, task_id: str) -> None:
         marks = ", ".join("?" * len(DELETABLE))
@@ -346,24 +341,25 @@ def columns_of(changes: Changes) -> dict[str, Any]:
     return columns
 
 
-def _task_of(row: sqlite3.Row, outputs_dir: Path) -> Task:
+def _task_of(row: TaskRow, outputs_dir: Path) -> Task:
     return Task(
-        id=row["id"],
-        type=row["type"],
-        name=row["name"],
-        status=TaskStatus(row["status"]),
-        model=row["model"],
-        dataset_id=row["dataset_id"],
-        dataset_name=row["dataset_name"],
-        created_at=row["created_at"],
-        folder=outputs_dir / row["id"],
-        recipe=json.loads(row["recipe"]),
-        started_at=row["started_at"],
-        finished_at=row["finished_at"],
-        reason_class=Reason(row["reason_class"]) if row["reason_class"] else None,
-        reason=Text(row["reason_en"], row["reason_zh"]),
-        hint=Text(row["hint_en"], row["hint_zh"]),
-        pid=row["pid"],
-        process_started=row["process_started"],
-        stop_requested_at=row["stop_requested_at"],
+        id=row.id,
+        kind=row.kind,
+        type=row.type,
+        name=row.name,
+        status=TaskStatus(row.status),
+        model=row.model,
+        dataset_id=row.dataset_id,
+        dataset_name=row.dataset_name,
+        created_at=row.created_at,
+        folder=outputs_dir / row.id,
+        recipe=json.loads(row.recipe),
+        started_at=row.started_at,
+        finished_at=row.finished_at,
+        reason_class=Reason(row.reason_class) if row.reason_class else None,
+        reason=Text(row.reason_en, row.reason_zh),
+        hint=Text(row.hint_en, row.hint_zh),
+        pid=row.pid,
+        process_started=row.process_started,
+        stop_requested_at=row.stop_requested_at,
     )

@@ -1,7 +1,4 @@
-"""A run of a recipe, as everyone outside this package sees it.
-
-Knows what is known of a task. Knows nothing of processes, SQL or screens.
-"""
+"""A task, its progress and its curves, as everyone outside this package sees them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -46,6 +43,7 @@ class Task:
 
     Attributes:
         id: ``finetune-1234567890``.
+        kind: ``train``, or what else the task does; see `sage_studio.migrations.task_kind`.
         reason_class: why it failed; None unless it did.
         started_at: when its trainer was started; None before that, also while it is prepared.
         reason: the same for a person; empty unless it failed or was stopped.
@@ -72,6 +70,7 @@ class Task:
     pid: int | None = None
     process_started: float | None = None
     stop_requested_at: float | None = None
+    kind: str = "train"
 
     @property
     def in_preparation(self) -> bool:
