@@ -4,7 +4,6 @@ from filelock import FileLock, Timeout
 
 from sage_studio.catalog import Catalog
 from sage_studio.data.docs_processor import SAGEDocsProcessor
-from sage_studio.data.jobs import Jobs
 from sage_studio.data.mapping import MappingBook
 from sage_studio.data.store import DatasetStore
 from sage_studio.database import Database
@@ -24,6 +23,7 @@ from sage_studio.services.training import TrainingService
 from sage_studio.serving import vllm_registry
 from sage_studio.serving.retriever import Retriever
 from sage_studio.settings import PREFIX, PROJECT, Settings
+from sage_studio.tasks.background import BackgroundTasks
 from sage_studio.tasks.launcher import PREPARER, ProcessLauncher
 from sage_studio.tasks.scheduler import TaskScheduler
 from sage_studio.tasks.store import TaskStore
@@ -49,7 +49,7 @@ class Studio:
         self._lock = FileLock(settings.root / "studio.lock")
         registry = vllm_registry
         registry.configure(settings, self.database)
-        store = TaskStore(self.database, settings.outputs_dir)
+        store = TaskStore(self.database, settings.outputs_dir, settings.jobs_dir)
         rows = DatasetStore(self.database, settings.datasets_dir)
         downloads = Downloads(settings.downloads_dir, ProcessLauncher(PREPARER, environment=settings.environment))
         scheduler = TaskScheduler(
@@ -62,7 +62,7 @@ class Studio:
             engine_gpus=registry.engine_cards,
         )
         retriever = Retriever(settings, self.database)
-        self._jobs = Jobs(settings.jobs_dir)
+        self._jobs = BackgroundTasks(store, settings.jobs_dir)
         self.models = ModelService(settings, detect_hardware(), self.catalog, registry, downloads)
         self.tasks = TaskService(store, scheduler, registry, retriever)
         self.serving = ServingService(settings, self.catalog, registry, self.models, store, scheduler, self.database)
@@ -102,6 +102,7 @@ class Studio:
         self.settings.uploads_dir.mkdir(parents=True, exist_ok=True)
         self.serving.registry.adopt()
         self.tasks.scheduler.start()
+        self._jobs.recover()
         self.serving.after_training()  # the last one may have ended while no studio ran
         self.serving.sampler.start()
 

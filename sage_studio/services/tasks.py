@@ -2,6 +2,7 @@
 
 import builtins
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from sage_studio.errors import Conflict
 from sage_studio.files import safe_name
@@ -76,7 +77,11 @@ class TaskService:
         return self.scheduler.resume(self.get(task_id))
 
     def delete(self, task_id: str) -> None:
-        """Delete a task and its folder. Raises `Conflict` while it runs or while its model is in use."""
+        """Delete a task and its folder.
+
+        Raises:
+            Conflict: it runs, it is the retriever, or a task that is not over starts from its adapter or model.
+        """
         task = self.get(task_id)
         if not task.status.is_over and task.status is not TaskStatus.QUEUED:
             raise Conflict(
@@ -88,6 +93,12 @@ class TaskService:
                 Text(f"{task.id} is the retriever.", f"{task.id} 正用作检索器。"),
                 Text("Set another retriever first.", "请先设置其他检索器。"),
             )
+        users = [other.id for other in self.store.list() if not other.status.is_over and _starts_from(other, task)]
+        if users:
+            raise Conflict(
+                Text(f"{task.id} is what {', '.join(users)} starts from.", f"{', '.join(users)} 以 {task.id} 为起点。"),
+                Text("Stop that task first, or wait for its end.", "请先停止该任务，或等待其结束。"),
+            )
         if any(model.name == task.served_name for model in self._registry.models()):
             self._registry.unregister_model(task.served_name)
         self.store.delete(task)
@@ -95,3 +106,9 @@ class TaskService:
     def download(self, task_id: str) -> Iterator[bytes]:
         """The task's model as a tar.gz, in pieces. Raises `Conflict` unless it is completed."""
         return stream_archive(self.store.completed(task_id))
+
+
+def _starts_from(other: Task, task: Task) -> bool:
+    """Whether a task's recipe names another task, by id or folder, as the adapter or model that it starts from."""
+    named = {str(other.recipe.get(field) or "") for field in ("start_from", "model_name_or_path")}
+    return task.id in named or any(Path(each).is_absolute() and Path(each) == task.folder for each in named if each)

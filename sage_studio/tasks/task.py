@@ -15,12 +15,13 @@ class TaskStatus(StrEnum):
     """queued -> preparing -> training -> completed | stopped | failed; ``stopping`` on the way to stopped.
 
     A task whose model or rows are still to be made ready is ``preparing`` for that first, then ``queued`` again until
-    there is a GPU for it; see `Task.in_preparation`.
+    there is a GPU for it; see `Task.in_preparation`. A task of another kind is ``running`` in place of both.
     """
 
     QUEUED = "queued"
     PREPARING = "preparing"
     TRAINING = "training"
+    RUNNING = "running"
     STOPPING = "stopping"
     COMPLETED = "completed"
     STOPPED = "stopped"
@@ -34,7 +35,7 @@ class TaskStatus(StrEnum):
     @property
     def is_running(self) -> bool:
         """Whether a process works on it now."""
-        return self in (TaskStatus.PREPARING, TaskStatus.TRAINING, TaskStatus.STOPPING)
+        return self in (TaskStatus.PREPARING, TaskStatus.TRAINING, TaskStatus.RUNNING, TaskStatus.STOPPING)
 
 
 @dataclass(frozen=True, slots=True)
