@@ -64,7 +64,7 @@ class Studio:
         retriever = Retriever(settings, self.database)
         self._jobs = BackgroundTasks(store, settings.jobs_dir)
         self.models = ModelService(settings, detect_hardware(), self.catalog, registry, downloads)
-        self.tasks = TaskService(store, scheduler, registry, retriever)
+        self.tasks = TaskService(store, scheduler, registry, retriever, self._jobs)
         self.serving = ServingService(settings, self.catalog, registry, self.models, store, scheduler, self.database)
         self.datasets = DatasetService(
             settings,

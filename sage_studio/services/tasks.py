@@ -4,11 +4,13 @@ import builtins
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from sage_studio.data.jobs import Job
 from sage_studio.errors import Conflict
 from sage_studio.files import safe_name
 from sage_studio.serving.registry import VLLMRegistry
 from sage_studio.serving.retriever import Retriever
 from sage_studio.tasks.archive import stream_archive
+from sage_studio.tasks.background import BackgroundTasks
 from sage_studio.tasks.compare import TaskComparison, compare_runs
 from sage_studio.tasks.log import LogPage, read_log
 from sage_studio.tasks.scheduler import TaskScheduler
@@ -22,16 +24,26 @@ class TaskService:
     """Tasks of every method, from the queue to the archive."""
 
     def __init__(
-        self, store: TaskStore, scheduler: TaskScheduler, registry: VLLMRegistry, retriever: Retriever
+        self,
+        store: TaskStore,
+        scheduler: TaskScheduler,
+        registry: VLLMRegistry,
+        retriever: Retriever,
+        background: BackgroundTasks,
     ) -> None:
         self.store = store
         self.scheduler = scheduler
         self._registry = registry
         self._retriever = retriever
+        self._background = background
 
     def list(self) -> list[Task]:
-        """All tasks, newest first."""
+        """All trainings, newest first."""
         return self.store.list()
+
+    def background(self, kind: str = "") -> builtins.list[Job]:
+        """Tasks that are no trainings, of one kind or of all, newest first."""
+        return [job for job in self._background.list() if kind in ("", job.kind)]
 
     def list_with_progress(self) -> builtins.list[tuple[Task, TaskProgress]]:
         """All tasks, newest first, each with where it stands; made for thousands of them."""

@@ -333,6 +333,9 @@ class FakeTasks:
     def list(self) -> list[Task]:
         return list(self.kept)
 
+    def background(self, kind: str = "") -> list[Job]:
+        return [job for job in self.studio.datasets.list_jobs() if kind in ("", job.kind)]
+
     def get(self, task_id: str) -> Task:
         for task in self.kept:
             if task.id == task_id:
