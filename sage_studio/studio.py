@@ -63,7 +63,7 @@ class Studio:
         )
         retriever = Retriever(settings, self.database)
         self._jobs = BackgroundTasks(store, settings.jobs_dir)
-        self.models = ModelService(settings, detect_hardware(), self.catalog, registry, downloads)
+        self.models = ModelService(settings, detect_hardware(), self.catalog, registry, downloads, self._jobs)
         self.tasks = TaskService(store, scheduler, registry, retriever, self._jobs)
         self.serving = ServingService(settings, self.catalog, registry, self.models, store, scheduler, self.database)
         self.datasets = DatasetService(
@@ -76,7 +76,9 @@ class Studio:
             self.models,
             self.serving,
         )
-        self.estimates = EstimateService(settings, self.catalog, self.models, rows, store, scheduler, registry)
+        self.estimates = EstimateService(
+            settings, self.catalog, self.models, rows, store, scheduler, registry, self._jobs
+        )
         self.presets = PresetService(self.catalog, TemplateBook(settings.root / "recipes"), rows, self.estimates)
         self.training = TrainingService(settings, self.catalog, self.models, self.datasets, self.estimates, self.tasks)
         self.rag = RagService(self.catalog, self.models, downloads, self.datasets, store, registry, retriever)

@@ -323,7 +323,7 @@ class DatasetService:
 
     def list_jobs(self, dataset_id: str = "") -> builtins.list[Job]:
         """Work on datasets, the newest first; on one dataset or on all."""
-        return self._jobs.list(dataset_id)
+        return [job for job in self._jobs.list(dataset_id) if job.dataset_id]
 
     def get_job(self, job_id: str) -> Job:
         """How such work stands. Raises `NotFound`."""

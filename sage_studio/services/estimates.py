@@ -22,6 +22,7 @@ from sage_studio.serving.registry import VLLMRegistry
 from sage_studio.serving.room import freed
 from sage_studio.serving.servable import EMBEDDER, NOT_KNOWN, Servable
 from sage_studio.settings import Settings
+from sage_studio.tasks.background import BackgroundTasks, Resource, TaskContext
 from sage_studio.tasks.scheduler import TaskScheduler
 from sage_studio.tasks.store import TaskStore
 from sage_studio.tasks.task import Task, TaskStatus
@@ -142,6 +143,7 @@ class EstimateService:
         tasks: TaskStore,
         scheduler: TaskScheduler,
         registry: VLLMRegistry,
+        background: BackgroundTasks,
     ) -> None:
         self._settings = settings
         self._catalog = catalog
@@ -150,6 +152,8 @@ class EstimateService:
         self._tasks = tasks
         self._scheduler = scheduler
         self._registry = registry
+        self._background = background
+        background.register("inspect", self._inspect, Resource.CPU, forgets=True)
         self.footprints = FootprintBook(settings.models_dir / ".footprints")
         self.paces = PaceBook(settings.models_dir / ".footprints")
         self._known_models: dict[str, ModelRef] = {}
@@ -234,10 +238,22 @@ class EstimateService:
 
     def _sizes(self, recipe: Recipe, request: FootprintRequest) -> Footprint:
         """The sizes of what a recipe trains, found out where they are not known. Raises `InvalidModel`."""
-        footprint, hardware = self.footprints.find(request), detect_hardware()
+        footprint, hardware = self._find(request), detect_hardware()
         if halved(_with_optimizer(recipe, footprint, hardware)):
-            return self.footprints.find(_halved(request)) if has_bf16(hardware) else _in_fp32(footprint)
+            return self._find(_halved(request)) if has_bf16(hardware) else _in_fp32(footprint)
         return footprint
+
+    def _find(self, request: FootprintRequest) -> Footprint:
+        """What is known of a model, or found out by a task of the kind ``inspect``. Raises as that."""
+        if self.footprints.kept(request) is None:
+            self._background.run("inspect", {"model": request.location, "request": request.model_dump(mode="json")})
+        return self.footprints.find(request)
+
+    def _inspect(self, task: TaskContext) -> str:
+        task.tell(0, 1, READING)
+        self.footprints.find(FootprintRequest.model_validate(task.order["request"]))
+        task.tell(1, 1, READING)
+        return ""
 
     def _known_sizes(self, recipe: Recipe, request: FootprintRequest) -> Footprint | None:
         """The same of what is known already; None where something has to be found out."""

@@ -19,11 +19,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import psutil
 from pydantic import TypeAdapter, ValidationError
 
 from sage_studio.data.jobs import Job, JobState, JobStopped
 from sage_studio.errors import Conflict, NotFound, StudioError, naming_full_disk
 from sage_studio.files import safe_name, write_atomically
+from sage_studio.processes import known_process
 from sage_studio.tasks.store import Changes, TaskStore
 from sage_studio.tasks.task import Task, TaskStatus
 from sage_studio.text import NOTHING, Text
@@ -44,6 +46,7 @@ STATES = {
     TaskStatus.FAILED: JobState.FAILED,
 }
 AS_JSON = TypeAdapter(Job)
+STARTED = psutil.Process().create_time()
 
 
 class Resource(StrEnum):
@@ -58,6 +61,10 @@ CAPACITY = {Resource.ENGINE: 1, Resource.CPU: 2, Resource.NETWORK: 4}
 """How many tasks may use a resource at a time."""
 
 
+class StudioCloses(JobStopped):
+    """The work is to stop because the studio ends; a kind that ``restarts`` is then queued for the next one."""
+
+
 class TaskContext:
     """A background task as its work sees it.
 
@@ -69,6 +76,7 @@ class TaskContext:
     def __init__(self, job: Job, folder: Path, order: Mapping[str, Any]) -> None:
         self.job, self.folder, self.order = job, folder, order
         self.stop = threading.Event()
+        self.studio_closes = False
         self._written = 0.0
 
     def tell(self, done: int, total: int, doing: Text) -> None:
@@ -88,7 +96,7 @@ class TaskContext:
             self._written = time.monotonic()
             self.write()
         if self.stop.is_set():
-            raise JobStopped
+            raise StudioCloses if self.studio_closes else JobStopped
 
     def log(self, line: str) -> None:
         """Append a line to the task's log."""
@@ -106,11 +114,20 @@ Run = Callable[[TaskContext], str]
 
 @dataclass(frozen=True, slots=True)
 class TaskKind:
-    """A kind of background task: its name, what does it, and the resource that it queues for."""
+    """A kind of background task.
+
+    Attributes:
+        run: does the work.
+        resource: what it queues for.
+        forgets: a task that completed is deleted at once: there is nothing to see, and there are many of them.
+        restarts: a task that was cut off by the end of the studio runs again by itself.
+    """
 
     name: str
     run: Run
     resource: Resource
+    forgets: bool = False
+    restarts: bool = False
 
 
 class BackgroundTasks:
@@ -129,9 +146,11 @@ class BackgroundTasks:
         self._ended = threading.Condition(threading.RLock())  # also the lock of all the above
         self._closing = False
 
-    def register(self, name: str, run: Run, resource: Resource) -> None:
-        """Make a kind of task known."""
-        self._kinds[name] = TaskKind(name, run, resource)
+    def register(
+        self, name: str, run: Run, resource: Resource, *, forgets: bool = False, restarts: bool = False
+    ) -> None:
+        """Make a kind of task known; see `TaskKind`."""
+        self._kinds[name] = TaskKind(name, run, resource, forgets, restarts)
 
     def recover(self) -> None:
         """At the studio's start: stop what an earlier studio left running, run what it left in the queue.
@@ -142,9 +161,12 @@ class BackgroundTasks:
             for path in sorted(self._folder.glob(f"*/{STATE}")):
                 self._adopt_folder(path)
             for task in self._store.background():
-                if task.status in UNDER_WAY and task.id not in self._running:
-                    stopped: Changes = {"finished_at": time.time(), "reason": INTERRUPTED}
-                    self._store.transition(task.id, UNDER_WAY, TaskStatus.STOPPED, **stopped)
+                if task.status in UNDER_WAY and not self._runs(task):
+                    if task.kind in self._kinds and self._kinds[task.kind].restarts:
+                        self._store.transition(task.id, UNDER_WAY, TaskStatus.QUEUED)
+                    else:
+                        stopped: Changes = {"finished_at": time.time(), "reason": INTERRUPTED}
+                        self._store.transition(task.id, UNDER_WAY, TaskStatus.STOPPED, **stopped)
             self._start_waiting()
 
     def start(self, kind: str, dataset_id: str, order: Mapping[str, Any]) -> Job:
@@ -155,26 +177,35 @@ class BackgroundTasks:
             StorageFull: nothing is left behind then.
         """
         with self._ended:
-            for other in self._store.background():
-                if not other.status.is_over and (other.kind, other.dataset_id) == (kind, dataset_id):
-                    raise Conflict(
-                        Text(f"{other.id} already works on {dataset_id}.", f"{other.id} 正在处理 {dataset_id}。"),
-                        Text("Wait for its end, or stop it.", "请等待其结束，或先停止它。"),
-                    )
-            number = self._store.next_number()
-            folder = self._folder / f"{kind}-{number}"
-            job = Job(folder.name, kind, dataset_id, time.time())
-            try:
-                with naming_full_disk(folder):
-                    folder.mkdir(parents=True)
-                write_atomically(folder / ORDER, json.dumps(dict(order), ensure_ascii=False, indent=1))
-                TaskContext(job, folder, order).write()
-                self._store.add_background(number, job.id, kind, dataset_id, dict(order), job.created_at)
-            except BaseException:
-                shutil.rmtree(folder, ignore_errors=True)
-                raise
+            if other := self._under_way(kind, dataset_id, order):
+                subject = dataset_id or other.model
+                raise Conflict(
+                    Text(f"{other.id} already works on {subject}.", f"{other.id} 正在处理 {subject}。"),
+                    Text("Wait for its end, or stop it.", "请等待其结束，或先停止它。"),
+                )
+            job = self._create(kind, dataset_id, order)
             self._start_waiting()
             return self.get(job.id)
+
+    def ensure(self, kind: str, order: Mapping[str, Any]) -> Job:
+        """Queue a task, unless one of that kind is under way for the same model (``order["model"]``)."""
+        with self._ended:
+            other = self._under_way(kind, "", order)
+            return self.get(other.id) if other is not None else self.start(kind, "", order)
+
+    def run(self, kind: str, order: Mapping[str, Any]) -> str:
+        """Do a task in the calling thread, at once, and return what it made; for who needs the result to go on.
+
+        Raises:
+            StudioError: whatever the work raises; the task is kept as failed, and can be resumed.
+        """
+        with self._ended:
+            if self._under_way(kind, "", order):  # the work itself waits for the other, and finds all done
+                return self._kinds[kind].run(TaskContext(Job("", kind, "", 0.0), self._folder, order))
+            job = self._create(kind, "", order)
+            context = self._begin(self._store.background_task(job.id))
+            self._running[job.id] = (context, threading.current_thread())
+        return self._work(context, self._kinds[kind])
 
     def resume(self, job_id: str) -> Job:
         """Queue a stopped or failed task again. Raises `Conflict` where there is nothing to continue."""
@@ -245,8 +276,9 @@ class BackgroundTasks:
         """Stop what runs, to be continued another time; what waits stays in the queue."""
         with self._ended:
             self._closing = True
-            running = list(self._running.values())
+            running = [each for each in self._running.values() if each[1] is not threading.current_thread()]
         for context, _ in running:
+            context.studio_closes = True
             context.stop.set()
         for _, thread in running:
             thread.join(CLOSE_SECONDS)
@@ -263,24 +295,73 @@ class BackgroundTasks:
             busy[kind.resource] += 1
             self._launch(task, kind)
 
-    def _launch(self, task: Task, kind: TaskKind) -> None:
-        self._store.transition(
-            task.id, {TaskStatus.QUEUED}, TaskStatus.RUNNING, started_at=time.time(), pid=os.getpid()
+    def _under_way(self, kind: str, dataset_id: str, order: Mapping[str, Any]) -> Task | None:
+        """A task that waits or runs, of the same kind and for the same dataset or, without one, the same model."""
+        subject = dataset_id or str(order.get("model") or "")
+        same = (
+            task for task in self._store.background() if (task.kind, task.dataset_id or task.model) == (kind, subject)
         )
+        return next((task for task in same if task.status is TaskStatus.QUEUED or self._runs(task)), None)
+
+    def _runs(self, task: Task) -> bool:
+        """Whether a thread of this studio, or another process of the same home, works on a task."""
+        if task.status not in UNDER_WAY:
+            return False
+        if task.id in self._running:
+            return True
+        if task.pid is None or task.process_started is None or task.pid == os.getpid():
+            return False
+        return known_process(task.pid, task.process_started).is_alive()
+
+    def _create(self, kind: str, dataset_id: str, order: Mapping[str, Any]) -> Job:
+        number = self._store.next_number()
+        folder = self._folder / f"{kind}-{number}"
+        job = Job(folder.name, kind, dataset_id, time.time())
+        try:
+            with naming_full_disk(folder):
+                folder.mkdir(parents=True)
+            write_atomically(folder / ORDER, json.dumps(dict(order), ensure_ascii=False, indent=1))
+            TaskContext(job, folder, order).write()
+            self._store.add_background(number, job.id, kind, dataset_id, dict(order), job.created_at)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return job
+
+    def _begin(self, task: Task) -> TaskContext:
+        me: Changes = {"started_at": time.time(), "pid": os.getpid(), "process_started": STARTED}
+        self._store.transition(task.id, {TaskStatus.QUEUED}, TaskStatus.RUNNING, **me)
         job = replace(self._job_of(task), state=JobState.RUNNING, doing=NOTHING, message=NOTHING, hint=NOTHING)
-        context = TaskContext(job, self._folder / task.id, task.recipe)
-        thread = threading.Thread(target=self._run, args=(context, kind), name=task.id, daemon=True)
+        return TaskContext(job, self._folder / task.id, task.recipe)
+
+    def _launch(self, task: Task, kind: TaskKind) -> None:
+        context = self._begin(task)
+        thread = threading.Thread(target=self._in_thread, args=(context, kind), name=task.id, daemon=True)
         self._running[task.id] = (context, thread)
         thread.start()
 
-    def _run(self, context: TaskContext, kind: TaskKind) -> None:
+    def _in_thread(self, context: TaskContext, kind: TaskKind) -> None:
+        try:
+            self._work(context, kind)
+        except (StudioError, JobStopped):
+            pass  # recorded
+        finally:
+            self._store.close()
+
+    def _work(self, context: TaskContext, kind: TaskKind) -> str:
         try:
             result = kind.run(context)
             self._end(context, TaskStatus.COMPLETED, result=result, done=context.job.total)
-        except JobStopped:
-            self._end(context, TaskStatus.STOPPED)
+            return result
+        except JobStopped as stopped:
+            if isinstance(stopped, StudioCloses) and kind.restarts:
+                self._store.transition(context.job.id, UNDER_WAY, TaskStatus.QUEUED)
+            else:
+                self._end(context, TaskStatus.STOPPED)
+            raise
         except StudioError as error:
             self._end(context, TaskStatus.FAILED, message=error.message, hint=error.hint)
+            raise
         except BaseException:
             self._end(context, TaskStatus.FAILED, message=UNEXPECTED)
             raise
@@ -292,7 +373,6 @@ class BackgroundTasks:
                 except (StudioError, sqlite3.Error) as error:
                     logger.error("Queued tasks could not be started: %s", error)
                 self._ended.notify_all()
-            self._store.close()
 
     def _end(self, context: TaskContext, status: TaskStatus, **changes: Any) -> None:
         """Record how a task ended; where that cannot be written, it is remembered as long as this studio runs."""
@@ -304,6 +384,9 @@ class BackgroundTasks:
                 self._store.transition(job.id, UNDER_WAY, status, **ended)
                 context.write()
                 del self._unsaved[job.id]
+                if status is TaskStatus.COMPLETED and self._kinds[job.kind].forgets:
+                    self._store.remove_background(job.id)
+                    shutil.rmtree(context.folder, ignore_errors=True)
             except (StudioError, OSError, sqlite3.Error) as error:
                 logger.error("The end of %s could not be recorded: %s", job.id, error)
 
@@ -315,6 +398,8 @@ class BackgroundTasks:
             found = Job(task.id, task.kind, task.dataset_id, task.created_at)
         if task.status is TaskStatus.QUEUED:
             return replace(found, state=JobState.RUNNING, doing=WAITING)
+        if self._runs(task):
+            return replace(found, state=JobState.RUNNING)
         if task.status in UNDER_WAY:  # by a studio that is gone
             return replace(found, state=JobState.STOPPED, message=INTERRUPTED)
         return replace(found, state=STATES[task.status], message=task.reason, hint=task.hint)

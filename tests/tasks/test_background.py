@@ -1,5 +1,7 @@
 """Background tasks: queued per resource, seen while they run, stopped, continued, and found again after the studio."""
 
+import os
+import sys
 import threading
 
 import pytest
@@ -7,6 +9,7 @@ from waiting import patient, wait_until
 
 from sage_studio.data.jobs import JobState
 from sage_studio.errors import Conflict, InvalidInput, InvalidName, NotFound, storage_full
+from sage_studio.processes import start_detached
 from sage_studio.tasks.background import CAPACITY, INTERRUPTED, WAITING, BackgroundTasks, Resource
 from sage_studio.tasks.store import TaskStore
 from sage_studio.tasks.task import TaskStatus
@@ -233,3 +236,88 @@ def test_names_that_lead_out_are_refused(jobs):
         jobs.get("../../etc")
     with pytest.raises(NotFound):
         jobs.get("augment-1-none")
+
+
+def test_work_in_the_callers_thread_is_a_task_meanwhile(jobs):
+    seen = []
+
+    def work(running):
+        (task,) = jobs._store.background()
+        seen.append((task.kind, task.model, task.status, jobs.get(task.id).state, threading.current_thread()))
+        return "made"
+
+    jobs.register("unpack", work, Resource.CPU)
+    assert jobs.run("unpack", {"model": "m"}) == "made"
+    assert seen == [("unpack", "m", TaskStatus.RUNNING, JobState.RUNNING, threading.current_thread())]
+    assert [(job.kind, job.state) for job in jobs.list()] == [("unpack", JobState.COMPLETED)]
+
+
+def test_what_it_raises_is_raised_and_kept_and_it_can_be_resumed(jobs):
+    broken = [InvalidInput(Text("no", "不"), Text("do", "做"))]
+
+    def work(running):
+        for error in broken:
+            raise error
+        return "made"
+
+    jobs.register("unpack", work, Resource.CPU)
+    with pytest.raises(InvalidInput, match="no"):
+        jobs.run("unpack", {"model": "m"})
+    (job,) = jobs.list()
+    assert (job.state, job.message.en) == (JobState.FAILED, "no")
+    broken.clear()
+    jobs.resume(job.id)
+    assert jobs.wait(job.id).result == "made"
+
+
+def test_a_kind_that_forgets_leaves_nothing_of_what_completed(jobs):
+    jobs.register("inspect", lambda running: "", Resource.CPU, forgets=True)
+    jobs.run("inspect", {"model": "m"})
+    assert jobs.list() == []
+    assert list(jobs._folder.iterdir()) == []
+
+
+def test_one_task_for_a_model_is_enough(jobs):
+    steps = Steps()
+    jobs.register("download", steps, Resource.NETWORK)
+    first = jobs.ensure("download", {"model": "m", "steps": 1})
+    assert steps.reached.acquire(timeout=patient())
+    assert jobs.ensure("download", {"model": "m", "steps": 1}).id == first.id
+    other = jobs.ensure("download", {"model": "n", "steps": 1})
+    assert other.id != first.id
+    steps.may.release(2)
+    assert {jobs.wait(each.id).state for each in (first, other)} == {JobState.COMPLETED}
+
+
+@pytest.mark.parametrize("orderly", [True, False])
+def test_a_kind_that_restarts_runs_again_in_the_next_studio(jobs, studio, orderly):
+    steps = Steps()
+    jobs.register("download", steps, Resource.NETWORK, restarts=True)
+    job = jobs.ensure("download", {"model": "m", "steps": 3})
+    assert steps.reached.acquire(timeout=patient())
+    if orderly:
+        steps.may.release()
+        jobs.close()
+    later = studio()
+    later.register("download", lambda running: "made-later", Resource.NETWORK, restarts=True)
+    later.recover()
+    assert later.wait(job.id).result == "made-later"
+    jobs._closing = True
+    steps.may.release(3)
+
+
+def test_what_another_process_works_on_is_left_alone(jobs, studio, tmp_path):
+    with (tmp_path / "log").open("ab") as log:
+        other = start_detached([sys.executable, "-c", "import time; time.sleep(3600)"], os.environ, tmp_path, log)
+    jobs.register("unpack", lambda running: "mine", Resource.CPU, restarts=True)
+    number = jobs._store.next_number()
+    jobs._store.add_background(number, f"unpack-{number}", "unpack", "", {"model": "m"}, 1.0)
+    job = f"unpack-{number}"
+    jobs._store.transition(job, {TaskStatus.QUEUED}, TaskStatus.RUNNING, pid=other.pid, process_started=other.started)
+    jobs.recover()
+    assert jobs.get(job).state is JobState.RUNNING
+    assert jobs._store.background_task(job).pid == other.pid
+    other.stop(patient())
+    (jobs._folder / job).mkdir(parents=True, exist_ok=True)
+    jobs.recover()
+    assert jobs.wait(job).result == "mine"
