@@ -2,6 +2,7 @@
 # make test   set up, then the whole test suite                make demo   the main job from end to end, without a browser
 # make test-fast                                               without engine, browser and training
 # make check  ruff, format, types                              make lock   pin the requirements anew
+# make mutants  mutation tests of the modules that check input, or of some: ARGS="sage_studio.files*"
 # make doctor what this machine can and cannot do, and the command that mends it
 # make test-space   build a Hugging Face Space with its builder's commands (3 GB) and run the main job in it
 
@@ -15,7 +16,7 @@ export SAGE_STUDIO_HOST ?= $(HOST)
 export SAGE_STUDIO_PORT ?= $(PORT)
 export SAGE_STUDIO_SHARE ?= $(SHARE)
 
-.PHONY: run test test-fast test-space demo check doctor lock install install-dev
+.PHONY: run test test-fast test-space mutants demo check doctor lock install install-dev
 
 run: install
 	@exec $(VENV) app.py
@@ -31,6 +32,10 @@ test-fast: install-dev
 
 test-space: install-dev
 	@$(VENV) -m pytest -n 0 -s tests/space_build.py $(ARGS)
+
+mutants: install-dev
+	@nice $(dir $(VENV))mutmut run --max-children $(WORKERS) $(ARGS)
+	@$(dir $(VENV))mutmut results
 
 check: install-dev
 	@$(VENV) -m ruff check .

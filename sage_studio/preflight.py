@@ -11,8 +11,8 @@ from pathlib import Path
 from sage_studio.catalog import ModelRef
 from sage_studio.data.dataset import Dataset
 from sage_studio.errors import Conflict, InvalidDataset, InvalidModel, InvalidName, InvalidRecipe, NotFound
-from sage_studio.serving.adapter_check import check_adapter
-from sage_studio.serving.weights import read_tensors
+from sage_studio.safetensors_file import read_tensors
+from sage_studio.serving.adapter_compat import check_adapter
 from sage_studio.tasks.store import TaskStore
 from sage_studio.text import Text
 from sage_studio.training.learnable import CHECKED, LeftOut, check_learnable, check_many, check_queries, left_out

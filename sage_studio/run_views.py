@@ -8,11 +8,11 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from sage_studio.services.estimates import Forecast
-from sage_studio.serving.servable import Servable
+from sage_studio.serving.engine_factory import Servable
 from sage_studio.tasks.compare import TaskComparison
 from sage_studio.tasks.task import TaskProgress
 from sage_studio.text import Language
-from sage_studio.training.methods.kbalign.folder import StageFile
+from sage_studio.training.methods.kbalign.stage_files import StageFile
 
 
 class ServableView(BaseModel):

@@ -11,7 +11,7 @@ from sage_studio.downloads import Download
 from sage_studio.evaluation.arena import Reply
 from sage_studio.fetching import Transfer
 from sage_studio.hub import HubModel
-from sage_studio.performance.figures import FIGURES, Sample
+from sage_studio.serving.metrics import SAMPLE_FIELDS, Sample
 from sage_studio.serving.types import EngineStatus, RegisteredModel
 from sage_studio.text import Language, Text
 
@@ -190,5 +190,5 @@ class MetricsView(BaseModel):
     @classmethod
     def of(cls, samples: Sequence[Sample]) -> "MetricsView":
         """The view of some samples."""
-        series = {name: [getattr(one, name) for one in samples] for name in ("time", *FIGURES)}
+        series = {name: [getattr(one, name) for one in samples] for name in ("time", *SAMPLE_FIELDS)}
         return cls(newest={name: values[-1] for name, values in series.items()} if samples else None, series=series)

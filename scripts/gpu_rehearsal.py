@@ -200,8 +200,8 @@ def plan_row(gpu: Gpu, used: float, model: str, folder: Path) -> dict[str, Any]:
     from sage_studio.catalog import Catalog
     from sage_studio.hardware import Card, Hardware
     from sage_studio.services.models import suits_hardware
-    from sage_studio.serving.choice import serving_of
-    from sage_studio.serving.records import Base
+    from sage_studio.serving.engine_factory import servable_for
+    from sage_studio.serving.types import Base
     from sage_studio.serving.vllm import vllm_launch, vllm_rank
     from sage_studio.settings import load_settings
 
@@ -214,7 +214,7 @@ def plan_row(gpu: Gpu, used: float, model: str, folder: Path) -> dict[str, Any]:
     if not model:
         model = Catalog(settings).default(has_gpu=True, suits=lambda entry: suits_hardware(settings, hardware, entry))
     location = str(write_model(folder, model))
-    served = serving_of(settings, hardware, location)
+    served = servable_for(settings, hardware, location)
     row: dict[str, Any] = {"gpu": gpu, "used": used, "model": model, "served": served, "argv": [], "launch": None}
     if served.engine == "vllm":
         base = Base(location, "m", rank=vllm_rank(settings, hardware, 0))
@@ -326,7 +326,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
     return [
         *start[:3],
         start[3] + where,
-        f"{plan.need_gb:.1f} of {plan.room_gb:.1f}",
+        f"{plan.need_gb:.1f} of {plan.available_gb:.1f}",
         str(plan.memory_share),
         str(plan.context),
         f"{answer.get('sequences')}, {answer.get('graphs')}",

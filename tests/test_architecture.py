@@ -14,8 +14,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "sentence_transformers", "vllm", "gguf"}
 
 BOTTOM = {
-    *("text", "errors", "files", "settings", "database", "migrations", "hardware", "doctor", "processes"),
-    *("catalog", "hub", "model_task", "space"),
+    *("text", "errors", "files", "jsonl", "settings", "database", "migrations", "hardware", "doctor", "processes"),
+    *("catalog", "hub", "model_task", "space", "safetensors_file", "sse"),
 }
 LAYERS: list[set[str]] = [
     BOTTOM,
@@ -23,7 +23,7 @@ LAYERS: list[set[str]] = [
     {"training", "unpacking", "fetching"},
     {"footprints"},
     {"paces"},
-    {"tasks", "serving", "performance"},
+    {"tasks", "serving"},
     {"evaluation", "preflight", "downloads"},
     {"services"},
     {"studio"},
@@ -31,7 +31,7 @@ LAYERS: list[set[str]] = [
     {"curation_views", "run_views", "intake_views", "retrieval_views", "serving_views"},
     {"ui", "api", "cli"},
 ]
-HOMES = {"gradio": {"ui"}, "fastapi": {"api", "serving/transformers_server.py"}}
+HOMES = {"gradio": {"ui"}, "fastapi": {"api", "serving/transformers_server.py", "serving/embedding_server.py"}}
 LAST_RESORT = {"child.py"}
 """The trainer's last act: whatever ended it is written into result.json, for there is nobody above to tell."""
 

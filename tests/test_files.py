@@ -1,6 +1,7 @@
 """Names that would leave a folder, and files that are never half written."""
 
 import errno
+import re
 
 import pytest
 
@@ -28,6 +29,8 @@ def test_an_uploaded_name_that_climbs_is_refused(name):
 def test_an_uploaded_name_keeps_its_last_part():
     assert upload_name("C:\\data\\my rows.json") == "my_rows.json"
     assert upload_name("训练.json") == "训练.json"
+    assert upload_name("a" * 200 + ".json") == "a" * 123 + ".json"
+    assert upload_name(" ") == "data"
 
 
 def test_a_full_disk_leaves_the_old_content(tmp_path, monkeypatch):
@@ -38,7 +41,7 @@ def test_a_full_disk_leaves_the_old_content(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(StorageFull):
+    with pytest.raises(StorageFull, match=re.escape(str(path))):
         write_atomically(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

@@ -15,7 +15,7 @@ from sage_studio.errors import InvalidModel, InvalidRecipe
 from sage_studio.hardware import Card, Hardware
 from sage_studio.run_views import ForecastView
 from sage_studio.services.estimates import GIB
-from sage_studio.serving.gpu import Form
+from sage_studio.serving.capacity import WeightFormat
 from sage_studio.studio import Studio
 from sage_studio.tasks.task import TaskStatus
 from sage_studio.training.duration import Pace
@@ -216,9 +216,9 @@ def at(studio, monkeypatch, *cards):
 def test_the_estimate_says_how_the_result_will_be_served(studio, model, asked, monkeypatch):
     values = {"model_name_or_path": model, "dataset_id": "d"}
     alone = studio.estimates.estimate(values)
-    assert (alone.serving.form, alone.serving.possible) == (Form.CPU, True)
+    assert (alone.serving.form, alone.serving.possible) == (WeightFormat.CPU, True)
     on_gpu = at(studio, monkeypatch, Card(0, "RTX 3060", 12.0, 1.0, capability=(8, 6))).estimates.estimate(values)
-    assert on_gpu.serving.form is Form.BF16
+    assert on_gpu.serving.form is WeightFormat.BF16
     shown = ForecastView.of(on_gpu, "zh").serving
     assert (shown.form, shown.engine) == ("bf16", on_gpu.serving.engine)
     assert "训练结果可在本机对话" in shown.said
@@ -233,7 +233,7 @@ def test_what_our_own_engine_holds_is_free_for_a_training_that_it_yields_to(stud
     monkeypatch.setattr(studio.serving.registry, "engine_memory", lambda yielding=False: {0: 8.6 if yielding else 9.5})
     yielded = studio.estimates.estimate(values)
     assert yielded.free == pytest.approx(10.1 * GIB), "what a sleeping engine keeps is not given back"
-    assert yielded.serving.form is Form.BF16, "served when nothing is trained any more"
+    assert yielded.serving.form is WeightFormat.BF16, "served when nothing is trained any more"
 
 
 def test_the_first_model_offered_suits_the_gpu(studio, monkeypatch):

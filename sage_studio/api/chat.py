@@ -1,6 +1,5 @@
 """The chat routes: one answer, or several models' answers side by side, whole or streamed. Knows nothing of engines."""
 
-import json
 from collections.abc import Generator, Iterator
 from itertools import chain
 from typing import Any, Literal
@@ -15,6 +14,7 @@ from sage_studio.evaluation.arena import Piece, Standing, Vote
 from sage_studio.retrieval_views import SourceView
 from sage_studio.serving.types import ChatChunk, ChatMessage
 from sage_studio.serving_views import ReplyView
+from sage_studio.sse import sse_event
 from sage_studio.studio import Studio
 from sage_studio.text import Language
 
@@ -165,16 +165,12 @@ def _events(first: ChatChunk, rest: Iterator[ChatChunk], spoken: Language) -> Ge
             if chunk.sources:
                 said["sources"] = [SourceView.of(source).model_dump() for source in chunk.sources]
                 said["look_ups"] = chunk.look_ups
-            yield _event(said)
+            yield sse_event(said)
     except StudioError as error:  # the status is sent already
-        yield _event({"text": "", "model": first.model, "done": False, "error": own_error(error, spoken)})
-
-
-def _event(data: dict[str, Any]) -> str:
-    return f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
+        yield sse_event({"text": "", "model": first.model, "done": False, "error": own_error(error, spoken)})
 
 
 def _columns(pieces: Iterator[Piece], spoken: Language) -> Generator[str, None, None]:
     for piece in pieces:
         view = ReplyView.of(piece.reply, spoken).model_dump(exclude={"response"})
-        yield _event({"column": piece.column, "text": piece.text, **view})
+        yield sse_event({"column": piece.column, "text": piece.text, **view})

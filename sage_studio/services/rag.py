@@ -21,7 +21,7 @@ from sage_studio.hub import is_here
 from sage_studio.services.datasets import DatasetService
 from sage_studio.services.models import ModelService
 from sage_studio.serving.registry import VLLMRegistry
-from sage_studio.serving.retriever import Choice, IndexStatus, Retriever
+from sage_studio.serving.retriever import IndexStatus, Retriever, RetrieverConfig
 from sage_studio.serving.types import ChatChunk, ChatMessage, Source
 from sage_studio.tasks.store import TaskStore
 from sage_studio.text import Text
@@ -50,7 +50,7 @@ LookUp = Callable[[str], Sequence[Source]]
 class RetrieverStatus:
     """What looks things up, where, and how far its index is."""
 
-    choice: Choice
+    choice: RetrieverConfig
     index: IndexStatus
 
 
@@ -97,7 +97,7 @@ class RagService:
 
     def status(self) -> RetrieverStatus:
         """What looks things up; the built-in embedder unless another was chosen."""
-        return RetrieverStatus(self.retriever.chosen or Choice(BUILT_IN_EMBEDDER, ""), self.retriever.status)
+        return RetrieverStatus(self.retriever.chosen or RetrieverConfig(BUILT_IN_EMBEDDER, ""), self.retriever.status)
 
     def retrieve(self, question: str, count: int = PASSAGES, dataset_id: str = "") -> list[Source]:
         """The passages that are most like a question, the most alike first; the first time an index is made.
@@ -133,7 +133,7 @@ class RagService:
             return False
         return task.type == "kbalign" and bool(task.recipe.get("references", True))
 
-    def _tuned(self, task_id: str) -> Choice:
+    def _tuned(self, task_id: str) -> RetrieverConfig:
         task = self._tasks.completed(task_id)
         if RECIPES[task.type].model_task != "embedding":
             raise Conflict(
@@ -143,18 +143,18 @@ class RagService:
         base = self._models.ensure(task.model)
         known = {dataset.id for dataset in self._datasets.list()}
         dataset_id = task.dataset_id if task.dataset_id in known else ""
-        return Choice(task.served_name, str(task.folder), base.trust_remote_code, task.id, dataset_id)
+        return RetrieverConfig(task.served_name, str(task.folder), base.trust_remote_code, task.id, dataset_id)
 
-    def _base(self, name: str) -> Choice:
+    def _base(self, name: str) -> RetrieverConfig:
         if self._catalog.resolve(name).task == "generative":
             raise InvalidModel(
                 Text(f"{name} writes text and is no embedder.", f"{name} 是文本生成模型，不是嵌入模型。"),
                 Text(f"Choose an embedder, such as {BUILT_IN_EMBEDDER}.", f"请选择嵌入模型，如 {BUILT_IN_EMBEDDER}。"),
             )
         ref = self._models.ensure(name)
-        return Choice(ref.name, ref.location, ref.trust_remote_code)
+        return RetrieverConfig(ref.name, ref.location, ref.trust_remote_code)
 
-    def _fetch(self, choice: Choice) -> None:
+    def _fetch(self, choice: RetrieverConfig) -> None:
         """See to it that the embedder's files are on this machine. Raises as `Downloads.fetch`."""
         if not is_here(choice.location):
             self._downloads.fetch(choice.location, choice.trust_remote_code)
@@ -170,7 +170,7 @@ class RagService:
             )
         return self._datasets.store.hashed(known[0])
 
-    def _prepare(self, choice: Choice) -> None:
+    def _prepare(self, choice: RetrieverConfig) -> None:
         try:
             dataset = self._place(choice.dataset_id)
             self._fetch(choice)

@@ -13,9 +13,8 @@ from sage_studio.catalog import Catalog
 from sage_studio.database import Database
 from sage_studio.errors import Conflict, InvalidModel, NotFound, StudioError
 from sage_studio.hardware import detect_hardware
-from sage_studio.performance.figures import Sample
-from sage_studio.performance.sampler import Address, Sampler
 from sage_studio.services.models import ModelService
+from sage_studio.serving.metrics import MetricsEndpoint, MetricsSampler, Sample
 from sage_studio.serving.registry import VLLMRegistry
 from sage_studio.serving.types import ChatChunk, ChatMessage, EngineState, EngineStatus, RegisteredModel
 from sage_studio.settings import PREFIX, Settings
@@ -47,7 +46,7 @@ class ServingService:
         self._tasks = tasks
         self._scheduler = scheduler
         self._database = database
-        self.sampler = Sampler(self._metrics_address, lambda: detect_hardware().cards)
+        self.sampler = MetricsSampler(self._metrics_address, lambda: detect_hardware().cards)
 
     # Which model
 
@@ -229,12 +228,12 @@ class ServingService:
         except StudioError as error:  # `status` reports it
             logger.error("The engine did not start: %s", error)
 
-    def _metrics_address(self) -> Address | None:
+    def _metrics_address(self) -> MetricsEndpoint | None:
         status = self.registry.status()
         if status.state is not EngineState.READY or not status.url:
             return None
         key = self._settings.engine_api_key if status.engine == "openai" else ""
-        return Address(f"{status.url.removesuffix('/v1')}/metrics", key)
+        return MetricsEndpoint(f"{status.url.removesuffix('/v1')}/metrics", key)
 
     def _named(self, name: str) -> RegisteredModel:
         for model in self.registry.models():

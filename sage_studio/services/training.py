@@ -22,7 +22,7 @@ from sage_studio.tasks.task import Task, TaskStatus
 from sage_studio.text import Text
 from sage_studio.training.actions import SLOWER, Action
 from sage_studio.training.lineage import base_revision, read_lineage
-from sage_studio.training.methods.kbalign.folder import StageFile, replace_stage_file, stage_file, stage_files
+from sage_studio.training.methods.kbalign.stage_files import StageFile, replace_stage_file, stage_file, stage_files
 from sage_studio.training.progress import Job, read_result
 from sage_studio.training.recipe import parse_recipe
 from sage_studio.training.recipes import RECIPES, Recipe

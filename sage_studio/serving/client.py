@@ -1,8 +1,4 @@
-"""Talking to an engine in the OpenAI protocol, with vLLM's routes for adapters and figures.
-
-Knows HTTP, server-sent events and what an engine's errors mean. Knows nothing of which model should answer, nor of how
-an engine is started.
-"""
+"""HTTP client of an engine: the OpenAI protocol, and vLLM's routes for adapters, sleep and metrics."""
 
 import json
 import re
@@ -15,8 +11,9 @@ from typing import Any
 import httpx
 
 from sage_studio.errors import EngineUnavailable, InvalidInput, InvalidModel
-from sage_studio.serving.sampling import Sampling
-from sage_studio.serving.types import ChatChunk, ChatMessage
+from sage_studio.serving.metrics import parse_metrics
+from sage_studio.serving.types import ChatChunk, ChatMessage, SamplingParams
+from sage_studio.sse import sse_data
 from sage_studio.text import Text
 
 CONNECT_SECONDS = 5.0
@@ -27,10 +24,9 @@ SLEEP_SECONDS = 120.0
 IDLE_SECONDS = 3.0
 """Shorter than the 5 s after which the servers close an idle connection, so that none is used while it is closed."""
 LIMIT = re.compile(r"(?:context length (?:is )?\(?|maximum of )(\d+)")
-METRIC = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{[^}]*\})? (\S+)$", re.MULTILINE)
 
 
-class EngineGone(EngineUnavailable):
+class EngineDisconnected(EngineUnavailable):
     """The engine broke the connection, or took none.
 
     Attributes:
@@ -70,7 +66,7 @@ class EngineClient:
             InvalidModel: the engine refuses it, with its reason.
             EngineGone: no answer.
         """
-        with _naming_faults():
+        with _translate_errors():
             answer = self._http.post("/load_lora_adapter", json={"lora_name": name, "lora_path": str(path)})
         if answer.is_error:
             words = _words(answer)
@@ -80,8 +76,8 @@ class EngineClient:
             )
 
     def unload_adapter(self, name: str) -> None:
-        """Forget an adapter; one that is not there is forgotten already. Raises `EngineGone`."""
-        with _naming_faults():
+        """Forget an adapter; one that is not there is forgotten already. Raises `EngineDisconnected`."""
+        with _translate_errors():
             self._http.post("/unload_lora_adapter", json={"lora_name": name})
 
     def healthy(self) -> bool:
@@ -92,7 +88,7 @@ class EngineClient:
             return False
 
     def sleep(self) -> None:
-        """Have vLLM give the card's memory back and keep its weights in main memory. Raises `EngineUnavailable`."""
+        """Have vLLM release its GPU memory and keep the weights in main memory. Raises `EngineUnavailable`."""
         self._order("/sleep?level=1")
 
     def wake_up(self) -> None:
@@ -100,18 +96,15 @@ class EngineClient:
         self._order("/wake_up")
 
     def metrics(self) -> dict[str, float]:
-        """The engine's figures, summed over labels; empty where it tells none."""
+        """The engine's metrics, summed over labels and without histogram buckets; empty where it tells none."""
         try:
             answer = self._http.get(f"{self._server}/metrics", timeout=QUICK_SECONDS)
             text = answer.raise_for_status().text
         except (httpx.HTTPError, RuntimeError):
             return {}
-        figures: dict[str, float] = {}
-        for name, value in METRIC.findall(text):
-            figures[name] = figures.get(name, 0.0) + float(value)
-        return figures
+        return dict(parse_metrics(text, time.time()).values)
 
-    def chat(self, model: str, messages: Sequence[ChatMessage], sampling: Sampling) -> Iterator[ChatChunk]:
+    def chat(self, model: str, messages: Sequence[ChatMessage], sampling: SamplingParams) -> Iterator[ChatChunk]:
         """Stream an answer. Closing the iterator ends the generation in the engine.
 
         Args:
@@ -133,9 +126,9 @@ class EngineClient:
             "stream_options": {"include_usage": True},
             **sampling.model_dump(exclude_none=True),
         }
-        answer = _Answer(model)
+        answer = _StreamedAnswer(model)
         with (
-            _naming_faults(answer),
+            _translate_errors(answer),
             self._http.stream("POST", "/chat/completions", json=body) as response,
         ):
             if response.is_error:
@@ -157,7 +150,7 @@ class EngineClient:
             EngineGone: no connection, or it broke.
         """
         body = {"model": model, "prompt": prompt, "max_tokens": 1, "temperature": 0}
-        with _naming_faults():
+        with _translate_errors():
             answer = self._http.post("/completions", json=body)
             if answer.is_error:
                 raise _refused(answer)
@@ -169,13 +162,13 @@ class EngineClient:
         self._http.close()
 
     def _order(self, path: str) -> None:
-        with _naming_faults():
+        with _translate_errors():
             answer = self._http.post(f"{self._server}{path}", timeout=SLEEP_SECONDS)
         if answer.is_error:
             raise _refused(answer) if answer.status_code >= 500 else _not_known(path, answer)
 
 
-class _Answer:
+class _StreamedAnswer:
     """An answer as it comes in, and its figures."""
 
     def __init__(self, model: str) -> None:
@@ -190,10 +183,7 @@ class _Answer:
 
     def chunks(self, lines: Iterator[str]) -> Iterator[ChatChunk]:
         """The pieces of text in a stream of server-sent events."""
-        for line in lines:
-            if not line.startswith("data:"):
-                continue
-            data = line.removeprefix("data:").strip()
+        for data in sse_data(lines):
             if data == "[DONE]":
                 self.finished = True
                 return
@@ -221,7 +211,8 @@ class _Answer:
         if "error" in event:
             words = str(event["error"].get("message", event["error"])) if isinstance(event["error"], dict) else ""
             raise EngineUnavailable(
-                Text(f"The engine broke off: {words}", f"引擎中断：{words}"), Text("Send it again.", "请重新发送。")
+                Text(f"The engine aborted the answer: {words}", f"引擎中断：{words}"),
+                Text("Send it again.", "请重新发送。"),
             )
         self.model = event.get("model") or self.model
         self.usage = event.get("usage") or self.usage
@@ -238,7 +229,7 @@ class _Answer:
 
 
 @contextmanager
-def _naming_faults(answer: _Answer | None = None) -> Iterator[None]:
+def _translate_errors(answer: _StreamedAnswer | None = None) -> Iterator[None]:
     try:
         yield
     except (httpx.TransportError, httpx.StreamError, json.JSONDecodeError) as error:
@@ -249,12 +240,13 @@ def _naming_faults(answer: _Answer | None = None) -> Iterator[None]:
         raise _gone(answered=answer is not None and answer.pieces > 0) from error
 
 
-def _gone(answered: bool) -> EngineGone:
+def _gone(answered: bool) -> EngineDisconnected:
     if answered:
-        return EngineGone(
-            Text("The engine went away in the middle of the answer.", "引擎在回答过程中断开。"), answered=True
+        return EngineDisconnected(
+            Text("The connection to the engine was lost in the middle of the answer.", "引擎在回答过程中断开。"),
+            answered=True,
         )
-    return EngineGone(Text("The engine does not answer.", "引擎没有响应。"), answered=False)
+    return EngineDisconnected(Text("The engine does not answer.", "引擎没有响应。"), answered=False)
 
 
 def _refused(response: httpx.Response) -> EngineUnavailable | InvalidInput:
@@ -268,17 +260,17 @@ def _refused(response: httpx.Response) -> EngineUnavailable | InvalidInput:
     if limit is not None:
         return InvalidInput(
             Text(
-                f"The conversation is longer than this engine reads: at most {limit[1]} tokens, the answer included.",
+                f"The conversation and its answer exceed the engine's context length of {limit[1]} tokens.",
                 f"对话超出引擎的长度限制：含回答最多 {limit[1]} 个 token。",
             ),
             Text("Shorten it, or start a new conversation.", "请缩短内容，或开始新的对话。"),
         )
-    return InvalidInput(Text(f"The engine refuses this: {words}", f"引擎拒绝了请求：{words}"))
+    return InvalidInput(Text(f"The engine rejected the request: {words}", f"引擎拒绝了请求：{words}"))
 
 
 def _not_known(path: str, answer: httpx.Response) -> EngineUnavailable:
     return EngineUnavailable(
-        Text(f"The engine does not know {path}: {answer.status_code}.", f"引擎不支持 {path}：{answer.status_code}。")
+        Text(f"The engine has no route {path}: {answer.status_code}.", f"引擎不支持 {path}：{answer.status_code}。")
     )
 
 

@@ -1,116 +1,131 @@
-"""The embedder as a process of its own: one model behind OpenAI's route for embeddings.
+"""The embedder's process: one model behind OpenAI's route for embeddings.
 
 Run as ``python -m sage_studio.serving.embedding_server``; the key comes in ``EMBEDDER_KEY``. It ends by itself when
-nobody asks for a while, or when the process that started it is gone. Knows HTTP; how an embedder is loaded and asked
-stands in `sage_studio.training.embedder`. Knows nothing of the studio around it.
+it is idle for a while, or when the process that started it is gone.
 """
 
 import argparse
 import base64
-import json
 import os
 import secrets
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal
+
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 
 from sage_studio.errors import InvalidModel
 from sage_studio.training import environment
 
 KEY_VARIABLE = "EMBEDDER_KEY"
-MOST_BYTES = 16 << 20
-LOOK_SECONDS = 2.0
-ROOM_BYTES = 3 << 30
+MAX_BODY_BYTES = 16 << 20
+POLL_SECONDS = 2.0
+FREE_GPU_BYTES = 3 << 30
+"""Of GPU memory, that must be free for the embedder to go there: the engine may be on the same GPU."""
 
 
-class Asked:
-    """The model, one request at a time, and when it was last asked."""
+class EmbeddingRequest(BaseModel):
+    """OpenAI's request, with NVIDIA's and Cohere's ``input_type``."""
 
-    def __init__(self, model: Any, key: str) -> None:
-        self.model, self.key = model, key
-        self.last = time.monotonic()
+    input: list[str]
+    input_type: Literal["query", "passage"] = "passage"
+    model: str = ""
+
+
+class EmbeddingModel:
+    """A ``SentenceTransformer`` that answers one request at a time.
+
+    Attributes:
+        last_used: when it last answered, by `time.monotonic`.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
         self._lock = threading.Lock()
+        self.last_used = time.monotonic()
 
-    def vectors(self, texts: list[str], kind: str) -> Any:
+    def embed(self, texts: list[str], kind: Literal["query", "passage"]) -> Any:
         """Vectors of texts: float32, shape (texts, dimensions), each of length 1."""
         from sage_studio.training.embedder import embed_passages, embed_queries
 
         with self._lock:
-            embed = embed_queries if kind == "query" else embed_passages
-            found = embed(self.model, texts)
-            self.last = time.monotonic()
-            return found.astype("<f4")
+            vectors = (embed_queries if kind == "query" else embed_passages)(self._model, texts)
+            self.last_used = time.monotonic()
+            return vectors.astype("<f4")
 
 
-def handler_for(asked: Asked) -> type[BaseHTTPRequestHandler]:
+def build_app(model: EmbeddingModel, key: str) -> FastAPI:
     """The routes around a model."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    @app.middleware("http")
+    async def check(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        if request.method == "POST":
+            if not secrets.compare_digest(request.headers.get("authorization", ""), f"Bearer {key}"):
+                return _error(401, "Unauthorized")
+            if not 0 < int(request.headers.get("content-length", 0)) <= MAX_BODY_BYTES:
+                return _error(413, f"The body must have a content-length of at most {MAX_BODY_BYTES} bytes.")
+        return await call_next(request)
 
-        def do_GET(self) -> None:
-            self._answer(200 if self.path == "/health" else 404, {})
+    @app.get("/health")
+    async def health() -> Response:
+        return Response()
 
-        def do_POST(self) -> None:
-            if not secrets.compare_digest(self.headers.get("authorization", ""), f"Bearer {asked.key}"):
-                self._answer(401, {"error": {"message": "Unauthorized"}})
-                return
-            length = int(self.headers.get("content-length", 0))
-            if self.path != "/v1/embeddings" or not 0 < length <= MOST_BYTES:
-                self._answer(404 if length <= MOST_BYTES else 413, {"error": {"message": "no such route, or too long"}})
-                return
-            body = json.loads(self.rfile.read(length))
-            found = asked.vectors(body["input"], body.get("input_type", "passage"))
-            rows = [{"index": n, "embedding": base64.b64encode(row.tobytes()).decode()} for n, row in enumerate(found)]
-            self._answer(200, {"object": "list", "model": body.get("model", ""), "data": rows})
+    @app.post("/v1/embeddings")
+    def embeddings(request: EmbeddingRequest) -> dict[str, Any]:
+        vectors = model.embed(request.input, request.input_type)
+        rows = [{"index": n, "embedding": base64.b64encode(row.tobytes()).decode()} for n, row in enumerate(vectors)]
+        return {"object": "list", "model": request.model, "data": rows}
 
-        def log_message(self, format: str, *args: Any) -> None:
-            """Nothing: the log is for faults."""
-
-        def _answer(self, status: int, content: dict[str, Any]) -> None:
-            data = json.dumps(content).encode()
-            self.send_response(status)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-    return Handler
+    return app
 
 
 def main() -> int:
-    """Load the model named on the command line and serve it on loopback until nobody needs it."""
+    """Load the model named on the command line and serve it on loopback until it is idle for too long."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--idle-seconds", type=float, default=900.0)
     parser.add_argument("--trust-remote-code", action="store_true")
     given = parser.parse_args()
-    parent = os.getppid()
     environment.prepare(given.model)
     from sage_studio.training.embedder import LONGEST, limit_length, load_embedder
 
     try:
-        model = load_embedder(given.model, given.trust_remote_code, _device())
+        loaded = load_embedder(given.model, given.trust_remote_code, _device())
     except InvalidModel as error:
         print(f"InvalidModel: {error}", flush=True)
         return 1
-    limit_length(model, LONGEST)
-    asked = Asked(model, os.environ.pop(KEY_VARIABLE, ""))
-    server = ThreadingHTTPServer(("127.0.0.1", given.port), handler_for(asked))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    while os.getppid() == parent and time.monotonic() - asked.last < given.idle_seconds:
-        time.sleep(LOOK_SECONDS)
-    server.shutdown()
+    limit_length(loaded, LONGEST)
+    model = EmbeddingModel(loaded)
+    app = build_app(model, os.environ.pop(KEY_VARIABLE, ""))
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=given.port, log_level="warning"))
+    threading.Thread(
+        target=_stop_when_unused, args=(server, model, os.getppid(), given.idle_seconds), daemon=True
+    ).start()
+    server.run()
     return 0
 
 
+def _stop_when_unused(server: uvicorn.Server, model: EmbeddingModel, parent: int, idle_seconds: float) -> None:
+    while os.getppid() == parent and time.monotonic() - model.last_used < idle_seconds:
+        time.sleep(POLL_SECONDS)
+    server.should_exit = True
+
+
+def _error(status: int, message: str) -> Response:
+    return JSONResponse({"error": {"message": message}}, status_code=status)
+
+
 def _device() -> str:
-    """The card where it has room beside the engine, else the processor."""
+    """The GPU if it has enough free memory beside the engine, else the CPU."""
     import torch
 
-    return "cuda" if torch.cuda.is_available() and torch.cuda.mem_get_info()[0] > ROOM_BYTES else "cpu"
+    return "cuda" if torch.cuda.is_available() and torch.cuda.mem_get_info()[0] > FREE_GPU_BYTES else "cpu"
 
 
 if __name__ == "__main__":

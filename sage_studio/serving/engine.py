@@ -1,31 +1,29 @@
-"""A server of models: which kind is used here, how it is started, and what any of them can be asked to do.
+"""Engines: a child process of this machine or an external server, behind one interface.
 
-Knows the kinds of engines and their life. Knows nothing of tasks, nor of which model should answer.
+`LocalEngine` is vLLM or the transformers server; `ExternalEngine` is an OpenAI-compatible server that others run.
 """
 
 import os
 import secrets
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from sage_studio.errors import EngineUnavailable
+from sage_studio.serving.capacity import EnginePlan, WeightFormat
 from sage_studio.serving.client import EngineClient
-from sage_studio.serving.gpu import Form, Plan
 from sage_studio.serving.process import (
     POLL_SECONDS,
     ProcessId,
-    free_port,
     is_alive,
     last_words,
     spawn,
     stop,
     wait_until_dead,
 )
-from sage_studio.serving.records import Base, EngineKind, EngineRecord
+from sage_studio.serving.types import Base, EngineKind, EngineRecord
 from sage_studio.text import Text
 
 KEY_VARIABLE = "VLLM_API_KEY"
@@ -36,24 +34,20 @@ MACHINE_SIGNS = (
     *("no module named", "cannot import name", "cannot be run"),
 )
 EXTERNAL_SECONDS = 5.0
-"""How long a look at someone else's server stays true."""
+"""How long the last answer of an external server counts."""
 
 
 @dataclass(frozen=True, slots=True)
-class Launch:
+class LaunchSpec:
     """A command line and what it needs in its environment.
 
     Attributes:
-        plan: what it takes of the hardware; None where nobody planned.
+        plan: what it takes of the hardware; None where there is no plan.
     """
 
     command: list[str]
     env: dict[str, str]
-    plan: Plan | None = None
-
-
-MakeLaunch = Callable[[Base, int], Launch]
-"""Base model and port -> how to start a server for it."""
+    plan: EnginePlan | None = None
 
 
 class Engine(Protocol):
@@ -68,18 +62,6 @@ class Engine(Protocol):
 
     def ready(self) -> bool:
         """Whether it answers now."""
-        ...
-
-    def load_adapter(self, name: str, path: Path) -> None:
-        """Load a LoRA adapter under a name never used before in this engine's life."""
-        ...
-
-    def unload_adapter(self, name: str) -> None:
-        """Forget an adapter."""
-        ...
-
-    def metrics(self) -> dict[str, float]:
-        """Its figures now, by vLLM's names without labels."""
         ...
 
     def stop(self) -> None:
@@ -105,18 +87,6 @@ class LocalEngine:
     def ready(self) -> bool:
         """Whether it serves its base model now."""
         return self.record.base.name in self.client.models(quick=True)
-
-    def load_adapter(self, name: str, path: Path) -> None:
-        """Load a LoRA adapter. Raises `InvalidModel` with the engine's reason, or `EngineUnavailable`."""
-        self.client.load_adapter(name, path)
-
-    def unload_adapter(self, name: str) -> None:
-        """Forget an adapter; one that is not there is forgotten already."""
-        self.client.unload_adapter(name)
-
-    def metrics(self) -> dict[str, float]:
-        """Its figures now."""
-        return self.client.metrics()
 
     def stop(self) -> None:
         """End it, and whatever a dead one left behind."""
@@ -147,7 +117,7 @@ class LocalEngine:
 
 
 class ExternalEngine:
-    """Someone else's server: it is asked, never started, stopped or given adapters."""
+    """An OpenAI-compatible server that others run: never started or stopped here, and it gets no adapters."""
 
     def __init__(self, record: EngineRecord) -> None:
         self.record = record
@@ -166,23 +136,6 @@ class ExternalEngine:
         """Whether it lists its models now."""
         return bool(self.client.models(quick=True))
 
-    def load_adapter(self, name: str, path: Path) -> None:
-        """Refused: where the weights would have to be is not known here."""
-        raise EngineUnavailable(
-            Text(
-                f"{self.record.url} is not started by the studio and takes no adapters.",
-                f"{self.record.url} 不由工作室启动，无法加载适配器。",
-            ),
-            Text("Set engine: auto to serve tuned models here.", "如需使用微调模型，请设置 engine: auto。"),
-        )
-
-    def unload_adapter(self, name: str) -> None:
-        """Nothing of ours is there."""
-
-    def metrics(self) -> dict[str, float]:
-        """Its figures, if it tells them."""
-        return self.client.metrics()
-
     def stop(self) -> None:
         """Leave it running; only the connection ends."""
         self.client.close()
@@ -193,15 +146,13 @@ def open_engine(record: EngineRecord, log: Path) -> Engine:
     return ExternalEngine(record) if record.pid is None else LocalEngine(record, log)
 
 
-def spawn_engine(kind: EngineKind, base: Base, make: MakeLaunch, folder: Path, log: Path) -> EngineRecord:
-    """Start a child for a base model. It is not ready yet, and its record has no id yet.
+def spawn_engine(kind: EngineKind, base: Base, port: int, launch: LaunchSpec, folder: Path, log: Path) -> EngineRecord:
+    """Start a child for a base model, on a port of loopback. It is not ready yet, and its record has no id yet.
 
     Raises:
         EngineUnavailable: the command cannot be run.
     """
-    port, key = free_port(), secrets.token_urlsafe(24)
-    launch = make(base, port)
-    started = time.time()
+    key, started = secrets.token_urlsafe(24), time.time()
     try:
         process = spawn(launch.command, {**launch.env, KEY_VARIABLE: key}, folder, log)
     except (FileNotFoundError, PermissionError) as error:
@@ -239,15 +190,15 @@ def external_record(kind: EngineKind, base: Base, url: str, key: str) -> EngineR
         started_at=now,
         ready_at=now,
         restarts=0,
-        form=str(Form.EXTERNAL),
+        form=str(WeightFormat.EXTERNAL),
     )
 
 
-def fallback_command(base: Base, port: int, plan: Plan) -> list[str]:
+def fallback_command(base: Base, port: int, plan: EnginePlan) -> list[str]:
     """The command line of the studio's own small server, for machines and models without vLLM."""
     command = [sys.executable, "-m", "sage_studio.serving.transformers_server", "--model", base.location]
     command += ["--served-model-name", base.name, "--port", str(port), "--max-model-len", str(plan.context)]
-    command += ["--load-in-4bit"] if plan.form is Form.FOUR_BIT else []
+    command += ["--load-in-4bit"] if plan.form is WeightFormat.FOUR_BIT else []
     return [*command, "--trust-remote-code"] if base.trust_remote_code else command
 
 
@@ -256,7 +207,7 @@ def died(record: EngineRecord, log: Path) -> EngineUnavailable:
     words = last_words(log)
     return EngineUnavailable(
         Text(
-            f"The {record.kind} engine with {record.base.name} ended by itself: {words}",
+            f"The {record.kind} engine with {record.base.name} exited unexpectedly: {words}",
             f"{record.kind} 引擎（{record.base.name}）意外退出：{words}",
         ),
         _remedy(words, log),

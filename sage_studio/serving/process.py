@@ -1,7 +1,4 @@
-"""A detached child process: started in its own session, known by pid and creation time, stopped with all it started.
-
-Knows processes and their log. Knows nothing of engines or models.
-"""
+"""Detached child processes: started in a session of their own, known by pid and start time, stopped as a group."""
 
 import contextlib
 import os

@@ -1,29 +1,37 @@
-"""Which model answers: the models of this machine, the current one, and answers from any of them.
+"""The model registry: registered models, the current one, and answers from any of them.
 
-One instance per process (`sage_studio.serving.vllm_registry`), one truth per machine (``studio.db``). Knows the models
-and the rules about them; knows nothing of tasks, widgets or routes.
+One instance per process (`sage_studio.serving.vllm_registry`), one truth per machine (``studio.db``).
 """
 
 import atexit
 import logging
 import threading
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from sage_studio.database import Database
-from sage_studio.errors import Conflict, InvalidInput
+from sage_studio.errors import Conflict, InvalidInput, StudioError
 from sage_studio.hardware import Hardware, detect_hardware
-from sage_studio.serving.answers import not_registered
-from sage_studio.serving.choice import EngineChoice
-from sage_studio.serving.describe import base_of, check_unused, describe_model
-from sage_studio.serving.house import House
-from sage_studio.serving.keeping import adopt, base_name, close
-from sage_studio.serving.sampling import check_sampling
-from sage_studio.serving.status import describe_engine
-from sage_studio.serving.types import ChatChunk, ChatMessage, EngineStatus, RegisteredModel
+from sage_studio.serving.components import ServingComponents
+from sage_studio.serving.engine import Engine
+from sage_studio.serving.engine_factory import EngineFactory, EngineSpec
+from sage_studio.serving.engine_manager import EngineManager
+from sage_studio.serving.gpu_sharing import PAUSED
+from sage_studio.serving.registered_model import base_of, check_removable, make_registered_model
+from sage_studio.serving.router import not_registered
+from sage_studio.serving.types import (
+    ChatChunk,
+    ChatMessage,
+    EngineRecord,
+    EngineState,
+    EngineStatus,
+    RegisteredModel,
+    check_sampling,
+)
 from sage_studio.settings import Settings, load_settings
-from sage_studio.text import Text
+from sage_studio.text import NOTHING, Text
 
 logger = logging.getLogger("sage_studio")
 
@@ -41,7 +49,7 @@ class VLLMRegistry:
     """
 
     def __init__(self) -> None:
-        self._configured: House | None = None
+        self._configured: ServingComponents | None = None
         self._configuring = threading.RLock()
         self._switching_to = ""
 
@@ -51,8 +59,8 @@ class VLLMRegistry:
         self,
         settings: Settings,
         database: Database,
-        choose: Callable[[], EngineChoice] | None = None,
-        look: Callable[[], Hardware] = detect_hardware,
+        choose: Callable[[], EngineSpec] | None = None,
+        detect: Callable[[], Hardware] = detect_hardware,
     ) -> None:
         """Say which home to work in. Without it the first use takes `load_settings`.
 
@@ -65,7 +73,7 @@ class VLLMRegistry:
         with self._configuring:
             if self._configured is None:
                 atexit.register(self.close)
-            self._configured = House(settings, database, choose, look)
+            self._configured = ServingComponents(settings, database, choose, detect)
             self._switching_to = ""
 
     def adopt(self) -> None:
@@ -73,12 +81,12 @@ class VLLMRegistry:
 
         With ``restore_backend`` the model that was current stays so.
         """
-        adopt(self._house)
+        self._components.adopt()
 
     def close(self) -> None:
         """Stop the engine if this process started or adopted it, unless ``keep_engine``."""
         if self._configured is not None and self._configured.settings.database_path.exists():
-            close(self._configured)
+            self._configured.close()
 
     def before_training(self, cards: Sequence[int] | None = None) -> None:
         """A training is about to start: free its GPUs, if the engine holds one of them. Without a GPU nothing happens.
@@ -89,11 +97,11 @@ class VLLMRegistry:
         Raises:
             Conflict: the model is being switched; ask again when that is over.
         """
-        self._house.sharing.before_training(cards)
+        self._components.gpu_sharing.before_training(cards)
 
     def after_training(self) -> None:
-        """The last training is over: the engine is back with the model that was current, if it had to yield."""
-        self._house.sharing.after_training()
+        """Restore the engine after the last training, with the model that was current, if it had released its GPUs."""
+        self._components.gpu_sharing.after_training()
 
     def engine_memory(self, yielding: bool = False) -> dict[int, float]:
         """What the engine holds of each GPU now, in GiB by index; empty while none runs.
@@ -101,13 +109,13 @@ class VLLMRegistry:
         Args:
             yielding: only what a training would get: a sleeping engine keeps a little.
         """
-        house = self._house
-        held = house.life.held()
-        return house.sharing.given_back(held) if yielding else held
+        components = self._components
+        held = components.engines.gpu_memory_gb()
+        return components.gpu_sharing.released_to_training(held) if yielding else held
 
     def engine_cards(self) -> tuple[int, ...]:
         """Indices of the GPUs that the engine uses; a training had better take others. Empty while none runs."""
-        engine = self._house.life.recorded()
+        engine = self._components.engines.recorded()
         return engine.record.cards if engine is not None and engine.alive() else ()
 
     def retry_vllm(self) -> EngineStatus:
@@ -117,13 +125,13 @@ class VLLMRegistry:
             Conflict: a training has all GPUs.
             InvalidModel, EngineUnavailable: neither engine starts. If only vLLM does not, the other one serves again.
         """
-        house = self._house
-        house.sharing.refuse()
-        with house.turn.taken():
-            house.state.clear_refusals()
-            engine, name = house.life.running(), house.state.current()
-            if engine is not None and name is not None and engine.record.kind != house.chooser.configured().kind:
-                house.switcher.restart(*house.shelf.check(self._require(name)))
+        components = self._components
+        components.gpu_sharing.refuse()
+        with components.switch_lock.hold():
+            components.state.clear_refusals()
+            engine, name = components.engines.running(), components.state.current()
+            if engine is not None and name is not None and engine.record.kind != components.factory.configured().kind:
+                components.switcher.restart(*components.adapters.check(self._require(name)))
         return self.status()
 
     # Models
@@ -142,11 +150,11 @@ class VLLMRegistry:
         Raises:
             InvalidName, InvalidModel: naming what to correct.
         """
-        house = self._house
-        model = describe_model(model_name, model_path, config or {}, house.settings.outputs_dir)
-        house.state.save_model(model)
-        if model.kind in ("adapter", "full") and house.state.model(str(model.config["base_name"])) is None:
-            house.state.save_model(base_of(model))
+        components = self._components
+        model = make_registered_model(model_name, model_path, config or {}, components.settings.outputs_dir)
+        components.state.save_model(model)
+        if model.kind in ("adapter", "full") and components.state.model(str(model.config["base_name"])) is None:
+            components.state.save_model(base_of(model))
         logger.info("Registered model: %s", model_name)
         return self._require(model_name)
 
@@ -155,18 +163,18 @@ class VLLMRegistry:
 
         Raises:
             NotFound: it is not registered.
-            Conflict: it is the one that answers now, or a tuned model stands on it.
+            Conflict: it is the one that answers now, or the base of another.
         """
-        house = self._house
-        with house.turn.taken():
+        components = self._components
+        with components.switch_lock.hold():
             model = self._require(model_name)
-            engine = house.life.running()
-            check_unused(model, house.state.models(), running=engine is not None)
+            engine = components.engines.running()
+            check_removable(model, components.state.models(), running=engine is not None)
             if engine is not None:
-                house.shelf.take_down(engine, model_name)
+                components.adapters.unload(engine, model_name)
             if model.current:
-                house.state.set_current(None)
-            house.state.delete_model(model_name)
+                components.state.set_current(None)
+            components.state.delete_model(model_name)
 
     def unload_model(self, model_name: str) -> RegisteredModel:
         """Take an adapter out of the engine; it stays registered and is loaded again when it is next asked.
@@ -175,17 +183,17 @@ class VLLMRegistry:
             NotFound: it is not registered.
             Conflict: it is the one that answers now, or what the engine was started with.
         """
-        house = self._house
-        with house.turn.taken():
+        components = self._components
+        with components.switch_lock.hold():
             model = self._require(model_name)
             if model.current or (model.loaded and model.kind != "adapter"):
                 raise Conflict(
                     Text(f"{model_name} is in use by the engine.", f"{model_name} 正被引擎使用。"),
                     Text("Switch to another model first.", "请先切换到其他模型。"),
                 )
-            engine = house.life.running()
+            engine = components.engines.running()
             if engine is not None:
-                house.shelf.take_down(engine, model_name)
+                components.adapters.unload(engine, model_name)
         return self._require(model_name)
 
     def switch_model(self, model_name: str) -> RegisteredModel:
@@ -199,16 +207,16 @@ class VLLMRegistry:
             InvalidModel, InvalidName: its files cannot be served; nothing was changed.
             EngineUnavailable: the engine did not start or did not load it.
         """
-        house = self._house
+        components = self._components
         self._require(model_name)
-        house.sharing.refuse()
-        with house.turn.taken():
+        components.gpu_sharing.refuse()
+        with components.switch_lock.hold():
             model = self._require(model_name)
             self._switching_to = model_name
             try:
                 logger.info("Loading model from %s", model.path)
-                house.switcher.bring_in(*house.shelf.check(model))
-                house.state.set_current(model_name)
+                components.switcher.switch_to(*components.adapters.check(model))
+                components.state.set_current(model_name)
             finally:
                 self._switching_to = ""
             logger.info("Switched to model: %s", model_name)
@@ -216,18 +224,18 @@ class VLLMRegistry:
 
     def models(self) -> list[RegisteredModel]:
         """Every registered model, oldest first."""
-        return self._marked(self._house.state.models())
+        return self._marked(self._components.state.models())
 
     @property
     def current_model(self) -> RegisteredModel | None:
         """The model that answers when none is named; it need not be loaded yet."""
-        name = self._house.state.current()
-        found = self._house.state.model(name) if name is not None else None
+        name = self._components.state.current()
+        found = self._components.state.model(name) if name is not None else None
         return self._marked([found])[0] if found is not None else None
 
     def base_name(self) -> str | None:
-        """The name of the base model that the current one, or else the running engine, stands on."""
-        return base_name(self._house)
+        """The name of the base model of the current model, or else of the running engine."""
+        return self._components.base_name()
 
     # Answers
 
@@ -237,7 +245,7 @@ class VLLMRegistry:
         Args:
             prompt: a question, or a conversation.
             model: a registered model; None for the current one.
-            sampling: see `sage_studio.serving.sampling.Sampling`.
+            sampling: see `sage_studio.serving.types.SamplingParams`.
 
         Raises:
             As `stream`.
@@ -259,23 +267,21 @@ class VLLMRegistry:
         checked = check_sampling(sampling)
         if not messages or not all(message.get("content", "").strip() for message in messages[-1:]):
             raise InvalidInput(Text("The message is empty.", "消息为空。"), Text("Type something.", "请输入内容。"))
-        return self._house.answers.stream(model or None, messages, checked)
+        return self._components.router.stream(model or None, messages, checked)
 
     def status(self) -> EngineStatus:
         """What the engine is doing. Cheap enough to ask every second."""
-        house = self._house
-        doing = house.merger.message
-        return describe_engine(house.life, house.state, house.chooser, self._switching_to, doing, house.answers.speed)
+        return _describe_engine(self._components, self._switching_to)
 
     def metrics(self) -> dict[str, float]:
         """The engine's own figures now, by vLLM's names; empty while none runs."""
-        engine = self._house.life.running()
-        return engine.metrics() if engine is not None else {}
+        engine = self._components.engines.running()
+        return engine.client.metrics() if engine is not None else {}
 
-    # Below: how
+    # Internals
 
     @property
-    def _house(self) -> House:
+    def _components(self) -> ServingComponents:
         with self._configuring:
             if self._configured is None:
                 settings = load_settings()
@@ -285,20 +291,89 @@ class VLLMRegistry:
             return self._configured
 
     def _require(self, name: str) -> RegisteredModel:
-        found = self._house.state.model(name)
+        found = self._components.state.model(name)
         if found is None:
-            raise not_registered(name, self._house.state.models())
+            raise not_registered(name, self._components.state.models())
         return self._marked([found])[0]
 
     def _marked(self, models: Sequence[RegisteredModel]) -> list[RegisteredModel]:
-        house = self._house
-        engine = house.life.running()
-        current = house.state.current()
+        components = self._components
+        engine = components.engines.running()
+        current = components.state.current()
         return [
             replace(
                 model,
                 current=model.name == current,
-                loaded=engine is not None and house.shelf.internal_name(engine, model) is not None,
+                loaded=engine is not None and components.adapters.internal_name(engine, model) is not None,
             )
             for model in models
         ]
+
+
+# Status, from what is on record: no request is sent
+
+
+def _describe_engine(components: ServingComponents, switching_to: str) -> EngineStatus:
+    """What the engine is doing; ``switching_to`` is the model that this process switches to, empty if none."""
+    engines, state, factory = components.engines, components.state, components.factory
+    engine = engines.recorded()
+    current, kind, merging = state.current() or "", _configured_kind(factory), components.merger.message
+    if state.paused() is not None:
+        return EngineStatus(EngineState.ASLEEP, kind, current=current, message=PAUSED, log_path=engines.log)
+    if engine is None and merging:
+        return EngineStatus(EngineState.SWITCHING, kind, current=current, message=merging, log_path=engines.log)
+    if engine is None:
+        failure = state.failure()
+        return EngineStatus(
+            EngineState.DOWN if failure is None else EngineState.FAILED,
+            kind,
+            "" if failure is None else failure.base,
+            current,
+            message=NOTHING if failure is None else failure.message,
+            log_path=engines.log,
+            vllm_refused=state.is_refused(),
+        )
+    record = engine.record
+    phase, message = _phase(engine, engines, switching_to)
+    incoming = engines.incoming()
+    starts = incoming or record
+    fallback = _fallback_reason(factory, record)
+    starting = phase is EngineState.STARTING or (incoming is not None and phase is EngineState.SWITCHING)
+    return EngineStatus(
+        state=phase,
+        engine=record.kind,
+        base=record.base.name,
+        current=current,
+        url=record.url,
+        seconds=max(0.0, time.time() - starts.started_at) if starting else 0.0,
+        expected_seconds=state.expected_seconds(starts.kind, starts.base.location),
+        tokens_per_second=components.router.speed,
+        message=message or merging or fallback,
+        form=record.form,
+        vllm_refused=bool(fallback) and state.is_refused(record.base.location),
+        log_path=engines.log if record.pid is not None else None,
+    )
+
+
+def _phase(engine: Engine, engines: EngineManager, switching_to: str) -> tuple[EngineState, Text]:
+    if not engine.alive():
+        return EngineState.FAILED, engines.crash(engine).message
+    if engine.record.phase == "starting":
+        return EngineState.STARTING, NOTHING
+    if engine.record.phase == "draining" or switching_to:
+        return EngineState.SWITCHING, NOTHING
+    return EngineState.READY, NOTHING
+
+
+def _fallback_reason(factory: EngineFactory, record: EngineRecord) -> Text:
+    try:
+        return factory.fallback_reason(record.kind, record.base.location)
+    except StudioError:
+        return NOTHING
+
+
+def _configured_kind(factory: EngineFactory) -> str:
+    try:
+        return factory.configured().kind
+    except StudioError:
+        return ""

@@ -1,35 +1,264 @@
-"""The retriever: which embedder looks things up, in which dataset, and the index that it does so with.
+"""The retriever: the embedder's process, the index of a dataset's passages, and the search in it."""
 
-Knows the choice, which survives a restart, and how an index comes about with its progress. Knows nothing of tasks,
-of the catalogue or of chats.
-"""
-
+import base64
+import hashlib
+import json
+import os
+import secrets
+import sys
 import threading
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+
 from sage_studio.data.dataset import Dataset
-from sage_studio.data.passages import snippets_of
+from sage_studio.data.passages import Snippet, snippets_of
 from sage_studio.data.rows import read_rows
 from sage_studio.database import Database
-from sage_studio.errors import InvalidDataset, NotFound, StudioError
-from sage_studio.serving.embedder import Embedder, EmbedderModel
-from sage_studio.serving.index import Index, fingerprint_of, index_path, load_index, make_index
+from sage_studio.errors import EmbedderUnavailable, InvalidDataset, NotFound, StudioError, naming_full_disk
+from sage_studio.files import write_atomically
+from sage_studio.serving.embedding_server import KEY_VARIABLE
+from sage_studio.serving.process import POLL_SECONDS, ProcessId, free_port, is_alive, last_words, spawn, stop
 from sage_studio.serving.types import Source
-from sage_studio.settings import Settings
+from sage_studio.settings import PROJECT, Settings
 from sage_studio.text import NOTHING, Text
 
-KEPT = 2
-"""Indexes that stay in memory."""
+# The embedder's process
+
+Vectors = NDArray[np.float32]
+"""Shape (texts, dimensions); each row has length 1, so that a product of two is their cosine."""
+
+BATCH = 64
+ANSWER_SECONDS = 300.0
+STOP_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class EmbedderModel:
+    """What is loaded: a folder or hub id, and whether code that comes with it may run."""
+
+    location: str
+    trust_remote_code: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Child:
+    model: EmbedderModel
+    process: ProcessId
+    http: httpx.Client
+
+
+class Embedder:
+    """At most one embedder at a time; safe to use from many threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._log = settings.root / "embedder.log"
+        self._lock = threading.Lock()
+        self._child: _Child | None = None
+
+    def embed(self, model: EmbedderModel, texts: Sequence[str], query: bool = False) -> Vectors:
+        """Vectors of a few texts.
+
+        Raises:
+            EmbedderUnavailable: it does not start, or it went away twice; the message quotes its log.
+        """
+        child = self._ready(model)
+        try:
+            return self._ask(child, texts, query)
+        except httpx.TransportError:
+            self._forget(child)
+        try:
+            return self._ask(self._ready(model), texts, query)
+        except httpx.TransportError as error:
+            raise self._gone(model) from error
+
+    @property
+    def process(self) -> ProcessId | None:
+        """Its process while it runs."""
+        child = self._child
+        return child.process if child is not None and is_alive(child.process) else None
+
+    def close(self) -> None:
+        """End the process."""
+        with self._lock:
+            self._end()
+
+    def _ready(self, model: EmbedderModel) -> _Child:
+        with self._lock:
+            child = self._child
+            if child is not None and child.model == model and is_alive(child.process):
+                return child
+            self._end()
+            self._child = self._start(model)
+            return self._child
+
+    def _start(self, model: EmbedderModel) -> _Child:
+        port, key = free_port(), secrets.token_urlsafe(24)
+        command = [sys.executable, "-m", "sage_studio.serving.embedding_server", "--model", model.location]
+        command += ["--port", str(port), *(["--trust-remote-code"] if model.trust_remote_code else [])]
+        quiet = {"OMP_WAIT_POLICY": "PASSIVE", KEY_VARIABLE: key, "PYTHONPATH": str(PROJECT)}
+        process = spawn(command, quiet, self._settings.root, self._log)
+        http = httpx.Client(
+            base_url=f"http://127.0.0.1:{port}",
+            headers={"Authorization": f"Bearer {key}"},
+            timeout=ANSWER_SECONDS,
+            trust_env=False,
+        )
+        child = _Child(model, process, http)
+        self._wait(child)
+        return child
+
+    def _wait(self, child: _Child) -> None:
+        deadline = time.monotonic() + self._settings.engine_start_seconds
+        while True:
+            try:
+                if child.http.get("/health").is_success:
+                    return
+            except httpx.TransportError:
+                pass
+            if not is_alive(child.process) or time.monotonic() > deadline:
+                child.http.close()
+                stop(child.process, STOP_SECONDS)
+                raise self._gone(child.model)
+            time.sleep(POLL_SECONDS)
+
+    def _ask(self, child: _Child, texts: Sequence[str], query: bool) -> Vectors:
+        body = {"model": child.model.location, "input": list(texts), "input_type": "query" if query else "passage"}
+        try:
+            answer = child.http.post("/v1/embeddings", json=body)
+        except RuntimeError as error:  # httpx's word for a client that another thread has closed
+            raise httpx.TransportError(str(error)) from error
+        if answer.is_error:
+            raise self._gone(child.model)
+        rows = [np.frombuffer(base64.b64decode(row["embedding"]), dtype="<f4") for row in answer.json()["data"]]
+        return np.stack(rows).astype(np.float32)
+
+    def _forget(self, child: _Child) -> None:
+        """End a child that does not answer, unless another thread has done so."""
+        with self._lock:
+            if self._child is child:
+                self._end()
+
+    def _end(self) -> None:
+        if self._child is not None:
+            self._child.http.close()
+            stop(self._child.process, STOP_SECONDS)
+            self._child = None
+
+    def _gone(self, model: EmbedderModel) -> EmbedderUnavailable:
+        name, words = Path(model.location).name, last_words(self._log)
+        return EmbedderUnavailable(
+            Text(f"The embedder {name} does not run: {words}", f"嵌入模型 {name} 无法运行：{words}"),
+            Text(
+                f"Try again, choose another retriever, or chat without documents. Log: {self._log}",
+                f"请重试、换用其他检索器，或关闭文档问答。日志：{self._log}",
+            ),
+        )
+
+
+# The index
+
+FORMAT = "1"
+"""Changes when passages are cut or embedded in another way, so that old indexes are made anew."""
+Embed = Callable[[Sequence[str]], Vectors]
+
+
+@dataclass(frozen=True)
+class Index:
+    """Passages and their vectors, in the same order."""
+
+    snippets: tuple[Snippet, ...]
+    vectors: Vectors
+
+    def search(self, vector: Vectors, count: int) -> list[Source]:
+        """The ``count`` passages most like a question, the most alike first; ``vector`` has shape (dimensions,)."""
+        scores = self.vectors @ vector
+        best = np.argsort(-scores, kind="stable")[:count]
+        return [
+            Source(found.text, found.file, found.heading, round(float(scores[place]), 4))
+            for place in best
+            for found in [self.snippets[place]]
+        ]
+
+
+def index_path(folder: Path, fingerprint: str, dataset_sha256: str) -> Path:
+    """Where the vectors of a dataset's passages by one model are kept, under the dataset's folder."""
+    digest = hashlib.sha256("\n".join((FORMAT, fingerprint, dataset_sha256)).encode()).hexdigest()
+    return folder / f"retrieval-{digest[:24]}.npy"
+
+
+def load_index(path: Path) -> Index | None:
+    """An index as it was kept; None where there is none or where its two files do not belong together."""
+    try:
+        vectors = np.load(path, allow_pickle=False)
+        lines = path.with_suffix(".jsonl").read_text(encoding="utf-8").split("\n")
+        snippets = tuple(Snippet(**json.loads(line)) for line in lines if line)
+    except (OSError, ValueError, TypeError, EOFError):
+        return None
+    if vectors.ndim != 2 or len(vectors) != len(snippets) or vectors.dtype != np.float32:
+        return None
+    os.utime(path)  # used now: see `_remove_old_indexes`
+    return Index(snippets, vectors)
+
+
+def build_index(path: Path, snippets: Sequence[Snippet], embed: Embed, on_done: Callable[[int], None]) -> Index:
+    """Embed passages and keep the index; ``on_done`` hears how many are done. Raises what ``embed`` does."""
+    parts = []
+    for start in range(0, len(snippets), BATCH):
+        parts.append(embed([snippet.read for snippet in snippets[start : start + BATCH]]))
+        on_done(min(start + BATCH, len(snippets)))
+    index = Index(tuple(snippets), np.concatenate(parts).astype(np.float32))
+    with naming_full_disk(path):
+        lines = (json.dumps(asdict(snippet), ensure_ascii=False) for snippet in snippets)
+        write_atomically(path.with_suffix(".jsonl"), "".join(f"{line}\n" for line in lines))
+        unfinished = path.with_name(f".{path.name}.npy")
+        np.save(unfinished, index.vectors, allow_pickle=False)
+        unfinished.replace(path)
+    _remove_old_indexes(path)
+    return index
+
+
+def _remove_old_indexes(newest: Path) -> None:
+    """Keep the indexes of a dataset that were used last, `INDEXES_KEPT` of them."""
+    others = [path for path in newest.parent.glob("retrieval-*.npy") if path != newest]
+    for path in sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)[INDEXES_KEPT - 1 :]:
+        path.unlink(missing_ok=True)
+        path.with_suffix(".jsonl").unlink(missing_ok=True)
+
+
+def embedder_fingerprint(location: str) -> str:
+    """What tells one embedder from another: of a folder the hash of its weights and settings, else the hub id."""
+    folder = Path(location)
+    if not folder.is_absolute():
+        return location
+    digest = hashlib.sha256()
+    for path in sorted((*folder.glob("*.safetensors"), *folder.glob("*config*.json"), *folder.glob("*/config.json"))):
+        if "checkpoints" not in path.parts:
+            digest.update(path.name.encode())
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+# The retriever
+
+INDEXES_KEPT = 2
+"""Indexes that stay in memory; and on the disk, for each dataset."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetrieverConfig:
     """What looks things up.
 
     Attributes:
-        model: what a person calls it.
+        model: its name for the user.
         location: its folder or hub id.
         task_id: the task that trained it; empty for a base embedder.
         dataset_id: where it looks unless told otherwise; empty for the documentation, else the newest dataset.
@@ -71,12 +300,16 @@ class Retriever:
         self._building = threading.Lock()
 
     @property
-    def chosen(self) -> Choice | None:
+    def chosen(self) -> RetrieverConfig | None:
         """What was chosen; None while nothing was."""
         rows = self._database.rows("SELECT model, location, trust_remote_code, task_id, dataset_id FROM retriever")
-        return Choice(**{**dict(rows[0]), "trust_remote_code": bool(rows[0]["trust_remote_code"])}) if rows else None
+        return (
+            RetrieverConfig(**{**dict(rows[0]), "trust_remote_code": bool(rows[0]["trust_remote_code"])})
+            if rows
+            else None
+        )
 
-    def choose(self, choice: Choice) -> None:
+    def choose(self, choice: RetrieverConfig) -> None:
         """Let another embedder look things up from now on."""
         with self._database.transaction() as sql:
             sql.execute(
@@ -86,7 +319,7 @@ class Retriever:
             )
         self.status = IndexStatus()
 
-    def prepare(self, choice: Choice, dataset: Dataset, folder: Path) -> Index:
+    def prepare(self, choice: RetrieverConfig, dataset: Dataset, folder: Path) -> Index:
         """The index of a dataset's passages, made first if it is not there.
 
         Args:
@@ -103,11 +336,13 @@ class Retriever:
             index = self._indexes.get(path) or load_index(path)
             if index is None:
                 index = self._make(path, choice, dataset)
-            self._indexes = {**dict(list(self._indexes.items())[1 - KEPT :]), path: index}
+            self._indexes = {**dict(list(self._indexes.items())[1 - INDEXES_KEPT :]), path: index}
             self.status = IndexStatus("ready", dataset.id, len(index.snippets), len(index.snippets))
             return index
 
-    def search(self, choice: Choice, dataset: Dataset, folder: Path, question: str, count: int) -> list[Source]:
+    def search(
+        self, choice: RetrieverConfig, dataset: Dataset, folder: Path, question: str, count: int
+    ) -> list[Source]:
         """The passages of a dataset that are most like a question. Raises as `prepare` does."""
         index = self.prepare(choice, dataset, folder)
         model = EmbedderModel(choice.location, choice.trust_remote_code)
@@ -117,18 +352,18 @@ class Retriever:
         """End the embedder's process."""
         self.embedder.close()
 
-    def _make(self, path: Path, choice: Choice, dataset: Dataset) -> Index:
+    def _make(self, path: Path, choice: RetrieverConfig, dataset: Dataset) -> Index:
         model = EmbedderModel(choice.location, choice.trust_remote_code)
         self.status = IndexStatus("building", dataset.id)
         try:
             snippets = list(snippets_of(read_rows(path.parent, 0, dataset.stats.total_samples)))
             if not snippets:
                 raise InvalidDataset(
-                    Text(f"{dataset.id} has no passage to look up.", f"{dataset.id} 中没有可检索的段落。"),
+                    Text(f"{dataset.id} has no passages to search.", f"{dataset.id} 中没有可检索的段落。"),
                     Text("Choose another dataset.", "请选择其他数据集。"),
                 )
             self.status = replace(self.status, passages=len(snippets))
-            return make_index(path, snippets, lambda texts: self.embedder.embed(model, texts), self._done)
+            return build_index(path, snippets, lambda texts: self.embedder.embed(model, texts), self._done)
         except StudioError as error:
             self.status = IndexStatus("failed", dataset.id, message=error.message)
             raise
@@ -140,11 +375,11 @@ class Retriever:
         weights = [path.stat().st_mtime for path in Path(location).glob("*.safetensors")]
         key = (location, max(weights, default=0.0))
         if key not in self._fingerprints:
-            self._fingerprints[key] = fingerprint_of(location)
+            self._fingerprints[key] = embedder_fingerprint(location)
         return self._fingerprints[key]
 
 
-def _check_folder(choice: Choice) -> None:
+def _check_folder(choice: RetrieverConfig) -> None:
     folder = Path(choice.location)
     if folder.is_absolute() and not any(folder.glob("*.safetensors")):
         raise NotFound(

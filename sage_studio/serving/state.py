@@ -1,6 +1,6 @@
-"""What serving remembers in ``studio.db``: the models, the engine that runs, what it holds, and which model is current.
+"""Serving tables in ``studio.db``: models, the running engine, its adapters, and which model is current.
 
-One truth for every process of the machine. Knows rows; knows no process, no HTTP and no rule about models.
+All processes of the machine share them.
 """
 
 import json
@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from sage_studio.database import Database, insert
-from sage_studio.serving.records import EngineRecord, Failure, Phase, Refusal, read_engine
-from sage_studio.serving.types import ModelKind, RegisteredModel
+from sage_studio.serving.types import EngineRecord, Failure, ModelKind, Phase, Refusal, RegisteredModel, read_engine
 from sage_studio.text import Text
 
 IN_USE = "phase NOT IN ('incoming', 'retiring')"
@@ -96,7 +95,7 @@ class ServingState:
         return read_engine(rows[0]) if rows else None
 
     def others(self) -> list[EngineRecord]:
-        """Engines that come in beside the one in use, or finish their last answers."""
+        """Incoming and retiring engines."""
         return [read_engine(row) for row in self._database.rows(f"SELECT * FROM engines WHERE NOT {IN_USE}")]
 
     def take_over(self, engine: EngineRecord) -> None:
@@ -213,14 +212,14 @@ class ServingState:
         )
         return {str(row["model"]): int(row["id"]) for row in rows}
 
-    # A training that has the card
+    # A training that has the GPUs
 
     def paused(self) -> str | None:
-        """How the engine yields to a training now (see `sage_studio.serving.room.Yielding`); None if it does not."""
+        """How the engine has released its GPUs to a training (a `GpuRelease`); None if it has not."""
         return self._value("paused")
 
     def set_paused(self, how: str | None) -> None:
-        """Note that the engine yields, or is back."""
+        """Record that the engine has released its GPUs, or is back."""
         self._set_value("paused", how)
 
     def training_cards(self) -> tuple[int, ...] | None:
@@ -231,7 +230,7 @@ class ServingState:
         return tuple(int(index) for index in (value or "").split(",") if index)
 
     def add_training_cards(self, cards: Sequence[int] | None) -> None:
-        """Note GPUs that one more training uses; None: nobody knows which, so all count."""
+        """Note the GPUs of one more training; None if unknown: then all count."""
         before = self.training_cards()
         if cards is None or before is None:
             self._set_value("training_cards", "all")

@@ -1,17 +1,16 @@
-"""The fallback engine: one base model and its LoRA adapters behind the routes that vLLM has, for machines without vLLM.
+"""The fallback engine: one base model and its LoRA adapters behind vLLM's routes, for machines without vLLM.
 
 Run as ``python -m sage_studio.serving.transformers_server``; the key comes in ``VLLM_API_KEY``. It answers one chat at
-a time. Knows transformers, peft and the OpenAI protocol; knows nothing of the studio around it.
+a time.
 """
 
 import argparse
 import asyncio
-import json
 import os
 import secrets
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -21,6 +20,7 @@ import uvicorn
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from peft import PeftModel
+from pydantic import BaseModel, Field
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -29,7 +29,78 @@ from transformers import (
     TextIteratorStreamer,
 )
 
-from sage_studio.serving.fallback_protocol import AdapterRequest, ChatRequest, Figures, cut_at
+from sage_studio.sse import DONE, sse_event
+
+# Protocol
+
+
+class ChatRequest(BaseModel):
+    """The part of OpenAI's request that this server honours; the rest is ignored."""
+
+    model: str
+    messages: list[dict[str, Any]] = Field(min_length=1)
+    stream: bool = False
+    temperature: float = Field(0.7, ge=0, le=2)
+    top_p: float = Field(1.0, gt=0, le=1)
+    max_tokens: int | None = Field(None, ge=1)
+    seed: int | None = None
+    stop: str | list[str] | None = None
+
+
+class AdapterRequest(BaseModel):
+    """Which adapter; the path is needed to load one."""
+
+    lora_name: str = Field(min_length=1)
+    lora_path: str = ""
+
+
+class ServerMetrics:
+    """What ``/metrics`` tells, under vLLM's names."""
+
+    def __init__(self) -> None:
+        self.values = dict.fromkeys(
+            (
+                "vllm:num_requests_running",
+                "vllm:prompt_tokens_total",
+                "vllm:generation_tokens_total",
+                "vllm:time_to_first_token_seconds_sum",
+                "vllm:time_to_first_token_seconds_count",
+                "vllm:e2e_request_latency_seconds_sum",
+                "vllm:e2e_request_latency_seconds_count",
+            ),
+            0.0,
+        )
+        self._lock = threading.Lock()
+
+    def add(self, **changes: float) -> None:
+        """Add to figures, named without ``vllm:``."""
+        with self._lock:
+            for name, change in changes.items():
+                self.values[f"vllm:{name}"] += change
+
+    def text(self) -> str:
+        """Prometheus text."""
+        return "".join(f"{name} {value}\n" for name, value in self.values.items())
+
+
+async def stop_at(texts: AsyncIterator[str], stops: Sequence[str]) -> AsyncIterator[str]:
+    """Pass text on up to the first of ``stops``, holding back what may be the beginning of one."""
+    held = ""
+    async for text in texts:
+        held += text
+        found = [place for place in (held.find(stop) for stop in stops) if place >= 0]
+        if found:
+            yield held[: min(found)]
+            return
+        keep = max((n for stop in stops for n in range(len(stop)) if held.endswith(stop[:n])), default=0)
+        if len(held) > keep:
+            yield held[: len(held) - keep]
+            held = held[len(held) - keep :]
+    if held:
+        yield held
+
+
+# The model
 
 
 class Cancelled:
@@ -43,7 +114,7 @@ class Cancelled:
         return torch.full((input_ids.shape[0],), self.event.is_set(), device=input_ids.device)
 
 
-class Holder:
+class ModelServer:
     """The base model with its adapters. One generation or one change at a time."""
 
     def __init__(self, location: str, name: str, context: int, trust_remote_code: bool, four_bit: bool = False) -> None:
@@ -95,11 +166,11 @@ class Holder:
                 if request.seed is not None:
                     torch.manual_seed(request.seed)
                 ids = prompt.to(self._model.device)
-                room = self.context - ids.shape[1]
+                remaining = self.context - ids.shape[1]
                 output = self._model.generate(
                     input_ids=ids,
                     attention_mask=torch.ones_like(ids),
-                    max_new_tokens=min(request.max_tokens or room, room),
+                    max_new_tokens=min(request.max_tokens or remaining, remaining),
                     streamer=streamer,
                     stopping_criteria=StoppingCriteriaList([cancelled]),
                     pad_token_id=self.tokenizer.pad_token_id or self.tokenizer.eos_token_id,
@@ -142,45 +213,45 @@ def half_type() -> torch.dtype:
     return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
 
 
-class Answer:
+class Generation:
     """One generation under way, piece by piece."""
 
-    def __init__(self, holder: Holder, figures: Figures, request: ChatRequest, prompt: torch.Tensor) -> None:
+    def __init__(self, server: ModelServer, metrics: ServerMetrics, request: ChatRequest, prompt: torch.Tensor) -> None:
         self.id = f"chatcmpl-{secrets.token_hex(8)}"
         self.request = request
         self.prompt_tokens = int(prompt.shape[1])
-        self.room = holder.context - self.prompt_tokens
+        remaining = server.context - self.prompt_tokens
+        self.limit = min(request.max_tokens or remaining, remaining)
         self.tokens = 0
-        self.stopped = False
-        self._figures = figures
+        self._metrics = metrics
         self._cancelled = Cancelled()
-        self._streamer = TextIteratorStreamer(holder.tokenizer, skip_prompt=True, skip_special_tokens=True)
-        self._work: Future[int] = POOL.submit(holder.generate, request, prompt, self._streamer, self._cancelled)
+        self._streamer = TextIteratorStreamer(server.tokenizer, skip_prompt=True, skip_special_tokens=True)
+        self._work: Future[int] = POOL.submit(server.generate, request, prompt, self._streamer, self._cancelled)
 
     async def pieces(self) -> AsyncIterator[str]:
         """The text; leaving early, as when the client went away, ends the generation."""
         started, first = time.monotonic(), True
-        self._figures.add(num_requests_running=1, prompt_tokens_total=self.prompt_tokens)
+        self._metrics.add(num_requests_running=1, prompt_tokens_total=self.prompt_tokens)
         try:
-            async for text in cut_at(self._texts(), self._stops()):
+            async for text in stop_at(self._texts(), self._stops()):
                 if first:
                     seconds = time.monotonic() - started
-                    self._figures.add(time_to_first_token_seconds_sum=seconds, time_to_first_token_seconds_count=1)
+                    self._metrics.add(time_to_first_token_seconds_sum=seconds, time_to_first_token_seconds_count=1)
                     first = False
                 yield text
         finally:
             self._cancelled.event.set()
             seconds = time.monotonic() - started
-            self._figures.add(
+            self._metrics.add(
                 num_requests_running=-1, e2e_request_latency_seconds_sum=seconds, e2e_request_latency_seconds_count=1
             )
         self.tokens = await asyncio.wrap_future(self._work)
-        self._figures.add(generation_tokens_total=self.tokens)
+        self._metrics.add(generation_tokens_total=self.tokens)
 
     @property
     def finish_reason(self) -> str:
         """OpenAI's word for how it ended."""
-        return "length" if self.tokens >= min(self.request.max_tokens or self.room, self.room) else "stop"
+        return "length" if self.tokens >= self.limit else "stop"
 
     @property
     def usage(self) -> dict[str, int]:
@@ -200,10 +271,10 @@ class Answer:
 POOL = ThreadPoolExecutor(max_workers=64, thread_name_prefix="generate")
 
 
-def build_app(holder: Holder, key: str) -> FastAPI:
+def build_app(server: ModelServer, key: str) -> FastAPI:
     """The server's routes around a model."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    figures = Figures()
+    metrics = ServerMetrics()
 
     @app.middleware("http")
     async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
@@ -217,23 +288,26 @@ def build_app(holder: Holder, key: str) -> FastAPI:
         return Response()
 
     @app.get("/metrics")
-    async def metrics() -> Response:
-        return PlainTextResponse(figures.text())
+    async def read_metrics() -> Response:
+        return PlainTextResponse(metrics.text())
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        return {"object": "list", "data": [{"id": name, "object": "model"} for name in holder.names()]}
+        return {"object": "list", "data": [{"id": name, "object": "model"} for name in server.names()]}
 
-    _add_adapter_routes(app, holder)
+    _add_adapter_routes(app, server)
 
     @app.post("/v1/chat/completions")
     async def chat(request: ChatRequest) -> Response:
-        answer = _begin(holder, figures, request)
+        generation = _start_generation(server, metrics, request)
         if request.stream:
-            return StreamingResponse(_events(answer), media_type="text/event-stream")
-        text = "".join([piece async for piece in answer.pieces()])
-        choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": answer.finish_reason}
-        return JSONResponse({"id": answer.id, "model": request.model, "choices": [choice], "usage": answer.usage})
+            return StreamingResponse(_events(generation), media_type="text/event-stream")
+        text = "".join([piece async for piece in generation.pieces()])
+        message = {"role": "assistant", "content": text}
+        choice = {"index": 0, "message": message, "finish_reason": generation.finish_reason}
+        return JSONResponse(
+            {"id": generation.id, "model": request.model, "choices": [choice], "usage": generation.usage}
+        )
 
     @app.exception_handler(HTTPException)
     async def refused(_: Request, error: HTTPException) -> Response:
@@ -242,13 +316,13 @@ def build_app(holder: Holder, key: str) -> FastAPI:
     return app
 
 
-def _add_adapter_routes(app: FastAPI, holder: Holder) -> None:
+def _add_adapter_routes(app: FastAPI, server: ModelServer) -> None:
     @app.post("/v1/load_lora_adapter")
     def load(request: AdapterRequest) -> Response:
-        if request.lora_name in holder.names():
+        if request.lora_name in server.names():
             return _error(400, f"The name {request.lora_name!r} is taken.")
         try:
-            holder.load(request.lora_name, request.lora_path)
+            server.load(request.lora_name, request.lora_path)
         except (ValueError, OSError, RuntimeError, KeyError, TypeError) as error:
             return _error(400, f"{type(error).__name__}: {error}")
         return PlainTextResponse(f"loaded {request.lora_name}")
@@ -256,7 +330,7 @@ def _add_adapter_routes(app: FastAPI, holder: Holder) -> None:
     @app.post("/v1/unload_lora_adapter")
     def unload(request: AdapterRequest) -> Response:
         try:
-            holder.unload(request.lora_name)
+            server.unload(request.lora_name)
         except KeyError:
             return _error(404, f"There is no adapter {request.lora_name!r}.")
         return PlainTextResponse(f"unloaded {request.lora_name}")
@@ -272,40 +346,40 @@ def main() -> None:
     parser.add_argument("--trust-remote-code", action="store_true")
     parser.add_argument("--load-in-4bit", action="store_true")
     given = parser.parse_args()
-    holder = Holder(
+    server = ModelServer(
         given.model, given.served_model_name, given.max_model_len, given.trust_remote_code, given.load_in_4bit
     )
-    app = build_app(holder, os.environ.pop("VLLM_API_KEY", ""))
+    app = build_app(server, os.environ.pop("VLLM_API_KEY", ""))
     uvicorn.run(app, host="127.0.0.1", port=given.port, log_level="warning", timeout_graceful_shutdown=5)
 
 
-def _begin(holder: Holder, figures: Figures, request: ChatRequest) -> Answer:
-    if request.model not in holder.names():
+def _start_generation(server: ModelServer, metrics: ServerMetrics, request: ChatRequest) -> Generation:
+    if request.model not in server.names():
         raise HTTPException(404, f"The model {request.model!r} does not exist.")
-    prompt = holder.prompt(request.messages)
-    if prompt.shape[1] >= holder.context:
+    prompt = server.prompt(request.messages)
+    if prompt.shape[1] >= server.context:
         raise HTTPException(
-            400, f"The maximum context length is {holder.context} tokens; the prompt has {prompt.shape[1]}."
+            400, f"The maximum context length is {server.context} tokens; the prompt has {prompt.shape[1]}."
         )
-    return Answer(holder, figures, request, prompt)
+    return Generation(server, metrics, request, prompt)
 
 
-async def _events(answer: Answer) -> AsyncIterator[str]:
+async def _events(generation: Generation) -> AsyncIterator[str]:
     """An answer as server-sent events, the usage in the last."""
     try:
-        async for text in answer.pieces():
-            yield _event(answer, {"content": text})
+        async for text in generation.pieces():
+            yield _event(generation, {"content": text})
     except RuntimeError as error:  # torch's only kind, out of memory included
-        yield f"data: {json.dumps({'error': {'message': str(error)}})}\n\n"
+        yield sse_event({"error": {"message": str(error)}})
         return
-    yield _event(answer, {}, answer.finish_reason)
-    yield "data: " + json.dumps({"id": answer.id, "model": answer.request.model, "choices": [], "usage": answer.usage})
-    yield "\n\ndata: [DONE]\n\n"
+    yield _event(generation, {}, generation.finish_reason)
+    yield sse_event({"id": generation.id, "model": generation.request.model, "choices": [], "usage": generation.usage})
+    yield DONE
 
 
-def _event(answer: Answer, delta: dict[str, str], reason: str | None = None) -> str:
+def _event(generation: Generation, delta: dict[str, str], reason: str | None = None) -> str:
     choice = {"index": 0, "delta": delta, "finish_reason": reason}
-    return f"data: {json.dumps({'id': answer.id, 'model': answer.request.model, 'choices': [choice]})}\n\n"
+    return sse_event({"id": generation.id, "model": generation.request.model, "choices": [choice]})
 
 
 def _error(status: int, message: str) -> Response:

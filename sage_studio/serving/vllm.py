@@ -1,22 +1,20 @@
-"""How vLLM is started and which adapters it can serve. Nothing here runs anything.
-
-Knows vLLM's command line, its environment and its limits. Never imports vllm; knows no process and no HTTP.
-"""
+"""How vLLM is started: command line, environment and limits. Never imports vllm."""
 
 import importlib.util
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Protocol
+
+import psutil
 
 from sage_studio.hardware import VISIBLE, Hardware
 from sage_studio.hub import is_here
-from sage_studio.serving.engine import Launch
-from sage_studio.serving.gpu import Form, Plan, Slots, lora_rank_for, plan
-from sage_studio.serving.local_users import other_users
-from sage_studio.serving.model_facts import model_shape, read_facts, weights_bytes
-from sage_studio.serving.records import Base
-from sage_studio.serving.room import adapters_kept
+from sage_studio.serving.capacity import EnginePlan, LoraSlots, WeightFormat, adapters_kept_loaded, lora_rank_for, plan
+from sage_studio.serving.engine import LaunchSpec
+from sage_studio.serving.model_config import model_shape, read_facts, weights_bytes
+from sage_studio.serving.types import Base
 from sage_studio.settings import Settings
 
 CPU_RANK = 16
@@ -32,21 +30,21 @@ def vllm_installed() -> bool:
     return importlib.util.find_spec("vllm") is not None
 
 
-def vllm_launch(settings: Settings, hardware: Hardware, python: str, base: Base, port: int) -> Launch:
+def vllm_launch(settings: Settings, hardware: Hardware, python: str, base: Base, port: int) -> LaunchSpec:
     """Everything needed to start vLLM for a base model, but for its key."""
     planned = vllm_plan(settings, hardware, base)
     kept = vllm_adapters(settings, hardware, base)
-    sleeps = may_sleep(settings)
-    return Launch(
+    sleeps = sleep_enabled(settings)
+    return LaunchSpec(
         vllm_command(settings, planned, python, base, port, kept, sleeps),
         vllm_environment(planned, hardware.cores, base, python, sleeps),
         planned,
     )
 
 
-def vllm_plan(settings: Settings, hardware: Hardware, base: Base) -> Plan:
+def vllm_plan(settings: Settings, hardware: Hardware, base: Base) -> EnginePlan:
     """What vLLM takes of the hardware with a base model."""
-    slots = Slots(settings.max_loras, base.rank)
+    slots = LoraSlots(settings.max_loras, base.rank)
     return plan(hardware, settings.gpu_memory_utilization, read_facts(base.location), slots)
 
 
@@ -54,18 +52,18 @@ def vllm_adapters(settings: Settings, hardware: Hardware, base: Base) -> int:
     """How many adapters stay loaded in an engine with this base."""
     if not hardware.has_gpu:
         return 2 * settings.max_loras
-    return adapters_kept(hardware, settings.max_loras, base.rank, model_shape(base.location))
+    return adapters_kept_loaded(hardware, settings.max_loras, base.rank, model_shape(base.location))
 
 
-def may_sleep(settings: Settings) -> bool:
-    """Whether vLLM is started so that it can sleep: as the operator says; ``auto`` only where nobody else could use the
-    routes that this opens without a key.
+def sleep_enabled(settings: Settings) -> bool:
+    """Whether vLLM is started with sleep mode: as the operator says; ``auto`` only where no other user of this machine
+    could reach the routes that this opens without a key.
     """
     return not other_users() if settings.sleep_mode == "auto" else bool(settings.sleep_mode)
 
 
 def vllm_command(
-    settings: Settings, planned: Plan, python: str, base: Base, port: int, kept: int, sleeps: bool = False
+    settings: Settings, planned: EnginePlan, python: str, base: Base, port: int, kept: int, sleeps: bool = False
 ) -> list[str]:
     """vLLM's command line. The key is not on it: every user of the machine can read command lines.
 
@@ -84,7 +82,7 @@ def vllm_command(
     if on_gpu:
         command += ["--gpu-memory-utilization", str(planned.memory_share)]
         command += ["--enable-sleep-mode"] if sleeps else []
-        command += ["--quantization", str(Form.FP8)] if planned.form is Form.FP8 else []
+        command += ["--quantization", str(WeightFormat.FP8)] if planned.form is WeightFormat.FP8 else []
     else:
         command += ["--enforce-eager"]  # with LoRA the CPU build compiles nothing anyway, but spends seconds on trying
     if len(planned.cards) > 1:
@@ -97,7 +95,7 @@ def vllm_command(
 
 
 def vllm_environment(
-    planned: Plan,
+    planned: EnginePlan,
     cores: int,
     base: Base,
     python: str = "",
@@ -119,17 +117,17 @@ def vllm_environment(
         environment: the studio's own.
     """
     env = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_COLOR": "0"}
-    env |= with_programs_of(python, environment)
+    env |= path_env(python, environment)
     if is_here(base.location):
         env["HF_HUB_OFFLINE"] = "1"
     if planned.cards:
-        env |= seeing_only(planned.indices)
+        env |= visible_gpus_env(planned.indices)
         if SAMPLER not in environment:
             env[SAMPLER] = "0"
         if sleeps:
             env["VLLM_SERVER_DEV_MODE"] = "1"
         return env
-    env["VLLM_CPU_KVCACHE_SPACE"] = str(planned.cache_gb)
+    env["VLLM_CPU_KVCACHE_SPACE"] = str(planned.kv_cache_gb)
     env["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
     env["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     env["OMP_NUM_THREADS"] = str(cpu_threads(cores, base.location))
@@ -137,12 +135,12 @@ def vllm_environment(
     return env
 
 
-def seeing_only(indices: tuple[int, ...]) -> dict[str, str]:
+def visible_gpus_env(indices: tuple[int, ...]) -> dict[str, str]:
     """Variables with which a process sees these GPUs and no other, numbered as `nvidia-smi` does; none hides all."""
     return {VISIBLE: ",".join(map(str, indices)), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 
 
-def with_programs_of(python: str, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+def path_env(python: str, environment: Mapping[str, str] = os.environ) -> dict[str, str]:
     """``PATH`` that begins with the folder of a Python: an environment that is not activated has its ninja there."""
     found = shutil.which(python, path=environment.get("PATH")) if python else None
     if found is None:
@@ -164,7 +162,53 @@ def cpu_threads(cores: int, location: str) -> int:
 def vllm_rank(settings: Settings, hardware: Hardware, rank: int) -> int:
     """The ``max_lora_rank`` to start with for an adapter of a rank; 0 for a base model alone.
 
-    On a GPU the operator's limit costs little. The CPU build computes with all the room, filled or not: at 64 in
+    On a GPU the operator's limit costs little. The CPU build computes with the full rank, used or not: at 64 in
     place of 16 a tuned model answers a third slower. So there it grows as needed.
     """
     return lora_rank_for(settings.max_lora_rank if hardware.has_gpu else max(CPU_RANK, rank))
+
+
+# Other users of this machine
+
+FIRST_PERSON, LAST_PERSON = 1000, 59999
+"""User ids that Linux distributions give to people; the others belong to services."""
+NO_SHELL = ("nologin", "false", "sync", "halt", "shutdown")
+
+
+class Account(Protocol):
+    """An entry of the system's list of users, as `pwd.getpwall` gives it."""
+
+    @property
+    def pw_name(self) -> str: ...
+    @property
+    def pw_uid(self) -> int: ...
+    @property
+    def pw_shell(self) -> str: ...
+
+
+def other_users() -> tuple[str, ...]:
+    """The names of people other than the one who runs the studio, who may log in here or are logged in now."""
+    if not hasattr(os, "getuid"):
+        return ()
+    import pwd
+
+    return others(pwd.getpwall(), os.getuid(), (user.name for user in psutil.users()))
+
+
+def others(accounts: Iterable[Account], own: int, logged_in: Iterable[str]) -> tuple[str, ...]:
+    """The same on recorded facts.
+
+    Args:
+        accounts: all that the system knows.
+        own: the user id of the studio.
+        logged_in: names of those who are logged in now.
+    """
+    accounts = list(accounts)
+    mine = {account.pw_name for account in accounts if account.pw_uid == own}
+    people = {account.pw_name for account in accounts if _is_person(account)}
+    return tuple(sorted((people | set(logged_in)) - mine))
+
+
+def _is_person(account: Account) -> bool:
+    shell = account.pw_shell.rpartition("/")[2]
+    return FIRST_PERSON <= account.pw_uid <= LAST_PERSON and bool(shell) and shell not in NO_SHELL

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from sage_studio.jsonl import read_from
 from sage_studio.tasks.task import Curve, Task, TaskProgress, TaskStatus
-from sage_studio.training.progress import PROGRESS, RESULT, Event, Phase, Result, read_lines, read_result
+from sage_studio.training.progress import PROGRESS, RESULT, Event, Phase, Result, read_result
 
 NONE = math.nan
 """A figure that was not given; kept apart from given ones because a trainer's NaN or infinity is not shown either."""
@@ -108,7 +109,7 @@ class _Report:
             self.begin()
         self._stamp = stamp
         while True:
-            lines, offset = read_lines(self._path, self._offset)
+            lines, offset = read_from(self._path, self._offset)
             if offset == self._offset:
                 return
             self._offset = offset

@@ -9,6 +9,7 @@ import zipfile
 from pathlib import Path
 
 from sage_studio.errors import StorageFull
+from sage_studio.safetensors_file import is_complete
 from sage_studio.text import Text
 
 GIB = 2**30
@@ -75,7 +76,7 @@ def is_whole(checkpoint: Path) -> bool:
     return (
         state.get("global_step") == step_of(checkpoint)
         and bool(weights)
-        and all(_tensors_whole(path) for path in checkpoint.glob("*.safetensors"))
+        and all(is_complete(path) for path in checkpoint.glob("*.safetensors"))
         and all(zipfile.is_zipfile(path) for path in packed)
     )
 
@@ -83,15 +84,3 @@ def is_whole(checkpoint: Path) -> bool:
 def _newest_first(folder: Path) -> list[Path]:
     found = [path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
     return sorted(found, key=step_of, reverse=True)
-
-
-def _tensors_whole(path: Path) -> bool:
-    """Whether the file is as long as its header says."""
-    with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        try:
-            header = json.loads(file.read(min(size, path.stat().st_size)))
-        except ValueError:
-            return False
-    ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-    return path.stat().st_size == 8 + size + max(ends, default=0)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sage_studio.errors import StudioError
+from sage_studio.safetensors_file import is_finite, is_zero, read_tensors
 from sage_studio.text import Text
 
 PROMPT = "Hello!"
@@ -42,16 +43,12 @@ def diverged(what: str, value: float, step: int) -> Unhealthy:
 
 def check_weights(folder: Path, kind: str) -> None:
     """Raise `Unhealthy` if a saved weight is not finite, or if an adapter is all zero."""
-    from safetensors import safe_open
-
     learned = kind != "adapter"
     for path in sorted(folder.glob("adapter_model.safetensors" if kind == "adapter" else "model*.safetensors")):
-        with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118 - safe_open is no mapping
-                tensor = file.get_tensor(name)
-                if not bool(tensor.isfinite().all()):
-                    raise _not_finite(name)
-                learned = learned or ("lora_B" in name and bool(tensor.any()))
+        for tensor in read_tensors(path):
+            if not is_finite(path, tensor):
+                raise _not_finite(tensor.name)
+            learned = learned or ("lora_B" in tensor.name and not is_zero(path, tensor))
     if not learned:
         raise Unhealthy(
             Text("The adapter is all zero: nothing was learned.", "适配器全为零：没有学到任何内容。"),

@@ -6,7 +6,6 @@ writes or watches; imports no torch.
 
 import contextlib
 import json
-import os
 import time
 from enum import StrEnum
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sage_studio.errors import naming_full_disk
+from sage_studio import jsonl
 from sage_studio.files import write_atomically
 from sage_studio.text import NOTHING, Text
 
@@ -184,37 +183,12 @@ class ProgressWriter:
     def write(self, **fields: Any) -> None:
         """Append one event of the present phase."""
         event = Event(time=time.time(), phase=self._phase, **fields)
-        line = event.model_dump_json(exclude_none=True) + "\n"
-        with naming_full_disk(self._path), self._path.open("ab") as file:
-            file.write(line.encode())
-
-
-def read_lines(path: Path, offset: int, limit: int = 1 << 20) -> tuple[list[bytes], int]:
-    """Whole lines from a byte offset on.
-
-    Args:
-        path: the file; one that is not there reads as empty.
-        offset: byte to begin at; one past the file's end (it was replaced) begins anew.
-        limit: most bytes read at once.
-
-    Returns:
-        The lines without their newlines, and the offset behind the last of them.
-    """
-    try:
-        with path.open("rb") as file:
-            if offset > file.seek(0, os.SEEK_END):
-                offset = 0
-            file.seek(offset)
-            chunk = file.read(limit)
-    except FileNotFoundError:
-        return [], 0
-    end = chunk.rfind(b"\n") + 1
-    return chunk[:end].split(b"\n")[:-1], offset + end
+        jsonl.append(self._path, [event.model_dump_json(exclude_none=True)])
 
 
 def read_events(folder: Path, offset: int = 0) -> tuple[list[Event], int]:
     """Events from a byte offset on, and the next offset."""
-    lines, offset = read_lines(folder / PROGRESS, offset)
+    lines, offset = jsonl.read_from(folder / PROGRESS, offset)
     return [Event.model_validate_json(line) for line in lines], offset
 
 
@@ -224,7 +198,7 @@ def numbered_events(folder: Path, offset: int = 0) -> list[tuple[int, Event]]:
     What is no event is passed over: half a line of a trainer that was killed, or of an offset within one.
     """
     while True:
-        lines, end = read_lines(folder / PROGRESS, offset)
+        lines, end = jsonl.read_from(folder / PROGRESS, offset)
         events, behind = [], end
         for line in reversed(lines):
             with contextlib.suppress(ValidationError):

@@ -11,10 +11,10 @@ import gradio as gr
 from markupsafe import Markup
 
 from sage_studio.doctor import Finding
-from sage_studio.serving.gpu import Form
+from sage_studio.jsonl import read_from
+from sage_studio.serving.capacity import WeightFormat
 from sage_studio.serving.types import EngineState, EngineStatus, RegisteredModel
 from sage_studio.text import NOTHING, Language, Text
-from sage_studio.training.progress import read_lines
 from sage_studio.ui.dialogs import Dialog
 from sage_studio.ui.downloads_panel import DownloadsPanel
 from sage_studio.ui.events import follow, on
@@ -66,11 +66,11 @@ RETRY = Text("Try vLLM again", "重新启动 vLLM")
 RETRIED = Text("vLLM answers again.", "已恢复使用 vLLM。")
 RETRIED_IN_VAIN = Text("vLLM did not start.", "vLLM 未能启动。")
 FORM: dict[str, Text] = {
-    Form.BF16: Text("16 bits", "16 位"),
-    Form.FP8: Text("8 bits (fp8)", "8 位（fp8）"),
-    Form.FOUR_BIT: Text("4 bits", "4 位"),
-    Form.STORED: Text("quantized as stored", "按存储的量化格式"),
-    Form.CPU: Text("on the CPU", "使用 CPU"),
+    WeightFormat.BF16: Text("16 bits", "16 位"),
+    WeightFormat.FP8: Text("8 bits (fp8)", "8 位（fp8）"),
+    WeightFormat.FOUR_BIT: Text("4 bits", "4 位"),
+    WeightFormat.STORED: Text("quantized as stored", "按存储的量化格式"),
+    WeightFormat.CPU: Text("on the CPU", "使用 CPU"),
 }
 ENGINE, STATE = Text("Engine", "引擎"), Text("State", "状态")
 BASE, ANSWERS, ADDRESS = Text("Base", "基座"), Text("Answers", "当前模型"), Text("Address", "地址")
@@ -263,7 +263,7 @@ def switched(model: RegisteredModel, language: Language) -> Markup:
 def last_lines(path: Path) -> list[str]:
     """The end of the engine's log."""
     start = max(path.stat().st_size - LOG_BYTES, 0) if path.is_file() else 0
-    lines, _ = read_lines(path, start)
+    lines, _ = read_from(path, start)
     return [line.decode(errors="replace") for line in lines[1 if start else 0 :]]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
-from sage_studio.performance.figures import Sample, thinned
+from sage_studio.serving.metrics import Sample, downsample
 from sage_studio.studio import Studio
 from sage_studio.text import Language, Text
 from sage_studio.ui.format import EMPTY
@@ -92,7 +92,7 @@ class PerformanceView:
     def render(self, language: Language) -> tuple[Any, ...]:
         """The last ten minutes."""
         samples = self.studio.serving.metrics()
-        spans = thinned(samples, SPAN_SECONDS)
+        spans = downsample(samples, SPAN_SECONDS)
         has_card = any(one.gpu_memory_gb is not None for one in spans)
         drawn = [
             gr.update(value=_points(plot, spans, language), visible=has_card or not plot.needs_card) for plot in PLOTS

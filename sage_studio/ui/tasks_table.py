@@ -9,7 +9,7 @@ from sage_studio.studio import Studio
 from sage_studio.tasks.task import Task, TaskStatus
 from sage_studio.text import Language, Text
 from sage_studio.training.field import field_label
-from sage_studio.training.methods.kbalign.folder import StageFile
+from sage_studio.training.methods.kbalign.stage_files import StageFile
 from sage_studio.training.recipes import RECIPES
 from sage_studio.ui.format import EMPTY, ago, bar, copyable, duration, number
 from sage_studio.ui.labels import TASK_COLOUR, TASK_STATUS

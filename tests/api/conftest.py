@@ -12,13 +12,31 @@ from fastapi.testclient import TestClient
 from rest_app import LOGIN, app_of
 from waiting import patient, wait_until
 
-from sage_studio.serving.choice import EngineChoice
-from sage_studio.serving.engine import Launch
+from sage_studio.serving.engine import LaunchSpec
+from sage_studio.serving.engine_factory import EngineSpec
 from sage_studio.settings import Settings
 from sage_studio.studio import Studio
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "serving"))
 from serving_files import FAKE, write_adapter
+
+
+class FakeSpec(EngineSpec):
+    """The fake engine, as if it were vLLM on a CPU."""
+
+    kind = "vllm"
+    max_rank = 64
+
+    def __init__(self, journal: Path) -> None:
+        self.journal = journal
+
+    def launch(self, base, port):
+        command = [sys.executable, "-S", str(FAKE), "--model", base.location, "--served-model-name", base.name]
+        command += ["--port", str(port), "--journal", str(self.journal), "--fail", "faulty"]
+        return LaunchSpec(command, {})
+
+    def rank_for(self, rank):
+        return max(16, rank)
 
 
 @pytest.fixture
@@ -45,14 +63,7 @@ def answering(studio: Studio, tmp_path: Path) -> Studio:
     base.mkdir(parents=True)
     (base / "config.json").write_text("{}")
 
-    def make(model, port):
-        command = [sys.executable, "-S", str(FAKE), "--model", model.location, "--served-model-name", model.name]
-        command += ["--port", str(port), "--journal", str(tmp_path / "journal.jsonl"), "--fail", "faulty"]
-        return Launch(command, {})
-
-    studio.serving.registry.configure(
-        studio.settings, studio.database, lambda: EngineChoice("vllm", make, 64, lambda rank: max(16, rank))
-    )
+    studio.serving.registry.configure(studio.settings, studio.database, lambda: FakeSpec(tmp_path / "journal.jsonl"))
     studio.serving.registry.adopt()
     studio.serving.registry.register_model("small", str(base), {"kind": "base"})
     for name in ("tuned", "other"):

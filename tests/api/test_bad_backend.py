@@ -78,7 +78,7 @@ def test_an_engine_that_does_not_start_is_said_with_its_last_words(asking, answe
     (folder / "config.json").write_text("{}")
     answering.serving.registry.register_model("faulty", str(folder), {"kind": "base"})
     answer = asking.post("/api/models/switch", json={"model_name": "faulty"})
-    refuse(answer, 503, ("engine with faulty ended by itself", "（faulty）意外退出"), "CUDA out of memory")
+    refuse(answer, 503, ("engine with faulty exited unexpectedly", "（faulty）意外退出"), "CUDA out of memory")
     assert "SAGE_STUDIO_GPU_MEMORY_UTILIZATION" in answer.json()["detail"]["hint"]
 
 
@@ -99,7 +99,7 @@ def test_an_engine_killed_in_mid_answer_ends_the_stream_with_an_error(asking):
     events = [json.loads(line.removeprefix("data: ")) for line in stream.split("\n\n") if line]
     assert [event["text"] for event in events] == ["small: ", "one ", ""]
     assert not any(event["done"] for event in events)
-    said = {"en": "The engine went away in the middle of the answer.", "zh": "引擎在回答过程中断开。"}
+    said = {"en": "The connection to the engine was lost in the middle of the answer.", "zh": "引擎在回答过程中断开。"}
     assert events[-1]["error"]["code"] == "engine_unavailable"
     assert events[-1]["error"]["message"] == said[asking.headers["Accept-Language"]]
     assert events[-1]["error"]["hint"]

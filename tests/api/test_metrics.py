@@ -5,13 +5,13 @@ from refusing import refuse
 from waiting import wait_until
 
 from sage_studio.errors import Conflict, NotFound
-from sage_studio.performance.figures import FIGURES
+from sage_studio.serving.metrics import SAMPLE_FIELDS
 
 
 def test_without_an_engine_there_are_no_figures(client):
     answer = client.get("/api/metrics").json()
     assert answer["newest"] is None
-    assert set(answer["series"]) == {"time", *FIGURES}
+    assert set(answer["series"]) == {"time", *SAMPLE_FIELDS}
     assert answer["engine"]["state"] == "down"
 
 

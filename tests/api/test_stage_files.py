@@ -8,7 +8,7 @@ from refusing import refuse
 from sage_studio.studio import Studio
 from sage_studio.tasks.task import Task, TaskStatus
 from sage_studio.text import Text
-from sage_studio.training.methods.kbalign.folder import StageFile
+from sage_studio.training.methods.kbalign.stage_files import StageFile
 from sage_studio.training.progress import Job
 from sage_studio.training.recipes import KBAlignRecipe
 from sage_studio.ui.tasks_table import files_table

@@ -10,10 +10,30 @@ from serving_files import FAKE, ROOMY, write_adapter, write_safetensors
 from waiting import patient
 
 from sage_studio.database import Database
-from sage_studio.serving.choice import EngineChoice
-from sage_studio.serving.engine import Launch
+from sage_studio.serving.engine import LaunchSpec
+from sage_studio.serving.engine_factory import EngineSpec
 from sage_studio.serving.registry import VLLMRegistry
 from sage_studio.settings import Settings, load_settings
+
+
+class FakeSpec(EngineSpec):
+    """The fake engine, as if it were vLLM on a CPU."""
+
+    kind = "vllm"
+
+    def __init__(self, home: "Home") -> None:
+        self.home, self.max_rank = home, home.max_rank
+
+    def launch(self, base, port):
+        command = [sys.executable, "-S", str(FAKE), "--model", base.location, "--served-model-name", base.name]
+        command += ["--port", str(port), "--journal", str(self.home.journal), "--fail", self.home.fail]
+        return LaunchSpec(command, {})
+
+    def rank_for(self, rank):
+        return max(16, rank)
+
+    def adapters_kept(self, base):
+        return self.home.adapters
 
 
 class Home:
@@ -29,13 +49,8 @@ class Home:
         self.adapters = 16
         self.hardware = ROOMY
 
-    def choice(self) -> EngineChoice:
-        def make(base, port):
-            command = [sys.executable, "-S", str(FAKE), "--model", base.location, "--served-model-name", base.name]
-            command += ["--port", str(port), "--journal", str(self.journal), "--fail", self.fail]
-            return Launch(command, {})
-
-        return EngineChoice("vllm", make, self.max_rank, lambda rank: max(16, rank), lambda _: self.adapters)
+    def choice(self) -> EngineSpec:
+        return FakeSpec(self)
 
     def registry(self) -> VLLMRegistry:
         registry = VLLMRegistry()
@@ -77,5 +92,5 @@ def home(tmp_path: Path):
     yield home
     if home.settings.database_path.exists():
         registry = home.registry()
-        registry._house.life.stop()
-        registry._house.life.stop_others()
+        registry._components.engines.stop()
+        registry._components.engines.stop_others()

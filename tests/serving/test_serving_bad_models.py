@@ -60,7 +60,7 @@ WENT_BAD = {
     half_a_config: (InvalidModel, "adapter_config.json cannot be read", "无法读取"),
     not_a_number: (InvalidModel, "NaN or infinite weights (first in layer.lora_A.weight)", "含有 NaN 或无穷大的权重"),
     of_another_base: (InvalidModel, "was trained on /models/large, not on", "的基座是 /models/large"),
-    link_out: (InvalidName, "leads out of", "之外"),
+    link_out: (InvalidName, "points outside", "之外"),
 }
 
 
@@ -104,9 +104,9 @@ def test_an_adapter_that_is_deleted_while_it_answers_goes_on(home, registry):
 @pytest.mark.parametrize("where", ["in this process", "in another process"])
 def test_while_one_switch_is_under_way_a_second_one_waits_its_turn(home, registry, where):
     other = home.registry() if where == "in another process" else registry
-    other._house.turn._seconds = 0.1
-    with registry._house.turn.taken():
-        with pytest.raises(Conflict, match="Another switch of the model is under way") as caught:
+    other._components.switch_lock._seconds = 0.1
+    with registry._components.switch_lock.hold():
+        with pytest.raises(Conflict, match="Another model switch is in progress") as caught:
             other.switch_model("two")
         assert "另一个模型切换正在进行" in caught.value.say("zh")
         assert (registry.current_model.name, identity(registry)) == ("one", "one")

@@ -125,7 +125,7 @@ def test_switching_to_a_fresh_adapter_and_back(served):
     assert end.completion_tokens > 0
     assert end.prompt_tokens > 0
     assert end.first_token_seconds > 0
-    pid = served._house.life.recorded().record.pid
+    pid = served._components.engines.recorded().record.pid
 
     served.switch_model("fresh")
     said, end = answer(served)
@@ -134,7 +134,7 @@ def test_switching_to_a_fresh_adapter_and_back(served):
     served.switch_model("base")
     assert "Paris" in answer(served)[0]
     assert answer(served, model="fresh")[0] == SAYS["fresh"]
-    assert served._house.life.recorded().record.pid == pid, "an adapter is loaded hot"
+    assert served._components.engines.recorded().record.pid == pid, "an adapter is loaded hot"
 
 
 def test_a_stream_that_is_closed_ends_in_the_engine(served):
@@ -205,7 +205,7 @@ def test_another_process_gets_answers_from_the_model_switched_here(served):
         "from sage_studio.serving import vllm_registry as registry\n"
         f"print(repr((registry.current_model.name, registry.generate({QUESTION!r}, temperature=0, max_tokens=24))))"
     )
-    settings = served._house.settings
+    settings = served._components.settings
     env = {**os.environ, "SAGE_STUDIO_HOME": str(settings.home), "SAGE_STUDIO_ENGINE": settings.engine}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == repr(("fresh", SAYS["fresh"]))
@@ -230,7 +230,7 @@ def test_base_and_two_adapters_answer_side_by_side_as_they_do_alone(served):
 
 def test_an_engine_survives_its_studio_and_is_adopted_by_the_next(served):
     """Another studio takes the engine over, loads an adapter, and is killed."""
-    settings, before = served._house.settings, served._house.life.recorded().record
+    settings, before = served._components.settings, served._components.engines.recorded().record
     code = (
         "import time\n"
         "from sage_studio.serving import vllm_registry as registry\n"
@@ -244,19 +244,19 @@ def test_an_engine_survives_its_studio_and_is_adopted_by_the_next(served):
     studio.stdout.close()
 
     served.adopt()
-    assert served._house.life.recorded().record.pid == before.pid
+    assert served._components.engines.recorded().record.pid == before.pid
     assert served.current_model.name == "base", "as after every restart"
     assert "Paris" in answer(served)[0]
     assert answer(served, model="fresh")[0] == SAYS["fresh"]
 
 
 def test_a_restarted_studio_adopts_the_engine_and_what_it_holds(served):
-    settings = served._house.settings
+    settings = served._components.settings
     restarted = VLLMRegistry()
     restarted.configure(settings, Database(settings.database_path))
     restarted.adopt()
-    restarted._house.watch.stop()
-    before, now = served._house.life.recorded().record, restarted._house.life.recorded().record
+    restarted._components.watchdog.stop()
+    before, now = served._components.engines.recorded().record, restarted._components.engines.recorded().record
     assert (now.pid, now.url) == (before.pid, before.url)
     assert restarted.current_model.name == "base", "as after every restart"
     assert "Paris" in answer(restarted)[0]
@@ -282,7 +282,7 @@ def test_an_adapter_that_does_not_fit_the_base_leaves_the_old_model_answering(se
 
 def test_after_a_kill_the_next_question_is_answered_with_the_adapter_loaded_again(served):
     served.switch_model("fresh")
-    record = served._house.life.recorded().record
+    record = served._components.engines.recorded().record
     children = psutil.Process(record.pid).children(recursive=True)
     os.kill(record.pid, signal.SIGKILL)
     wait_until(lambda: served.status().state is EngineState.FAILED)
@@ -299,22 +299,22 @@ def test_a_change_of_the_engine_that_fails_never_disturbs_the_chat(served, built
     (folder / "config.json").write_text(json.dumps({**config, "hidden_size": 100}))
     served.register_model("broken", str(folder), {"kind": "full", "base": str(built_in_model), "base_name": "base"})
     served.switch_model("fresh")
-    pid = served._house.life.recorded().record.pid
-    with pytest.raises(EngineUnavailable, match="ended by itself"):
+    pid = served._components.engines.recorded().record.pid
+    with pytest.raises(EngineUnavailable, match="exited unexpectedly"):
         served.switch_model("broken")
-    assert served._house.life.recorded().record.pid == pid
+    assert served._components.engines.recorded().record.pid == pid
     assert answer(served)[0] == SAYS["fresh"]
 
 
 def test_an_adapter_that_no_engine_holds_is_merged_and_takes_over(served, built_in_model, dora_adapter):
     base, _ = answer(served, model="base")
-    old = served._house.life.recorded().record.pid
+    old = served._components.engines.recorded().record.pid
     served.register_model("dora", str(dora_adapter), {"base": str(built_in_model), "base_name": "base"})
     served.switch_model("dora")
     said, end = answer(served)
     assert end.model == "dora"
     assert said != base
     merged = Path(served.current_model.config["merged"])
-    assert merged.is_relative_to(served._house.settings.root)
+    assert merged.is_relative_to(served._components.settings.root)
     assert served.current_model.loaded
     wait_until(lambda: not psutil.pid_exists(old))

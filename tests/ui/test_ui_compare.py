@@ -9,7 +9,7 @@ from fake_studio import FakeStudio
 
 from sage_studio.errors import Conflict, EngineUnavailable, InvalidInput
 from sage_studio.evaluation.arena import Reply, Standing
-from sage_studio.performance.figures import Sample
+from sage_studio.serving.metrics import Sample
 from sage_studio.text import Text
 from sage_studio.ui.compare_view import Round, columns, standings_table
 from sage_studio.ui.i18n import Phrasebook

@@ -9,7 +9,7 @@ from fake_studio import SOURCES, FakeStudio
 
 from sage_studio.errors import NotFound
 from sage_studio.services.rag import RetrieverStatus
-from sage_studio.serving.retriever import Choice, IndexStatus
+from sage_studio.serving.retriever import IndexStatus, RetrieverConfig
 from sage_studio.serving.types import ChatChunk
 from sage_studio.space import Space
 from sage_studio.tasks.task import TaskStatus
@@ -173,7 +173,9 @@ def test_the_switch_says_where_to_look(is_on, dataset, told):
 
 @pytest.mark.parametrize("state", ["idle", "building", "ready", "failed"])
 def test_the_retriever_says_how_far_it_is(state):
-    status = RetrieverStatus(Choice("minilm", ""), IndexStatus(state, "d", 3, 9, Text("full disk", "磁盘已满")))
+    status = RetrieverStatus(
+        RetrieverConfig("minilm", ""), IndexStatus(state, "d", 3, 9, Text("full disk", "磁盘已满"))
+    )
     said = retriever_line(status, "zh")
     assert "minilm" in said
     assert {"building": "3/9", "ready": "9", "failed": "磁盘已满"}.get(state, "索引") in said

@@ -13,7 +13,7 @@ METHODS = {
     "sft": "sage_studio.training.methods.sft",
     "dpo": "sage_studio.training.methods.dpo",
     "embedding": "sage_studio.training.methods.embedding",
-    "kbalign": "sage_studio.training.methods.kbalign.method",
+    "kbalign": "sage_studio.training.methods.kbalign.pipeline",
 }
 
 

@@ -1,10 +1,10 @@
-"""A scripted writer, and the towns that the tests' knowledge base is about. Knows nothing of stages."""
+"""A scripted generator, and the towns that the tests' knowledge base is about."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sage_studio.training.methods.kbalign.writing import Messages, Style, Written
+from sage_studio.training.methods.kbalign.generator import Completion, Messages, SamplingParams
 
 TOWNS = ("Arn", "Bex", "Cos", "Dol", "Eck", "Fyn")
 
@@ -15,23 +15,23 @@ class Killed(BaseException):
 
 @dataclass
 class Scripted:
-    """Answers each prompt by ``answer(last turn)``; a text, a `Written`, or an exception to raise."""
+    """Answers each prompt by ``answer(last turn)``; a text, a `Completion`, or an exception to raise."""
 
     answer: Callable[[str], Any]
     asked: list[str] = field(default_factory=list)
-    styles: list[Style] = field(default_factory=list)
+    params: list[SamplingParams] = field(default_factory=list)
     context: int = 8192
 
-    def write(self, prompts: Sequence[Messages], style: Style, seed: str) -> list[Written]:
+    def generate(self, prompts: Sequence[Messages], params: SamplingParams, seed: str) -> list[Completion]:
         said = []
         for prompt in prompts:
             assert [turn["role"] for turn in prompt][-1] == "user"
             self.asked.append(prompt[-1]["content"])
-            self.styles.append(style)
+            self.params.append(params)
             found = self.answer(prompt[-1]["content"])
             if isinstance(found, BaseException):
                 raise found
-            said.append(found if isinstance(found, Written) else Written(found))
+            said.append(found if isinstance(found, Completion) else Completion(found))
         return said
 
 

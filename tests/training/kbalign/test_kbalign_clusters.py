@@ -6,10 +6,9 @@ import pytest
 from kbalign_parts import Killed, Scripted
 from test_kbalign_stages import general_lines, long_lines, words
 
-from sage_studio.training.methods.kbalign import long
-from sage_studio.training.methods.kbalign.chunks import Chunk, token_spans
-from sage_studio.training.methods.kbalign.clusters import clusters_of
-from sage_studio.training.methods.kbalign.samples import mix
+from sage_studio.training.methods.kbalign import annotate
+from sage_studio.training.methods.kbalign.chunks import Chunk, cluster_chunks, token_spans
+from sage_studio.training.methods.kbalign.samples import build_samples
 
 TEXTS = (
     "The cheese of Arn ripens in a cellar for nine weeks and is washed with brine.",
@@ -37,14 +36,14 @@ def members(lines):
 
 
 def ask(run, writer, chunks):
-    return long.ask_in_general(run, writer, chunks, general_lines(run), words)
+    return annotate.write_general_questions(run, writer, chunks, general_lines(run), words)
 
 
 # Which stand together
 
 
 def test_like_chunks_stand_together_and_others_alone(chunks):
-    assert numbers(clusters_of(chunks, 10, 1000, words)) == ALIKE
+    assert numbers(cluster_chunks(chunks, 10, 1000, words)) == ALIKE
 
 
 @pytest.mark.parametrize(
@@ -52,7 +51,7 @@ def test_like_chunks_stand_together_and_others_alone(chunks):
     [(1, [(0,), (1,), (2,), (3,), (4,), (5,)]), (2, [(0, 2), (1, 3), (4,), (5,)]), (3, ALIKE)],
 )
 def test_no_more_stand_together_than_the_recipe_says(chunks, size, together):
-    assert numbers(clusters_of(chunks, size, 1000, words)) == together
+    assert numbers(cluster_chunks(chunks, size, 1000, words)) == together
 
 
 @pytest.mark.parametrize(
@@ -65,11 +64,11 @@ def test_no_more_stand_together_than_the_recipe_says(chunks, size, together):
     ],
 )
 def test_no_more_stand_together_than_there_is_room_for(chunks, room, together):
-    assert numbers(clusters_of(chunks, 10, room, words)) == together
+    assert numbers(cluster_chunks(chunks, 10, room, words)) == together
 
 
 def test_a_knowledge_base_on_one_subject_is_one_cluster(towns):
-    assert numbers(clusters_of(towns, 10, 1000, words)) == [(0, 1, 2, 3, 4, 5)]
+    assert numbers(cluster_chunks(towns, 10, 1000, words)) == [(0, 1, 2, 3, 4, 5)]
 
 
 def test_chinese_and_texts_without_words_are_told_apart_too():
@@ -81,7 +80,7 @@ def test_chinese_and_texts_without_words_are_told_apart_too():
         "*****",
     )
     chunks = [Chunk(chunk=at, text=text) for at, text in enumerate(texts)]
-    assert numbers(clusters_of(chunks, 10, 1000, words)) == [(0, 2), (1,), (3,), (4,)]
+    assert numbers(cluster_chunks(chunks, 10, 1000, words)) == [(0, 2), (1,), (3,), (4,)]
 
 
 # The stage
@@ -113,9 +112,9 @@ def test_prompt_and_questions_fit_the_models_context(start, chunks, context):
     run, told = start(cluster_size=10, general_questions=3), []
 
     class Measuring(Scripted):
-        def write(self, prompts, style, seed):
-            told.extend(sum(len(words(turn["content"])) for turn in prompt) + style.max_tokens for prompt in prompts)
-            return super().write(prompts, style, seed)
+        def generate(self, prompts, params, seed):
+            told.extend(sum(len(words(turn["content"])) for turn in prompt) + params.max_tokens for prompt in prompts)
+            return super().generate(prompts, params, seed)
 
     made = ask(run, Measuring(lambda _: ASKED, context=context), chunks)
     assert max(told) <= context
@@ -131,16 +130,16 @@ def test_they_fit_with_a_real_tokenizer_and_template_and_fill_it(start, tiny_mod
     tokenizer, told = AutoTokenizer.from_pretrained(tiny_model), []
 
     class Measuring(Scripted):
-        def write(self, prompts, style, seed):
+        def generate(self, prompts, params, seed):
             rendered = [
                 tokenizer.apply_chat_template(one, add_generation_prompt=True, tokenize=False) for one in prompts
             ]
-            told.extend(len(tokenizer(one)["input_ids"]) + style.max_tokens for one in rendered)
-            return super().write(prompts, style, seed)
+            told.extend(len(tokenizer(one)["input_ids"]) + params.max_tokens for one in rendered)
+            return super().generate(prompts, params, seed)
 
     chunks = [Chunk(chunk=at, text=text.format(at) * 10) for at in range(20)]
     run, writer = start(cluster_size=10), Measuring(lambda _: ASKED, context=1500)
-    made = long.ask_in_general(run, writer, chunks, general_lines(run), token_spans(tokenizer))
+    made = annotate.write_general_questions(run, writer, chunks, general_lines(run), token_spans(tokenizer))
     assert max(told) <= writer.context
     assert max(told) > 0.8 * writer.context
     assert 1 < max(len(line.cluster) for line in made) < 10
@@ -208,9 +207,9 @@ def test_the_questions_of_a_cluster_are_answered_and_learned_like_all_others(sta
     run = start(cluster_size=10, references=0)
     general = ask(run, Scripted(lambda _: ASKED), chunks)
     said = Scripted(lambda prompt: "none" if "cheese" not in prompt else "A cheese ripens in a cellar.")
-    answered = long.answer_in_general(run, said, chunks, general, long_lines(run))
+    answered = annotate.answer_general_questions(run, said, chunks, general, long_lines(run))
     assert [(line.chunk, line.number) for line in answered] == [(0, 0), (0, 1), (1, 0), (1, 1), (5, 0), (5, 1)]
     clusters = {line.chunk: line.cluster for line in general}
     assert clusters[answered[0].chunk] == (0, 2, 4)
-    samples = mix(run.recipe, chunks, [], answered, words)
+    samples = build_samples(run.recipe, chunks, [], answered, words)
     assert {(sample.kind, sample.file) for sample in samples} == {("long", "region.md")}

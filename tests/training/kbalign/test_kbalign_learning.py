@@ -43,7 +43,7 @@ def test_no_question_gives_its_answer_away(question: str, right: str):
 def test_the_tuned_model_answers_more_questions_of_its_knowledge_base_right(
     new_task: Callable[..., Any], built_in_model: Path, capsys: pytest.CaptureFixture[str]
 ):
-    """Annotation, sieve, two rounds and the check between them are all the model's own work.
+    """Annotation, filter, two rounds and the check between them are all the model's own work.
 
     Asked without the texts at hand, the base model cannot know a made-up island. With what a search finds at hand it
     reads most answers off; as nothing of that kind is learned here, for speed, that figure is printed and not asserted.
@@ -70,23 +70,22 @@ def _right_answers(base: Path, adapter: Path | None) -> dict[str, int]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from sage_studio.training.methods.kbalign import prompts
-    from sage_studio.training.methods.kbalign.generation import TransformersWriter
-    from sage_studio.training.methods.kbalign.writing import Style, ask
+    from sage_studio.training.methods.kbalign.generator import SamplingParams, TransformersGenerator, conversation
 
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     model = PeftModel.from_pretrained(model, adapter) if adapter else model
-    writer = TransformersWriter(model, AutoTokenizer.from_pretrained(base), len(QUESTIONS), seed=0)
+    generator = TransformersGenerator(model, AutoTokenizer.from_pretrained(base), len(QUESTIONS), seed=0)
     index = BM25(TEXTS)
     found = [[TEXTS[at] for at in index.nearest(question, 2)] for question, _ in QUESTIONS]
     asked = {
-        "by heart": [ask("", question) for question, _ in QUESTIONS],
+        "by heart": [conversation("", question) for question, _ in QUESTIONS],
         "with references": [
-            ask("", prompts.with_references(question, texts, "en"))
+            conversation("", prompts.with_references(question, texts, "en"))
             for (question, _), texts in zip(QUESTIONS, found, strict=True)
         ],
     }
     counts = {}
     for how, conversations in asked.items():
-        said = writer.write(conversations, Style(TOKENS_AN_ANSWER), how)
+        said = generator.generate(conversations, SamplingParams(TOKENS_AN_ANSWER), how)
         counts[how] = sum(is_right(right, one.text) for (_, right), one in zip(QUESTIONS, said, strict=True))
     return counts

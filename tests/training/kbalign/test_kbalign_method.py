@@ -10,7 +10,7 @@ import pytest
 import yaml
 from kbalign_parts import TOWNS
 
-from sage_studio.training.methods.kbalign.folder import stage_files
+from sage_studio.training.methods.kbalign.stage_files import stage_files
 from sage_studio.training.progress import Phase, Reason, read_events
 
 NewTask = Callable[..., Any]
@@ -104,16 +104,16 @@ def test_a_model_that_writes_nothing_usable_fails_with_what_was_wrong(new_task: 
     task = new_task(rows=ROWS, **{**SMALL, "questions_per_chunk": 1})
     result = task.run(expect=1)
     assert result.reason == Reason.DATA
-    assert "Of 6 chunks the model wrote no question" in result.message[0]
+    assert "The model wrote no usable question about 6 chunks" in result.message[0]
     assert "1-short.jsonl" in result.hint[0]
 
 
 def test_a_stop_within_stage_one_says_where_and_the_run_goes_on(ready: NewTask, monkeypatch: pytest.MonkeyPatch):
-    from sage_studio.training.methods.kbalign.generation import TransformersWriter
+    from sage_studio.training.methods.kbalign.generator import TransformersGenerator
 
     task = ready(generation_batch_size=1)
     write_pairs(task, range(2))
-    right, asked = TransformersWriter.write, []
+    right, asked = TransformersGenerator.generate, []
 
     def third_is_stopped(*args: Any, **kwargs: Any) -> Any:
         asked.append(None)
@@ -121,7 +121,7 @@ def test_a_stop_within_stage_one_says_where_and_the_run_goes_on(ready: NewTask, 
             os.kill(os.getpid(), signal.SIGTERM)
         return right(*args, **kwargs)
 
-    monkeypatch.setattr(TransformersWriter, "write", third_is_stopped)
+    monkeypatch.setattr(TransformersGenerator, "generate", third_is_stopped)
     result = _follow(task)
     assert result.status == "stopped"
     assert result.message[0] == "Stopped in short dependency, 3 of 6 done."
@@ -164,7 +164,7 @@ def test_samples_that_were_edited_are_learned(ready: NewTask, monkeypatch: pytes
 
     task = ready()
     with monkeypatch.context() as patched:
-        patched.setattr(rounds, "rows_for", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        patched.setattr(rounds, "write_rows", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         assert _follow(task).status == "stopped"
     samples = task.path / "kbalign" / "3-samples.jsonl"
     samples.write_text(samples.read_text().replace("Who built the tower?", "Whose work is the tower here?"))
@@ -178,7 +178,7 @@ def test_pairs_that_were_edited_before_the_training_are_mixed_anew(ready: NewTas
 
     task = ready()
     with monkeypatch.context() as patched:
-        patched.setattr(rounds, "rows_for", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        patched.setattr(rounds, "write_rows", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         assert _follow(task).status == "stopped"
     pairs = task.path / "kbalign" / "1-short.jsonl"
     pairs.write_text(pairs.read_text().replace("Who made the tower?", "Which mason was it then?"))

@@ -1,6 +1,6 @@
-"""A model that asks itself about a knowledge base and learns from its own answers: KBAlign.
+"""KBAlign (arXiv 2411.14790): the model annotates a knowledge base, trains on it, and verifies its own answers.
 
-After "KBAlign: Efficient Self Adaptation on Specific Textual Knowledge Bases", arXiv 2411.14790. Four stages, each with
-a file of JSON lines in the task's folder that a person can open and edit and from which a stopped run goes on. This
-package itself imports no torch: only `generation` and `method` do.
+`pipeline` runs four stages: chunks, annotation (short and long dependency), samples, and rounds of training with
+self-verification in between. Each stage writes JSON Lines into the task's folder (`stage_files`), which a person can
+edit, and from which a stopped run resumes.
 """

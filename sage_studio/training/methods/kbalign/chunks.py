@@ -1,36 +1,31 @@
-"""A knowledge base in pieces that a model can read at once.
+"""The knowledge base in chunks, and clusters of similar chunks that are asked about together."""
 
-Knows how a text is cut by its tokens. Knows nothing of models or questions.
-"""
-
-import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from sage_studio.data.bm25 import words_of
 from sage_studio.data.example import DataRow, Example, row_from_json
 from sage_studio.data.script import language_of_text
-from sage_studio.errors import InvalidDataset
-from sage_studio.text import Text
-from sage_studio.training.lines import PREPARE_AGAIN
-from sage_studio.training.methods.kbalign.lines import Line
+from sage_studio.training.lines import no_row, read_lines
+from sage_studio.training.methods.kbalign.stage_files import StageRecord
 
-Spans = Callable[[str], Sequence[tuple[int, int]]]
-"""A text's tokens as (first character, behind the last) pairs."""
+TokenSpans = Callable[[str], Sequence[tuple[int, int]]]
+"""A text -> its tokens as pairs of (first character, character behind the last)."""
 
-SEPARATOR = " › "
-BREAK = re.compile(r"\n\s*\n|\n|[。！？；]|[.!?;](?=\s)")
-SOFT = 0.2
-"""Share of a piece within which its end is moved back to the end of a sentence."""
+HEADING_SEPARATOR = " › "
 
 
-class Chunk(Line):
+class Chunk(StageRecord):
     """A piece of the knowledge base.
 
     Attributes:
-        chunk: its number, counted from 0.
-        heading: path of headings that it stands under, outermost first; may be empty.
+        chunk: its number, from 0.
+        heading: headings that it stands under, outermost first; may be empty.
     """
 
     chunk: int
@@ -39,65 +34,41 @@ class Chunk(Line):
     text: str
 
     @property
-    def shown(self) -> str:
-        """The text as the model reads it, under its headings."""
-        return SEPARATOR.join(self.heading) + "\n" + self.text if self.heading else self.text
+    def with_heading(self) -> str:
+        """The text as prompts show it, under its headings."""
+        return HEADING_SEPARATOR.join(self.heading) + "\n" + self.text if self.heading else self.text
 
     @property
     def language(self) -> Literal["zh", "en"]:
-        """Which language it is asked about in."""
+        """Language of the questions about it."""
         return "zh" if language_of_text(self.text) == "zh" else "en"
 
 
-def passages_at(path: Path, limit: int = 0) -> list[DataRow]:
+def read_rows(path: Path, limit: int = 0) -> list[DataRow]:
     """The rows of a ``data.jsonl``, the first ``limit`` unless it is 0. Raises `InvalidDataset` naming the line."""
-    passages = list[DataRow]()
-    try:
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                if limit and len(passages) == limit:
-                    break
-                if line.strip():
-                    passages.append(_passage(number, line))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidDataset(
-            Text(f"{path} cannot be read: {error}", f"无法读取 {path}：{error}"), PREPARE_AGAIN
-        ) from error
-    return passages
+    return [_row(number, values) for number, values in read_lines(path, limit)]
 
 
-def cut(rows: Iterable[DataRow], spans: Spans, size: int, overlap: float, most: int = 0) -> list[Chunk]:
-    """The rows' texts in chunks of at most ``size`` tokens; a chunk never spans two rows.
+def chunk_rows(
+    rows: Iterable[DataRow], spans: TokenSpans, size: int, overlap: float, max_chunks: int = 0
+) -> list[Chunk]:
+    """The texts of the rows in chunks of at most ``size`` tokens; no chunk spans two rows.
 
     Args:
         overlap: share of a chunk that the next one repeats.
-        most: at most so many chunks, spread evenly over the rows; 0 for all.
+        max_chunks: keep at most so many, spread evenly over the rows; 0: all.
     """
-    pieces = [(row, text) for row in rows for text in pieces_of(row.answer.strip(), spans, size, overlap)]
-    if most and len(pieces) > most:
-        pieces = [pieces[at * len(pieces) // most] for at in range(most)]
+    pieces = [(row, text) for row in rows for text in split_by_tokens(row.answer.strip(), spans, size, overlap)]
+    if max_chunks and len(pieces) > max_chunks:
+        pieces = [pieces[at * len(pieces) // max_chunks] for at in range(max_chunks)]
     return [
         Chunk(chunk=number, file=row.origin.file, heading=_heading(row), text=text)
         for number, (row, text) in enumerate(pieces)
     ]
 
 
-def pieces_of(text: str, spans: Spans, size: int, overlap: float = 0.0) -> list[str]:
-    """A text in pieces of at most ``size`` tokens, each ending where a sentence does if there is one near its end."""
-    tokens, pieces, start = spans(text), list[str](), 0
-    while start < len(tokens):
-        end = min(start + size, len(tokens))
-        if end < len(tokens):
-            end = _softened(text, tokens, start, end)
-        pieces.append(text[tokens[start][0] : tokens[end - 1][1]].strip())
-        if end == len(tokens):
-            break
-        start = max(end - int(overlap * size), start + 1)
-    return [piece for piece in pieces if piece]
-
-
-def token_spans(tokenizer: Any) -> Spans:
-    """How a transformers tokenizer parts a text."""
+def token_spans(tokenizer: Any) -> TokenSpans:
+    """The token spans of a transformers tokenizer."""
 
     def spans(text: str) -> list[tuple[int, int]]:
         offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
@@ -106,28 +77,106 @@ def token_spans(tokenizer: Any) -> Spans:
     return spans
 
 
-def _passage(number: int, line: str) -> DataRow:
+def _row(number: int, values: Any) -> DataRow:
     try:
-        return row_from_json(json.loads(line))
+        return row_from_json(values)
     except (ValueError, KeyError, TypeError) as error:
-        raise InvalidDataset(
-            Text(f"Line {number} of the data is no row: {error!r}", f"数据第 {number} 行无效：{error!r}"),
-            PREPARE_AGAIN,
-            row=number,
-        ) from error
-
-
-def _softened(text: str, tokens: Sequence[tuple[int, int]], start: int, end: int) -> int:
-    """The last token within `SOFT` of the end that ends a sentence; ``end`` where there is none."""
-    least = end - int(SOFT * (end - start))
-    first, last = tokens[least][0], tokens[end - 1][1]
-    breaks = [first + found.end() for found in BREAK.finditer(text[first:last])]
-    if not breaks:
-        return end
-    return next((at for at in range(end, least, -1) if tokens[at - 1][1] <= breaks[-1]), end)
+        raise no_row(number, error) from error
 
 
 def _heading(row: DataRow) -> tuple[str, ...]:
     if row.origin.heading or not isinstance(row, Example):
         return row.origin.heading
     return (row.prompt[-1].content,)
+
+
+# Splitting
+
+SENTENCE_END = re.compile(r"\n\s*\n|\n|[。！？；]|[.!?;](?=\s)")
+SEARCH_BACK = 0.2
+"""Share of a piece within which its end moves back to the end of a sentence."""
+
+
+def split_by_tokens(text: str, spans: TokenSpans, size: int, overlap: float = 0.0) -> list[str]:
+    """A text in pieces of at most ``size`` tokens, each ending with a sentence if one ends near."""
+    tokens, pieces, start = spans(text), list[str](), 0
+    while start < len(tokens):
+        end = min(start + size, len(tokens))
+        if end < len(tokens):
+            end = _sentence_end(text, tokens, start, end)
+        pieces.append(text[tokens[start][0] : tokens[end - 1][1]].strip())
+        if end == len(tokens):
+            break
+        start = max(end - int(overlap * size), start + 1)
+    return [piece for piece in pieces if piece]
+
+
+def _sentence_end(text: str, tokens: Sequence[tuple[int, int]], start: int, end: int) -> int:
+    """The last token within `SEARCH_BACK` of ``end`` that ends a sentence; ``end`` if there is none."""
+    least = end - int(SEARCH_BACK * (end - start))
+    first, last = tokens[least][0], tokens[end - 1][1]
+    breaks = [first + found.end() for found in SENTENCE_END.finditer(text[first:last])]
+    if not breaks:
+        return end
+    return next((at for at in range(end, least, -1) if tokens[at - 1][1] <= breaks[-1]), end)
+
+
+# Clusters
+
+MIN_SIMILARITY = 0.2
+"""Least cosine to the first chunk of a cluster. In the SAGE documentation, two random chunks have a cosine of 0.04, and
+of 0.18 or more once in a hundred times; a chunk and its nearest neighbour have 0.43."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Chunks that are asked about together, in order; the first one's number identifies the cluster."""
+
+    chunks: tuple[Chunk, ...]
+
+    @property
+    def chunk(self) -> int:
+        """The number of its first chunk."""
+        return self.chunks[0].chunk
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The numbers of its chunks."""
+        return tuple(chunk.chunk for chunk in self.chunks)
+
+    @property
+    def language(self) -> Literal["zh", "en"]:
+        """Language of the questions about it: that of its first chunk."""
+        return self.chunks[0].language
+
+
+def cluster_chunks(
+    chunks: Sequence[Chunk], size: int, max_tokens: int, spans: TokenSpans, clustered: Collection[int] = ()
+) -> list[Cluster]:
+    """Clusters of chunks with similar words (cosine of TF-IDF vectors); each chunk is in one.
+
+    Deterministic, so that a resumed run finds the same clusters.
+
+    Args:
+        size: most chunks in a cluster.
+        max_tokens: most tokens in a cluster; a longer chunk stays alone.
+        clustered: numbers of chunks that are in a cluster already.
+    """
+    free = [at for at, chunk in enumerate(chunks) if chunk.chunk not in clustered]
+    if size == 1:
+        return [Cluster((chunks[at],)) for at in free]
+    vectorizer = TfidfVectorizer(analyzer=lambda text: words_of(text) or [text], sublinear_tf=True)
+    vectors = vectorizer.fit_transform([chunk.with_heading for chunk in chunks])
+    lengths = [len(spans(chunk.with_heading)) for chunk in chunks]
+    clusters = list[Cluster]()
+    while free:
+        first = free[0]
+        cosine = (vectors @ vectors[first].T).toarray()[:, 0]
+        members, tokens = {first}, lengths[first]
+        for at in sorted(free[1:], key=lambda at: (-cosine[at], at)):
+            if cosine[at] >= MIN_SIMILARITY and len(members) < size and tokens + lengths[at] <= max_tokens:
+                members.add(at)
+                tokens += lengths[at]
+        clusters.append(Cluster(tuple(chunks[at] for at in sorted(members))))
+        free = [at for at in free if at not in members]
+    return clusters

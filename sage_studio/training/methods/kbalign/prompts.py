@@ -1,18 +1,15 @@
-"""What the model is told in each stage, with worked examples, in English and in Chinese.
+"""The prompts of each stage with few-shot examples, in English and Chinese.
 
-The example matters: a small model imitates it where it would not follow the instruction alone. Knows words. Knows
-nothing of stages, files or models.
+The examples matter: a small model imitates them where it does not follow the instruction alone.
 """
 
 from collections.abc import Sequence
 from typing import Literal
 
 from sage_studio.text import Text
-from sage_studio.training.methods.kbalign.writing import Messages, ask
+from sage_studio.training.methods.kbalign.generator import Messages, conversation
 
-Spoken = Literal["en", "zh"]
-
-NONE = Text("none", "无")
+Language = Literal["en", "zh"]
 
 _PAIRS_ROLE = Text(
     "You write exam questions about a text. Each question names what it asks about, so that it is understood without "
@@ -117,56 +114,58 @@ _CHECK = Text(
 )
 
 
-def write_pairs(text: str, count: int, spoken: Spoken) -> Messages:
-    """Stage 1: questions with answers about a text."""
-    form = _WRITE_PAIRS.in_(spoken)
-    example = form.format(text=_EXAMPLE.in_(spoken), count=3)
-    return ask(_PAIRS_ROLE.in_(spoken), example, _EXAMPLE_PAIRS.in_(spoken), form.format(text=text, count=count))
+def write_pairs(text: str, count: int, language: Language) -> Messages:
+    """Short dependency: questions and answers about a text."""
+    form = _WRITE_PAIRS.in_(language)
+    example = form.format(text=_EXAMPLE.in_(language), count=3)
+    return conversation(
+        _PAIRS_ROLE.in_(language), example, _EXAMPLE_PAIRS.in_(language), form.format(text=text, count=count)
+    )
 
 
-def write_question(quote: str, spoken: Spoken) -> Messages:
-    """Stage 1: a question that a sentence answers; it is shown alone, for a text around it leads a small model away."""
-    turns = [turn.in_(spoken) for example in _QUESTION_EXAMPLES for turn in example]
-    return ask(_QUESTION_ROLE.in_(spoken), *turns, quote)
+def write_question(quote: str, language: Language) -> Messages:
+    """Short dependency: a question to a sentence, shown without context, which would distract a small model."""
+    turns = [turn.in_(language) for example in _QUESTION_EXAMPLES for turn in example]
+    return conversation(_QUESTION_ROLE.in_(language), *turns, quote)
 
 
-def write_general(texts: Sequence[str], count: int, spoken: Spoken) -> Messages:
-    """Stage 2: general questions on the subject of a text, or of several that are alike."""
-    example = _WRITE_GENERAL.in_(spoken).format(text=_EXAMPLE.in_(spoken), count=3)
+def write_general(texts: Sequence[str], count: int, language: Language) -> Messages:
+    """Long dependency: general questions on the subject of a text, or of several similar ones."""
+    example = _WRITE_GENERAL.in_(language).format(text=_EXAMPLE.in_(language), count=3)
     form = _WRITE_GENERAL if len(texts) == 1 else _WRITE_GENERAL_OF_SEVERAL
-    asked = form.in_(spoken).format(text="\n\n".join(texts), count=count)
-    return ask(_GENERAL_ROLE.in_(spoken), example, _EXAMPLE_GENERAL.in_(spoken), asked)
+    asked = form.in_(language).format(text="\n\n".join(texts), count=count)
+    return conversation(_GENERAL_ROLE.in_(language), example, _EXAMPLE_GENERAL.in_(language), asked)
 
 
-def answer_part(question: str, text: str, spoken: Spoken) -> Messages:
-    """What one text says to a question."""
-    return ask(_PART_ROLE.in_(spoken), _PART.in_(spoken).format(text=text, question=question))
+def answer_part(question: str, text: str, language: Language) -> Messages:
+    """The answer to a question from one text alone."""
+    return conversation(_PART_ROLE.in_(language), _PART.in_(language).format(text=text, question=question))
 
 
-def refine(question: str, notes: Sequence[str], spoken: Spoken) -> Messages:
-    """Stage 2: one answer of several."""
+def refine(question: str, notes: Sequence[str], language: Language) -> Messages:
+    """Long dependency: merge several partial answers into one."""
     listed = "\n".join(f"- {note}" for note in notes)
-    return ask(_REFINE_ROLE.in_(spoken), _REFINE.in_(spoken).format(question=question, notes=listed))
+    return conversation(_REFINE_ROLE.in_(language), _REFINE.in_(language).format(question=question, notes=listed))
 
 
-def with_references(question: str, references: Sequence[str], spoken: Spoken) -> str:
-    """A question under what was found on it; the question alone where nothing was."""
+def with_references(question: str, references: Sequence[str], language: Language) -> str:
+    """A question with the passages retrieved for it; the question alone if there are none."""
     if not references:
         return question
     listed = "\n\n".join(f"[{number}] {text}" for number, text in enumerate(references, 1))
-    return _WITH_REFERENCES.in_(spoken).format(references=listed, question=question)
+    return _WITH_REFERENCES.in_(language).format(references=listed, question=question)
 
 
-def judge(question: str, right: str, given: str, spoken: Spoken) -> Messages:
-    """Stage 4: whether an answer is right, seen beside the right one."""
-    form = _JUDGE.in_(spoken)
+def judge(question: str, right: str, given: str, language: Language) -> Messages:
+    """Verification: whether an answer is correct, compared with the reference answer."""
+    form = _JUDGE.in_(language)
     turns: list[str] = []
-    for asked, answer, wrong, verdict in _JUDGE_EXAMPLES:
-        shown = form.format(question=asked.in_(spoken), right=answer.in_(spoken), given=wrong.in_(spoken))
-        turns += [shown, verdict.in_(spoken)]
-    return ask(_JUDGE_ROLE.in_(spoken), *turns, form.format(question=question, right=right, given=given))
+    for asked, reference, answer, verdict in _JUDGE_EXAMPLES:
+        shown = form.format(question=asked.in_(language), right=reference.in_(language), given=answer.in_(language))
+        turns += [shown, verdict.in_(language)]
+    return conversation(_JUDGE_ROLE.in_(language), *turns, form.format(question=question, right=right, given=given))
 
 
-def check(asked: str, given: str, spoken: Spoken) -> str:
-    """Stage 4: what is learned from a judgement: to tell whether an answer is right without the right one at hand."""
-    return _CHECK.in_(spoken).format(asked=asked, given=given)
+def check(asked: str, given: str, language: Language) -> str:
+    """Verification as a training prompt: judge an answer without seeing the reference answer."""
+    return _CHECK.in_(language).format(asked=asked, given=given)

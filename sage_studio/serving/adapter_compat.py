@@ -1,0 +1,217 @@
+"""Checks, from its files alone, whether a model can be served: PEFT features, completeness, NaN, chat template.
+
+Runs before anything is switched. An adapter that the engine cannot load is either merged into its base or refused.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Any
+
+from sage_studio.catalog import check_model_folder
+from sage_studio.errors import InvalidModel, InvalidName
+from sage_studio.safetensors_file import Tensor, check_finite, read_tensors
+from sage_studio.serving.types import EngineKind
+from sage_studio.text import NOTHING, Text
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+PLAIN_INITS = ("gaussian", "eva", "orthogonal", "mica", "lora_ga")
+"""Inits that leave the base as it is."""
+EXACT_INITS = ("pissa", "olora")
+"""Inits that take something out of the base, by arithmetic that gives the same each time: a merge can repeat it. The
+others (PiSSA by approximation, CorDA, LoftQ) depend on chance or on data, and what was taken out is not on record."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterInfo:
+    """What an adapter that was found usable needs.
+
+    Attributes:
+        rank: the largest over its modules.
+        merge: for what the engine cannot serve it as an adapter, so that it must be merged into its base; "" if it can.
+    """
+
+    rank: int
+    merge: str = ""
+
+
+def check_path(path: str, outputs: Path) -> Path:
+    """The folder of a tuned model.
+
+    Raises:
+        InvalidName: not absolute, climbing with ``..``, or a link under ``outputs`` that leads out of it.
+    """
+    folder = Path(path)
+    if not folder.is_absolute() or ".." in PurePath(path).parts:
+        raise InvalidName(
+            Text(f"{path!r} is not an absolute path.", f"{path!r} 不是完整路径。"),
+            Text("Give an absolute path without '..'.", "请填写不含 “..” 的绝对路径。"),
+        )
+    if folder.is_relative_to(outputs) and not folder.resolve().is_relative_to(outputs.resolve()):
+        raise InvalidName(
+            Text(f"{path!r} points outside {outputs}.", f"{path!r} 指向 {outputs} 之外。"),
+            Text("Give the folder itself, not a link to it.", "请填写文件夹本身，而不是链接。"),
+        )
+    return folder
+
+
+def check_adapter(folder: Path, base: str, engine: EngineKind, max_rank: int) -> AdapterInfo:
+    """Check an adapter for an engine.
+
+    Args:
+        folder: as `peft.PeftModel.save_pretrained` wrote it.
+        base: its base model, folder or hub id.
+        engine: which engine is to serve it.
+        max_rank: the largest rank that engine takes.
+
+    Raises:
+        InvalidModel: the folder is gone or half-written, holds NaN, belongs to another base, or is of a sort that the
+            engine cannot serve, even merged; the message names what, the hint the remedy.
+    """
+    config = _read_config(folder)
+    _check_base(config, base)
+    _check_type(config, engine)
+    rank = max([_rank(config.get("r")), *(_rank(value) for value in (config.get("rank_pattern") or {}).values())])
+    tensors = read_tensors(folder / WEIGHTS)
+    check_finite(folder / WEIGHTS, tensors)
+    found = _reasons_to_merge(config, base, tensors)
+    if engine == "vllm":
+        found += _reasons_vllm_cannot_load(config, rank, max_rank, tensors)
+    return AdapterInfo(rank, ", ".join(found))
+
+
+def check_full_model(folder: Path) -> None:
+    """Check a whole fine-tuned model: complete, and every weight finite. Raises `InvalidModel`."""
+    check_model_folder(folder)
+    for path in sorted(folder.glob("*.safetensors")):
+        check_finite(path, read_tensors(path))
+
+
+def size_on_disk(folder: Path) -> int:
+    """Bytes of a model's own files (checkpoints in subfolders do not count); 0 where there is no such folder."""
+    if not folder.is_absolute() or not folder.is_dir():
+        return 0
+    return sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise InvalidModel(
+            Text(f"The model folder {folder} does not exist.", f"模型文件夹 {folder} 不存在。"),
+            Text("Restore it, or train again.", "请恢复该文件夹，或重新训练。"),
+        )
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidModel(
+            Text(f"{folder / CONFIG} cannot be read: {error}", f"无法读取 {folder / CONFIG}：{error}"),
+            Text("The folder is incomplete: train again.", "文件夹不完整，请重新训练。"),
+        ) from error
+    if not isinstance(config, dict):
+        raise InvalidModel(Text(f"{folder / CONFIG} is not a JSON object.", f"{folder / CONFIG} 中没有配置。"))
+    return config
+
+
+def _check_base(config: dict[str, Any], base: str) -> None:
+    trained_on = str(config.get("base_model_name_or_path") or "")
+    if trained_on and PurePath(trained_on).name.lower() != PurePath(base).name.lower():
+        raise InvalidModel(
+            Text(
+                f"This adapter was trained on {trained_on}, not on {base}.",
+                f"该适配器的基座是 {trained_on}，不是 {base}。",
+            ),
+            Text(f"Register it with base={trained_on!r}.", f"请以 base={trained_on!r} 注册。"),
+        )
+
+
+def _check_type(config: dict[str, Any], engine: EngineKind) -> None:
+    kind = config.get("peft_type")
+    if kind != "LORA":
+        raise _unsupported(f"peft_type={kind}", Text("Train with LoRA.", "请使用 LoRA 训练。"))
+    init = config.get("init_lora_weights", True)
+    if isinstance(init, str) and init.lower() not in (*PLAIN_INITS, *EXACT_INITS):
+        raise _unsupported(
+            f"init_lora_weights={init!r}",
+            Text(
+                "Its initialization changed the base weights in a way that cannot be repeated. Save it with "
+                "path_initial_model_for_weight_conversion, or train with the default init.",
+                "它从基座中取走的部分无法还原。请用 path_initial_model_for_weight_conversion 保存，"
+                "或以默认初始化训练。",
+            ),
+        )
+    found = [said for name, said in UNMERGEABLE.items() if config.get(name)]
+    if found and engine == "vllm":
+        raise _unsupported(", ".join(found), FALLBACK)
+
+
+UNMERGEABLE = {
+    "alora_invocation_tokens": "aLoRA",
+    "layer_replication": "layer_replication",
+    "use_bdlora": "BD-LoRA",
+    "use_qalora": "QALoRA",
+}
+"""What changes more than weights, so that merging would answer otherwise than the adapter."""
+
+
+def _reasons_to_merge(config: dict[str, Any], base: str, tensors: tuple[Tensor, ...]) -> list[str]:
+    """What changes the base weights, so that no engine can serve it together with other adapters."""
+    init = config.get("init_lora_weights", True)
+    found = [f"init_lora_weights={init!r}"] if isinstance(init, str) and init.lower() in EXACT_INITS else []
+    words = _vocabulary(base)
+    rows = next((tensor.shape[0] for tensor in tensors if _is_whole_layer(tensor.name) and tensor.shape), words)
+    if words is not None and rows != words:
+        found.append(f"a vocabulary of {rows} in place of {words}")
+    return found
+
+
+def _reasons_vllm_cannot_load(
+    config: dict[str, Any], rank: int, max_rank: int, tensors: tuple[Tensor, ...]
+) -> list[str]:
+    return [
+        said
+        for present, said in (
+            (config.get("use_dora"), "DoRA"),
+            (config.get("modules_to_save"), f"modules_to_save={config.get('modules_to_save')}"),
+            (config.get("bias", "none") != "none", f"bias={config.get('bias')!r}"),
+            (config.get("lora_bias"), "lora_bias"),
+            (config.get("trainable_token_indices"), "trainable_token_indices"),
+            (any(_is_whole_layer(tensor.name) for tensor in tensors), "retrained embeddings"),
+            (rank > max_rank, f"rank {rank} (limit {max_rank})"),
+        )
+        if present
+    ]
+
+
+def _vocabulary(base: str) -> int | None:
+    """Vocabulary size of a base on this machine; None where that cannot be read."""
+    try:
+        words = json.loads((Path(base) / "config.json").read_text(encoding="utf-8")).get("vocab_size")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return words if isinstance(words, int) else None
+
+
+FALLBACK = Text(
+    "Set SAGE_STUDIO_ENGINE=transformers and start the studio again, or train without it.",
+    "请设置 SAGE_STUDIO_ENGINE=transformers 并重启工作室，或训练时不使用该功能。",
+)
+
+
+def _is_whole_layer(name: str) -> bool:
+    return ("embed_tokens" in name or "lm_head" in name) and "lora_" not in name
+
+
+def _rank(value: object) -> int:
+    if not isinstance(value, int) or value < 1:
+        raise InvalidModel(
+            Text(f"{CONFIG} gives the LoRA rank {value!r}.", f"{CONFIG} 中的 LoRA 秩为 {value!r}。"),
+            Text("The rank must be an integer of at least 1.", "秩必须是不小于 1 的整数。"),
+        )
+    return value
+
+
+def _unsupported(what: str, hint: Text = NOTHING) -> InvalidModel:
+    return InvalidModel(
+        Text(f"The engine cannot serve an adapter with {what}.", f"引擎不支持该适配器的特性：{what}。"), hint
+    )
