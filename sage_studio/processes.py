@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import BinaryIO
 import psutil
 
 REAP_SECONDS = 5.0
+POLL_SECONDS = 0.05
 SAME_START_SECONDS = 2.0
 """The system computes a process's start from the clock; the same process may read a little different later."""
 
@@ -79,9 +81,11 @@ class ChildProcess:
 
     def wait(self, seconds: float) -> bool:
         """Wait at most ``seconds`` for its end; whether it ended."""
-        if self._process is not None and self.is_alive():
-            _, alive = psutil.wait_procs([self._process], timeout=seconds)
-            return not alive or not self.is_alive()
+        deadline = time.monotonic() + seconds
+        while self.is_alive():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(POLL_SECONDS)
         return True
 
     def exit_signal(self) -> str:

@@ -23,8 +23,9 @@ from sage_studio.data.rows import read_rows
 from sage_studio.database import Database
 from sage_studio.errors import EmbedderUnavailable, InvalidDataset, NotFound, StudioError, naming_full_disk
 from sage_studio.files import write_atomically
+from sage_studio.processes import POLL_SECONDS, ChildProcess
 from sage_studio.serving.embedding_server import KEY_VARIABLE
-from sage_studio.serving.process import POLL_SECONDS, ProcessId, free_port, is_alive, last_words, spawn, stop
+from sage_studio.serving.process import free_port, last_words, spawn
 from sage_studio.serving.types import Source
 from sage_studio.settings import PROJECT, Settings
 from sage_studio.text import NOTHING, Text
@@ -50,7 +51,7 @@ class EmbedderModel:
 @dataclass(frozen=True, slots=True)
 class _Child:
     model: EmbedderModel
-    process: ProcessId
+    process: ChildProcess
     http: httpx.Client
 
 
@@ -80,10 +81,10 @@ class Embedder:
             raise self._gone(model) from error
 
     @property
-    def process(self) -> ProcessId | None:
+    def process(self) -> ChildProcess | None:
         """Its process while it runs."""
         child = self._child
-        return child.process if child is not None and is_alive(child.process) else None
+        return child.process if child is not None and child.process.is_alive() else None
 
     def close(self) -> None:
         """End the process."""
@@ -93,7 +94,7 @@ class Embedder:
     def _ready(self, model: EmbedderModel) -> _Child:
         with self._lock:
             child = self._child
-            if child is not None and child.model == model and is_alive(child.process):
+            if child is not None and child.model == model and child.process.is_alive():
                 return child
             self._end()
             self._child = self._start(model)
@@ -123,9 +124,9 @@ class Embedder:
                     return
             except httpx.TransportError:
                 pass
-            if not is_alive(child.process) or time.monotonic() > deadline:
+            if not child.process.is_alive() or time.monotonic() > deadline:
                 child.http.close()
-                stop(child.process, STOP_SECONDS)
+                child.process.stop(STOP_SECONDS)
                 raise self._gone(child.model)
             time.sleep(POLL_SECONDS)
 
@@ -149,7 +150,7 @@ class Embedder:
     def _end(self) -> None:
         if self._child is not None:
             self._child.http.close()
-            stop(self._child.process, STOP_SECONDS)
+            self._child.process.stop(STOP_SECONDS)
             self._child = None
 
     def _gone(self, model: EmbedderModel) -> EmbedderUnavailable:
