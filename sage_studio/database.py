@@ -1,44 +1,42 @@
-"""The studio's one SQLite file: WAL, short transactions, safe from many threads and several processes.
-
-Knows how to connect, to change things atomically and to name a full disk. Knows no table: each store brings its own.
-"""
+"""The studio's one SQLite file: WAL, short transactions, safe from many threads and several processes."""
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sage_studio.errors import naming_full_disk, storage_full
+from sage_studio.migrations import MIGRATIONS, Migration, migrate
 
 BUSY_SECONDS = 10.0
 
 
 class Database:
-    """A SQLite file, opened once per thread.
+    """A SQLite file, opened once per thread, its schema brought up to date when it is opened.
+
+    Raises:
+        NewerHome: a newer studio made it.
+        StorageFull: there is no room to create or migrate it.
 
     Example:
         >>> db = Database(Path("/tmp/example.db"))
-        >>> db.create("CREATE TABLE IF NOT EXISTS seen (name TEXT PRIMARY KEY)")
         >>> with db.transaction() as sql:
-        ...     _ = sql.execute("INSERT OR IGNORE INTO seen VALUES (?)", ("x",))
-        >>> [row["name"] for row in db.rows("SELECT name FROM seen")]
-        ['x']
+        ...     _ = sql.execute("INSERT OR REPLACE INTO serving VALUES (:key, :value)", {"key": "x", "value": "1"})
+        >>> [row["value"] for row in db.rows("SELECT value FROM serving WHERE key = :key", {"key": "x"})]
+        ['1']
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, migrations: tuple[Migration, ...] = MIGRATIONS) -> None:
         self.path = path
         self._local = threading.local()
         with naming_full_disk(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
-
-    def create(self, schema: str) -> None:
-        """Run one or several ``CREATE … IF NOT EXISTS`` statements."""
         with self._naming_full_disk():
-            self._connection().executescript(schema)
+            migrate(self._connection(), path, migrations)
 
-    def rows(self, query: str, parameters: tuple[Any, ...] = ()) -> list[sqlite3.Row]:
+    def rows(self, query: str, parameters: tuple[Any, ...] | Mapping[str, Any] = ()) -> list[sqlite3.Row]:
         """All rows of a ``SELECT``."""
         return self._connection().execute(query, parameters).fetchall()
 
@@ -81,3 +79,17 @@ class Database:
             if "full" in str(error):
                 raise storage_full(self.path) from error
             raise
+
+
+def insert(sql: sqlite3.Connection, table: str, row: Mapping[str, Any], replace: bool = False) -> int:
+    """Insert a row by column name, within a `Database.transaction`.
+
+    Args:
+        replace: take the place of a row with the same key.
+
+    Returns:
+        Its rowid.
+    """
+    columns, marks = ", ".join(row), ", ".join(f":{column}" for column in row)
+    verb = "INSERT OR REPLACE" if replace else "INSERT"
+    return int(sql.execute(f"{verb} INTO {table} ({columns}) VALUES ({marks})", dict(row)).lastrowid or 0)

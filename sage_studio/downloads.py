@@ -19,8 +19,9 @@ from sage_studio.errors import Conflict, HubUnavailable, InvalidModel, NotFound,
 from sage_studio.fetching import Transfer, fetch
 from sage_studio.files import write_atomically
 from sage_studio.models.model_folder import snapshot
-from sage_studio.tasks.launcher import ChildProcess, Launcher, find_child
-from sage_studio.tasks.reports import Reports
+from sage_studio.processes import ChildProcess
+from sage_studio.tasks.launcher import Launcher, find_child
+from sage_studio.tasks.progress import ProgressReader
 from sage_studio.text import NOTHING, Text
 from sage_studio.training.progress import PROGRESS, RESULT, Event, Phase, ProgressWriter, Reason, read_result
 
@@ -78,7 +79,7 @@ class Downloads:
 
     def __init__(self, folder: Path, launcher: Launcher) -> None:
         self._folder, self._launcher = folder, launcher
-        self._reports, self._lock = Reports(), threading.Lock()
+        self._reports, self._lock = ProgressReader(), threading.Lock()
         self._held: dict[str, _Held] = {}
 
     def all(self) -> list[Download]:

@@ -17,6 +17,7 @@
     │   ├── EngineUnavailable    503  the inference engine
     │   ├── GpuUnavailable       503  a GPU that nvidia-smi lists and CUDA cannot open
     │   └── EmbedderUnavailable  503  the process that turns texts into vectors
+    ├── NewerHome                409  a newer studio made the home's database
     └── StorageFull              507  no room on the disk
 
 Knows nothing of HTTP beyond the number, nor of any widget.
@@ -162,6 +163,12 @@ class EmbedderUnavailable(Unavailable):
     """The embedder does not run, or did not start."""
 
     code = "embedder_unavailable"
+
+
+class NewerHome(StudioError):
+    """A newer studio made the home's database."""
+
+    code, status = "newer_home", 409
 
 
 class StorageFull(StudioError):

@@ -4,7 +4,6 @@ from filelock import FileLock, Timeout
 
 from sage_studio.catalog import Catalog
 from sage_studio.data.docs_processor import SAGEDocsProcessor
-from sage_studio.data.jobs import Jobs
 from sage_studio.data.mapping import MappingBook
 from sage_studio.data.store import DatasetStore
 from sage_studio.database import Database
@@ -24,9 +23,10 @@ from sage_studio.services.training import TrainingService
 from sage_studio.serving import vllm_registry
 from sage_studio.serving.retriever import Retriever
 from sage_studio.settings import PREFIX, PROJECT, Settings
+from sage_studio.tasks.background import BackgroundTasks
 from sage_studio.tasks.launcher import PREPARER, ProcessLauncher
+from sage_studio.tasks.scheduler import TaskScheduler
 from sage_studio.tasks.store import TaskStore
-from sage_studio.tasks.supervisor import TaskSupervisor
 from sage_studio.text import Text
 from sage_studio.training.presets import PresetStore
 
@@ -49,23 +49,23 @@ class Studio:
         self._lock = FileLock(settings.root / "studio.lock")
         registry = vllm_registry
         registry.configure(settings, self.database)
-        store = TaskStore(self.database, settings.outputs_dir)
+        store = TaskStore(self.database, settings.outputs_dir, settings.jobs_dir)
         rows = DatasetStore(self.database, settings.datasets_dir)
         downloads = Downloads(settings.downloads_dir, ProcessLauncher(PREPARER, environment=settings.environment))
-        supervisor = TaskSupervisor(
+        scheduler = TaskScheduler(
             store,
             ProcessLauncher(stop_grace_seconds=settings.stop_grace_seconds),
             settings,
             before_start=registry.before_training,
             after_end=lambda: self.serving.after_training(),
             preparer=ProcessLauncher(PREPARER, environment=settings.environment),
-            engine_cards=registry.engine_cards,
+            engine_gpus=registry.engine_cards,
         )
         retriever = Retriever(settings, self.database)
-        self._jobs = Jobs(settings.jobs_dir)
-        self.models = ModelService(settings, detect_hardware(), self.catalog, registry, downloads)
-        self.tasks = TaskService(store, supervisor, registry, retriever)
-        self.serving = ServingService(settings, self.catalog, registry, self.models, store, supervisor, self.database)
+        self._jobs = BackgroundTasks(store, settings.jobs_dir)
+        self.models = ModelService(settings, detect_hardware(), self.catalog, registry, downloads, self._jobs)
+        self.tasks = TaskService(store, scheduler, registry, retriever, self._jobs)
+        self.serving = ServingService(settings, self.catalog, registry, self.models, store, scheduler, self.database)
         self.datasets = DatasetService(
             settings,
             rows,
@@ -76,7 +76,9 @@ class Studio:
             self.models,
             self.serving,
         )
-        self.estimates = EstimateService(settings, self.catalog, self.models, rows, store, supervisor, registry)
+        self.estimates = EstimateService(
+            settings, self.catalog, self.models, rows, store, scheduler, registry, self._jobs
+        )
         self.presets = PresetService(self.catalog, PresetStore(settings.root / "recipes"), rows, self.estimates)
         self.training = TrainingService(settings, self.catalog, self.models, self.datasets, self.estimates, self.tasks)
         self.rag = RagService(self.catalog, self.models, downloads, self.datasets, store, registry, retriever)
@@ -101,7 +103,8 @@ class Studio:
             ) from error
         self.settings.uploads_dir.mkdir(parents=True, exist_ok=True)
         self.serving.registry.adopt()
-        self.tasks.supervisor.start()
+        self.tasks.scheduler.start()
+        self._jobs.recover()
         self.serving.after_training()  # the last one may have ended while no studio ran
         self.serving.sampler.start()
 
@@ -109,7 +112,7 @@ class Studio:
         """Stop supervising; trainings go on by themselves. The engine stops unless ``keep_engine``."""
         self._jobs.close()
         self.serving.sampler.close()
-        self.tasks.supervisor.close()
+        self.tasks.scheduler.close()
         self.rag.retriever.close()
         self.serving.registry.close()
         self._lock.release()

@@ -115,7 +115,7 @@ def doctor(_: Plan) -> Iterator[Row]:
 
 
 def training(what: str, kind: str, **values: Any) -> Callable[[Plan], Iterator[Row]]:
-    """A training through the studio: queued, started by the supervisor, awaited."""
+    """A training through the studio: queued, started by the scheduler, awaited."""
 
     def work(plan: Plan) -> Iterator[Row]:
         with studio_of(plan) as studio:

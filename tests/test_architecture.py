@@ -14,7 +14,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "sentence_transformers", "vllm", "gguf"}
 
 BOTTOM = {
-    *("text", "errors", "files", "jsonl", "settings", "database", "hardware", "doctor"),
+    *("text", "errors", "files", "jsonl", "settings", "database", "migrations", "hardware", "doctor", "processes"),
     *("models", "validation_errors", "catalog", "hub", "space", "safetensors_file", "sse"),
 }
 LAYERS: list[set[str]] = [

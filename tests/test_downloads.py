@@ -15,6 +15,7 @@ from rest_app import app_of
 from safetensors.numpy import save_file
 from waiting import wait_until
 
+from sage_studio.data.jobs import JobState
 from sage_studio.downloads import Downloads, DownloadState
 from sage_studio.errors import Conflict, HubUnavailable, InvalidModel, NotFound
 from sage_studio.fetching import UNFINISHED
@@ -169,7 +170,7 @@ def test_one_that_nobody_began_is_not_there(downloads):
 
 @pytest.fixture
 def studio(settings: Settings, monkeypatch: pytest.MonkeyPatch, server: HubServer) -> Studio:
-    """Its verbs, without a supervisor; children read the same settings."""
+    """Its verbs, without a scheduler; children read the same settings."""
     for name, value in settings.environment.items():
         monkeypatch.setenv(name, value)
     return Studio(settings)
@@ -300,3 +301,34 @@ def test_a_search_without_a_hub_is_refused_with_the_remedy(studio, monkeypatch):
         answer = client.get("/api/models/search", params={"q": "tiny"}, headers={"Accept-Language": "zh"})
     assert answer.status_code == 503
     assert "HF_ENDPOINT" in answer.text
+
+
+# As a task
+
+
+def test_a_download_is_a_task_that_the_next_studio_goes_on_following(studio, settings, server):
+    server.slow = 0.5
+    studio.models.download(NAME)
+    (job,) = studio.tasks.background("download")
+    assert wait_until(lambda: studio.tasks.background("download")[0].total) > BYTES
+    later = Studio(settings)  # the first one was killed: the process that downloads lives on
+    later._jobs.recover()
+    assert later._jobs.get(job.id).state is JobState.RUNNING
+    server.slow = 0.0
+    assert later._jobs.wait(job.id, 60).state is JobState.COMPLETED
+    assert snapshot(NAME)
+    assert len(later.models.downloads()) == 1
+
+
+def test_the_task_of_a_download_stops_it_and_resumes_it(studio, server):
+    server.slow = 0.5
+    studio.models.download(NAME)
+    (job,) = studio.tasks.background("download")
+    well_under_way(server)
+    studio._jobs.stop(job.id)
+    assert studio._jobs.wait(job.id, 60).state is JobState.STOPPED
+    wait_until(lambda: studio.models.downloads()[0].state is DownloadState.STOPPED)
+    server.slow = 0.0
+    studio._jobs.resume(job.id)
+    assert studio._jobs.wait(job.id, 60).state is JobState.COMPLETED
+    assert snapshot(NAME)

@@ -58,7 +58,7 @@ ROWS: list[tuple[str, str]] = [
 
 @pytest.fixture
 def studio(settings: Settings) -> Iterator[Studio]:
-    """Its verbs, without a supervisor: a task that is made would stay queued and be seen."""
+    """Its verbs, without a scheduler: a task that is made would stay queued and be seen."""
     made = Studio(settings)
     yield made
     assert made.tasks.list() == []

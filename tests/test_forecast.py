@@ -1,11 +1,15 @@
 """What a training would take, as the house says it: sizes found once, earlier runs, the disk, the engine's limits."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from model_folder import write_model
 from waiting import wait_until
 
+from sage_studio.catalog import ModelRef
+from sage_studio.data.jobs import JobState
 from sage_studio.errors import InvalidModel, InvalidRecipe
 from sage_studio.hardware import Card, Hardware
 from sage_studio.operations.training import ForecastView
@@ -69,6 +73,33 @@ def test_sizes_are_found_once_and_kept(studio, settings, model, asked):
     assert len(asked) == 1
     studio.estimates.estimate({**values, "lora_r": 64})
     assert [request.lora_r for request in asked] == [16, 64]
+
+
+def test_a_memory_trace_is_a_task_while_it_runs(studio, model, asked, monkeypatch):
+    seen = []
+
+    def answer(request):
+        seen.extend(studio.tasks.background("inspect"))
+        return FOOTPRINT
+
+    monkeypatch.setattr(memory, "trace_in_child", answer)
+    studio.estimates.estimate({"model_name_or_path": model, "dataset_id": "d"})
+    assert [(job.kind, job.state) for job in seen] == [("inspect", JobState.RUNNING)]
+    assert studio.tasks.background() == [], "what is known needs no entry"
+
+
+def test_unpacking_is_a_task(studio, monkeypatch):
+    seen, packed = [], ModelRef("m", "/models/m", trust_remote_code=False, packed=Path("/wheel/m.bin"))
+
+    def unpack(catalog, name):
+        seen.extend(studio.tasks.background("unpack"))
+        return replace(packed, packed=None)
+
+    monkeypatch.setattr(studio.catalog, "resolve", lambda name: packed)
+    monkeypatch.setattr("sage_studio.services.models.ensure_unpacked", unpack)
+    assert studio.models.ensure("m").packed is None
+    assert seen[0].state is JobState.RUNNING
+    assert [job.state for job in studio.tasks.background("unpack")] == [JobState.COMPLETED]
 
 
 def test_whoever_may_not_wait_is_told_later(studio, model, asked):

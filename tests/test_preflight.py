@@ -26,7 +26,7 @@ LATE_PAIR = {"prompt": "Why?", "chosen": f"{WORDS} rain", "rejected": f"{WORDS} 
 
 @pytest.fixture
 def studio(settings: Settings) -> Studio:
-    """Its verbs, without a supervisor: a task that is made stays queued and is seen."""
+    """Its verbs, without a scheduler: a task that is made stays queued and is seen."""
     return Studio(settings)
 
 

@@ -30,7 +30,7 @@ MANY = 6000
 
 @pytest.fixture
 def studio(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Studio:
-    """Its verbs, without a supervisor; a child reads the same settings."""
+    """Its verbs, without a scheduler; a child reads the same settings."""
     for name, value in settings.environment.items():
         monkeypatch.setenv(name, value)
     return Studio(settings)

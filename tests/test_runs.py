@@ -158,3 +158,18 @@ def test_one_run_or_nine_are_no_comparison(studio, completed):
     with pytest.raises(InvalidInput, match="9 tasks"):
         studio.tasks.compare(many)
     assert len(studio.tasks.compare(many[:8]).tasks) == 8
+
+
+@pytest.mark.parametrize(
+    ("field", "by_folder"), [("start_from", False), ("start_from", True), ("model_name_or_path", True)]
+)
+def test_what_a_queued_task_starts_from_cannot_be_deleted(studio, completed, model, dataset, field, by_folder):
+    waiting = studio.training.start({"model_name_or_path": str(model), "dataset_id": dataset.id})
+    named = {**waiting.recipe, field: str(completed.folder) if by_folder else completed.id}
+    studio.tasks.store.transition(waiting.id, {QUEUED}, QUEUED, recipe=named)
+    with pytest.raises(Conflict, match=waiting.id):
+        studio.tasks.delete(completed.id)
+    assert completed.folder.is_dir()
+    studio.tasks.store.transition(waiting.id, {QUEUED}, TaskStatus.STOPPED, finished_at=1.0)
+    studio.tasks.delete(completed.id)
+    assert not completed.folder.exists()

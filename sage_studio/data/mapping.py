@@ -18,11 +18,6 @@ from sage_studio.errors import InvalidInput
 from sage_studio.text import Text
 from sage_studio.validation_errors import first_error
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS column_mappings (
-    columns_key TEXT PRIMARY KEY, mapping TEXT NOT NULL, used_at REAL NOT NULL
-);
-"""
 ALSO_CALLED: Mapping[str, tuple[str, ...]] = {
     "instruction": ("指令",),
     "input": ("context", "输入", "上下文"),
@@ -138,7 +133,6 @@ class MappingBook:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        database.create(SCHEMA)
 
     def remember(self, columns: Collection[str], mapping: ColumnMapping) -> None:
         """Keep a mapping for files with these columns, in place of the one before."""

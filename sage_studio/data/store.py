@@ -28,18 +28,11 @@ from sage_studio.data.parts.readers import InParts, ReadAsOne
 from sage_studio.data.quality.findings import write_dropped
 from sage_studio.data.report import Report
 from sage_studio.data.rows import DATA, RowWriter, read_rows, rows_between
-from sage_studio.database import Database
+from sage_studio.database import Database, insert
 from sage_studio.errors import InvalidDataset, NotFound, naming_full_disk
 from sage_studio.files import safe_name, write_atomically
 from sage_studio.text import Text
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS datasets (
-    id TEXT PRIMARY KEY, slug TEXT NOT NULL, version INTEGER NOT NULL, sha256 TEXT NOT NULL,
-    created_at REAL NOT NULL, manifest TEXT NOT NULL, UNIQUE (slug, version)
-);
-CREATE TABLE IF NOT EXISTS dataset_versions (slug TEXT PRIMARY KEY, last INTEGER NOT NULL);
-"""
 MANIFEST = "manifest.json"
 UNFINISHED = ".new-"
 TELL_EVERY = 1000
@@ -59,7 +52,6 @@ class DatasetStore:
         self._folder = datasets_dir
         self._lock, self._hashing = threading.Lock(), threading.Lock()
         self._pages = Pages()
-        database.create(SCHEMA)
 
     def add(
         self,
@@ -220,11 +212,9 @@ class DatasetStore:
             write_atomically(new / MANIFEST, manifest)
             shutil.rmtree(self._folder / dataset.id, ignore_errors=True)  # left by a crash: the database knows it not
             new.rename(self._folder / dataset.id)
-            sql.execute("INSERT OR REPLACE INTO dataset_versions VALUES (?, ?)", (slug, version))
-            sql.execute(
-                "INSERT INTO datasets VALUES (?, ?, ?, ?, ?, ?)",
-                (dataset.id, slug, version, dataset.sha256, dataset.created_at, manifest),
-            )
+            insert(sql, "dataset_versions", {"slug": slug, "last": version}, replace=True)
+            row = {"id": dataset.id, "slug": slug, "version": version, "sha256": dataset.sha256}
+            insert(sql, "datasets", {**row, "created_at": dataset.created_at, "manifest": manifest})
         return dataset
 
     def _hash_behind(self, dataset: Dataset) -> None:

@@ -15,11 +15,6 @@ from sage_studio.errors import InvalidInput, StudioError
 from sage_studio.serving.types import ChatChunk
 from sage_studio.text import Text
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS votes (
-  id INTEGER PRIMARY KEY AUTOINCREMENT, message TEXT NOT NULL, models TEXT NOT NULL, winner TEXT NOT NULL,
-  created_at REAL NOT NULL);
-"""
 FEWEST, MOST = 2, 4
 
 Ask = Callable[[str], Iterator[ChatChunk]]
@@ -175,7 +170,6 @@ class VoteStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        database.create(SCHEMA)
 
     def record(self, message: str, models: Sequence[str], winner: str) -> Vote:
         """Keep a vote.

@@ -15,7 +15,7 @@ from sage_studio.data.example import DataRow
 from sage_studio.data.files.content import Content
 from sage_studio.data.grading import Question
 from sage_studio.data.hub import HubSource
-from sage_studio.data.jobs import Job, Jobs, JobState, Running, Work
+from sage_studio.data.jobs import Job, JobState, Running
 from sage_studio.data.knowledge import KnowledgeSource
 from sage_studio.data.look import Look, columns_of, look_at
 from sage_studio.data.mapping import ColumnMapping, MappingBook, guess
@@ -39,6 +39,7 @@ from sage_studio.models.chat_template import ChatTokenizer, tokenizer_of
 from sage_studio.services.models import ModelService
 from sage_studio.services.serving import ServingService
 from sage_studio.settings import Settings
+from sage_studio.tasks.background import BackgroundTasks, Resource
 from sage_studio.tasks.store import TaskStore
 from sage_studio.text import Text
 from sage_studio.training.preview import RowPreview, lengths, preview_row
@@ -78,7 +79,7 @@ class DatasetService:
         store: DatasetStore,
         docs: SAGEDocsProcessor,
         mappings: MappingBook,
-        jobs: Jobs,
+        jobs: BackgroundTasks,
         tasks: TaskStore,
         models: ModelService,
         serving: ServingService,
@@ -91,6 +92,9 @@ class DatasetService:
         self._tasks = tasks
         self._models = models
         self._serving = serving
+        jobs.register("report", self._report, Resource.CPU)
+        jobs.register("augment", self._augment, Resource.ENGINE)
+        jobs.register("annotate", self._annotate, Resource.ENGINE)
 
     # Add
 
@@ -322,7 +326,7 @@ class DatasetService:
 
     def list_jobs(self, dataset_id: str = "") -> builtins.list[Job]:
         """Work on datasets, the newest first; on one dataset or on all."""
-        return self._jobs.list(dataset_id)
+        return [job for job in self._jobs.list(dataset_id) if job.dataset_id]
 
     def get_job(self, job_id: str) -> Job:
         """How such work stands. Raises `NotFound`."""
@@ -334,7 +338,7 @@ class DatasetService:
 
     def resume_job(self, job_id: str) -> Job:
         """Go on with it. Raises `Conflict` where there is nothing to go on with."""
-        return self._jobs.resume(job_id, self._works()[self._jobs.get(job_id).kind])
+        return self._jobs.resume(job_id)
 
     def delete_job(self, job_id: str) -> None:
         """Forget it; a dataset that it made stays. Raises `Conflict` while it runs."""
@@ -348,10 +352,7 @@ class DatasetService:
     # Inside
 
     def _start(self, kind: str, order: "ReportOrder | AugmentOrder | AnnotateOrder") -> Job:
-        return self._jobs.start(kind, order.dataset_id, order.model_dump(mode="json"), self._works()[kind])
-
-    def _works(self) -> dict[str, Work]:
-        return {"report": self._report, "augment": self._augment, "annotate": self._annotate}
+        return self._jobs.start(kind, order.dataset_id, order.model_dump(mode="json"))
 
     def _report(self, running: Running) -> str:
         order = ReportOrder(**running.order)

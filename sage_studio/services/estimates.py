@@ -19,8 +19,9 @@ from sage_studio.serving.capacity import without_engine
 from sage_studio.serving.engine_factory import EMBEDDER, NOT_KNOWN, Servable, configured_engine, servable_for
 from sage_studio.serving.registry import VLLMRegistry
 from sage_studio.settings import Settings
+from sage_studio.tasks.background import BackgroundTasks, Resource, TaskContext
+from sage_studio.tasks.scheduler import TaskScheduler
 from sage_studio.tasks.store import TaskStore
-from sage_studio.tasks.supervisor import TaskSupervisor
 from sage_studio.tasks.task import Task, TaskStatus
 from sage_studio.text import NOTHING, Text
 from sage_studio.training.checkpoints import COPIES
@@ -139,16 +140,19 @@ class EstimateService:
         models: ModelService,
         datasets: DatasetStore,
         tasks: TaskStore,
-        supervisor: TaskSupervisor,
+        scheduler: TaskScheduler,
         registry: VLLMRegistry,
+        background: BackgroundTasks,
     ) -> None:
         self._settings = settings
         self._catalog = catalog
         self._models = models
         self._datasets = datasets
         self._tasks = tasks
-        self._supervisor = supervisor
+        self._scheduler = scheduler
         self._registry = registry
+        self._background = background
+        background.register("inspect", self._inspect, Resource.CPU, forgets=True)
         self.footprints = MemoryTraceCache(settings.models_dir / ".footprints")
         self.paces = StepTimeCache(settings.models_dir / ".footprints")
         self._known_models: dict[str, ModelRef] = {}
@@ -233,10 +237,22 @@ class EstimateService:
 
     def _sizes(self, recipe: Recipe, request: TraceRequest) -> MemoryTrace:
         """The sizes of what a recipe trains, found out where they are not known. Raises `InvalidModel`."""
-        footprint, hardware = self.footprints.find(request), detect_hardware()
+        footprint, hardware = self._find(request), detect_hardware()
         if trains_in_half_precision(_with_optimizer(recipe, footprint, hardware)):
-            return self.footprints.find(_halved(request)) if has_bf16(hardware) else _in_fp32(footprint)
+            return self._find(_halved(request)) if has_bf16(hardware) else _in_fp32(footprint)
         return footprint
+
+    def _find(self, request: TraceRequest) -> MemoryTrace:
+        """What is known of a model, or found out by a task of the kind ``inspect``. Raises as that."""
+        if self.footprints.kept(request) is None:
+            self._background.run("inspect", {"model": request.location, "request": request.model_dump(mode="json")})
+        return self.footprints.find(request)
+
+    def _inspect(self, task: TaskContext) -> str:
+        task.tell(0, 1, READING)
+        self.footprints.find(TraceRequest.model_validate(task.order["request"]))
+        task.tell(1, 1, READING)
+        return ""
 
     def _known_sizes(self, recipe: Recipe, request: TraceRequest) -> MemoryTrace | None:
         """The same of what is known already; None where something has to be found out."""
@@ -461,7 +477,7 @@ class EstimateService:
         )
         found = []
         for task in alike:
-            result = self._supervisor.progress(task).result
+            result = self._scheduler.progress(task).result
             if result is not None and result.peak_memory_gb:
                 found.append((task, result.peak_memory_gb * GIB))
             if len(found) == RUNS_ASKED:
@@ -493,7 +509,7 @@ class EstimateService:
                 continue
             if any(task.recipe.get(name) != getattr(recipe, name, None) for name in SAME):
                 continue
-            result = self._supervisor.progress(task).result
+            result = self._scheduler.progress(task).result
             if result is not None and result.steps and result.details.get("train_seconds"):
                 found.append((task, result))
             if len(found) == RUNS_ASKED:

@@ -3,8 +3,9 @@
 import functools
 
 from sage_studio.catalog import Catalog, ModelEntry, ModelRef
-from sage_studio.downloads import Download, Downloads
-from sage_studio.errors import InvalidModel, StudioError
+from sage_studio.data.jobs import JobStopped
+from sage_studio.downloads import POLL_SECONDS, Download, Downloads, DownloadState
+from sage_studio.errors import HubUnavailable, InvalidModel, StudioError
 from sage_studio.hardware import Hardware, detect_hardware
 from sage_studio.hub import HubModel, search
 from sage_studio.models.model_folder import ModelTask, is_here
@@ -13,20 +14,33 @@ from sage_studio.serving.capacity import WeightFormat, without_engine
 from sage_studio.serving.engine_factory import servable_for
 from sage_studio.serving.registry import VLLMRegistry
 from sage_studio.settings import Settings
+from sage_studio.tasks.background import BackgroundTasks, Resource, StudioCloses, TaskContext
 from sage_studio.text import Text
+
+DOWNLOADING = Text("Downloading", "下载中")
+UNPACKING = Text("Unpacking", "解包中")
 
 
 class ModelService:
     """Base models of the catalogue, the hub and this machine."""
 
     def __init__(
-        self, settings: Settings, hardware: Hardware, catalog: Catalog, registry: VLLMRegistry, downloads: Downloads
+        self,
+        settings: Settings,
+        hardware: Hardware,
+        catalog: Catalog,
+        registry: VLLMRegistry,
+        downloads: Downloads,
+        background: BackgroundTasks,
     ) -> None:
         self._settings = settings
         self.hardware = hardware
         self._catalog = catalog
         self._registry = registry
         self._downloads = downloads
+        self._background = background
+        background.register("unpack", self._unpack, Resource.CPU, restarts=True)
+        background.register("download", self._watch_download, Resource.NETWORK, restarts=True)
         self._awaited: list[str] = []
         self.not_fetched: StudioError | None = None
         """Why the last model that somebody waited for could not be fetched."""
@@ -59,6 +73,10 @@ class ModelService:
         Raises:
             InvalidModel, HubUnavailable: as `Catalog.resolve`.
         """
+        ref = self._catalog.resolve(name)
+        if ref.packed is None:
+            return ref
+        self._background.run("unpack", {"model": name})
         return ensure_unpacked(self._catalog, name)
 
     def search(self, text: str, task: ModelTask = "generative") -> list[HubModel]:
@@ -86,7 +104,7 @@ class ModelService:
                 Text(f"{name} is on this machine already.", f"{name} 已在本机。"),
                 Text("Only models of the hub are downloaded.", "只有 Hugging Face 上的模型才需要下载。"),
             )
-        return self._downloads.start(ref.location, ref.trust_remote_code)
+        return self._start_download(ref.location, ref.trust_remote_code)
 
     def cancel_download(self, name: str) -> Download:
         """Cancel a download; what was fetched is kept. Raises `NotFound`, `Conflict` if it is over."""
@@ -103,12 +121,49 @@ class ModelService:
         self._awaited.append(location)
         self.not_fetched = None
         try:
+            self._start_download(location, trust_remote_code)
             self._downloads.fetch(location, trust_remote_code)
         except StudioError as error:
             self.not_fetched = error
             raise
         finally:
             self._awaited.remove(location)
+
+    # As tasks
+
+    def _start_download(self, location: str, trust_remote_code: bool) -> Download:
+        download = self._downloads.start(location, trust_remote_code)
+        self._background.ensure("download", {"model": location, "trust_remote_code": trust_remote_code})
+        return download
+
+    def _watch_download(self, task: TaskContext) -> str:
+        """Follow the process that downloads; a task that is run again resumes the download, unless it is under way."""
+        name, began = str(task.order["model"]), task.folder / "began"
+        if began.exists():
+            self._downloads.start(name, bool(task.order["trust_remote_code"]))
+        began.touch()
+        download = self._downloads.get(name)
+        try:
+            while download.state is DownloadState.RUNNING:
+                task.tell(download.transfer.done, download.transfer.total, DOWNLOADING)
+                task.stop.wait(POLL_SECONDS)
+                download = self._downloads.get(name)
+        except JobStopped as stopped:
+            if not isinstance(stopped, StudioCloses):  # the download itself outlives the studio
+                self._downloads.cancel(name)
+            raise
+        if download.state is DownloadState.STOPPED:
+            raise JobStopped
+        if download.state is DownloadState.FAILED:
+            raise HubUnavailable(download.message, download.hint)
+        task.tell(download.transfer.total, download.transfer.total, DOWNLOADING)
+        return name
+
+    def _unpack(self, task: TaskContext) -> str:
+        task.tell(0, 1, UNPACKING)
+        ref = ensure_unpacked(self._catalog, str(task.order["model"]))
+        task.tell(1, 1, UNPACKING)
+        return ref.name
 
     def awaited(self) -> list[Download]:
         """The running downloads that somebody waits for in `wait_for_files`."""

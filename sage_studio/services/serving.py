@@ -18,8 +18,8 @@ from sage_studio.serving.metrics import MetricsEndpoint, MetricsSampler, Sample
 from sage_studio.serving.registry import VLLMRegistry
 from sage_studio.serving.types import ChatChunk, ChatMessage, EngineState, EngineStatus, RegisteredModel
 from sage_studio.settings import PREFIX, Settings
+from sage_studio.tasks.scheduler import TaskScheduler
 from sage_studio.tasks.store import TaskStore
-from sage_studio.tasks.supervisor import TaskSupervisor
 from sage_studio.text import NOTHING, Text
 from sage_studio.training.recipes import RECIPES
 
@@ -36,7 +36,7 @@ class ServingService:
         registry: VLLMRegistry,
         models: ModelService,
         tasks: TaskStore,
-        supervisor: TaskSupervisor,
+        scheduler: TaskScheduler,
         database: Database,
     ) -> None:
         self._settings = settings
@@ -44,7 +44,7 @@ class ServingService:
         self.registry = registry
         self._models = models
         self._tasks = tasks
-        self._supervisor = supervisor
+        self._scheduler = scheduler
         self._database = database
         self.sampler = MetricsSampler(self._metrics_address, lambda: detect_hardware().cards)
 
@@ -64,7 +64,7 @@ class ServingService:
                 Text(f"{task.id} is an embedder and cannot chat.", f"{task.id} 是嵌入模型，无法对话。"),
                 Text("Set it as the retriever instead.", "请将其设为检索器。"),
             )
-        result = self._supervisor.progress(task).result
+        result = self._scheduler.progress(task).result
         base = self._models.ensure(task.model)
         kind = result.model_kind if result is not None and result.model_kind is not None else "adapter"
         self.registry.register_model(

@@ -2,16 +2,19 @@
 
 import builtins
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
+from sage_studio.data.jobs import Job
 from sage_studio.errors import Conflict
 from sage_studio.files import safe_name
 from sage_studio.serving.registry import VLLMRegistry
 from sage_studio.serving.retriever import Retriever
 from sage_studio.tasks.archive import stream_archive
+from sage_studio.tasks.background import BackgroundTasks
 from sage_studio.tasks.compare import TaskComparison, compare_runs
-from sage_studio.tasks.logs import LogPage, read_log
+from sage_studio.tasks.log import LogPage, read_log
+from sage_studio.tasks.scheduler import TaskScheduler
 from sage_studio.tasks.store import TaskStore
-from sage_studio.tasks.supervisor import TaskSupervisor
 from sage_studio.tasks.task import Curve, Task, TaskProgress, TaskStatus
 from sage_studio.text import Text
 from sage_studio.training.progress import Event, numbered_events
@@ -21,22 +24,32 @@ class TaskService:
     """Tasks of every method, from the queue to the archive."""
 
     def __init__(
-        self, store: TaskStore, supervisor: TaskSupervisor, registry: VLLMRegistry, retriever: Retriever
+        self,
+        store: TaskStore,
+        scheduler: TaskScheduler,
+        registry: VLLMRegistry,
+        retriever: Retriever,
+        background: BackgroundTasks,
     ) -> None:
         self.store = store
-        self.supervisor = supervisor
+        self.scheduler = scheduler
         self._registry = registry
         self._retriever = retriever
+        self._background = background
 
     def list(self) -> list[Task]:
-        """All tasks, newest first."""
+        """All trainings, newest first."""
         return self.store.list()
+
+    def background(self, kind: str = "") -> builtins.list[Job]:
+        """Tasks that are no trainings, of one kind or of all, newest first."""
+        return [job for job in self._background.list() if kind in ("", job.kind)]
 
     def list_with_progress(self) -> builtins.list[tuple[Task, TaskProgress]]:
         """All tasks, newest first, each with where it stands; made for thousands of them."""
         tasks = self.store.list()
         places = {task.id: place for place, task in enumerate(self.store.queue(), 1)}
-        return [(task, self.supervisor.progress(task, places.get)) for task in tasks]
+        return [(task, self.scheduler.progress(task, places.get)) for task in tasks]
 
     def get(self, task_id: str) -> Task:
         """One task. Raises `NotFound`."""
@@ -44,11 +57,11 @@ class TaskService:
 
     def progress(self, task_id: str) -> TaskProgress:
         """Where a task stands now."""
-        return self.supervisor.progress(self.get(task_id))
+        return self.scheduler.progress(self.get(task_id))
 
     def curve(self, task_id: str, points: int = 500) -> Curve:
         """The points of its plots, thinned to at most ``points``."""
-        return self.supervisor.curve(self.get(task_id), points)
+        return self.scheduler.curve(self.get(task_id), points)
 
     def logs(self, task_id: str, limit: int = 100, offset: int | None = None) -> LogPage:
         """The last ``limit`` lines of the log, or the lines from a byte ``offset`` on."""
@@ -63,20 +76,24 @@ class TaskService:
         tasks = [self.get(task_id) for task_id in dict.fromkeys(task_ids)]
         return compare_runs(
             tasks,
-            [self.supervisor.progress(task) for task in tasks],
-            [self.supervisor.curve(task, points) for task in tasks],
+            [self.scheduler.progress(task) for task in tasks],
+            [self.scheduler.curve(task, points) for task in tasks],
         )
 
     def stop(self, task_id: str) -> Task:
         """Stop a task; a running one first writes a checkpoint to continue from. Raises `Conflict` if it is over."""
-        return self.supervisor.stop(self.get(task_id))
+        return self.scheduler.stop(self.get(task_id))
 
     def resume(self, task_id: str) -> Task:
         """Queue a stopped or failed task again, from its newest checkpoint. Raises `Conflict` if it is neither."""
-        return self.supervisor.resume(self.get(task_id))
+        return self.scheduler.resume(self.get(task_id))
 
     def delete(self, task_id: str) -> None:
-        """Delete a task and its folder. Raises `Conflict` while it runs or while its model is in use."""
+        """Delete a task and its folder.
+
+        Raises:
+            Conflict: it runs, it is the retriever, or a task that is not over starts from its adapter or model.
+        """
         task = self.get(task_id)
         if not task.status.is_over and task.status is not TaskStatus.QUEUED:
             raise Conflict(
@@ -88,6 +105,12 @@ class TaskService:
                 Text(f"{task.id} is the retriever.", f"{task.id} 正用作检索器。"),
                 Text("Set another retriever first.", "请先设置其他检索器。"),
             )
+        users = [other.id for other in self.store.list() if not other.status.is_over and _starts_from(other, task)]
+        if users:
+            raise Conflict(
+                Text(f"{task.id} is what {', '.join(users)} starts from.", f"{', '.join(users)} 以 {task.id} 为起点。"),
+                Text("Stop that task first, or wait for its end.", "请先停止该任务，或等待其结束。"),
+            )
         if any(model.name == task.served_name for model in self._registry.models()):
             self._registry.unregister_model(task.served_name)
         self.store.delete(task)
@@ -95,3 +118,9 @@ class TaskService:
     def download(self, task_id: str) -> Iterator[bytes]:
         """The task's model as a tar.gz, in pieces. Raises `Conflict` unless it is completed."""
         return stream_archive(self.store.completed(task_id))
+
+
+def _starts_from(other: Task, task: Task) -> bool:
+    """Whether a task's recipe names another task, by id or folder, as the adapter or model that it starts from."""
+    named = {str(other.recipe.get(field) or "") for field in ("start_from", "model_name_or_path")}
+    return task.id in named or any(Path(each).is_absolute() and Path(each) == task.folder for each in named if each)

@@ -16,8 +16,8 @@ from sage_studio.services.estimates import EstimateService
 from sage_studio.services.models import ModelService
 from sage_studio.services.tasks import TaskService
 from sage_studio.settings import Settings
-from sage_studio.tasks.cards import check_pinned
-from sage_studio.tasks.supervisor import RESUMABLE
+from sage_studio.tasks.gpu_assignment import check_pinned_gpus
+from sage_studio.tasks.scheduler import RESUMABLE
 from sage_studio.tasks.task import Task, TaskStatus
 from sage_studio.text import Text
 from sage_studio.training.failures import LOWER_RATE_FACTOR, Action
@@ -63,7 +63,7 @@ class TrainingService:
         """
         recipe = parse_recipe(values)
         if recipe.gpu_vis:
-            check_pinned(recipe.model_dump(), detect_hardware())
+            check_pinned_gpus(recipe.model_dump(), detect_hardware())
         model = self._catalog.resolve(recipe.model_name_or_path, ask_hub=False)
         preflight.check_model(recipe, model, at_once=True)
         preflight.adapter_folder(self._tasks.store, recipe, model)  # refused before an upload is kept
@@ -117,7 +117,7 @@ class TrainingService:
         task = self._tasks.get(task_id)
         match task.next_action:
             case Action.SMALLER_BATCH:
-                return self._tasks.supervisor.retry_smaller(task)
+                return self._tasks.scheduler.retry_smaller(task)
             case Action.LOWER_RATE:
                 return self.start({**task.recipe, "learning_rate": task.recipe["learning_rate"] / LOWER_RATE_FACTOR})
             case Action.OTHER_DATA | Action.OTHER_MODEL | Action.OTHER_SETTINGS:
@@ -126,7 +126,7 @@ class TrainingService:
                     task.hint,
                 )
             case _:
-                return self._tasks.supervisor.resume(task)
+                return self._tasks.scheduler.resume(task)
 
     def stage_files(self, task_id: str) -> list[StageFile]:
         """The files that the stages of a KBAlign task have left so far; none for other methods."""
@@ -182,7 +182,7 @@ class TrainingService:
             prepared=prepared,
         )
         task = self._tasks.store.create(recipe, job, dataset_name=dataset.name, dataset_id=dataset.id)
-        self._tasks.supervisor.wake()
+        self._tasks.scheduler.wake()
         return task
 
     def _queue_source(self, recipe: Recipe, model: ModelRef, source: Path) -> Task:
@@ -197,7 +197,7 @@ class TrainingService:
             prepared=False,
         )
         task = self._tasks.store.create(recipe, job, dataset_name=source.name, dataset_id="")
-        self._tasks.supervisor.wake()
+        self._tasks.scheduler.wake()
         return task
 
 

@@ -12,17 +12,10 @@ from pathlib import Path
 from typing import Protocol
 
 from sage_studio.errors import EngineUnavailable
+from sage_studio.processes import POLL_SECONDS, known_process
 from sage_studio.serving.capacity import EnginePlan, WeightFormat
 from sage_studio.serving.client import EngineClient
-from sage_studio.serving.process import (
-    POLL_SECONDS,
-    ProcessId,
-    is_alive,
-    last_words,
-    spawn,
-    stop,
-    wait_until_dead,
-)
+from sage_studio.serving.process import last_words, spawn
 from sage_studio.serving.types import Base, EngineKind, EngineRecord
 from sage_studio.text import Text
 
@@ -77,12 +70,12 @@ class LocalEngine:
             raise ValueError("a local engine has a process")
         self.record = record
         self.log = log
-        self.process = ProcessId(record.pid, record.create_time)
+        self.process = known_process(record.pid, record.create_time)
         self.client = EngineClient(record.url, record.key)
 
     def alive(self) -> bool:
         """Whether its process runs."""
-        return is_alive(self.process)
+        return self.process.is_alive()
 
     def ready(self) -> bool:
         """Whether it serves its base model now."""
@@ -91,13 +84,13 @@ class LocalEngine:
     def stop(self) -> None:
         """End it, and whatever a dead one left behind."""
         self.client.close()
-        stop(self.process, STOP_SECONDS)
+        self.process.stop(STOP_SECONDS)
 
     def kill(self) -> None:
         """End it without asking: a hung process does not listen."""
         self.client.close()
-        stop(self.process, 0.0)
-        wait_until_dead(self.process, STOP_SECONDS)
+        self.process.stop(0.0)
+        self.process.wait(STOP_SECONDS)
 
     def wait_ready(self, seconds: float) -> None:
         """Wait until it answers.
@@ -164,7 +157,7 @@ def spawn_engine(kind: EngineKind, base: Base, port: int, launch: LaunchSpec, fo
     return replace(
         record,
         pid=process.pid,
-        create_time=process.create_time,
+        create_time=process.started,
         started_at=started,
         ready_at=None,
         phase="starting",

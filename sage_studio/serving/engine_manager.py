@@ -37,7 +37,7 @@ from sage_studio.serving.engine import (
 from sage_studio.serving.engine_factory import EngineFactory, EngineSpec, engine_plan
 from sage_studio.serving.metrics import RUNNING, WAITING
 from sage_studio.serving.model_config import read_facts
-from sage_studio.serving.process import free_port, member_pids
+from sage_studio.serving.process import free_port
 from sage_studio.serving.state import ServingState
 from sage_studio.serving.types import Base, EngineRecord, Failure
 from sage_studio.serving.vllm import other_users, sleep_enabled
@@ -212,7 +212,9 @@ class EngineManager:
         engine = self.recorded()
         if not isinstance(engine, LocalEngine) or not engine.record.cards or not engine.alive():
             return {}
-        return engine_memory_gb(engine.record, self._detect(), query_gpu_processes(), member_pids(engine.process))
+        return engine_memory_gb(
+            engine.record, self._detect(), query_gpu_processes(), {member.pid for member in engine.process.members()}
+        )
 
     def stop(self) -> bool:
         """End the engine on record, and whatever a dead one left behind; whether there was one."""

@@ -16,9 +16,10 @@ from pathlib import Path
 from sage_studio.errors import EngineUnavailable, InvalidModel, naming_full_disk, storage_full
 from sage_studio.files import write_atomically
 from sage_studio.jsonl import complete_lines
+from sage_studio.processes import POLL_SECONDS
 from sage_studio.serving.adapter_compat import CONFIG, WEIGHTS, check_full_model, size_on_disk
 from sage_studio.serving.model_config import TEMPLATE, TOKENIZER
-from sage_studio.serving.process import POLL_SECONDS, last_words
+from sage_studio.serving.process import last_words
 from sage_studio.serving.types import RegisteredModel
 from sage_studio.settings import PROJECT
 from sage_studio.text import NOTHING, Text

@@ -24,8 +24,9 @@ from sage_studio.data.rows import read_rows
 from sage_studio.database import Database
 from sage_studio.errors import EmbedderUnavailable, InvalidDataset, NotFound, StudioError, naming_full_disk
 from sage_studio.files import write_atomically
+from sage_studio.processes import POLL_SECONDS, ChildProcess
 from sage_studio.serving.embedding_server import KEY_VARIABLE
-from sage_studio.serving.process import POLL_SECONDS, ProcessId, free_port, is_alive, last_words, spawn, stop
+from sage_studio.serving.process import free_port, last_words, spawn
 from sage_studio.serving.types import Source
 from sage_studio.settings import PROJECT, Settings
 from sage_studio.text import NOTHING, Text
@@ -51,7 +52,7 @@ class EmbedderModel:
 @dataclass(frozen=True, slots=True)
 class _Child:
     model: EmbedderModel
-    process: ProcessId
+    process: ChildProcess
     http: httpx.Client
 
 
@@ -81,10 +82,10 @@ class Embedder:
             raise self._gone(model) from error
 
     @property
-    def process(self) -> ProcessId | None:
+    def process(self) -> ChildProcess | None:
         """Its process while it runs."""
         child = self._child
-        return child.process if child is not None and is_alive(child.process) else None
+        return child.process if child is not None and child.process.is_alive() else None
 
     def close(self) -> None:
         """End the process."""
@@ -94,7 +95,7 @@ class Embedder:
     def _ready(self, model: EmbedderModel) -> _Child:
         with self._lock:
             child = self._child
-            if child is not None and child.model == model and is_alive(child.process):
+            if child is not None and child.model == model and child.process.is_alive():
                 return child
             self._end()
             self._child = self._start(model)
@@ -124,9 +125,9 @@ class Embedder:
                     return
             except httpx.TransportError:
                 pass
-            if not is_alive(child.process) or time.monotonic() > deadline:
+            if not child.process.is_alive() or time.monotonic() > deadline:
                 child.http.close()
-                stop(child.process, STOP_SECONDS)
+                child.process.stop(STOP_SECONDS)
                 raise self._gone(child.model)
             time.sleep(POLL_SECONDS)
 
@@ -150,7 +151,7 @@ class Embedder:
     def _end(self) -> None:
         if self._child is not None:
             self._child.http.close()
-            stop(self._child.process, STOP_SECONDS)
+            self._child.process.stop(STOP_SECONDS)
             self._child = None
 
     def _gone(self, model: EmbedderModel) -> EmbedderUnavailable:
@@ -251,11 +252,6 @@ def embedder_fingerprint(location: str) -> str:
 
 # The retriever
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS retriever (
-  id INTEGER PRIMARY KEY CHECK (id = 1), model TEXT NOT NULL, location TEXT NOT NULL,
-  trust_remote_code INTEGER NOT NULL, task_id TEXT NOT NULL, dataset_id TEXT NOT NULL);
-"""
 INDEXES_KEPT = 2
 """Indexes that stay in memory; and on the disk, for each dataset."""
 
@@ -305,7 +301,6 @@ class Retriever:
         self._indexes: dict[Path, Index] = {}
         self._fingerprints: dict[tuple[str, float], str] = {}
         self._building = threading.Lock()
-        database.create(SCHEMA)
 
     @property
     def chosen(self) -> RetrieverConfig | None:

@@ -11,34 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from sage_studio.database import Database
+from sage_studio.database import Database, insert
 from sage_studio.serving.types import EngineRecord, Failure, ModelKind, Phase, Refusal, RegisteredModel, read_engine
 from sage_studio.text import Text
-
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS models (
-  name TEXT PRIMARY KEY, kind TEXT NOT NULL, path TEXT NOT NULL, base TEXT NOT NULL,
-  created_at REAL NOT NULL, config TEXT NOT NULL, size_bytes INTEGER NOT NULL, last_used_at REAL);
-CREATE TABLE IF NOT EXISTS engines (
-  id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, base TEXT NOT NULL, base_name TEXT NOT NULL,
-  trust_remote_code INTEGER NOT NULL, rank INTEGER NOT NULL, url TEXT NOT NULL, key TEXT NOT NULL,
-  pid INTEGER, create_time REAL, owner_pid INTEGER, phase TEXT NOT NULL,
-  started_at REAL NOT NULL, ready_at REAL, restarts INTEGER NOT NULL,
-  cards TEXT NOT NULL DEFAULT '', memory_share REAL NOT NULL DEFAULT 0, form TEXT NOT NULL DEFAULT '');
-CREATE TABLE IF NOT EXISTS engine_adapters (
-  id INTEGER PRIMARY KEY AUTOINCREMENT, engine INTEGER NOT NULL, model TEXT NOT NULL, path TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS engine_starts (
-  kind TEXT NOT NULL, base TEXT NOT NULL, seconds REAL NOT NULL, PRIMARY KEY (kind, base));
-CREATE TABLE IF NOT EXISTS serving (key TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS engine_refusals (
-  base TEXT PRIMARY KEY, python TEXT NOT NULL, en TEXT NOT NULL, zh TEXT NOT NULL);
-"""
-ADDED = {
-    "cards": "TEXT NOT NULL DEFAULT ''",
-    "memory_share": "REAL NOT NULL DEFAULT 0",
-    "form": "TEXT NOT NULL DEFAULT ''",
-}
-"""Columns of ``engines`` that a home of 0.1 does not have."""
 
 IN_USE = "phase NOT IN ('incoming', 'retiring')"
 
@@ -48,8 +23,6 @@ class ServingState:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        database.create(SCHEMA)
-        self._add_columns()
         database.path.chmod(0o600)  # it holds the engine's key
 
     # Models
@@ -94,31 +67,27 @@ class ServingState:
                 sql.execute(f"DELETE FROM engines WHERE {IN_USE}")
                 sql.execute("DELETE FROM engine_adapters WHERE engine NOT IN (SELECT id FROM engines)")
                 sql.execute("DELETE FROM serving WHERE key='failure'")
-            number = sql.execute(
-                "INSERT INTO engines (kind, base, base_name, trust_remote_code, rank, url, key, pid, create_time,"
-                " owner_pid, phase, started_at, ready_at, restarts, cards, memory_share, form)"
-                " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-                (
-                    record.kind,
-                    record.base.location,
-                    record.base.name,
-                    record.base.trust_remote_code,
-                    record.base.rank,
-                    record.url,
-                    record.key,
-                    record.pid,
-                    record.create_time,
-                    record.owner_pid,
-                    record.phase,
-                    record.started_at,
-                    record.ready_at,
-                    record.restarts,
-                    ",".join(map(str, record.cards)),
-                    record.memory_share,
-                    record.form,
-                ),
-            ).lastrowid
-        return replace(record, id=int(number or 0))
+            row = {
+                "kind": record.kind,
+                "base": record.base.location,
+                "base_name": record.base.name,
+                "trust_remote_code": record.base.trust_remote_code,
+                "rank": record.base.rank,
+                "url": record.url,
+                "key": record.key,
+                "pid": record.pid,
+                "create_time": record.create_time,
+                "owner_pid": record.owner_pid,
+                "phase": record.phase,
+                "started_at": record.started_at,
+                "ready_at": record.ready_at,
+                "restarts": record.restarts,
+                "cards": ",".join(map(str, record.cards)),
+                "memory_share": record.memory_share,
+                "form": record.form,
+            }
+            number = insert(sql, "engines", row)
+        return replace(record, id=number)
 
     def engine(self) -> EngineRecord | None:
         """The engine in use as it was recorded, alive or not."""
@@ -285,16 +254,6 @@ class ServingState:
     def set_current(self, name: str | None) -> None:
         """Choose the model that answers when none is named."""
         self._set_value("current", name)
-
-    def _add_columns(self) -> None:
-        there = {row["name"] for row in self._database.rows("PRAGMA table_info(engines)")}
-        if there.issuperset(ADDED):
-            return
-        with self._database.transaction() as sql:  # looked at again: another process may have been quicker
-            there = {row["name"] for row in sql.execute("PRAGMA table_info(engines)")}
-            for name, kind in ADDED.items():
-                if name not in there:
-                    sql.execute(f"ALTER TABLE engines ADD COLUMN {name} {kind}")
 
     def _value(self, key: str) -> str | None:
         rows = self._database.rows("SELECT value FROM serving WHERE key=?", (key,))

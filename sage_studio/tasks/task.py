@@ -1,7 +1,4 @@
-"""A run of a recipe, as everyone outside this package sees it.
-
-Knows what is known of a task. Knows nothing of processes, SQL or screens.
-"""
+"""A task, its progress and its curves, as everyone outside this package sees them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,12 +15,13 @@ class TaskStatus(StrEnum):
     """queued -> preparing -> training -> completed | stopped | failed; ``stopping`` on the way to stopped.
 
     A task whose model or rows are still to be made ready is ``preparing`` for that first, then ``queued`` again until
-    there is a GPU for it; see `Task.in_preparation`.
+    there is a GPU for it; see `Task.in_preparation`. A task of another kind is ``running`` in place of both.
     """
 
     QUEUED = "queued"
     PREPARING = "preparing"
     TRAINING = "training"
+    RUNNING = "running"
     STOPPING = "stopping"
     COMPLETED = "completed"
     STOPPED = "stopped"
@@ -37,7 +35,7 @@ class TaskStatus(StrEnum):
     @property
     def is_running(self) -> bool:
         """Whether a process works on it now."""
-        return self in (TaskStatus.PREPARING, TaskStatus.TRAINING, TaskStatus.STOPPING)
+        return self in (TaskStatus.PREPARING, TaskStatus.TRAINING, TaskStatus.RUNNING, TaskStatus.STOPPING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +44,7 @@ class Task:
 
     Attributes:
         id: ``finetune-1234567890``.
+        kind: ``train``, or what else the task does; see `sage_studio.migrations.task_kind`.
         reason_class: why it failed; None unless it did.
         started_at: when its trainer was started; None before that, also while it is prepared.
         reason: the same for a person; empty unless it failed or was stopped.
@@ -72,6 +71,7 @@ class Task:
     pid: int | None = None
     process_started: float | None = None
     stop_requested_at: float | None = None
+    kind: str = "train"
 
     @property
     def in_preparation(self) -> bool:

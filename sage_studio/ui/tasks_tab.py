@@ -22,7 +22,7 @@ from sage_studio.ui.parts import html, notice, strong
 from sage_studio.ui.run_view import RunView
 from sage_studio.ui.runs_panel import RunsPanel
 from sage_studio.ui.table import PICK_JS, picked_key
-from sage_studio.ui.tasks_table import FILTERS, download_link, files_table, settings_table, tasks_table
+from sage_studio.ui.tasks_table import FILTERS, KINDS, download_link, files_table, settings_table, tasks_table
 
 BACKEND = Text("Set as backend", "设为后端")
 BACKEND_TITLE = Text("Set as chat backend", "设为对话后端")
@@ -72,6 +72,14 @@ class TasksTab:
             elem_id="tasks-filter",
             elem_classes="inline",
         )
+        self.kind = self.words(
+            gr.Dropdown,
+            label=Text("Kind", "类型"),
+            choices=[(text, key) for key, text in KINDS.items()],
+            value="",
+            elem_id="tasks-kind",
+            elem_classes="inline",
+        )
         self.table = html("tasks-table", PICK_JS)
         with gr.Column(visible=False, elem_id="task-detail") as self.detail:
             self._actions()
@@ -103,7 +111,12 @@ class TasksTab:
     def _wire(self) -> None:
         frame, task = self.frame, self.frame.task
         on(self.table.select, pick, None, [task, self.notice_row], fills="task-detail")
-        follow([*frame.ticks, task.change, self.filter.change], self.show_table, [self.filter, task], [self.table])
+        follow(
+            [*frame.ticks, task.change, self.filter.change, self.kind.change],
+            self.show_table,
+            [self.filter, task, self.kind],
+            [self.table],
+        )
         follow(
             [*frame.ticks, task.change],
             self.show_task,
@@ -167,9 +180,9 @@ class TasksTab:
         self.studio.tasks.resume(task_id)
         return revision + 1
 
-    def show_table(self, language: Language, chosen_filter: str, picked: str) -> tuple[Markup]:
-        """All tasks that the filter lets through."""
-        return (tasks_table(self.studio, chosen_filter, picked, language),)
+    def show_table(self, language: Language, chosen_filter: str, picked: str, kind: str) -> tuple[Markup]:
+        """All tasks of a kind that the filter lets through."""
+        return (tasks_table(self.studio, chosen_filter, picked, language, kind),)
 
     def show_task(self, language: Language, picked: str) -> tuple[Any, ...]:
         """The picked task and what its state offers."""

@@ -32,7 +32,7 @@ def asking(asking, request):
 @pytest.fixture
 def task_in(answering):
     """Make a task that is in a status, without a trainer."""
-    answering.tasks.supervisor.close()
+    answering.tasks.scheduler.close()
 
     def task_in(status):
         recipe = SFTRecipe(model_name_or_path=str(answering.settings.root / "no-base"), dataset_id="docs-v1")

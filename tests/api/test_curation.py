@@ -11,6 +11,7 @@ from waiting import patient
 from sage_studio.data.jobs import JobState
 from sage_studio.errors import Conflict
 from sage_studio.operations.jobs import JobView
+from sage_studio.tasks.background import Resource
 from sage_studio.tasks.task import TaskStatus
 from sage_studio.text import Text
 from sage_studio.training.progress import Result, write_result
@@ -251,5 +252,6 @@ def test_a_job_is_shown_in_the_callers_language(studio, dataset):
     def fail(_):
         raise Conflict(Text("no", "不行"))
 
-    job = studio._jobs.wait(studio._jobs.start("report", dataset, {}, fail).id)
+    studio._jobs.register("report", fail, Resource.CPU)
+    job = studio._jobs.wait(studio._jobs.start("report", dataset, {}).id)
     assert (JobView.of(job, "zh").message, JobView.of(job, "en").message) == ("不行", "no")

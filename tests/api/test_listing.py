@@ -16,7 +16,7 @@ def made(studio: Studio) -> Task:
 
 
 def test_a_listed_task_is_as_it_is_alone_whatever_becomes_of_it(client: TestClient, studio: Studio):
-    studio.tasks.supervisor.close()
+    studio.tasks.scheduler.close()
     first, second = made(studio), made(studio)
 
     def check(language: str = "en") -> list[dict]:

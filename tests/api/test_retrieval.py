@@ -12,7 +12,6 @@ from waiting import TRAINING, wait_until
 
 from sage_studio.catalog import BUILT_IN, BUILT_IN_EMBEDDER
 from sage_studio.errors import Conflict, EmbedderUnavailable, InvalidDataset, InvalidInput, NotFound, StudioError
-from sage_studio.serving.process import is_alive, stop
 from sage_studio.studio import Studio
 from sage_studio.tasks.task import TaskStatus
 from sage_studio.training.progress import Job
@@ -63,13 +62,13 @@ def test_the_passage_that_answers_is_found_and_the_answer_is_drawn_from_it(
 
     before = answering.rag.retriever.embedder.process
     assert before is not None
-    stop(before, 0.0)
+    before.stop(0.0)
     assert client.post("/api/retrieve", json={"query": "towers"}).json()["passages"][0]["text"].startswith("The Eiffel")
     after = answering.rag.retriever.embedder.process
     assert after is not None
     assert after != before, "a dead embedder is started again"
     answering.close()
-    assert not is_alive(after), "it ends with the studio"
+    assert not after.is_alive(), "it ends with the studio"
 
 
 def test_an_index_is_made_once_and_belongs_to_model_and_rows(studio: Studio, facts: str, monkeypatch: Any):
@@ -213,7 +212,7 @@ class StudioError_(StudioError):
 def made(studio: Studio, dataset_id: str, **recipe: Any) -> str:
     """A queued task that nobody starts."""
     values = {"type": "embedding", "model_name_or_path": BUILT_IN_EMBEDDER, "dataset_id": dataset_id, **recipe}
-    studio.tasks.supervisor.close()
+    studio.tasks.scheduler.close()
     return studio.tasks.store.create(
         parse_recipe(values), Job(model_location="m", data_path="d"), dataset_id, "facts"
     ).id

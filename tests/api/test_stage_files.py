@@ -17,7 +17,7 @@ from sage_studio.ui.tasks_table import files_table
 @pytest.fixture
 def task(studio: Studio) -> Task:
     """A task that nobody starts, its first stage done."""
-    studio.tasks.supervisor.close()
+    studio.tasks.scheduler.close()
     recipe = KBAlignRecipe(model_name_or_path="m", dataset_id="kb-v1")
     task = studio.tasks.store.create(
         recipe, Job(model_location="m", data_path="d"), dataset_id="kb-v1", dataset_name="kb"

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from sage_studio.data.example import Example, Message, Origin, Passage, Preference, Retrieval, row_from_json
-from sage_studio.data.jobs import Jobs, JobState
+from sage_studio.data.jobs import JobState
 from sage_studio.data.store import DatasetStore
 from sage_studio.data.synthesis import DerivedSource, annotate, augment
 from sage_studio.data.synthesis.annotate import AnnotateOrder, annotator
@@ -22,6 +22,8 @@ from sage_studio.data.synthesis.generated import (
 from sage_studio.data.synthesis.mix import MixedSource, MixturePart, MixtureWeight
 from sage_studio.data.synthesis.qa_filter import QAPair, parse_pairs
 from sage_studio.errors import EngineUnavailable, InvalidInput
+from sage_studio.tasks.background import BackgroundTasks, Resource
+from sage_studio.tasks.store import TaskStore
 from sage_studio.text import Text
 
 
@@ -286,6 +288,18 @@ def dataset(store):
     return keep(store, "a", 30)
 
 
+@pytest.fixture
+def background(database, settings):
+    """A studio's background tasks that do some work; called again, those of a studio that is started later."""
+
+    def background(work):
+        jobs = BackgroundTasks(TaskStore(database, settings.outputs_dir, settings.jobs_dir), settings.jobs_dir)
+        jobs.register("augment", work, Resource.CPU)
+        return jobs
+
+    return background
+
+
 def work_with(store, dataset, ask, most=30):
     order = AugmentOrder(dataset_id=dataset.id, part="answer", least_alike=0)
 
@@ -298,9 +312,9 @@ def work_with(store, dataset, ask, most=30):
     return work
 
 
-def test_a_job_writes_all_rows_in_order_and_makes_a_dataset(store, dataset, tmp_path):
-    jobs = Jobs(tmp_path / "jobs")
-    job = jobs.wait(jobs.start("augment", dataset.id, {}, work_with(store, dataset, answered, most=10)).id)
+def test_a_job_writes_all_rows_in_order_and_makes_a_dataset(store, dataset, background):
+    jobs = background(work_with(store, dataset, answered, most=10))
+    job = jobs.wait(jobs.start("augment", dataset.id, {}).id)
     assert (job.state, job.done, job.total, job.result) == (JobState.COMPLETED, 10, 10, "more-v1")
     rows = list(store.rows("more-v1"))
     assert [row.origin.dataset_row for row in rows] == [*range(1, 31), *range(1, 11)]
@@ -308,8 +322,8 @@ def test_a_job_writes_all_rows_in_order_and_makes_a_dataset(store, dataset, tmp_
     assert {row.origin.made for row in rows[:30]} == {None}
 
 
-def test_a_job_that_was_cut_off_goes_on_behind_its_last_whole_line(store, dataset, tmp_path):
-    jobs, asked, broken = Jobs(tmp_path / "jobs"), Counter(), threading.Event()
+def test_a_job_that_was_cut_off_goes_on_behind_its_last_whole_line(store, dataset, background):
+    asked, broken = Counter(), threading.Event()
 
     def ask(prompt, *rest):
         number = int(prompt.split("answers ")[1].split("\n")[0])
@@ -318,24 +332,25 @@ def test_a_job_that_was_cut_off_goes_on_behind_its_last_whole_line(store, datase
             raise EngineUnavailable(Text("gone", "没了"))
         return answered(prompt)
 
-    job = jobs.wait(jobs.start("augment", dataset.id, {}, work_with(store, dataset, ask)).id)
+    jobs = background(work_with(store, dataset, ask))
+    job = jobs.wait(jobs.start("augment", dataset.id, {}).id)
     assert (job.state, job.message.en) == (JobState.FAILED, "gone")
-    path = tmp_path / "jobs" / job.id / GENERATED
+    path = jobs._folder / job.id / GENERATED
     assert [number for number, _ in read_generated(path.parent)] == list(range(1, 13))
     with path.open("a") as file:
         file.write('{"source": 13, "rows": [{"half')
     broken.set()
-    later = Jobs(tmp_path / "jobs")
-    later.resume(job.id, work_with(store, dataset, ask))
+    later = background(work_with(store, dataset, ask))
+    later.resume(job.id)
     assert later.wait(job.id).state is JobState.COMPLETED
     assert [number for number, _ in read_generated(path.parent)] == list(range(1, 31))
     assert all(asked[number] == 1 for number in range(1, 13)), "what was paid for is not asked again"
     assert store.get("more-v1").stats.total_samples == 60
 
 
-def test_what_was_refused_is_counted_in_the_new_dataset(store, dataset, tmp_path):
-    jobs = Jobs(tmp_path / "jobs")
-    jobs.wait(jobs.start("augment", dataset.id, {}, work_with(store, dataset, lambda *_: "", most=3)).id)
+def test_what_was_refused_is_counted_in_the_new_dataset(store, dataset, background):
+    jobs = background(work_with(store, dataset, lambda *_: "", most=3))
+    jobs.wait(jobs.start("augment", dataset.id, {}).id)
     (dropped,) = store.get("more-v1").stats.dropped
     assert (dropped.reason, dropped.count, dropped.rows) == (
         augment.REASONS["empty"],

@@ -1,6 +1,8 @@
 """vLLM that does not start: the transformers engine serves in its place, says why, and vLLM is tried when asked."""
 
+import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -8,11 +10,12 @@ from serving_files import FAKE
 
 from sage_studio.database import Database
 from sage_studio.errors import EngineUnavailable
+from sage_studio.migrations import tables_of_0_1
 from sage_studio.operations.serving import EngineView
 from sage_studio.serving.engine import LaunchSpec
 from sage_studio.serving.engine_factory import EngineSpec
 from sage_studio.serving.registry import VLLMRegistry
-from sage_studio.serving.state import SCHEMA, ServingState
+from sage_studio.serving.state import ServingState
 from sage_studio.serving.types import EngineState
 from sage_studio.settings import load_settings
 
@@ -185,20 +188,14 @@ def test_an_engine_that_is_stopped_while_it_starts_is_not_refused(home):
 
 
 def test_a_home_of_an_earlier_studio_is_opened(tmp_path):
-    database = Database(tmp_path / "studio.db")
-    old = SCHEMA.replace(
-        ",\n  cards TEXT NOT NULL DEFAULT '', memory_share REAL NOT NULL DEFAULT 0, form TEXT NOT NULL DEFAULT ''", ""
-    )
-    assert old != SCHEMA
-    database.create(old)
-    with database.transaction() as sql:
+    with closing(sqlite3.connect(tmp_path / "studio.db", isolation_level=None)) as sql:
+        tables_of_0_1(sql)
         sql.execute(
             "INSERT INTO engines (kind, base, base_name, trust_remote_code, rank, url, key, phase, started_at,"
             " restarts) VALUES ('vllm', '/m', 'm', 0, 16, '', '', 'ready', 0, 0)"
         )
-    record = ServingState(database).engine()
+    record = ServingState(Database(tmp_path / "studio.db")).engine()
     assert (record.cards, record.memory_share, record.form) == ((), 0.0, "")
-    assert ServingState(database).engine() == record
 
 
 # The real thing

@@ -1,4 +1,4 @@
-"""A store, a supervisor over the fake trainer, and the certainty that no child outlives its test."""
+"""A store, a scheduler over the fake trainer, and the certainty that no child outlives its test."""
 
 import os
 import signal
@@ -14,8 +14,8 @@ from waiting import wait_until
 from sage_studio.database import Database
 from sage_studio.settings import Settings
 from sage_studio.tasks.launcher import ProcessLauncher
+from sage_studio.tasks.scheduler import TaskScheduler
 from sage_studio.tasks.store import TaskStore
-from sage_studio.tasks.supervisor import TaskSupervisor
 from sage_studio.tasks.task import Task, TaskStatus
 from sage_studio.training.progress import Job
 from sage_studio.training.recipes import SFTRecipe
@@ -46,24 +46,24 @@ def create(store: TaskStore) -> Callable[..., Task]:
 
 
 @pytest.fixture
-def supervise(
+def run_scheduler(
     store: TaskStore, settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[..., TaskSupervisor]]:
-    """Start a supervisor over the fake trainer, with quick rounds; closed at the end of the test."""
-    monkeypatch.setattr("sage_studio.tasks.supervisor.ROUND_SECONDS", 0.02)
-    made: list[TaskSupervisor] = []
+) -> Iterator[Callable[..., TaskScheduler]]:
+    """Start a scheduler over the fake trainer, with quick rounds; closed at the end of the test."""
+    monkeypatch.setattr("sage_studio.tasks.scheduler.ROUND_SECONDS", 0.02)
+    made: list[TaskScheduler] = []
 
-    def supervise(*hooks: Callable[..., Any], **changes: object) -> TaskSupervisor:
+    def run_scheduler(*hooks: Callable[..., Any], **changes: object) -> TaskScheduler:
         own = settings.model_copy(update=changes)
         preparer = ProcessLauncher(FAKE_PREPARER)
-        supervisor = TaskSupervisor(store, ProcessLauncher(FAKE), own, *hooks, preparer=preparer)
-        made.append(supervisor)
-        supervisor.start()
-        return supervisor
+        scheduler = TaskScheduler(store, ProcessLauncher(FAKE), own, *hooks, preparer=preparer)
+        made.append(scheduler)
+        scheduler.start()
+        return scheduler
 
-    yield supervise
-    for supervisor in made:
-        supervisor.close()
+    yield run_scheduler
+    for scheduler in made:
+        scheduler.close()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A studio's supervisor in a process of its own, to be killed: queues one task with the fake trainer and supervises it.
+"""A studio's scheduler in a process of its own, to be killed: queues one task with the fake trainer and supervises it.
 
 python studio_process.py HOME ACT
 """
@@ -10,16 +10,16 @@ from pathlib import Path
 from sage_studio.database import Database
 from sage_studio.settings import load_settings
 from sage_studio.tasks.launcher import ProcessLauncher
+from sage_studio.tasks.scheduler import TaskScheduler
 from sage_studio.tasks.store import TaskStore
-from sage_studio.tasks.supervisor import TaskSupervisor
 from sage_studio.training.progress import Job
 from sage_studio.training.recipes import SFTRecipe
 
 settings = load_settings(home=Path(sys.argv[1]))
 store = TaskStore(Database(settings.database_path), settings.outputs_dir)
 fake = Path(__file__).with_name("fake_trainer.py")
-supervisor = TaskSupervisor(store, ProcessLauncher([sys.executable, str(fake)]), settings)
+scheduler = TaskScheduler(store, ProcessLauncher([sys.executable, str(fake)]), settings)
 recipe = SFTRecipe(model_name_or_path="m", dataset_id="d")
 store.create(recipe, Job(model_location="m", data_path=sys.argv[2]), dataset_id="d", dataset_name="D")
-supervisor.start()
+scheduler.start()
 threading.Event().wait(3600)

@@ -3,7 +3,7 @@
 Each row is a real training of a tiny model, in processes as the studio starts them. Every fault strikes behind step 7
 of 12, with a checkpoint at step 5. Whatever struck, the continued run ends at step 12, and every step's loss is within
 1 % of that of a run that nothing happened to. Finer cases of the same faults, with a trainer that trains nothing, stand
-in test_supervisor.py.
+in test_scheduler.py.
 """
 
 import json
@@ -24,11 +24,12 @@ from waiting import TRAINING, patient, wait_until
 from sage_studio.data.example import Example, Message, Origin
 from sage_studio.database import Database
 from sage_studio.errors import NotFound
+from sage_studio.processes import ChildProcess
 from sage_studio.settings import PROJECT, load_settings
-from sage_studio.tasks.launcher import ChildProcess, ProcessLauncher
-from sage_studio.tasks.logs import read_log
+from sage_studio.tasks.launcher import ProcessLauncher
+from sage_studio.tasks.log import read_log
+from sage_studio.tasks.scheduler import TaskScheduler
 from sage_studio.tasks.store import TaskStore
-from sage_studio.tasks.supervisor import TaskSupervisor
 from sage_studio.tasks.task import Task, TaskStatus
 from sage_studio.training.progress import Job, Reason
 from sage_studio.training.recipes import SFTRecipe
@@ -99,7 +100,7 @@ class House:
     """A home with one task in it, and the studio that runs it."""
 
     store: TaskStore
-    supervisor: TaskSupervisor
+    scheduler: TaskScheduler
     launcher: ForkLauncher
     task: Task
 
@@ -121,25 +122,25 @@ class House:
         (self.task.folder / "go").touch()
 
     def losses(self) -> dict[int, float]:
-        curve = self.supervisor.curve(self.task, 1000)
+        curve = self.scheduler.curve(self.task, 1000)
         return dict(zip(curve.steps, curve.loss, strict=True))
 
     def restart(self) -> None:
         """Another studio on the same home."""
-        self.supervisor.close()
-        self.supervisor = TaskSupervisor(self.store, self.launcher, self.supervisor._settings)
-        self.supervisor.start()
+        self.scheduler.close()
+        self.scheduler = TaskScheduler(self.store, self.launcher, self.scheduler._settings)
+        self.scheduler.start()
 
 
 @pytest.fixture
 def house(store, settings, orders, launcher, monkeypatch):
     """A training that has come to step 7."""
-    monkeypatch.setattr("sage_studio.tasks.supervisor.ROUND_SECONDS", 0.02)
+    monkeypatch.setattr("sage_studio.tasks.scheduler.ROUND_SECONDS", 0.02)
     task = store.create(*orders, dataset_id="d", dataset_name="D")
-    house = House(store, TaskSupervisor(store, launcher, settings), launcher, task)
-    house.tasks.supervisor.start()
+    house = House(store, TaskScheduler(store, launcher, settings), launcher, task)
+    house.scheduler.start()
     yield house
-    house.tasks.supervisor.close()
+    house.scheduler.close()
 
 
 @pytest.fixture(scope="module")
@@ -149,14 +150,14 @@ def undisturbed(orders, launcher, tmp_path_factory):
     store = TaskStore(Database(settings.database_path), settings.outputs_dir)
     house = House(
         store,
-        TaskSupervisor(store, launcher, settings),
+        TaskScheduler(store, launcher, settings),
         launcher,
         store.create(*orders, dataset_id="d", dataset_name="D"),
     )
     house.go()
-    house.tasks.supervisor.start()
+    house.scheduler.start()
     house.reaches(TaskStatus.COMPLETED)
-    house.tasks.supervisor.close()
+    house.scheduler.close()
     return house.losses()
 
 
@@ -169,14 +170,14 @@ def ask_the_trainer_to_end(house):
 
 
 def kill_the_trainer_and_the_studio(house):
-    house.tasks.supervisor.close()
+    house.scheduler.close()
     kill_the_trainer(house)
     house.restart()
 
 
 def reboot(house):
     """No process has the recorded pid any more but a stranger that began earlier, or later."""
-    house.tasks.supervisor.close()
+    house.scheduler.close()
     kill_the_trainer(house)
     stranger = psutil.Process()
     house.store.transition(
@@ -195,7 +196,7 @@ def take_the_folder_away(house):
     house.task.folder.rename(away)
     wait_until(lambda: house.now.status.is_over, TRAINING)
     with pytest.raises(NotFound, match="gone"):
-        house.tasks.supervisor.resume(house.now)
+        house.scheduler.resume(house.now)
     wait_until(lambda: not psutil.pid_exists(pid), TRAINING)
     away.rename(house.task.folder)
 
@@ -235,7 +236,7 @@ def test_a_fault_ends_the_task_with_its_reason_and_continuing_loses_nothing(
     assert (ended.reason_class, ended.hint.en != "") == (reason, True)
     assert said in ended.reason.en
     house.go()
-    house.tasks.supervisor.resume(ended)
+    house.scheduler.resume(ended)
     check_completed(house, undisturbed)
 
 
@@ -245,21 +246,21 @@ def test_a_full_disk(store, settings, orders, launcher, undisturbed, monkeypatch
     small = ["mount", "-t", "tmpfs", "-o", "size=900k", "none", str(settings.outputs_dir)]
     if shutil.which("mount") is None or subprocess.run(small, capture_output=True).returncode:
         pytest.skip("may not mount a file system here")
-    monkeypatch.setattr("sage_studio.tasks.supervisor.ROUND_SECONDS", 0.02)
+    monkeypatch.setattr("sage_studio.tasks.scheduler.ROUND_SECONDS", 0.02)
     recipe, job = orders
     try:
         task = store.create(recipe, job, dataset_id="d", dataset_name="D")
-        house = House(store, TaskSupervisor(store, launcher, settings), launcher, task)
+        house = House(store, TaskScheduler(store, launcher, settings), launcher, task)
         house.go()
-        house.tasks.supervisor.start()
+        house.scheduler.start()
         failed = house.reaches(TaskStatus.FAILED)
         assert failed.reason_class is Reason.DISK
         assert "full" in failed.reason.en
         subprocess.run(["mount", "-o", "remount,size=50m", str(settings.outputs_dir)], check=True)
-        house.tasks.supervisor.resume(failed)
+        house.scheduler.resume(failed)
         check_completed(house, undisturbed)
     finally:
-        house.tasks.supervisor.close()
+        house.scheduler.close()
         subprocess.run(["umount", "-l", str(settings.outputs_dir)], check=True)
 
 
@@ -270,29 +271,29 @@ def test_the_studio_is_killed_and_the_training_goes_on(store, settings, orders, 
     script = (
         "import sys, threading\nfrom sage_studio.settings import load_settings\n"
         "from sage_studio.database import Database\nfrom sage_studio.tasks.launcher import ProcessLauncher\n"
-        "from sage_studio.tasks.store import TaskStore\nfrom sage_studio.tasks.supervisor import TaskSupervisor\n"
+        "from sage_studio.tasks.store import TaskStore\nfrom sage_studio.tasks.scheduler import TaskScheduler\n"
         "settings = load_settings(home=sys.argv[1])\n"
         "store = TaskStore(Database(settings.database_path), settings.outputs_dir)\n"
-        "TaskSupervisor(store, ProcessLauncher(sys.argv[2:]), settings).start()\nthreading.Event().wait(3600)\n"
+        "TaskScheduler(store, ProcessLauncher(sys.argv[2:]), settings).start()\nthreading.Event().wait(3600)\n"
     )
     studio = subprocess.Popen(
         [sys.executable, "-c", script, str(settings.home), *COLD],
         env={**os.environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"},
         start_new_session=True,
     )
-    house = House(store, TaskSupervisor(store, ProcessLauncher(COLD), settings), launcher, task)
+    house = House(store, TaskScheduler(store, ProcessLauncher(COLD), settings), launcher, task)
     try:
         house.paused()
         os.killpg(studio.pid, signal.SIGKILL)
         studio.wait()
         pid = house.now.pid
         assert psutil.Process(pid).is_running()
-        house.tasks.supervisor.start()
+        house.scheduler.start()
         house.go()
         check_completed(house, undisturbed)
         assert house.now.pid == pid
     finally:
-        house.tasks.supervisor.close()
+        house.scheduler.close()
         studio.kill()
         studio.wait()
 
@@ -302,7 +303,7 @@ def test_a_clock_set_back_under_a_training_that_goes_on(house, undisturbed):
     (house.task.folder / "clock").touch()
     house.go()
     check_completed(house, undisturbed)
-    assert house.tasks.supervisor.progress(house.now).seconds >= 0
+    assert house.scheduler.progress(house.now).seconds >= 0
 
 
 def test_two_studios_on_one_home(settings):
@@ -333,7 +334,7 @@ def test_two_studios_on_one_home(settings):
 
 def check_completed(house, undisturbed):
     done = house.reaches(TaskStatus.COMPLETED)
-    result = house.tasks.supervisor.progress(done).result
+    result = house.scheduler.progress(done).result
     assert (done.reason.en, result.steps, result.total_steps) == ("", STEPS, STEPS)
     losses = house.losses()
     assert list(losses) == list(range(1, STEPS + 1))

@@ -89,7 +89,7 @@ def test_a_child_that_ended_is_reaped(launch):
     child = launch("")
     wait_until(lambda: not psutil.pid_exists(child.pid))
     assert not child.is_alive()
-    assert child.ended_by() == ""
+    assert child.exit_signal() == ""
     assert not child.signal(signal.SIGTERM)
 
 
@@ -98,7 +98,7 @@ def test_a_signal_that_ended_it_is_told(launch):
     assert child.is_alive()
     assert child.signal(signal.SIGKILL)
     wait_until(lambda: not child.is_alive())
-    assert child.ended_by() == "SIGKILL"
+    assert child.exit_signal() == "SIGKILL"
 
 
 def test_a_zombie_is_not_alive(tmp_path):
@@ -114,7 +114,7 @@ def test_it_is_known_again_by_pid_and_start(launch, tmp_path):
     again = find_child(child.pid, child.started, tmp_path / "other")
     assert again == child
     assert again.is_alive()
-    assert again.ended_by() == ""
+    assert again.exit_signal() == ""
 
 
 def test_it_is_found_by_its_folder_where_the_record_is_missing_or_the_clock_was_set(launch, tmp_path):
@@ -132,7 +132,7 @@ def test_another_process_with_the_pid_is_not_it_and_is_never_signalled(launch, t
     wait_until(lambda: not psutil.pid_exists(ended.pid))
     reused = replace(ended, pid=other.pid)
     assert not reused.signal(signal.SIGKILL)
-    reused.end_group()
+    reused.kill_group()
     with pytest.raises(subprocess.TimeoutExpired):
         other._popen.wait(0.2)
 
@@ -143,7 +143,7 @@ def test_what_it_left_behind_is_killed(launch, tmp_path):
     wait_until(lambda: not psutil.pid_exists(child.pid))
     left = int((tmp_path / "task" / "train.log").read_text())
     assert os.getpgid(left) == child.pid
-    child.end_group()
+    child.kill_group()
     wait_until(lambda: not psutil.pid_exists(left) or psutil.Process(left).status() == psutil.STATUS_ZOMBIE)
 
 

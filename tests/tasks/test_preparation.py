@@ -1,9 +1,9 @@
-"""What the supervisor does about a task whose model and rows are still to be made ready."""
+"""What the scheduler does about a task whose model and rows are still to be made ready."""
 
 import pytest
 from waiting import wait_until
 
-from sage_studio.tasks import supervisor as supervising
+from sage_studio.tasks import scheduler
 from sage_studio.tasks.task import TaskStatus
 from sage_studio.training.failures import Action
 from sage_studio.training.progress import Reason, read_job
@@ -34,12 +34,12 @@ def in_preparation(store):
     return in_preparation
 
 
-def test_a_task_is_prepared_before_it_is_trained(supervise, create, reaches, in_preparation, store):
+def test_a_task_is_prepared_before_it_is_trained(run_scheduler, create, reaches, in_preparation, store):
     calls = []
     task = create("wait", prepare="wait")
-    supervisor = supervise(lambda _: calls.append("before"))
+    scheduler = run_scheduler(lambda _: calls.append("before"))
     preparing = in_preparation(task)
-    progress = supervisor.progress(preparing)
+    progress = scheduler.progress(preparing)
     assert (progress.now.phase, progress.now.total, progress.now.unit) == ("checking_rows", 10, "rows")
     assert (preparing.started_at, store.training(), calls) == (None, [], [])
     go(task)
@@ -49,10 +49,12 @@ def test_a_task_is_prepared_before_it_is_trained(supervise, create, reaches, in_
     assert done.started_at is not None
 
 
-def test_it_is_prepared_while_another_is_trained_and_keeps_its_place(supervise, create, reaches, in_preparation, store):
+def test_it_is_prepared_while_another_is_trained_and_keeps_its_place(
+    run_scheduler, create, reaches, in_preparation, store
+):
     first = create("wait")
     second, third = create("wait", prepare="wait"), create("wait", prepare="ready")
-    supervise(max_running=1)
+    run_scheduler(max_running=1)
     reaches(first, TRAINING)
     in_preparation(second)
     wait_until(lambda: read_job(third.folder).prepared and store.get(third.id).status is QUEUED)
@@ -65,17 +67,17 @@ def test_it_is_prepared_while_another_is_trained_and_keeps_its_place(supervise, 
     assert store.get(third.id).status is QUEUED
 
 
-def test_one_that_is_ready_does_not_wait_for_one_that_is_not(supervise, create, reaches, in_preparation):
+def test_one_that_is_ready_does_not_wait_for_one_that_is_not(run_scheduler, create, reaches, in_preparation):
     slow, quick = create("wait", prepare="wait"), create("complete")
-    supervise(max_running=1)
+    run_scheduler(max_running=1)
     in_preparation(slow)
     reaches(quick, COMPLETED)
     in_preparation(slow)
 
 
-def test_only_so_many_are_prepared_at_the_same_time(supervise, create, in_preparation, store):
-    tasks = [create("wait", prepare="wait") for _ in range(supervising.MOST_PREPARING + 1)]
-    supervise()
+def test_only_so_many_are_prepared_at_the_same_time(run_scheduler, create, in_preparation, store):
+    tasks = [create("wait", prepare="wait") for _ in range(scheduler.MOST_PREPARING + 1)]
+    run_scheduler()
     for task in tasks[:-1]:
         in_preparation(task)
     assert store.get(tasks[-1].id).status is QUEUED
@@ -83,56 +85,56 @@ def test_only_so_many_are_prepared_at_the_same_time(supervise, create, in_prepar
     in_preparation(tasks[-1])
 
 
-def test_why_it_cannot_be_prepared_is_told_in_its_own_words_and_it_can_be_mended(supervise, create, reaches, store):
+def test_why_it_cannot_be_prepared_is_told_in_its_own_words_and_it_can_be_mended(run_scheduler, create, reaches, store):
     task = create(prepare="refuse")
-    supervisor = supervise()
+    scheduler = run_scheduler()
     failed = reaches(task, FAILED)
     assert (failed.reason_class, failed.reason.zh, failed.started_at) == (Reason.DATA, "第 7 行异常。", None)
     assert failed.next_action is Action.OTHER_DATA
     (task.folder / "mended").touch()
-    supervisor.resume(store.get(task.id))
+    scheduler.resume(store.get(task.id))
     reaches(task, COMPLETED)
 
 
-def test_it_can_be_stopped_and_goes_on(supervise, create, reaches, in_preparation, store):
+def test_it_can_be_stopped_and_goes_on(run_scheduler, create, reaches, in_preparation, store):
     task = create(prepare="wait")
-    supervisor = supervise()
+    scheduler = run_scheduler()
     child = in_preparation(task)
-    supervisor.stop(child)
+    scheduler.stop(child)
     stopped = reaches(task, STOPPED)
     assert stopped.reason.en == "Stopped."
     go(task)
-    supervisor.resume(stopped)
+    scheduler.resume(stopped)
     reaches(task, COMPLETED)
 
 
-def test_a_process_that_ends_without_a_word_is_told(supervise, create, reaches):
+def test_a_process_that_ends_without_a_word_is_told(run_scheduler, create, reaches):
     task = create(prepare="die")
-    supervise()
+    run_scheduler()
     failed = reaches(task, FAILED)
     assert failed.reason_class is Reason.KILLED
     assert failed.reason.en.startswith("The process that prepares the task ended")
     assert "the last thing it said" in failed.reason.en
 
 
-def test_it_outlives_the_studio_and_is_found_again(supervise, create, reaches, in_preparation):
+def test_it_outlives_the_studio_and_is_found_again(run_scheduler, create, reaches, in_preparation):
     task = create(prepare="wait")
-    supervise().close()
-    before = supervise()
+    run_scheduler().close()
+    before = run_scheduler()
     child = in_preparation(task)
     before.close()
-    supervise()
+    run_scheduler()
     assert in_preparation(task).pid == child.pid
     go(task)
     reaches(task, COMPLETED)
 
 
-def test_what_was_prepared_while_no_studio_ran_is_trained(supervise, create, reaches, in_preparation):
+def test_what_was_prepared_while_no_studio_ran_is_trained(run_scheduler, create, reaches, in_preparation):
     task = create(prepare="wait")
-    before = supervise()
+    before = run_scheduler()
     in_preparation(task)
     before.close()
     go(task)
     wait_until(lambda: read_job(task.folder).prepared)
-    supervise()
+    run_scheduler()
     reaches(task, COMPLETED)

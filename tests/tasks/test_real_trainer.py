@@ -1,4 +1,4 @@
-"""The supervisor over the real trainer: stopped in mid-run, continued, completed, taken away."""
+"""The scheduler over the real trainer: stopped in mid-run, continued, completed, taken away."""
 
 import io
 import json
@@ -14,8 +14,8 @@ from sage_studio.data.example import Example, Message, Origin
 from sage_studio.settings import PROJECT
 from sage_studio.tasks.archive import stream_archive
 from sage_studio.tasks.launcher import ProcessLauncher
-from sage_studio.tasks.logs import read_log
-from sage_studio.tasks.supervisor import TaskSupervisor
+from sage_studio.tasks.log import read_log
+from sage_studio.tasks.scheduler import TaskScheduler
 from sage_studio.tasks.task import TaskStatus
 from sage_studio.training.progress import Job
 from sage_studio.training.recipes import SFTRecipe
@@ -44,29 +44,29 @@ def task(store, tiny_model, tmp_path):
 def test_stop_continue_complete_and_take_away(store, settings, task, monkeypatch):
     """Stopped where it waits, for nobody knows how far it gets meanwhile; continued by another studio's launcher."""
     monkeypatch.setenv("PYTHONPATH", str(PROJECT))  # PAUSED is a script, and begins in its own folder
-    supervisor = TaskSupervisor(store, ProcessLauncher(PAUSED), settings)
-    supervisor.start()
+    scheduler = TaskScheduler(store, ProcessLauncher(PAUSED), settings)
+    scheduler.start()
     try:
         wait_until(lambda: (task.folder / "paused").exists() or store.get(task.id).status.is_over, TRAINING)
         wait_until(lambda: store.get(task.id).status is not TaskStatus.PREPARING)
-        supervisor.stop(store.get(task.id))
+        scheduler.stop(store.get(task.id))
         wait_until(lambda: store.get(task.id).status.is_over, TRAINING)
         stopped = store.get(task.id)
         assert stopped.status is TaskStatus.STOPPED, (stopped.reason, read_log(task.folder).lines)
-        assert supervisor.curve(stopped, 1000).steps[-1] == PAUSE
-        supervisor.close()
-        supervisor = TaskSupervisor(store, ProcessLauncher(), settings)
-        supervisor.start()
-        supervisor.resume(stopped)
+        assert scheduler.curve(stopped, 1000).steps[-1] == PAUSE
+        scheduler.close()
+        scheduler = TaskScheduler(store, ProcessLauncher(), settings)
+        scheduler.start()
+        scheduler.resume(stopped)
         wait_until(lambda: store.get(task.id).status.is_over, TRAINING)
     finally:
-        supervisor.close()
+        scheduler.close()
     done = store.get(task.id)
     assert done.status is TaskStatus.COMPLETED, (done.reason, read_log(task.folder).lines)
     assert not done.reason
-    progress = supervisor.progress(done)
+    progress = scheduler.progress(done)
     assert (progress.percent, progress.now.step, progress.result.steps) == (100.0, STEPS, STEPS)
-    assert supervisor.curve(done, 1000).steps == tuple(range(1, STEPS + 1)), "it did not go on where it stopped"
+    assert scheduler.curve(done, 1000).steps == tuple(range(1, STEPS + 1)), "it did not go on where it stopped"
     check_archive(done)
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from sage_studio.errors import Conflict, NotFound
-from sage_studio.tasks.retry import prepare_smaller
+from sage_studio.tasks.scheduler import prepare_smaller_batch
 from sage_studio.tasks.task import TaskStatus
 from sage_studio.training.failures import BY_REASON, Action, next_action, smaller_batch
 from sage_studio.training.progress import Reason, read_job
@@ -12,8 +12,8 @@ from sage_studio.training.recipes.parse import load_recipe
 COMPLETED, FAILED, STOPPED = TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.STOPPED
 
 
-def test_once_it_is_tried_again_unasked_and_said_in_the_log_and_in_the_task(supervise, create, reaches):
-    supervise()
+def test_once_it_is_tried_again_unasked_and_said_in_the_log_and_in_the_task(run_scheduler, create, reaches):
+    run_scheduler()
     task = create("greedy", per_device_train_batch_size=2, gradient_accumulation_steps=3)
     done = reaches(task, COMPLETED)
     said = "Memory was not enough for batch size 2: again with batch size 1, accumulated 6 times."
@@ -27,30 +27,30 @@ def test_once_it_is_tried_again_unasked_and_said_in_the_log_and_in_the_task(supe
     assert read_job(done.folder).resume, "a step is as many rows as before"
 
 
-def test_not_a_second_time_unasked(supervise, create, reaches):
-    supervisor = supervise()
+def test_not_a_second_time_unasked(run_scheduler, create, reaches):
+    scheduler = run_scheduler()
     task = create("greedy", per_device_train_batch_size=8)
     failed = reaches(task, FAILED)
     assert failed.recipe["per_device_train_batch_size"] == 4
     assert (failed.reason_class, failed.next_action) == (Reason.MEMORY, Action.SMALLER_BATCH)
-    supervisor.retry_smaller(failed)
+    scheduler.retry_smaller(failed)
     assert reaches(task, FAILED).recipe["per_device_train_batch_size"] == 2
-    supervisor.retry_smaller(failed)
+    scheduler.retry_smaller(failed)
     assert reaches(task, COMPLETED).recipe["per_device_train_batch_size"] == 1
 
 
-def test_a_batch_of_one_row_is_not_tried_again(supervise, create, reaches):
-    supervisor = supervise()
+def test_a_batch_of_one_row_is_not_tried_again(run_scheduler, create, reaches):
+    scheduler = run_scheduler()
     failed = reaches(create("fail"), FAILED)
     assert failed.next_action is Action.OTHER_SETTINGS
     with pytest.raises(Conflict, match="one row already"):
-        supervisor.retry_smaller(failed)
+        scheduler.retry_smaller(failed)
 
 
-def test_only_what_is_over_is_tried_again(supervise, create, reaches):
-    supervisor = supervise()
+def test_only_what_is_over_is_tried_again(run_scheduler, create, reaches):
+    scheduler = run_scheduler()
     with pytest.raises(Conflict, match="neither stopped nor failed"):
-        supervisor.retry_smaller(reaches(create(), COMPLETED))
+        scheduler.retry_smaller(reaches(create(), COMPLETED))
 
 
 def test_a_folder_that_is_gone_is_named(create, store):
@@ -59,7 +59,7 @@ def test_a_folder_that_is_gone_is_named(create, store):
     task = create(per_device_train_batch_size=2)
     shutil.rmtree(task.folder)
     with pytest.raises(NotFound, match="gone"):
-        prepare_smaller(task)
+        prepare_smaller_batch(task)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_a_step_has_at_least_as_many_rows_as_before(before, after):
 
 def test_where_a_step_changes_it_begins_anew(create):
     task = create(per_device_train_batch_size=5)
-    prepare_smaller(task)
+    prepare_smaller_batch(task)
     assert not read_job(task.folder).resume
 
 

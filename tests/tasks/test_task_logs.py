@@ -4,7 +4,7 @@ import psutil
 import pytest
 
 from sage_studio.errors import InvalidInput
-from sage_studio.tasks.logs import MOST, LogPage, read_log
+from sage_studio.tasks.log import MOST, LogPage, read_log
 
 GIB = 1 << 30
 

@@ -13,7 +13,7 @@ import pytest
 from waiting import TRAINING, patient
 
 from sage_studio.settings import PROJECT
-from sage_studio.tasks.launcher import TRAINER, cards_environment, child_environment, command_for
+from sage_studio.tasks.launcher import TRAINER, child_environment, command_for, gpu_environment
 from sage_studio.training.progress import Job, Reason, read_result
 from sage_studio.training.recipes import SFTRecipe
 
@@ -64,7 +64,7 @@ def spawn(tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[bytes]"]]:
                 cwd=PROJECT,
                 stdout=log,
                 stderr=log,
-                env=kept | cards_environment(CARDS, grace) | own,
+                env=kept | gpu_environment(CARDS, grace) | own,
                 start_new_session=True,
             )
         started.append(child)

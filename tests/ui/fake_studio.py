@@ -34,7 +34,7 @@ from sage_studio.serving.retriever import IndexStatus, RetrieverConfig
 from sage_studio.serving.types import ChatChunk, ChatMessage, EngineState, EngineStatus, RegisteredModel, Source
 from sage_studio.settings import Settings, load_settings
 from sage_studio.tasks.compare import TaskComparison, compare_runs
-from sage_studio.tasks.logs import LogPage
+from sage_studio.tasks.log import LogPage
 from sage_studio.tasks.task import Curve, Task, TaskProgress, TaskStatus
 from sage_studio.text import NOTHING, Text
 from sage_studio.training.duration import Duration
@@ -333,6 +333,9 @@ class FakeTasks:
 
     def list(self) -> list[Task]:
         return list(self.kept)
+
+    def background(self, kind: str = "") -> list[Job]:
+        return [job for job in self.studio.datasets.list_jobs() if kind in ("", job.kind)]
 
     def get(self, task_id: str) -> Task:
         for task in self.kept:

@@ -81,6 +81,17 @@ def test_the_filter_lets_its_kind_through(fake, chosen, rows):
     assert tasks_table(fake, chosen, "", "zh").count("data-key=") == rows
 
 
+def test_the_kind_lets_trainings_or_other_tasks_through():
+    fake = FakeStudio()
+    (job,) = [fake.datasets.augment(dataset_id=fake.datasets.list()[0].id)]
+    trained = [task.id for task in fake.tasks.list()]
+    for kind, shows_trainings, shows_job in (("", True, True), ("train", True, False), ("augment", False, True)):
+        shown = tasks_table(fake, "all", "", "en", kind)
+        assert (trained[0] in shown, f"{job.id}<" in shown or f'"{job.id}"' in shown) == (shows_trainings, shows_job)
+    assert "Paraphrase" in tasks_table(fake, "running", "", "en", "augment")
+    assert "No task of this kind" in tasks_table(fake, "all", "", "en", "annotate")
+
+
 def test_a_state_offers_what_can_be_done_with_it():
     fake = FakeStudio()
     can = {task.status: [update["visible"] for update in offered(task)] for task in fake.tasks.list()}

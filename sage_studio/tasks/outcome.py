@@ -1,13 +1,10 @@
-"""What is said of a run that ended: by its own account, by force, or without a word; and why it can be moved no more.
-
-Knows the sentences and their remedies. Knows nothing of how the end was noticed.
-"""
+"""Final status of a task, with its reason and remedy, from ``result.json``, the exit signal, or their absence."""
 
 from pathlib import Path
 
 from sage_studio.errors import Conflict, StorageFull, StudioError
-from sage_studio.tasks.logs import read_log
-from sage_studio.tasks.table import Changes
+from sage_studio.tasks.log import read_log
+from sage_studio.tasks.store import Changes
 from sage_studio.tasks.task import Task, TaskStatus
 from sage_studio.text import NOTHING, Text
 from sage_studio.training.progress import Reason, Result
@@ -16,11 +13,11 @@ LONGEST_QUOTE = 300
 CONTINUE = Text("Continue it: it goes on from its newest checkpoint.", "可点击“继续”，将从最新的检查点接着训练。")
 GONE = Text("Restore the folder and continue, or train again.", "请恢复该文件夹后继续，或重新训练。")
 
-Ending = tuple[TaskStatus, Changes]
+Outcome = tuple[TaskStatus, Changes]
 """The status that a task gets, and why."""
 
 
-def by_itself(result: Result) -> Ending:
+def from_result(result: Result) -> Outcome:
     """The run wrote ``result.json``: what it says counts."""
     if result.status == "completed":
         return TaskStatus.COMPLETED, {}
@@ -28,7 +25,7 @@ def by_itself(result: Result) -> Ending:
     return TaskStatus(result.status), changes
 
 
-def before_start() -> Ending:
+def before_start() -> Outcome:
     """Stopped while it waited in the queue."""
     reason = Text("It was stopped before it started.", "任务在开始之前被停止。")
     return TaskStatus.STOPPED, {
@@ -37,7 +34,7 @@ def before_start() -> Ending:
     }
 
 
-def by_force() -> Ending:
+def killed_after_stop() -> Outcome:
     """Stopped, and it ended without a result: it was killed, or had not come far enough to save anything."""
     reason = Text("It was stopped and ended without a last checkpoint.", "任务被停止，结束时未能保存最后的检查点。")
     return TaskStatus.STOPPED, {"reason": reason, "hint": CONTINUE}
@@ -47,28 +44,28 @@ TRAINER = Text("The trainer process", "训练进程")
 PREPARER = Text("The process that prepares the task", "准备任务的进程")
 
 
-def without_a_word(folder: Path, ended_by: str, who: Text = TRAINER) -> Ending:
+def ended_without_result(folder: Path, exit_signal: str, who: Text = TRAINER) -> Outcome:
     """The process ended without a result and nobody had asked it to stop."""
     if not folder.is_dir():
         return folder_gone(folder)
     page = read_log(folder, limit=20)
     said = next((line.strip() for line in reversed((*page.lines, page.partial)) if line.strip()), "")[-LONGEST_QUOTE:]
-    how = Text(f" ({ended_by})", f"（{ended_by}）") if ended_by else NOTHING
+    how = Text(f" ({exit_signal})", f"（{exit_signal}）") if exit_signal else NOTHING
     reason = Text(
         f"{who.en} ended{how.en} without a result; "
         + (f"the last log line was: {said}" if said else "its log is empty."),
         f"{who.zh}没有留下结果就结束了{how.zh}；" + (f"日志的最后一行是：{said}" if said else "日志为空。"),
     )
-    return TaskStatus.FAILED, {"reason_class": Reason.KILLED, "reason": reason, "hint": _remedy(ended_by)}
+    return TaskStatus.FAILED, {"reason_class": Reason.KILLED, "reason": reason, "hint": _remedy(exit_signal)}
 
 
-def folder_gone(folder: Path) -> Ending:
+def folder_gone(folder: Path) -> Outcome:
     """Someone removed the task's folder."""
     reason = Text(f"The task's folder is gone: {folder}.", f"任务文件夹已不存在：{folder}。")
     return TaskStatus.FAILED, {"reason_class": Reason.DISK, "reason": reason, "hint": GONE}
 
 
-def not_started(folder: Path, error: StudioError | OSError | ValueError) -> Ending:
+def not_started(folder: Path, error: StudioError | OSError | ValueError) -> Outcome:
     """The process could not be started, or its end could not be read."""
     if not folder.is_dir():
         return folder_gone(folder)
@@ -99,8 +96,8 @@ def not_resumable(task: Task) -> Conflict:
     )
 
 
-def _remedy(ended_by: str) -> Text:
-    if ended_by != "SIGKILL":
+def _remedy(exit_signal: str) -> Text:
+    if exit_signal != "SIGKILL":
         return Text(f"See the log. {CONTINUE.en}", f"请查看日志。{CONTINUE.zh}")
     return Text(
         "Most often the system killed it for want of memory: choose a smaller batch size or max length, "

@@ -1,8 +1,4 @@
-"""The one who runs the tasks: starts what waits, watches what runs, and finds again what an earlier studio started.
-
-Knows the life of a task and the order of the queue. Knows nothing of what a training does: it looks at a task folder's
-files, and at whether a process still lives.
-"""
+"""Task scheduler: starts queued tasks, monitors running ones, resumes and retries, re-attaches after a restart."""
 
 import logging
 import signal
@@ -12,39 +8,41 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
+from typing import Any
 
-from sage_studio.errors import Conflict, StudioError
+from sage_studio.errors import Conflict, NotFound, StudioError
+from sage_studio.files import write_atomically
 from sage_studio.hardware import detect_hardware
+from sage_studio.models.model_folder import is_here
+from sage_studio.processes import ChildProcess
 from sage_studio.settings import Settings
-from sage_studio.tasks import endings
-from sage_studio.tasks.cards import (
-    Demand,
-    check_pinned,
-    choose_cards,
-    most_running,
-    pinned_cards,
-    tasks_per_card,
-    usable_cards,
-    write_cards,
+from sage_studio.tasks import outcome
+from sage_studio.tasks.gpu_assignment import (
+    GpuUsage,
+    check_pinned_gpus,
+    choose_gpus,
+    max_running_tasks,
+    pinned_gpus,
+    tasks_per_gpu,
+    usable_gpus,
+    write_gpus,
 )
-from sage_studio.tasks.deadlines import Deadlines
-from sage_studio.tasks.endings import Ending
-from sage_studio.tasks.launcher import ChildProcess, Launcher, find_child
-from sage_studio.tasks.reports import Reports
-from sage_studio.tasks.resume import prepare_resume
-from sage_studio.tasks.retry import prepare_smaller, should_retry
-from sage_studio.tasks.standing import standing
-from sage_studio.tasks.store import RUNNING, TaskStore
-from sage_studio.tasks.table import Changes
+from sage_studio.tasks.launcher import Launcher, find_child
+from sage_studio.tasks.outcome import GONE, Outcome
+from sage_studio.tasks.progress import ProgressReader, task_progress
+from sage_studio.tasks.store import RUNNING, Changes, TaskStore
 from sage_studio.tasks.task import Curve, Task, TaskProgress, TaskStatus
-from sage_studio.text import NOTHING
-from sage_studio.training.progress import RESULT, Result, read_job, read_result
+from sage_studio.text import NOTHING, Text
+from sage_studio.training.failures import smaller_batch
+from sage_studio.training.progress import JOB, LOG, RECIPE, RESULT, Reason, Result, read_job, read_result
+from sage_studio.training.recipes.parse import dump_recipe, parse_recipe
 
 logger = logging.getLogger("sage_studio")
 
 ROUND_SECONDS = 0.5
 CLOSE_SECONDS = 10.0
-AFRESH: Changes = {
+FRESH_RUN: Changes = {
     "started_at": None,
     "finished_at": None,
     "reason_class": None,
@@ -56,11 +54,41 @@ AFRESH: Changes = {
 }
 """What a task that is queued again forgets."""
 RESUMABLE = frozenset({TaskStatus.STOPPED, TaskStatus.FAILED})
+LINGER_SECONDS = 30.0
+"""How long a trainer may take to leave after it wrote its result."""
+MAX_AUTOMATIC_RETRIES = 1
+"""How often a task is retried with a smaller batch without being asked."""
 MOST_PREPARING = 2
 """Tasks whose models and rows are made ready at the same time; that needs no GPU."""
 
 
-class TaskSupervisor:
+class KillTimeouts:
+    """When the processes of tasks that were stopped, or have written their result, are killed.
+
+    Args:
+        grace: seconds that a checkpoint may take after a stop.
+    """
+
+    def __init__(self, grace: float) -> None:
+        self._grace = grace
+        self._at: dict[str, float] = {}
+
+    def passed(self, task: Task, result: Result | None) -> bool:
+        """Whether it is time. The wall clock is asked only once, and never trusted far."""
+        if task.id not in self._at:
+            if result is not None:
+                self._at[task.id] = time.monotonic() + LINGER_SECONDS
+            elif task.stop_requested_at is not None:
+                left = task.stop_requested_at + self._grace - time.time()
+                self._at[task.id] = time.monotonic() + min(self._grace, max(0.0, left))
+        return time.monotonic() >= self._at.get(task.id, float("inf"))
+
+    def forget(self, task_id: str) -> None:
+        """The task is over, or begins anew."""
+        self._at.pop(task_id, None)
+
+
+class TaskScheduler:
     """Runs the tasks of a store, at most ``settings.max_running`` at a time.
 
     Args:
@@ -70,7 +98,7 @@ class TaskSupervisor:
         settings: ``max_running`` and ``stop_grace_seconds`` count here.
         before_start: called before a child starts, with the physical numbers of its GPUs; after a `Conflict` again in
             the next round. after_end: called after a child.
-        engine_cards: the physical numbers of the GPUs that the chat engine holds; a training prefers another.
+        engine_gpus: the physical numbers of the GPUs that the chat engine holds; a training prefers another.
     """
 
     def __init__(
@@ -80,20 +108,20 @@ class TaskSupervisor:
         settings: Settings,
         before_start: Callable[[Sequence[int]], None] = lambda _: None,
         after_end: Callable[[], None] = lambda: None,
-        engine_cards: Callable[[], Sequence[int]] = lambda: (),
+        engine_gpus: Callable[[], Sequence[int]] = lambda: (),
         preparer: Launcher | None = None,
     ) -> None:
-        self._before_start, self._after_end, self._engine_cards = before_start, after_end, engine_cards
+        self._before_start, self._after_end, self._engine_gpus = before_start, after_end, engine_gpus
         self._store = store
         self._launcher = launcher
         self._preparer = preparer if preparer is not None else launcher
         self._prepared: set[str] = set()
-        self._settings, self._cards = settings, usable_cards()
-        self._reports = Reports()
+        self._settings, self._gpus = settings, usable_gpus()
+        self._reports = ProgressReader()
         self._children: dict[str, ChildProcess | None] = {}
         self._held: dict[str, tuple[int, ...]] = {}
-        self._deadlines = Deadlines(settings.stop_grace_seconds)
-        self._complaints: dict[str, str] = {}
+        self._kill_timeouts = KillTimeouts(settings.stop_grace_seconds)
+        self._reported_errors: dict[str, str] = {}
         self._lock = threading.RLock()  # one at a time: a round, a stop, a resume
         self._awake = threading.Event()
         self._closing = threading.Event()
@@ -106,7 +134,7 @@ class TaskSupervisor:
             for task in self._store.running():
                 self._adopt(task)
         self._closing.clear()
-        self._thread = threading.Thread(target=self._run, name="task-supervisor", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="task-scheduler", daemon=True)
         self._thread.start()
 
     def wake(self) -> None:
@@ -123,7 +151,7 @@ class TaskSupervisor:
 
     def progress(self, task: Task, place_of: Callable[[str], int | None] | None = None) -> TaskProgress:
         """Where a task stands now; who asks about many tasks brings their places in the queue along."""
-        return standing(task, self._reports, place_of or self._store.queue_place)
+        return task_progress(task, self._reports, place_of or self._store.queue_place)
 
     def curve(self, task: Task, points: int) -> Curve:
         """The points of its plots, at most ``points``; where a resumed run repeats steps, the later run counts."""
@@ -142,11 +170,11 @@ class TaskSupervisor:
                 self._guarded(self._watch, self._store.get(task.id))  # it may have ended since the last round
             task = self._store.get(task.id)
             if task.status is TaskStatus.QUEUED:
-                return self._end(task, endings.before_start())
+                return self._end(task, outcome.before_start())
             if task.status is TaskStatus.STOPPING:
                 return task
             if task.status.is_over:
-                raise endings.over_already(task)
+                raise outcome.over_already(task)
             if child := self._child(task):
                 child.signal(signal.SIGTERM)
             stopping = self._store.transition(task.id, RUNNING, TaskStatus.STOPPING, stop_requested_at=time.time())
@@ -164,9 +192,9 @@ class TaskSupervisor:
         with self._lock:
             task = self._store.get(task.id)
             if task.status not in RESUMABLE:
-                raise endings.not_resumable(task)
+                raise outcome.not_resumable(task)
             prepare_resume(task)
-            queued = self._store.transition(task.id, RESUMABLE, TaskStatus.QUEUED, **AFRESH)
+            queued = self._store.transition(task.id, RESUMABLE, TaskStatus.QUEUED, **FRESH_RUN)
         logger.info("Queued task again: %s", task.id)
         self.wake()
         return queued
@@ -181,8 +209,8 @@ class TaskSupervisor:
         with self._lock:
             task = self._store.get(task.id)
             if task.status not in RESUMABLE:
-                raise endings.not_resumable(task)
-            queued = self._again_smaller(task)
+                raise outcome.not_resumable(task)
+            queued = self._requeue_with_smaller_batch(task)
         self.wake()
         return queued
 
@@ -194,7 +222,7 @@ class TaskSupervisor:
             try:
                 self._round()
             except (StudioError, OSError, ValueError, sqlite3.Error) as error:
-                self._complain("", error)
+                self._log_error("", error)
             self._awake.wait(ROUND_SECONDS)
         self._store.close()
 
@@ -208,34 +236,34 @@ class TaskSupervisor:
 
     def _start_waiting(self) -> None:
         """Start what there is room for, in the queue's order; a task that waits for its GPUs is passed by."""
-        room = most_running(self._settings.max_running, self._cards) - len(self._store.training())
+        room = max_running_tasks(self._settings.max_running, self._gpus) - len(self._store.training())
         awaited: set[int] = set()
         for task in self._store.queue() if room > 0 else ():
             if not self._is_prepared(task):
                 continue
-            cards = self._cards_for(task, awaited)
-            if cards is None and not pinned_cards(task.recipe):
+            gpus = self._gpus_for(task, awaited)
+            if gpus is None and not pinned_gpus(task.recipe):
                 break  # no GPU is free, for nobody
-            if cards is None:
-                awaited.update(pinned_cards(task.recipe))
+            if gpus is None:
+                awaited.update(pinned_gpus(task.recipe))
                 continue
-            self._guarded(partial(self._launch, cards=cards), task)
+            self._guarded(partial(self._launch, gpus=gpus), task)
             room -= 1
             if room <= 0:
                 break
 
-    def _cards_for(self, task: Task, awaited: set[int]) -> tuple[int, ...] | None:
-        demand = Demand(
+    def _gpus_for(self, task: Task, awaited: set[int]) -> tuple[int, ...] | None:
+        usage = GpuUsage(
             held=self._held,
-            engine=self._engine_cards() if len(self._cards) > 1 else (),
+            engine=self._engine_gpus() if len(self._gpus) > 1 else (),
             awaited=awaited,
-            per_card=tasks_per_card(self._settings.max_running, self._cards),
+            per_gpu=tasks_per_gpu(self._settings.max_running, self._gpus),
         )
-        pinned, need = pinned_cards(task.recipe), 0.0
-        if not pinned and len(self._cards) > 1:
+        pinned, need = pinned_gpus(task.recipe), 0.0
+        if not pinned and len(self._gpus) > 1:
             with suppress(OSError, ValueError):  # said when it is launched
                 need = read_job(task.folder).estimated_gb or 0.0
-        return choose_cards(pinned, self._cards, demand, need)
+        return choose_gpus(pinned, self._gpus, usage, need)
 
     def _prepare_some(self) -> None:
         """Start preparing queued tasks, in their order, whatever is being trained."""
@@ -270,20 +298,20 @@ class TaskSupervisor:
         try:
             work(task)
         except Conflict as error:  # another process changed it at the same time
-            self._complain(task.id, error)
+            self._log_error(task.id, error)
         except (StudioError, OSError, ValueError) as error:
-            self._complain(task.id, error)
+            self._log_error(task.id, error)
             child = self._children.get(task.id)
             if child is None or not child.is_alive():
-                self._end(self._store.get(task.id), endings.not_started(task.folder, error))
+                self._end(self._store.get(task.id), outcome.not_started(task.folder, error))
 
-    def _launch(self, task: Task, cards: tuple[int, ...]) -> None:
-        if pinned_cards(task.recipe):
-            check_pinned(task.recipe, detect_hardware())  # it may have gone since the task was made
-        self._before_start(cards)
-        write_cards(task, cards)
+    def _launch(self, task: Task, gpus: tuple[int, ...]) -> None:
+        if pinned_gpus(task.recipe):
+            check_pinned_gpus(task.recipe, detect_hardware())  # it may have gone since the task was made
+        self._before_start(gpus)
+        write_gpus(task, gpus)
         task = self._store.transition(task.id, {TaskStatus.QUEUED}, TaskStatus.PREPARING, started_at=time.time())
-        self._held[task.id] = cards
+        self._held[task.id] = gpus
         child = self._launcher.launch(task.folder)
         self._children[task.id] = child
         logger.info("Started task: %s (process %d)", task.id, child.pid)
@@ -310,7 +338,7 @@ class TaskSupervisor:
         ):
             self._store.transition(task.id, {TaskStatus.PREPARING}, TaskStatus.TRAINING)
             logger.info("Training task: %s", task.id)
-        if not task.folder.is_dir() or self._deadlines.passed(task, result):
+        if not task.folder.is_dir() or self._kill_timeouts.passed(task, result):
             logger.info("Killing task: %s (process %d)", task.id, child.pid)
             child.signal(signal.SIGKILL)
 
@@ -319,25 +347,25 @@ class TaskSupervisor:
         if task.in_preparation:
             self._settle_preparation(task, child, result)
         elif result is not None and task.status is not TaskStatus.STOPPING and should_retry(task, result):
-            self._again_smaller(task)
+            self._requeue_with_smaller_batch(task)
         elif result is not None:
-            self._end(task, endings.by_itself(result))
+            self._end(task, outcome.from_result(result))
         elif task.status is TaskStatus.STOPPING:
-            self._end(task, endings.by_force())
+            self._end(task, outcome.killed_after_stop())
         else:
-            self._end(task, endings.without_a_word(task.folder, child.ended_by() if child is not None else ""))
+            self._end(task, outcome.ended_without_result(task.folder, child.exit_signal() if child is not None else ""))
         if child is not None:
-            child.end_group()
+            child.kill_group()
 
     def _settle_preparation(self, task: Task, child: ChildProcess | None, result: Result | None) -> None:
         """Queue a task that is prepared, in its old place, or say why it is not."""
         if result is not None:
-            self._end(task, endings.by_itself(result))
+            self._end(task, outcome.from_result(result))
         elif task.status is TaskStatus.STOPPING:
-            self._end(task, endings.before_start())
+            self._end(task, outcome.before_start())
         elif not (job := read_job(task.folder)).prepared:
-            signalled = child.ended_by() if child is not None else ""
-            self._end(task, endings.without_a_word(task.folder, signalled, endings.PREPARER))
+            signalled = child.exit_signal() if child is not None else ""
+            self._end(task, outcome.ended_without_result(task.folder, signalled, outcome.PREPARER))
         else:
             changes: Changes = {"pid": None, "process_started": None}
             if job.source:
@@ -346,8 +374,8 @@ class TaskSupervisor:
             self._forget(task)
             logger.info("Prepared task: %s", task.id)
 
-    def _end(self, task: Task, ending: Ending) -> Task:
-        to, changes = ending
+    def _end(self, task: Task, how: Outcome) -> Task:
+        to, changes = how
         changes = {**changes, "finished_at": time.time()}
         ended = self._store.transition(task.id, {task.status}, to, **changes)
         self._forget(task)
@@ -357,19 +385,19 @@ class TaskSupervisor:
         self._after_end()
         return ended
 
-    def _again_smaller(self, task: Task) -> Task:
+    def _requeue_with_smaller_batch(self, task: Task) -> Task:
         """Queue a task again with half the batch; one taken from the queue has kept its place there."""
-        recipe, said = prepare_smaller(task)
+        recipe, said = prepare_smaller_batch(task)
         self._forget(task)
-        changes: Changes = {**AFRESH, "reason": said, "recipe": recipe}
+        changes: Changes = {**FRESH_RUN, "reason": said, "recipe": recipe}
         queued = self._store.transition(task.id, {task.status}, TaskStatus.QUEUED, **changes)
         logger.info("Queued task again: %s (%s)", task.id, said.en)
         return queued
 
     def _forget(self, task: Task) -> None:
-        self._deadlines.forget(task.id)
+        self._kill_timeouts.forget(task.id)
         self._prepared.discard(task.id)
-        for known in (self._children, self._complaints, self._held):
+        for known in (self._children, self._reported_errors, self._held):
             known.pop(task.id, None)
 
     def _adopt(self, task: Task) -> None:
@@ -398,11 +426,109 @@ class TaskSupervisor:
         except (ValueError, OSError) as error:
             if not alive:
                 raise
-            self._complain(task.id, error)
+            self._log_error(task.id, error)
             return None
 
-    def _complain(self, task_id: str, error: Exception) -> None:
+    def _log_error(self, task_id: str, error: Exception) -> None:
         """Log a fault, once as long as it stays the same."""
-        if self._complaints.get(task_id) != str(error):
-            self._complaints[task_id] = str(error)
+        if self._reported_errors.get(task_id) != str(error):
+            self._reported_errors[task_id] = str(error)
             logger.error("Supervisor: %s %s: %s", task_id, type(error).__name__, error)
+
+
+# Resume: what changes in a task's folder
+
+
+def prepare_resume(task: Task) -> None:
+    """Put the last result aside as ``result.1.json`` and tell the child to continue.
+
+    Where the model is no longer on this machine, it is prepared again first.
+
+    To be called before the task is queued again: a crash in between leaves a task that can still be resumed.
+
+    Raises:
+        NotFound: the folder is gone.
+        Conflict: the child's orders in it cannot be read.
+        StorageFull: nothing has changed.
+    """
+    if not task.folder.is_dir():
+        raise NotFound(
+            Text(f"The folder of {task.id} is gone: {task.folder}.", f"{task.id} 的文件夹已不存在：{task.folder}。"),
+            GONE,
+        )
+    try:
+        job = read_job(task.folder)
+        job = job.model_copy(update={"resume": True, "prepared": job.prepared and is_here(job.model_location)})
+    except (ValueError, FileNotFoundError) as error:
+        raise Conflict(
+            Text(f"{task.folder / JOB} cannot be read: {error}", f"无法读取 {task.folder / JOB}：{error}"),
+            Text("Start a new task with the same settings.", "请用相同的设置新建任务。"),
+        ) from error
+    write_atomically(task.folder / JOB, job.model_dump_json(indent=2))
+    result = task.folder / RESULT
+    if result.exists():
+        result.rename(_free_name(result))
+
+
+def _free_name(path: Path) -> Path:
+    """``result.1.json`` for ``result.json``, or the next number that is free."""
+    number = 1
+    while (free := path.with_suffix(f".{number}{path.suffix}")).exists():
+        number += 1
+    return free
+
+
+# Retry with a smaller batch after an out-of-memory error
+
+
+def should_retry(task: Task, result: Result) -> bool:
+    """Whether a run that ended for want of memory is to be tried again at once, with a smaller batch."""
+    if result.reason is not Reason.MEMORY or task.recipe.get("per_device_train_batch_size", 1) < 2:
+        return False
+    return read_job(task.folder).smaller_batches < MAX_AUTOMATIC_RETRIES
+
+
+def prepare_smaller_batch(task: Task) -> tuple[dict[str, Any], Text]:
+    """Write the smaller batch into the folder, and into its log.
+
+    It goes on from the newest checkpoint if a step still is the same number of rows, else from the beginning.
+
+    Returns:
+        The task's new recipe, and what is said about it.
+
+    Raises:
+        Conflict: the batch is one row already, or the folder's orders cannot be read.
+        NotFound: the folder is gone.
+    """
+    before = task.recipe
+    if before.get("per_device_train_batch_size", 1) < 2:
+        raise Conflict(
+            Text(f"The batch of {task.id} is one row already.", f"{task.id} 的批大小已经是 1。"),
+            Text(
+                "Use a smaller max_length, gradient checkpointing, or 8 or 4 bits.",
+                "请减小最大长度、开启梯度检查点，或用 8 位/4 位加载。",
+            ),
+        )
+    after = {**before, **smaller_batch(before)}
+    prepare_resume(task)
+    write_atomically(task.folder / RECIPE, dump_recipe(parse_recipe(after)))
+    job = read_job(task.folder)
+    update = {"smaller_batches": job.smaller_batches + 1, "resume": _rows(after) == _rows(before)}
+    write_atomically(task.folder / JOB, job.model_copy(update=update).model_dump_json(indent=2))
+    said = _said(before, after)
+    with (task.folder / LOG).open("a", encoding="utf-8") as log:
+        log.write(f"{said.en}\n")
+    return after, said
+
+
+def _rows(recipe: dict[str, Any]) -> int:
+    return int(recipe["per_device_train_batch_size"] * recipe["gradient_accumulation_steps"])
+
+
+def _said(before: dict[str, Any], after: dict[str, Any]) -> Text:
+    old, new = before["per_device_train_batch_size"], after["per_device_train_batch_size"]
+    accumulated = after["gradient_accumulation_steps"]
+    return Text(
+        f"Memory was not enough for batch size {old}: again with batch size {new}, accumulated {accumulated} times.",
+        f"内存不足以使用批大小 {old}：已改用批大小 {new}、梯度累积 {accumulated} 次重新运行。",
+    )

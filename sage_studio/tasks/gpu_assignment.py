@@ -1,8 +1,4 @@
-"""Which GPUs a task runs on: those that a person pinned it to, else one that no other task and no engine holds.
-
-A GPU is given when a task starts and is free again when it ends; nothing of it is kept for a resumption. Knows the
-GPUs' physical numbers, their memory and who holds them. Starts nothing, and reads no other task's folder.
-"""
+"""GPU assignment: a task runs on the GPUs it is pinned to, else on one that no other task and no engine holds."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -18,30 +14,30 @@ from sage_studio.text import Text
 from sage_studio.training.progress import JOB, read_job
 
 
-def usable_cards() -> tuple[Card, ...]:
+def usable_gpus() -> tuple[Card, ...]:
     """The GPUs that the studio may use now."""
     return detect_hardware().cards
 
 
-def most_running(setting: int, cards: Collection[Card]) -> int:
+def max_running_tasks(setting: int, gpus: Collection[Card]) -> int:
     """How many tasks may run: the operator's number; 0 is one a GPU, and one where there is no GPU."""
-    return setting or max(1, len(cards))
+    return setting or max(1, len(gpus))
 
 
-def tasks_per_card(setting: int, cards: Collection[Card]) -> int:
+def tasks_per_gpu(setting: int, gpus: Collection[Card]) -> int:
     """How many tasks may share a GPU: one, unless the operator lets more tasks run than there are GPUs."""
-    return max(1, math.ceil(setting / len(cards))) if cards else 1
+    return max(1, math.ceil(setting / len(gpus))) if gpus else 1
 
 
-def pinned_cards(recipe: Mapping[str, Any]) -> tuple[int, ...]:
+def pinned_gpus(recipe: Mapping[str, Any]) -> tuple[int, ...]:
     """The GPUs that a person pinned a recipe to; none: whichever is free."""
     numbers = str(recipe.get("gpu_vis") or "")
     return tuple(int(number) for number in numbers.split(",")) if numbers else ()
 
 
-def check_pinned(recipe: Mapping[str, Any], hardware: Hardware) -> None:
+def check_pinned_gpus(recipe: Mapping[str, Any], hardware: Hardware) -> None:
     """Raise `InvalidRecipe` unless every GPU that a recipe is pinned to is there, visible and usable."""
-    pinned = pinned_cards(recipe)
+    pinned = pinned_gpus(recipe)
     said = f"gpu_vis = {','.join(map(str, pinned))}"
     if len(set(pinned)) < len(pinned):
         raise _refused(
@@ -59,20 +55,20 @@ def check_pinned(recipe: Mapping[str, Any], hardware: Hardware) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Demand:
+class GpuUsage:
     """Who holds which GPUs, by physical number.
 
     Attributes:
         held: of each running task.
         engine: by the chat engine; given to a training only if no other GPU is free.
         awaited: of tasks that wait in front for GPUs they are pinned to; not given to those behind them.
-        per_card: how many tasks may share a GPU.
+        per_gpu: how many tasks may share a GPU.
     """
 
     held: Mapping[str, Sequence[int]]
     engine: Collection[int] = ()
     awaited: AbstractSet[int] = frozenset()
-    per_card: int = 1
+    per_gpu: int = 1
 
     def tasks_on(self, number: int) -> int:
         """How many tasks run on a GPU."""
@@ -80,47 +76,47 @@ class Demand:
 
     def is_free(self, number: int) -> bool:
         """Whether one more task may run on a GPU, and none in front waits for it."""
-        return self.tasks_on(number) < self.per_card and number not in self.awaited
+        return self.tasks_on(number) < self.per_gpu and number not in self.awaited
 
 
-def choose_cards(
-    pinned: Sequence[int], cards: Sequence[Card], demand: Demand, need_gb: float = 0.0
+def choose_gpus(
+    pinned: Sequence[int], gpus: Sequence[Card], usage: GpuUsage, need_gb: float = 0.0
 ) -> tuple[int, ...] | None:
     """The GPUs that a task gets now; None if it has to wait. Empty on a machine without a GPU.
 
     Args:
         pinned: those that it is pinned to; it gets all of them or waits.
-        cards: the GPUs that can be used.
+        gpus: the GPUs that can be used.
         need_gb: memory that it is estimated to take, in GiB; a GPU that has as much comes first.
 
     Example:
         >>> two = (Card(0, "A", 24, 0), Card(1, "B", 24, 0))
-        >>> choose_cards((), two, Demand(held={}, engine=[0]))
+        >>> choose_gpus((), two, GpuUsage(held={}, engine=[0]))
         (1,)
-        >>> choose_cards((), two, Demand(held={"one": [0], "other": [1]})) is None
+        >>> choose_gpus((), two, GpuUsage(held={"one": [0], "other": [1]})) is None
         True
     """
     if pinned:
-        return tuple(pinned) if all(demand.is_free(number) for number in pinned) else None
-    if not cards:
+        return tuple(pinned) if all(usage.is_free(number) for number in pinned) else None
+    if not gpus:
         return ()
-    free = [card for card in cards if demand.is_free(card.index)]
+    free = [card for card in gpus if usage.is_free(card.index)]
     if not free:
         return None
 
     def preference(card: Card) -> tuple[bool, int, bool, float]:
         too_small = card.memory_gb < need_gb
-        return too_small, demand.tasks_on(card.index), card.index in demand.engine, -card.memory_gb
+        return too_small, usage.tasks_on(card.index), card.index in usage.engine, -card.memory_gb
 
     return (min(free, key=preference).index,)
 
 
-def write_cards(task: Task, cards: Sequence[int]) -> None:
-    """Write the GPUs of a run into the task's orders, over those of an earlier run. Raises as `read_job`."""
+def write_gpus(task: Task, gpus: Sequence[int]) -> None:
+    """Write the GPUs of a run into ``job.json``, over those of an earlier run. Raises as `read_job`."""
     job = read_job(task.folder)
-    gpus = ",".join(map(str, cards))
-    if gpus != job.gpus:
-        write_atomically(task.folder / JOB, job.model_copy(update={"gpus": gpus}).model_dump_json(indent=2))
+    numbers = ",".join(map(str, gpus))
+    if numbers != job.gpus:
+        write_atomically(task.folder / JOB, job.model_copy(update={"gpus": numbers}).model_dump_json(indent=2))
 
 
 def _refused(message: Text, hint: Text) -> InvalidRecipe:
