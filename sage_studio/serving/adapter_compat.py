@@ -1,4 +1,4 @@
-"""Checks, from its files alone, whether a model can be served: PEFT features, completeness, NaN, chat template.
+"""Whether a model can be served, from its files alone: PEFT features, completeness, NaN, chat template.
 
 Runs before anything is switched. An adapter that the engine cannot load is either merged into its base or refused.
 """

@@ -1,4 +1,4 @@
-"""Checkpoints: the newest complete one to resume from, and whether the disk has room for more.
+"""Finds the newest complete checkpoint to resume from, and whether the disk has room for more.
 
 A checkpoint that was cut off while it was written is recognised and deleted. Imports no torch.
 """

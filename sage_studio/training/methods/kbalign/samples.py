@@ -1,4 +1,4 @@
-"""Samples: the annotated questions with their answers and retrieved references, distributed over the rounds."""
+"""Distributes the annotated questions, with their answers and retrieved references, over the rounds."""
 
 import random
 from collections.abc import Sequence
