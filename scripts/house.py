@@ -1,0 +1,133 @@
+"""How large the code is and how far a reader has to go: ``python scripts/house.py``.
+
+Prints modules, lines, small modules with a single importer, the longest module, the modules of ours on three walks, and
+private words that are still in the tree. Packages whose ``__init__.py`` holds only a docstring are not counted.
+"""
+
+import ast
+import re
+from collections import defaultdict
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+PACKAGE = PROJECT / "sage_studio"
+SMALL = 60
+WALKS = {
+    "an SFT run in the child": ("training/__main__.py", "training/runner.py", "training/methods/sft.py"),
+    "set as backend and chat": ("services/serving.py",),
+    "an upload to a stored dataset": ("services/datasets.py",),
+}
+"""What a walk begins with -> followed through the imports that are made when a module is imported."""
+WITHIN = {
+    "set as backend and chat": ("serving", "services/serving"),
+    "an upload to a stored dataset": ("data", "services/datasets"),
+}
+"""Of a service's walk only its own packages count: its constructor names collaborators that the walk does not enter."""
+PRIVATE = (
+    *(
+        "Workshop",
+        "Intake",
+        "Library",
+        "Curation",
+        "Forecasts",
+        "FootprintBook",
+        "EngineLife",
+        "AdapterShelf",
+        "Yielding",
+    ),
+    *(
+        "Holder",
+        "KeptPlain",
+        "Unhealthy",
+        "Material",
+        "QuickLinear",
+        "quicken",
+        "knob",
+        "Sieve",
+        "strangers",
+        "Yardstick",
+    ),
+    *(
+        "Brought",
+        "Phrasebook",
+        "Calm",
+        "BeforePanel",
+        "NextSteps",
+        "VoteBook",
+        "TemplateBook",
+        "MappingBook",
+        "PaceBook",
+    ),
+)
+"""Words of the left column of the list of renames."""
+
+
+def main() -> None:
+    """Print the table."""
+    modules = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
+    counted = {path: tree for path, tree in modules.items() if tree.body[1:]}
+    lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in counted}
+    importers: dict[Path, set[Path]] = defaultdict(set)
+    for path, tree in modules.items():
+        for other in imported(ast.walk(tree)):
+            importers[other].add(path)
+    lonely = [path for path in counted if lines[path] < SMALL and len(importers[path]) == 1]
+    longest = max(counted, key=lambda path: lines[path])
+    print(f"{len(counted)} modules, {sum(lines.values()):,} lines")
+    print(f"{len(lonely)} modules under {SMALL} lines that one other imports")
+    print(f"the longest: {name(longest)}, {lines[longest]} lines")
+    for walk, starts in WALKS.items():
+        print(f"{len(reached(walk, starts, counted))} modules for {walk}")
+    found = left_over(counted)
+    print(f"{len(found)} private words" + (f": {', '.join(found)}" if found else ""))
+
+
+def name(path: Path) -> str:
+    """As imported, without the package."""
+    return str(path.relative_to(PACKAGE))
+
+
+def imported(nodes: object) -> set[Path]:
+    """The modules of ours that some nodes of a syntax tree import."""
+    found = set()
+    for node in nodes:  # type: ignore[attr-defined]
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sage_studio"):
+            base = PACKAGE.joinpath(*(node.module or "").split(".")[1:])
+            for each in (base, *(base / alias.name for alias in node.names)):
+                found |= {path for path in (each.with_suffix(".py"), each / "__init__.py") if path.is_file()}
+    return found
+
+
+def at_import(tree: ast.AST) -> list[ast.AST]:
+    """The nodes that run when a module is imported."""
+    found: list[ast.AST] = []
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            continue
+        found += [node, *at_import(node)]
+    return found
+
+
+def reached(walk: str, starts: tuple[str, ...], counted: dict[Path, ast.Module]) -> set[Path]:
+    """The modules that a walk goes through."""
+    within = WITHIN.get(walk)
+    waiting, seen = [PACKAGE / start for start in starts], set[Path]()
+    while waiting:
+        path = waiting.pop()
+        if path in seen or path not in counted or (within and not name(path).startswith(within)):
+            continue
+        seen.add(path)
+        waiting += imported(at_import(counted[path]))
+    return seen
+
+
+def left_over(counted: dict[Path, ast.Module]) -> list[str]:
+    """Private words that are still names in the code."""
+    text = "\n".join(path.read_text(encoding="utf-8") for path in counted)
+    return [word for word in PRIVATE if re.search(rf"\b{word}\b", text)]
+
+
+if __name__ == "__main__":
+    main()
