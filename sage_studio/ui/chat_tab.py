@@ -22,6 +22,7 @@ from sage_studio.ui.format import bar, short
 from sage_studio.ui.frame import Frame
 from sage_studio.ui.labels import ENGINE_COLOUR, MODEL_KIND
 from sage_studio.ui.parts import html, notice, strong
+from sage_studio.ui.picker import Picker
 from sage_studio.ui.status_bar import engine_state, start_percent
 
 CURRENT = ""
@@ -57,7 +58,7 @@ class ChatTab:
         words = self.words
         with gr.Row(elem_classes="toolbar"):
             self.model = words(
-                gr.Dropdown,
+                Picker,
                 label=Text("Model", "模型"),
                 choices=[(CURRENT_MODEL, CURRENT)],
                 value=CURRENT,

@@ -22,6 +22,7 @@ from sage_studio.ui.composer import composer
 from sage_studio.ui.events import follow, on
 from sage_studio.ui.frame import Frame
 from sage_studio.ui.parts import html
+from sage_studio.ui.picker import Picker
 from sage_studio.ui.table import picked_key
 
 PAUSE_SECONDS = 0.1
@@ -43,7 +44,7 @@ class ComparePanel:
         """Make the inputs of the toolbar."""
         words = self.words
         self.models = words(
-            gr.Dropdown,
+            Picker,
             label=Text("Models to compare (2–4)", "对比的模型（2–4 个）"),
             choices=[],
             value=[],

@@ -18,6 +18,7 @@ from sage_studio.ui.events import follow, on
 from sage_studio.ui.format import EMPTY, about, ago, bar, compact, count
 from sage_studio.ui.frame import Frame, dataset_or_newest
 from sage_studio.ui.parts import html, notice, quiet, tiles
+from sage_studio.ui.picker import Picker
 from sage_studio.ui.plots import ROWS, TOKENS, histogram
 from sage_studio.ui.reader import reader
 from sage_studio.ui.table import Column, Row, table
@@ -65,7 +66,7 @@ class ReportPanel:
         with gr.Row(visible=False, elem_classes="toolbar") as self.order:
             self.model, self.max_length = reader(self.words, self.studio, "check", Text("Tokenizer of", "分词器来自"))
             self.against = words(
-                gr.Dropdown,
+                Picker,
                 label=Text("Leaks into", "与之比对泄漏"),
                 choices=[(NONE, "")],
                 value="",

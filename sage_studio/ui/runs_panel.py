@@ -18,6 +18,7 @@ from sage_studio.ui.events import follow, on
 from sage_studio.ui.format import EMPTY, duration, number, short
 from sage_studio.ui.frame import Frame
 from sage_studio.ui.parts import html
+from sage_studio.ui.picker import Picker
 from sage_studio.ui.plots import RUN_COLOURS, loss_of_runs, runs_plot
 from sage_studio.ui.table import Column, Row, table
 
@@ -37,7 +38,7 @@ class RunsPanel:
         self.studio, words = frame.studio, frame.words
         with words(gr.Accordion, label=COMPARE, open=False, elem_id="runs-compare"):
             self.picker = words(
-                gr.Dropdown,
+                Picker,
                 label=RUNS,
                 info=PICK,
                 choices=[],

@@ -25,6 +25,7 @@ from sage_studio.ui.format import compact, count, joined
 from sage_studio.ui.frame import Frame, go_to
 from sage_studio.ui.model_search import ModelSearch
 from sage_studio.ui.parts import FIRST_DATASET, Lead, empty, html
+from sage_studio.ui.picker import Picker
 from sage_studio.ui.run_view import RunView
 from sage_studio.ui.status_bar import running_task
 from sage_studio.ui.table import picked_key
@@ -76,7 +77,7 @@ class TrainingTab:
             elem_id="train-method",
         )
         self.preset = words(
-            gr.Dropdown,
+            Picker,
             label=Text("Start from a preset", "从预设开始"),
             info=Text("Fills in the form; change it as you like.", "填好下面的表单，可再修改。"),
             choices=[],
