@@ -7,7 +7,7 @@ import sys
 from sage_studio.data.quickstart import fact_book, quickstart_questions
 from sage_studio.settings import PREFIX, PROJECT
 from sage_studio.training.presets import load_presets
-from sage_studio.ui.dataset_tab import show_source
+from sage_studio.ui.datasets.dataset_tab import show_source
 from scripts.demo import answers_table, right_ones
 
 QUESTIONS = quickstart_questions()
