@@ -61,7 +61,8 @@ def test_a_checkout_has_the_command_too(tmp_path, monkeypatch):
     spec.loader.exec_module(install)
     python = tmp_path / "bin" / "python"
     python.parent.mkdir()
-    python.symlink_to(sys.executable)
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n', encoding="utf-8")
+    python.chmod(0o755)
     monkeypatch.setattr(install, "PYTHON", python)
     install.write_command()
     done = subprocess.run([str(python.parent / "sage"), "--help"], cwd=tmp_path, capture_output=True, text=True)
