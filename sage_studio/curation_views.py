@@ -8,8 +8,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from sage_studio.data.jobs import Job
-from sage_studio.data.quality.findings import Finding
-from sage_studio.data.quality.inspection import Inspection
+from sage_studio.data.quality import Finding, QualityReport
 from sage_studio.text import Language
 from sage_studio.training.preview import Seen
 
@@ -46,7 +45,7 @@ class InspectionView(BaseModel):
     seconds_per_epoch: float | None = Field(description="By the speed of earlier runs on this machine; null if none")
 
     @classmethod
-    def of(cls, inspection: Inspection, tokens_per_second: float | None) -> "InspectionView":
+    def of(cls, inspection: QualityReport, tokens_per_second: float | None) -> "InspectionView":
         """The view of a look, with the time that an epoch would take."""
         return cls(
             made_at=inspection.made_at,
@@ -126,7 +125,7 @@ class JobView(BaseModel):
         )
 
 
-def seconds_per_epoch(inspection: Inspection, tokens_per_second: float | None) -> float | None:
+def seconds_per_epoch(inspection: QualityReport, tokens_per_second: float | None) -> float | None:
     """How long an epoch would take; None where the tokens or the speed are not known."""
     if inspection.tokens_per_epoch is None or not tokens_per_second:
         return None

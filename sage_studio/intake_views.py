@@ -7,10 +7,10 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from sage_studio.data.column_mapping import ColumnMapping
 from sage_studio.data.formats import FORMATS, Format
 from sage_studio.data.grading import Question
-from sage_studio.data.mapping import ColumnMapping
-from sage_studio.services.datasets import Brought
+from sage_studio.data.inspect_file import FileInspection
 from sage_studio.text import Language
 from sage_studio.training.recipes import methods_for
 from sage_studio.views import FormatView
@@ -62,17 +62,17 @@ class LookView(BaseModel):
     known_formats: list[KnownFormat]
 
     @classmethod
-    def of(cls, brought: Brought, language: Language = "en") -> "LookView":
+    def of(cls, found: FileInspection, language: Language = "en") -> "LookView":
         """The view of a look at a file."""
-        look, fault = brought.look, brought.look.fault
+        fault = found.fault
         return cls(
-            container=look.container,
-            rows=look.rows,
-            columns=list(look.columns),
-            sample=[{key: _short(value) for key, value in row.items()} for row in look.sample],
-            formats=[FormatView.of(each) for each in look.formats],
-            row_kind=look.row_kind,
-            methods=methods_for(look.row_kind) if look.row_kind is not None else [],
+            container=found.container,
+            rows=found.rows,
+            columns=list(found.columns),
+            sample=[{key: _short(value) for key, value in row.items()} for row in found.sample],
+            formats=[FormatView.of(each) for each in found.formats],
+            row_kind=found.row_kind,
+            methods=methods_for(found.row_kind) if found.row_kind is not None else [],
             fault=None
             if fault is None
             else {
@@ -81,9 +81,9 @@ class LookView(BaseModel):
                 "hint": fault.hint.in_(language),
                 "row": fault.row,
             },
-            needs_mapping=look.needs_mapping,
-            remembered=brought.remembered,
-            guess=brought.guess,
+            needs_mapping=found.needs_mapping,
+            remembered=found.remembered,
+            guess=found.guess,
             known_formats=[KnownFormat.of(each) for each in FORMATS],
         )
 

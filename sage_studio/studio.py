@@ -3,9 +3,9 @@
 from filelock import FileLock, Timeout
 
 from sage_studio.catalog import Catalog
-from sage_studio.data.docs_processor import SAGEDocsProcessor
+from sage_studio.data.column_mapping import ColumnMappingStore
 from sage_studio.data.jobs import Jobs
-from sage_studio.data.mapping import MappingBook
+from sage_studio.data.sources.sage_docs import SAGEDocsProcessor
 from sage_studio.data.store import DatasetStore
 from sage_studio.database import Database
 from sage_studio.doctor import Finding, diagnose, look
@@ -38,7 +38,7 @@ class Studio:
         >>> studio = Studio(load_settings())  # doctest: +SKIP
         >>> studio.start()  # doctest: +SKIP
         >>> docs = studio.datasets.prepare_sage_docs()  # doctest: +SKIP
-        >>> recipe = {"model_name_or_path": "SmolLM2-135M-Instruct", "dataset_id": docs.id}
+        >>> recipe = {"model_name_or_path": "SmolLM2-135M-Instruct", "dataset_id": docs.id}  # doctest: +SKIP
         >>> task = studio.training.start(recipe)  # doctest: +SKIP
     """
 
@@ -70,7 +70,7 @@ class Studio:
             settings,
             rows,
             SAGEDocsProcessor(settings),
-            MappingBook(self.database),
+            ColumnMappingStore(self.database),
             self._jobs,
             store,
             self.models,

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from sage_studio.data.dataset import Dataset, FormatCount
-from sage_studio.data.example import DataRow
+from sage_studio.data.rows import DataRow
 from sage_studio.tasks.task import Task, TaskProgress
 from sage_studio.text import Language
 from sage_studio.training.recipes import methods_for

@@ -16,7 +16,7 @@ from sage_studio.data.making.annotated import AnnotateOrder
 from sage_studio.data.making.augmented import AugmentOrder
 from sage_studio.data.making.combined import Portion
 from sage_studio.data.making.edited import RowChange
-from sage_studio.data.quality.findings import as_csv, as_jsonl
+from sage_studio.data.quality import as_csv, as_jsonl
 from sage_studio.services.datasets import ReportOrder
 from sage_studio.studio import Studio
 from sage_studio.views import DatasetView

@@ -4,24 +4,32 @@ Knows nothing of formats or of how rows are kept.
 """
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Form, Request, UploadFile
+from fastapi import APIRouter, Form, Request, Response, UploadFile
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
+from starlette.types import Message
 
 from sage_studio.api.guard import language
-from sage_studio.data.document_source import Rows
-from sage_studio.data.mapping import ColumnMapping, parse_mapping
-from sage_studio.errors import naming_full_disk
+from sage_studio.data.column_mapping import ColumnMapping, parse_mapping
+from sage_studio.data.sources.data_file import file_too_large
+from sage_studio.data.sources.documents import DocumentRows
+from sage_studio.errors import InvalidDataset, naming_full_disk
 from sage_studio.files import upload_name
 from sage_studio.intake_views import LookView, QuestionView
 from sage_studio.studio import Studio
+from sage_studio.text import Text
 from sage_studio.views import DatasetView
 
 PIECE = 1 << 20
+ENVELOPE = 1 << 20
+"""Bytes of a request beside its file: boundaries, names and the mapping."""
 MAPPING = Form(description='JSON: {"format": "Alpaca", "columns": {"instruction": "column", "output": "column"}}')
 
 
@@ -32,7 +40,7 @@ class RepositoryRequest(BaseModel):
     branch: str = Field("", description="A branch or a tag; empty for the default")
     folder: str = Field("", description="Inside the repository; empty for all of it")
     name: str = ""
-    rows: Rows = "questions"
+    rows: DocumentRows = "questions"
 
 
 class HubRequest(BaseModel):
@@ -48,14 +56,16 @@ class HubRequest(BaseModel):
 
 def routes(studio: Studio) -> APIRouter:
     """The routes under ``/api/datasets`` that make or look at a new one."""
-    router = APIRouter(prefix="/api/datasets", tags=["datasets"])
+    router = APIRouter(
+        prefix="/api/datasets", tags=["datasets"], route_class=_limited(studio.settings.max_upload_mb << 20)
+    )
 
     @router.post("", status_code=201)
     def upload(
         file: UploadFile,
         name: Annotated[str, Form()] = "",
         mapping: Annotated[str, MAPPING] = "",
-        rows: Annotated[Rows, Form(description="What documents become")] = "questions",
+        rows: Annotated[DocumentRows, Form(description="What documents become")] = "questions",
     ) -> DatasetView:
         """Keep a file as a dataset: JSON, JSONL, CSV, Parquet (also .gz), Markdown, HTML, TXT, PDF, DOCX or a zip."""
         given = parse_mapping(mapping)
@@ -93,6 +103,46 @@ def routes(studio: Studio) -> APIRouter:
         return [QuestionView.of(question) for question in studio.datasets.quickstart_test()]
 
     return router
+
+
+def _limited(max_bytes: int) -> type[APIRoute]:
+    """A route that refuses a body of more than ``max_bytes`` while it arrives, before it fills the disk."""
+
+    class LimitedRoute(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            handle = super().get_route_handler()
+
+            async def limited(request: Request) -> Response:
+                declared = request.headers.get("content-length", "")
+                _check_size(int(declared) if declared.isdecimal() else 0, max_bytes)
+                received, refused = 0, list[InvalidDataset]()
+
+                async def receive() -> Message:
+                    nonlocal received
+                    message = await request.receive()
+                    received += len(message.get("body", b""))
+                    try:
+                        _check_size(received, max_bytes)
+                    except InvalidDataset as error:
+                        refused.append(error)
+                        raise MultiPartException(str(error)) from error  # the parser then closes its temporary files
+                    return message
+
+                try:
+                    return await handle(Request(request.scope, receive))
+                except (HTTPException, MultiPartException):
+                    if refused:
+                        raise refused[0] from None
+                    raise
+
+            return limited
+
+    return LimitedRoute
+
+
+def _check_size(size: int, max_bytes: int) -> None:
+    if size > max_bytes + ENVELOPE:
+        raise file_too_large(Text("The upload", "上传的文件"), size, max_bytes)
 
 
 @contextmanager

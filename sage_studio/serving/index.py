@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sage_studio.data.passages import Snippet
+from sage_studio.data.chunking import Snippet
 from sage_studio.errors import naming_full_disk
 from sage_studio.files import write_atomically
 from sage_studio.serving.embedder import BATCH, Vectors

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from sage_studio.data.chunking import snippets_of
 from sage_studio.data.dataset import Dataset
-from sage_studio.data.passages import snippets_of
-from sage_studio.data.rows import read_rows
+from sage_studio.data.row_file import read_rows
 from sage_studio.database import Database
 from sage_studio.errors import InvalidDataset, NotFound, StudioError
 from sage_studio.serving.embedder import Embedder, EmbedderModel

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sage_studio.data.example import DataRow, Example, Preference
+from sage_studio.data.rows import DataRow, Example, Preference
 from sage_studio.training.rows import IGNORED, Tokens, check_template, encode_each
 from sage_studio.training.tokenizing import ChatTokenizer
 

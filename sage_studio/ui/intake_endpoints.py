@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sage_studio.data.document_source import Rows
-from sage_studio.data.mapping import parse_mapping
+from sage_studio.data.column_mapping import parse_mapping
+from sage_studio.data.sources.documents import DocumentRows
 from sage_studio.intake_views import LookView, QuestionView
 from sage_studio.studio import Studio
 from sage_studio.views import DatasetView
@@ -18,7 +18,7 @@ def intake_verbs(studio: Studio, uploaded: Callable[[Any], Path]) -> list[Callab
     """The endpoints; ``uploaded`` finds the file that a client sent."""
 
     def upload_dataset(
-        file: dict[str, Any], name: str = "", mapping: str = "", rows: Rows = "questions"
+        file: dict[str, Any], name: str = "", mapping: str = "", rows: DocumentRows = "questions"
     ) -> dict[str, Any]:
         """Keep a file of rows or documents, given with handle_file(path); mapping is JSON: {format, columns}."""
         path = uploaded(file)
@@ -31,7 +31,7 @@ def intake_verbs(studio: Studio, uploaded: Callable[[Any], Path]) -> list[Callab
         return LookView.of(studio.datasets.inspect_file(uploaded(file))).model_dump()
 
     def add_repository(
-        address: str, branch: str = "", folder: str = "", name: str = "", rows: Rows = "questions"
+        address: str, branch: str = "", folder: str = "", name: str = "", rows: DocumentRows = "questions"
     ) -> dict[str, Any]:
         """Make a dataset of the documents in a Git repository's folder."""
         return DatasetView.of(studio.datasets.add_repository(address, branch, folder, name, rows)).model_dump()

@@ -5,7 +5,6 @@ from collections import Counter
 
 import pytest
 
-from sage_studio.data.example import Example, Message, Origin, Passage, Preference, Retrieval, row_from_json
 from sage_studio.data.jobs import Jobs, JobState
 from sage_studio.data.making import annotated, augmented
 from sage_studio.data.making.annotated import AnnotateOrder, annotator, pairs_in
@@ -14,6 +13,7 @@ from sage_studio.data.making.combined import CombinedSource, Part, Portion
 from sage_studio.data.making.derived import DerivedSource
 from sage_studio.data.making.edited import EditedSource, RowChange, changed
 from sage_studio.data.making.writing import MADE, MadeSource, read_made, spoken, write_all
+from sage_studio.data.rows import Example, Message, Origin, Passage, Preference, Retrieval, row_from_json
 from sage_studio.data.store import DatasetStore
 from sage_studio.errors import EngineUnavailable, InvalidInput
 from sage_studio.text import Text

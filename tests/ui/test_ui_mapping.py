@@ -3,7 +3,7 @@
 import gradio as gr
 import pytest
 
-from sage_studio.data.mapping import ColumnMapping, guess
+from sage_studio.data.column_mapping import ColumnMapping, guess_mapping
 from sage_studio.studio import Studio
 from sage_studio.ui.dataset_report import read_as
 from sage_studio.ui.frame import Frame
@@ -75,7 +75,7 @@ def test_columns_that_say_what_they_are_are_filled_in(panel, tmp_path):
     ],
 )
 def test_what_columns_seem_to_be(columns, known, found):
-    mapping = guess(columns)
+    mapping = guess_mapping(columns)
     assert (mapping.format if mapping else None) == known
     assert found.items() <= (mapping.columns if mapping else {}).items()
 

@@ -14,10 +14,10 @@ from dataclasses import replace
 from pydantic import BaseModel, ConfigDict, Field
 
 from sage_studio.data.dataset import Dataset
-from sage_studio.data.example import DataRow, Example, Message
+from sage_studio.data.language import detect_language, prose_of
 from sage_studio.data.making.derived import origin_in
 from sage_studio.data.making.writing import Ask, Made
-from sage_studio.data.script import language_of_text, prose_of
+from sage_studio.data.rows import DataRow, Example, Message
 from sage_studio.errors import InvalidInput
 from sage_studio.text import Text
 
@@ -88,7 +88,7 @@ def annotator(
 
     def make(number: int, row: DataRow) -> Made:
         made, text = Made(), row.texts[-1]
-        language = "zh" if language_of_text(prose_of(text) or text) == "zh" else "en"
+        language = "zh" if detect_language(prose_of(text) or text) == "zh" else "en"
         about = " › ".join(row.origin.heading)
         prompt = PROMPT[language].format(count=order.pairs, about=about, text=text[:LONGEST_SECTION])
         found = list(pairs_in(ask(prompt, order.temperature, MOST_TOKENS)))
@@ -137,7 +137,7 @@ def objection(question: str, answer: str, evidence: str, text: str, language: st
         return "answer"
     if not is_evidence(evidence, text):
         return "evidence"
-    return "" if language_of_text(question) == language else "language"
+    return "" if detect_language(question) == language else "language"
 
 
 def is_evidence(evidence: str, text: str) -> bool:

@@ -12,11 +12,11 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sage_studio.data.dataset import Dataset
-from sage_studio.data.example import DataRow, Example, Message
+from sage_studio.data.language import detect_language, prose_of
 from sage_studio.data.making.derived import taken_from
 from sage_studio.data.making.writing import Ask, Made, spoken
-from sage_studio.data.quality.near import resemblance
-from sage_studio.data.script import language_of_text, prose_of
+from sage_studio.data.near_duplicates import resemblance
+from sage_studio.data.rows import DataRow, Example, Message
 from sage_studio.errors import InvalidInput
 from sage_studio.text import Text
 
@@ -109,7 +109,7 @@ def objection(old: str, new: str, least: float, most: float) -> str:
         return "empty"
     if not SHORTEST <= len(new) / len(old) <= LONGEST:
         return "length"
-    if language_of_text(prose_of(new)) != language_of_text(prose_of(old)):
+    if detect_language(prose_of(new)) != detect_language(prose_of(old)):
         return "language"
     alike = resemblance(old, new)
     if alike > most:
@@ -134,7 +134,7 @@ def _variant(row: Example, way: Way, order: AugmentOrder, ask: Ask) -> tuple[Exa
 
 
 def _said_anew(text: str, way: Way, temperature: float, ask: Ask) -> str:
-    own = language_of_text(prose_of(text))
+    own = detect_language(prose_of(text))
     if way == "paraphrase":
         return _asked(PARAPHRASE, LANGUAGES[own], text, temperature, ask)
     there = _asked(TRANSLATE, "English" if own == "zh" else "Chinese", text, temperature, ask)

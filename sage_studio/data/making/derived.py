@@ -5,8 +5,8 @@ Knows the words that a dataset's manifest asks for. Knows nothing of how the row
 
 from dataclasses import replace
 
-from sage_studio.data.dataset import Dataset, Dropped, FormatCount, LeftOut, SourceKind
-from sage_studio.data.example import DataRow, Origin
+from sage_studio.data.dataset import Dataset, DropCounter, Dropped, FormatCount, SourceKind
+from sage_studio.data.rows import DataRow, Origin
 
 
 class DerivedSource:
@@ -19,7 +19,7 @@ class DerivedSource:
         self.commit = commit
         self.container = ""
         self.formats: tuple[FormatCount, ...] = ()
-        self.left_out = LeftOut()
+        self.left_out = DropCounter()
 
     @property
     def dropped(self) -> tuple[Dropped, ...]:

@@ -3,7 +3,7 @@
 Knows which there are. Knows nothing of how a recipe is read (`sage_studio.training.recipe`).
 """
 
-from sage_studio.data.example import RowKind
+from sage_studio.data.rows import RowKind
 from sage_studio.training.recipes.base import Recipe
 from sage_studio.training.recipes.dpo import DPORecipe
 from sage_studio.training.recipes.embedding import EmbeddingRecipe

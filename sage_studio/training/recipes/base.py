@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from sage_studio.data.example import RowKind
+from sage_studio.data.rows import RowKind
 from sage_studio.model_task import ModelTask
 from sage_studio.text import Text
 from sage_studio.training.curves import Plot
@@ -24,7 +24,7 @@ class Recipe(BaseModel):
 
     Attributes:
         title: the method's name for a person.
-        accepts: kinds of rows that the method can learn from, as `sage_studio.data.example` names them.
+        accepts: kinds of rows that the method can learn from, as `sage_studio.data.rows` names them.
         plots: what the method plots besides loss and learning rate.
         model_task: what the models that it trains are for.
         fewest_rows: with less, there is nothing to learn or nothing to measure it by.

@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from sage_studio.data.example import RowKind
+from sage_studio.data.rows import RowKind
 from sage_studio.model_task import ModelTask
 from sage_studio.text import Text
 from sage_studio.training.curves import Plot

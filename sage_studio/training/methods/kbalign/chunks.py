@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from sage_studio.data.example import DataRow, Example, row_from_json
-from sage_studio.data.script import language_of_text
+from sage_studio.data.language import detect_language
+from sage_studio.data.rows import DataRow, Example, row_from_json
 from sage_studio.errors import InvalidDataset
 from sage_studio.text import Text
 from sage_studio.training.lines import PREPARE_AGAIN
@@ -46,7 +46,7 @@ class Chunk(Line):
     @property
     def language(self) -> Literal["zh", "en"]:
         """Which language it is asked about in."""
-        return "zh" if language_of_text(self.text) == "zh" else "en"
+        return "zh" if detect_language(self.text) == "zh" else "en"
 
 
 def passages_at(path: Path, limit: int = 0) -> list[DataRow]:

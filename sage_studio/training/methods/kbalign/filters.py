@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 
 from sage_studio.data.bm25 import words_of
-from sage_studio.data.script import HAN
+from sage_studio.data.language import HAN
 from sage_studio.training.methods.kbalign.lines import Line
 
 FEWEST_WORDS, MOST_WORDS = 4, 25
