@@ -5,8 +5,8 @@ from fake_studio import FakeStudio
 from waiting import wait_until
 
 from sage_studio.data.dataset import DatasetStats
-from sage_studio.data.example import Message, Origin, Passage, Preference, Retrieval
 from sage_studio.data.jobs import JobState
+from sage_studio.data.rows import Message, Origin, Passage, Preference, Retrieval
 from sage_studio.errors import InvalidInput
 from sage_studio.training.preview import PreviewSpan, RowPreview
 from sage_studio.ui.datasets.augment_panel import jobs_table, show_part

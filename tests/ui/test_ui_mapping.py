@@ -3,7 +3,7 @@
 import gradio as gr
 import pytest
 
-from sage_studio.data.mapping import ColumnMapping, guess
+from sage_studio.data.column_mapping import ColumnMapping, guess_mapping
 from sage_studio.studio import Studio
 from sage_studio.ui.components.localization import LabelRegistry
 from sage_studio.ui.components.page_context import PageContext
@@ -83,7 +83,7 @@ def test_columns_that_say_what_they_are_are_filled_in(panel, tmp_path):
     ],
 )
 def test_what_columns_seem_to_be(columns, known, found):
-    mapping = guess(columns)
+    mapping = guess_mapping(columns)
     assert (mapping.format if mapping else None) == known
     assert found.items() <= (mapping.columns if mapping else {}).items()
 

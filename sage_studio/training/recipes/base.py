@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, Self, cast
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
 
-from sage_studio.data.example import RowKind
+from sage_studio.data.rows import RowKind
 from sage_studio.models.model_folder import ModelTask
 from sage_studio.text import Text
 from sage_studio.validation_errors import RuleError

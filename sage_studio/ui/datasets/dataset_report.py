@@ -11,9 +11,9 @@ import gradio as gr
 from markupsafe import Markup
 
 from sage_studio.data.dataset import Dataset, DatasetStats
-from sage_studio.data.example import DataRow
-from sage_studio.data.paging import Preview
-from sage_studio.data.quality.inspection import place_of
+from sage_studio.data.quality import origin_text
+from sage_studio.data.row_file import Preview
+from sage_studio.data.rows import DataRow
 from sage_studio.text import Language, Text
 from sage_studio.training.recipes import methods_for
 from sage_studio.ui.components.format import ago, compact, count, joined, size
@@ -190,7 +190,7 @@ def preview_table(page: Preview, language: Language, picked: int = 0) -> Markup:
 def _origin(row: DataRow) -> str:
     taken = f"{row.origin.dataset}:{row.origin.dataset_row}" if row.origin.dataset else ""
     evidence = f"“{row.origin.evidence}”" if row.origin.evidence else ""
-    return "\n".join(part for part in (place_of(row), taken, row.origin.made or "", evidence) if part)
+    return "\n".join(part for part in (origin_text(row), taken, row.origin.made or "", evidence) if part)
 
 
 def _clamp(text: str, css: str = "") -> Markup:

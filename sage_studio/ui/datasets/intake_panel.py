@@ -9,8 +9,8 @@ from typing import Any
 import gradio as gr
 
 from sage_studio.data.dataset import OnProgress
-from sage_studio.data.document_source import Rows
-from sage_studio.data.files.kinds import SUFFIXES
+from sage_studio.data.readers.file_type import SUFFIXES
+from sage_studio.data.sources.documents import DocumentRows
 from sage_studio.errors import UnknownColumns
 from sage_studio.text import Language, Text
 from sage_studio.ui.components.events import on
@@ -98,7 +98,9 @@ class IntakePanel:
 
     # Handlers
 
-    def add_file(self, language: Language, path: str, rows: Rows, progress: gr.Progress = PROGRESS) -> tuple[Any, ...]:
+    def add_file(
+        self, language: Language, path: str, rows: DocumentRows, progress: gr.Progress = PROGRESS
+    ) -> tuple[Any, ...]:
         """Keep an uploaded file, or ask which of its columns is which."""
         try:
             dataset = self.studio.datasets.upload(Path(path), on_progress=_told(progress, language), rows=rows)
@@ -112,7 +114,13 @@ class IntakePanel:
         return dataset.id, "", *self.mapping.done()
 
     def add_repository(
-        self, language: Language, address: str, branch: str, folder: str, rows: Rows, progress: gr.Progress = PROGRESS
+        self,
+        language: Language,
+        address: str,
+        branch: str,
+        folder: str,
+        rows: DocumentRows,
+        progress: gr.Progress = PROGRESS,
     ) -> tuple[str, str]:
         """Fetch a repository's documents."""
         return self.studio.datasets.add_repository(

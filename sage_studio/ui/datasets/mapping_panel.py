@@ -10,9 +10,9 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
+from sage_studio.data.column_mapping import ColumnMapping
 from sage_studio.data.formats import BY_NAME, FORMATS
-from sage_studio.data.mapping import ColumnMapping
-from sage_studio.services.datasets import Brought
+from sage_studio.data.inspect_file import FileInspection
 from sage_studio.text import NOTHING, Language, Text
 from sage_studio.ui.components.events import on
 from sage_studio.ui.components.html import html
@@ -65,14 +65,14 @@ class MappingPanel:
 
     def ask(self, language: Language, path: str) -> list[Any]:
         """Show the question for a file, answered as for the last one with the same columns, or as it seems to be."""
-        brought = self.studio.datasets.inspect_file(Path(path))
-        columns, known = list(brought.look.columns), brought.remembered or brought.guess
+        found = self.studio.datasets.inspect_file(Path(path))
+        columns, known = list(found.columns), found.remembered or found.guess
         name = known.format if known is not None else USUAL
         return [
             path,
             columns,
             gr.update(visible=True),
-            _sample(brought, language),
+            _sample(found, language),
             name,
             *keys_of(language, name, columns, known.columns if known is not None else {}),
         ]
@@ -107,12 +107,11 @@ def _keys(name: str) -> tuple[str, ...]:
     return (*BY_NAME[name].needs, *BY_NAME[name].takes)
 
 
-def _sample(brought: Brought, language: Language) -> Markup:
-    look = brought.look
-    fault = look.fault.message.in_(language) if look.fault is not None else ""
-    note = REMEMBERED if brought.remembered is not None else GUESSED if brought.guess is not None else NOTHING
-    rows = [Row([str(row.get(column, ""))[:CELL_CHARS] for column in look.columns]) for row in look.sample]
-    columns = [Column(Text(column, column)) for column in look.columns]
+def _sample(found: FileInspection, language: Language) -> Markup:
+    fault = found.fault.message.in_(language) if found.fault is not None else ""
+    note = REMEMBERED if found.remembered is not None else GUESSED if found.guess is not None else NOTHING
+    rows = [Row([str(row.get(column, ""))[:CELL_CHARS] for column in found.columns]) for row in found.sample]
+    columns = [Column(Text(column, column)) for column in found.columns]
     head = Markup('<h2 class=minor>{}</h2><p class="quiet">{} {}</p>').format(
         TITLE.in_(language), fault, note.in_(language)
     )

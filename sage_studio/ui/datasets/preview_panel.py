@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
-from sage_studio.data.example import DataRow, Example, Passage, Preference, Retrieval
+from sage_studio.data.rows import DataRow, Example, Passage, Preference, Retrieval
 from sage_studio.errors import InvalidInput, StudioError
 from sage_studio.text import Language, Text
 from sage_studio.training.preview import RowPreview, TokenUse

@@ -9,8 +9,7 @@ import gradio as gr
 from markupsafe import Markup
 
 from sage_studio.data.jobs import Job, JobState
-from sage_studio.data.quality.findings import KINDS
-from sage_studio.data.quality.inspection import Inspection
+from sage_studio.data.quality import KINDS, QualityReport
 from sage_studio.services.datasets import seconds_per_epoch
 from sage_studio.text import Language, Text
 from sage_studio.ui.components.events import follow, on
@@ -134,7 +133,7 @@ class ReportPanel:
             below = findings_view(found, self._epoch(dataset_id, found), language) + below
         return figures, bins, gr.update(visible=True), state, below, gr.update(visible=bool(running))
 
-    def _state(self, found: Inspection | None, last: list[Job], language: Language) -> Markup:
+    def _state(self, found: QualityReport | None, last: list[Job], language: Language) -> Markup:
         if last and last[0].state is JobState.RUNNING:
             job = last[0]
             share = 100 * job.done / max(job.total, 1)
@@ -147,7 +146,7 @@ class ReportPanel:
             return quiet(NOT_CHECKED.in_(language))
         return quiet(CHECKED.in_(language).format(found.model) + " · ") + ago(found.made_at, language)
 
-    def _epoch(self, dataset_id: str, found: Inspection) -> float | None:
+    def _epoch(self, dataset_id: str, found: QualityReport) -> float | None:
         """Seconds of an epoch: by the speed of earlier runs, else as the Train tab guesses it."""
         seconds = seconds_per_epoch(found, self.studio.training.tokens_per_second(found.model))
         return (
@@ -161,7 +160,7 @@ class ReportPanel:
         return [job for job in jobs if job.kind == "report" and job.state is JobState.RUNNING]
 
 
-def findings_view(found: Inspection, seconds: float | None, language: Language) -> Markup:
+def findings_view(found: QualityReport, seconds: float | None, language: Language) -> Markup:
     """Figures by the real tokenizer, and what was found how often; ``seconds`` are an epoch's."""
     time = EMPTY if seconds is None else ABOUT.in_(language).format(about(seconds, language))
     shown = Markup()
