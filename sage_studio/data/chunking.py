@@ -1,4 +1,4 @@
-"""Chunking: sections become rows of a size worth training on, texts become passages that an embedder reads whole.
+"""Cuts texts into chunks that a model or an index can hold, at headings, paragraphs and sentences.
 
 Sizes of rows are in bytes of UTF-8, of which a tokenizer makes at most about half as many tokens in any language (of
 English a quarter). Code blocks are never cut open.

@@ -86,7 +86,7 @@ class UploadSource:
             sampling: whether some texts are wanted to be tokenized.
 
         Raises:
-            ReadAsOne: it has to be read by one, from its begin.
+            ReadSequentially: it has to be read by one process, from its beginning.
         """
         count = reader_count()
         if count < 2 or not is_large_file(self._content.path):

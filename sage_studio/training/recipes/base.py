@@ -88,7 +88,7 @@ class Recipe(BaseModel):
 
     Attributes:
         title: the method's name for a person.
-        accepts: kinds of rows that the method can learn from, as `sage_studio.data.example` names them.
+        accepts: kinds of rows that the method can learn from, as `sage_studio.data.rows` names them.
         plots: what the method plots besides loss and learning rate.
         model_task: what the models that it trains are for.
         fewest_rows: with less, there is nothing to learn or nothing to measure it by.
