@@ -57,7 +57,7 @@ def finds(answering: Studio, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
             raise one
         return [Source(one, "a.md", "", 0.5)]
 
-    monkeypatch.setattr(answering, "retrieve", retrieve)
+    monkeypatch.setattr(answering.rag, "retrieve", retrieve)
     return found
 
 

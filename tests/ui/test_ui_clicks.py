@@ -152,7 +152,7 @@ def test_a_button_whose_event_fails_is_free_again(opened, fake, monkeypatch):
     def refuse(_):
         raise Conflict(Text("No room.", "没有空间。"))
 
-    monkeypatch.setattr(fake, "start_finetune", refuse)
+    monkeypatch.setattr(fake.training, "start", refuse)
     tab = opened()
     button = start_button(tab)
     tab.click(button)

@@ -47,7 +47,7 @@ def test_an_answer_can_be_looked_up_twice(opened, language, said, size):
 
 
 def test_stop_ends_a_first_answer_and_leaves_nothing_of_it(opened, fake, monkeypatch):
-    monkeypatch.setattr(fake, "pause", 1.0)
+    monkeypatch.setattr(fake.chat, "pause", 1.0)
     tab = opened("en")
     tab.click("#chat-button")
     tab.check("#chat-documents input")

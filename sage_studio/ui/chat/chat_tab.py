@@ -32,6 +32,7 @@ from sage_studio.ui.components.format import bar, short
 from sage_studio.ui.components.html import html, notice, strong
 from sage_studio.ui.components.labels import ENGINE_COLOUR, MODEL_KIND
 from sage_studio.ui.components.page_context import PageContext
+from sage_studio.ui.components.picker import Picker
 from sage_studio.ui.status_bar import engine_state, start_percent
 
 CURRENT = ""
@@ -67,7 +68,7 @@ class ChatTab:
         words = self.words
         with gr.Row(elem_classes="toolbar"):
             self.model = words(
-                gr.Dropdown,
+                Picker,
                 label=Text("Model", "模型"),
                 choices=[(CURRENT_MODEL, CURRENT)],
                 value=CURRENT,

@@ -22,6 +22,7 @@ from sage_studio.ui.components.composer import composer
 from sage_studio.ui.components.events import follow, on
 from sage_studio.ui.components.html import html
 from sage_studio.ui.components.page_context import PageContext
+from sage_studio.ui.components.picker import Picker
 from sage_studio.ui.components.table import picked_key
 
 PAUSE_SECONDS = 0.1
@@ -43,7 +44,7 @@ class ComparePanel:
         """Make the inputs of the toolbar."""
         words = self.words
         self.models = words(
-            gr.Dropdown,
+            Picker,
             label=Text("Models to compare (2–4)", "对比的模型（2–4 个）"),
             choices=[],
             value=[],

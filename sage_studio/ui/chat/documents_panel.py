@@ -17,6 +17,7 @@ from sage_studio.ui.components.events import follow, on
 from sage_studio.ui.components.format import count, joined, short
 from sage_studio.ui.components.html import html
 from sage_studio.ui.components.page_context import PageContext
+from sage_studio.ui.components.picker import Picker
 
 OWN = ""
 OWN_DATASET = Text("The retriever's own dataset, else the SAGE docs", "检索器自己的数据集，否则为 SAGE 文档")
@@ -71,7 +72,7 @@ class DocumentsPanel:
                 elem_classes="switch",
             )
             self.dataset = words(
-                gr.Dropdown,
+                Picker,
                 label=Text("Documents", "文档"),
                 choices=[(OWN_DATASET, OWN)],
                 value=OWN,

@@ -13,6 +13,7 @@ from sage_studio.ui.components.events import on
 from sage_studio.ui.components.format import count
 from sage_studio.ui.components.html import FIRST_DATASET, Lead, empty, html, quiet
 from sage_studio.ui.components.page_context import PageContext
+from sage_studio.ui.components.picker import Picker
 
 SLOTS = 6
 NONE = Text("none", "无")
@@ -93,7 +94,7 @@ class CombinePanel:
         words = self.words
         with gr.Row(visible=slot < 2, elem_classes="toolbar") as box:
             which = words(
-                gr.Dropdown,
+                Picker,
                 label=Text("Dataset", "数据集"),
                 choices=[(NONE, "")],
                 value="",

@@ -17,6 +17,7 @@ from sage_studio.ui.components.format import EMPTY, about, ago, bar, compact, co
 from sage_studio.ui.components.html import html, notice, quiet, tiles
 from sage_studio.ui.components.model_picker import reader
 from sage_studio.ui.components.page_context import PageContext, dataset_or_newest
+from sage_studio.ui.components.picker import Picker
 from sage_studio.ui.components.plots import ROWS, TOKENS, histogram
 from sage_studio.ui.components.table import Column, Row, table
 from sage_studio.ui.datasets.dataset_report import report
@@ -64,7 +65,7 @@ class ReportPanel:
         with gr.Row(visible=False, elem_classes="toolbar") as self.order:
             self.model, self.max_length = reader(self.words, self.studio, "check", Text("Tokenizer of", "分词器来自"))
             self.against = words(
-                gr.Dropdown,
+                Picker,
                 label=Text("Leaks into", "与之比对泄漏"),
                 choices=[(NONE, "")],
                 value="",

@@ -18,6 +18,7 @@ from sage_studio.ui.components.events import follow, on
 from sage_studio.ui.components.format import EMPTY, duration, number, short
 from sage_studio.ui.components.html import html
 from sage_studio.ui.components.page_context import PageContext
+from sage_studio.ui.components.picker import Picker
 from sage_studio.ui.components.plots import RUN_COLOURS, loss_of_runs, runs_plot
 from sage_studio.ui.components.table import Column, Row, table
 
@@ -37,7 +38,7 @@ class RunsPanel:
         self.studio, words = frame.studio, frame.words
         with words(gr.Accordion, label=COMPARE, open=False, elem_id="runs-compare"):
             self.picker = words(
-                gr.Dropdown,
+                Picker,
                 label=RUNS,
                 info=PICK,
                 choices=[],

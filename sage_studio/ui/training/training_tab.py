@@ -22,6 +22,7 @@ from sage_studio.ui.components.events import follow, on
 from sage_studio.ui.components.format import compact, count, joined
 from sage_studio.ui.components.html import FIRST_DATASET, Lead, empty, html
 from sage_studio.ui.components.page_context import PageContext, go_to
+from sage_studio.ui.components.picker import Picker
 from sage_studio.ui.components.table import picked_key
 from sage_studio.ui.status_bar import running_task
 from sage_studio.ui.tasks.run_view import RunView
@@ -76,7 +77,7 @@ class TrainingTab:
             elem_id="train-method",
         )
         self.preset = words(
-            gr.Dropdown,
+            Picker,
             label=Text("Start from a preset", "从预设开始"),
             info=Text("Fills in the form; change it as you like.", "填好下面的表单，可再修改。"),
             choices=[],
