@@ -7,6 +7,7 @@ private words that are still in the tree. Packages whose ``__init__.py`` holds o
 import ast
 import re
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -65,7 +66,7 @@ PRIVATE = (
 def main() -> None:
     """Print the table."""
     modules = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(PACKAGE.rglob("*.py"))}
-    counted = {path: tree for path, tree in modules.items() if tree.body[1:]}
+    counted = counted_modules()
     lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in counted}
     importers: dict[Path, set[Path]] = defaultdict(set)
     for path, tree in modules.items():
@@ -76,10 +77,16 @@ def main() -> None:
     print(f"{len(counted)} modules, {sum(lines.values()):,} lines")
     print(f"{len(lonely)} modules under {SMALL} lines that one other imports")
     print(f"the longest: {name(longest)}, {lines[longest]} lines")
-    for walk, starts in WALKS.items():
-        print(f"{len(reached(walk, starts, counted))} modules for {walk}")
+    for walk in WALKS:
+        print(f"{len(reached(walk))} modules for {walk}")
     found = left_over(counted)
     print(f"{len(found)} private words" + (f": {', '.join(found)}" if found else ""))
+
+
+def counted_modules() -> dict[Path, ast.Module]:
+    """The modules of the package that hold code, parsed."""
+    parsed = ((path, ast.parse(path.read_text(encoding="utf-8"))) for path in sorted(PACKAGE.rglob("*.py")))
+    return {path: tree for path, tree in parsed if tree.body[1:]}
 
 
 def name(path: Path) -> str:
@@ -87,10 +94,10 @@ def name(path: Path) -> str:
     return str(path.relative_to(PACKAGE))
 
 
-def imported(nodes: object) -> set[Path]:
+def imported(nodes: Iterable[ast.AST]) -> set[Path]:
     """The modules of ours that some nodes of a syntax tree import."""
     found = set()
-    for node in nodes:  # type: ignore[attr-defined]
+    for node in nodes:
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sage_studio"):
             base = PACKAGE.joinpath(*(node.module or "").split(".")[1:])
             for each in (base, *(base / alias.name for alias in node.names)):
@@ -110,10 +117,10 @@ def at_import(tree: ast.AST) -> list[ast.AST]:
     return found
 
 
-def reached(walk: str, starts: tuple[str, ...], counted: dict[Path, ast.Module]) -> set[Path]:
-    """The modules that a walk goes through."""
-    within = WITHIN.get(walk)
-    waiting, seen = [PACKAGE / start for start in starts], set[Path]()
+def reached(walk: str) -> set[Path]:
+    """The modules that one of `WALKS` goes through."""
+    within, counted = WITHIN.get(walk), counted_modules()
+    waiting, seen = [PACKAGE / start for start in WALKS[walk]], set[Path]()
     while waiting:
         path = waiting.pop()
         if path in seen or path not in counted or (within and not name(path).startswith(within)):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sage_studio.settings import PROJECT
+from scripts.house import at_import, reached
 
 PACKAGE = PROJECT / "sage_studio"
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -42,24 +43,13 @@ def part(path: Path) -> str:
 def imports(path: Path, *, nested: bool = True) -> set[str]:
     """Every module that a file imports; without ``nested``, only those imported when the file itself is."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    nodes = ast.walk(tree) if nested else _executed_at_import(tree)
+    nodes = ast.walk(tree) if nested else at_import(tree)
     found: set[str] = set()
     for node in nodes:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return found
-
-
-def _executed_at_import(tree: ast.AST) -> list[ast.AST]:
-    found: list[ast.AST] = []
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
-            continue
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-            continue
-        found += [node, *_executed_at_import(node)]
     return found
 
 
@@ -114,26 +104,7 @@ def test_nothing_swallows_every_exception(path):
             )
 
 
-def imported_at_import(path: Path) -> set[Path]:
-    """The files of ours that a file imports when it is itself imported, the packages that they lie in included."""
-    found: set[Path] = set()
-    for name in imports(path, nested=False):
-        parts = name.split(".")
-        if parts[0] != "sage_studio":
-            continue
-        for count in range(1, len(parts) + 1):
-            place = PROJECT.joinpath(*parts[:count])
-            found |= {file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()}
-    return found
-
-
 def test_one_sft_run_needs_few_modules_of_ours():
-    """What a reader of a run has to know; packages without code are not counted."""
-    open_ = [PACKAGE / "training" / name for name in ("__main__.py", "runner.py", "methods/sft.py")]
-    seen = set(open_)
-    while open_:
-        new = imported_at_import(open_.pop()) - seen
-        seen |= new
-        open_ += new
-    read = sorted(str(path.relative_to(PACKAGE)) for path in seen if ast.parse(path.read_text()).body[1:])
-    assert len(read) <= MOST_FOR_SFT, read
+    """What a reader of a run has to know; `scripts/house.py` counts it and the other walks."""
+    read = reached("an SFT run in the child")
+    assert len(read) <= MOST_FOR_SFT, sorted(str(path.relative_to(PACKAGE)) for path in read)

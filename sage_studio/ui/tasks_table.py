@@ -36,7 +36,6 @@ KINDS: dict[str, Text] = {
     "annotate": Text("Write questions", "生成问题"),
     "unpack": Text("Unpack a model", "解包模型"),
     "inspect": Text("Memory estimate", "显存估算"),
-    "merge": Text("Merge an adapter", "合并适配器"),
     "download": Text("Download a model", "下载模型"),
 }
 """Kinds of tasks, as the filter offers them."""
