@@ -178,7 +178,7 @@ def test_one_models_fault_stands_in_its_column_on_a_phone_below_the_other(opened
     assert boxes[0]["y"] < boxes[1]["y"] < boxes[2]["y"]
     assert tab.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
     assert tab.locator(".answer script").count() == 0
-    fake.models.pop(0)
+    fake.serving.kept.pop(0)
 
 
 def test_a_model_is_unloaded_and_deleted_after_a_question_but_not_the_current_one(opened, fake):
