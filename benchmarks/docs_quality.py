@@ -21,8 +21,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from sage_studio.catalog import BUILT_IN, Catalog
-from sage_studio.data.docs_processor import SAGEDocsProcessor
-from sage_studio.data.repository import DocsRepository
+from sage_studio.data.sources.sage_docs import DocsRepository, SAGEDocsProcessor
 from sage_studio.models.chat_template import ChatTokenizer
 from sage_studio.models.unpack import ensure_unpacked
 from sage_studio.settings import load_settings

@@ -1,8 +1,8 @@
 """How long the reader of data files withstands garbled ones: ``python -m benchmarks.fuzz_formats --minutes 30``.
 
-Makes files (``tests/data/fuzzing.py``), reads each to its end and counts; then JSONL (``tests/data/fuzzing_parts.py``)
-that is kept twice, read in small parts and as one, and must come to the same. Ends with status 1 and the smallest file
-that made a reader fail, as hypothesis found it.
+Makes files (``tests/data/fuzzing.py``), reads each to its end and counts; then JSONL that is stored twice
+(``tests/data/fuzzing_fast_jsonl.py``), read in small parts and sequentially, which must agree. Ends with status 1 and
+the smallest file that made a reader fail, as hypothesis found it.
 """
 
 import argparse
@@ -18,7 +18,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(PROJECT / "tests" / "data"))
 
 from fuzzing import FILES, Tally, read  # noqa: E402  # lies beside the tests
-from fuzzing_parts import IN_PARTS, read_both  # noqa: E402
+from fuzzing_fast_jsonl import IN_PARTS, read_both  # noqa: E402
 
 A_ROUND, IN_PARTS_A_ROUND = 500, 250
 

@@ -117,8 +117,8 @@ def run(way: str, path: Path, home: Path) -> None:
 
 def take_studio(path: Path, home: Path) -> tuple[int, Callable[[], object]]:
     """As an upload, up to the kept dataset with its statistics; and what follows behind."""
+    from sage_studio.data.sources.data_file import UploadSource
     from sage_studio.data.store import DatasetStore
-    from sage_studio.data.upload import UploadSource
     from sage_studio.database import Database
 
     store = DatasetStore(Database(home / "studio.db"), home / "datasets")

@@ -24,7 +24,7 @@ from sage_studio.studio import Studio
 from sage_studio.tasks.task import Task, TaskStatus
 from sage_studio.training.progress import LOG, Event, Job, Phase, ProgressWriter
 from sage_studio.training.recipes import SFTRecipe
-from sage_studio.ui.tasks_table import tasks_table
+from sage_studio.ui.tasks.tasks_table import tasks_table
 
 PROJECT = Path(__file__).resolve().parent.parent
 TASKS, VIEWERS, STEPS = 1000, 50, 200

@@ -26,10 +26,9 @@ from typing import Any
 
 from benchmarks.docs_quality import plain_split
 from sage_studio.catalog import BUILT_IN, Catalog
-from sage_studio.data.docs_processor import SAGEDocsProcessor
-from sage_studio.data.example import Example, Message, Origin
-from sage_studio.data.quality.near import NearDuplicates
-from sage_studio.data.repository import DocsRepository
+from sage_studio.data.near_duplicates import NearDuplicates
+from sage_studio.data.rows import Example, Message, Origin
+from sage_studio.data.sources.sage_docs import DocsRepository, SAGEDocsProcessor
 from sage_studio.models.chat_template import ChatTokenizer
 from sage_studio.models.unpack import ensure_unpacked
 from sage_studio.settings import load_settings

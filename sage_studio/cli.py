@@ -1,4 +1,6 @@
-"""The command line: ``python -m sage_studio.cli NOUN VERB …``, made of the table of operations. Prints JSON.
+"""The command line: ``sage NOUN VERB …``, made of the table of operations. Prints JSON.
+
+``sage studio start | stop | restart | status | logs`` looks after a studio in the background.
 
 Works on the same home as a running studio: a task started here waits in the queue until a studio runs, and an engine
 that runs already answers. The verbs without a noun are those of 0.1.
@@ -9,12 +11,14 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic.fields import FieldInfo
 
+from sage_studio import daemon
 from sage_studio.errors import StudioError
 from sage_studio.operations import NOUNS, operations
 from sage_studio.operations.operation import Noun, Operation
@@ -37,14 +41,22 @@ LISTS = {"datasets": "list_datasets", "tasks": "list_tasks", "models": "list_mod
 """Nouns that list when no verb follows, as in 0.1."""
 
 
+BACKGROUND = {
+    "start": "start the studio in the background and wait until its page is served",
+    "stop": "stop it; trainings go on by themselves",
+    "restart": "stop it, if it runs, and start it",
+    "status": "whether it runs, and where; exit status 1 if it does not",
+    "logs": "the last lines of its log",
+}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do one operation. Returns the exit status: 0, or 2 with the reason on standard error."""
-    top = parser()
-    given = vars(top.parse_args(arguments))
-    if not given.get("operation") and given["noun"] not in ("chat", "train"):
-        top.error(f"{given['noun']} needs a verb; see {given['noun']} --help")
+    given = vars(parser().parse_args(arguments))
     spoken = language_of(os.environ.get("LC_ALL") or os.environ.get("LANG"))
     try:
+        if given["noun"] == "studio" and given["verb"] in BACKGROUND:
+            return look_after(given["verb"], given)
         studio = Studio(load_settings())
         try:
             show(say(studio, given, spoken))
@@ -59,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     """Nouns and their verbs, and the verbs of 0.1."""
     known = {operation.name: operation for operation in operations("cli")}
-    top = argparse.ArgumentParser(prog="python -m sage_studio.cli", description=(__doc__ or "").splitlines()[0])
+    top = argparse.ArgumentParser(prog="sage", description=(__doc__ or "").splitlines()[0])
     nouns = top.add_subparsers(dest="noun", required=True, metavar="NOUN")
     for noun in NOUNS:
         _add_noun(nouns, noun, known.get(LISTS.get(noun.name, "")))
@@ -79,6 +91,11 @@ def _add_noun(nouns: Any, noun: Noun, alone: Operation | None) -> None:
     verbs = under.add_subparsers(dest="verb", required=alone is None, metavar="VERB")
     for operation in commands:
         _add_operation(verbs, operation.verb, operation)
+    if noun.name == "studio":
+        for verb, what in BACKGROUND.items():
+            command = verbs.add_parser(verb, help=what, description=what)
+            if verb == "logs":
+                command.add_argument("--lines", type=int, default=100, help="how many")
 
 
 def _add_operation(verbs: Any, name: str, operation: Operation) -> None:
@@ -102,6 +119,22 @@ def _add_field(command: argparse.ArgumentParser, name: str, info: FieldInfo) -> 
 def flag_of(name: str) -> str:
     """The option of an optional parameter: ``--max-rows`` for ``max_rows``."""
     return f"--{name.replace('_', '-')}"
+
+
+def look_after(verb: str, given: dict[str, Any]) -> int:
+    """Start, stop or show a studio in the background. Returns the exit status."""
+    settings = load_settings()
+    if verb == "logs":
+        print("\n".join(daemon.last_lines(settings.log_path, given["lines"])))
+        return 0
+    if verb in ("stop", "restart"):
+        stopped = daemon.stop(settings)
+        if verb == "stop":
+            show({"running": False, "stopped": stopped})
+            return 0
+    running = daemon.running_studio(settings) if verb == "status" else daemon.start(settings)
+    show({"running": running is not None, **(asdict(running) if running is not None else {})})
+    return 0 if running is not None else 1
 
 
 def say(studio: Studio, given: dict[str, Any], spoken: Language) -> Any:

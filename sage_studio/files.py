@@ -1,5 +1,6 @@
 """Writes files atomically, and refuses names that would leave a folder."""
 
+import hashlib
 import os
 import re
 import uuid
@@ -58,3 +59,18 @@ def upload_name(name: str) -> str:
             Text("Rename the file, without '..' or a leading dot.", "请重命名文件，不要含 “..”，也不要以点开头。"),
         )
     return re.sub(r"[^\w.-]", "_", last)[-128:] or "data"
+
+
+def slug(name: str, fallback: str, longest: int = 48) -> str:
+    """The part of an id, in ASCII, that stands for a name; a name that loses characters gets a digest.
+
+    Args:
+        fallback: stands in for a name without a letter or a digit of ASCII.
+        longest: most characters, without the digest.
+
+    Example:
+        >>> slug("sage-docs", "dataset"), slug("我的数据", "dataset")
+        ('sage-docs', 'dataset-de2ef7fa')
+    """
+    found = re.sub(r"[^a-z0-9_]+", "-", name.lower()).strip("-_")[:longest].rstrip("-_")
+    return found if found == name else f"{found or fallback}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

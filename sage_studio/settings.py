@@ -19,7 +19,8 @@ from sage_studio.text import Text
 from sage_studio.validation_errors import RuleError, first_error
 
 PROJECT = Path(__file__).resolve().parent.parent
-CONFIGS = PROJECT / "configs"
+CONFIGS = next(path for path in (PROJECT / "configs", PROJECT / "sage_studio" / "configs") if path.is_dir())
+"""Beside the package in a checkout, inside it where a wheel was installed."""
 PREFIX = "SAGE_STUDIO_"
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
 SECRETS = ("auth", "engine_api_key")

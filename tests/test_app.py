@@ -8,7 +8,7 @@ import sys
 import pytest
 from waiting import patient
 
-import app
+from sage_studio import launch
 from sage_studio.errors import Conflict
 from sage_studio.settings import PROJECT, load_settings
 
@@ -52,7 +52,7 @@ def test_a_wrong_setting_is_named(tmp_path):
 
 
 def test_a_login_is_generated_where_others_could_come_in_and_none_was_set():
-    first, second = (app.credentials(load_settings(host="0.0.0.0")) for _ in range(2))
+    first, second = (launch.credentials(load_settings(host="0.0.0.0")) for _ in range(2))
     assert first is not None
     assert second is not None
     assert first[1] != second[1]
@@ -60,14 +60,14 @@ def test_a_login_is_generated_where_others_could_come_in_and_none_was_set():
 
 
 def test_the_operators_login_is_used():
-    assert app.credentials(load_settings(auth="ada:pass:word")) == ("ada", "pass:word")
+    assert launch.credentials(load_settings(auth="ada:pass:word")) == ("ada", "pass:word")
 
 
 def test_no_login_on_loopback():
-    assert app.credentials(load_settings()) is None
+    assert launch.credentials(load_settings()) is None
 
 
 @pytest.mark.parametrize("auth", ["ada", "ada:", ":secret"])
 def test_half_a_login_is_refused(auth):
     with pytest.raises(Conflict, match="user:password"):
-        app.credentials(load_settings(auth=auth))
+        launch.credentials(load_settings(auth=auth))

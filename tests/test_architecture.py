@@ -27,9 +27,13 @@ LAYERS: list[set[str]] = [
     {"services"},
     {"studio"},
     {"operations", "preparing"},
-    {"ui", "api", "cli", "mcp"},
+    {"ui", "api", "daemon", "mcp"},
+    {"cli", "launch"},
 ]
-HOMES = {"gradio": {"ui"}, "fastapi": {"api", "serving/transformers_server.py", "serving/embedding_server.py"}}
+HOMES = {
+    "gradio": {"ui", "launch"},
+    "fastapi": {"api", "serving/transformers_server.py", "serving/embedding_server.py"},
+}
 MOST_FOR_SFT = 31
 LAST_RESORT = {"child.py", "runner.py"}
 """The trainer's last act: whatever ended it is written into result.json, for there is nobody above to tell."""

@@ -263,6 +263,8 @@ def check_command(words, api):
             check_curl(rest, api)
         case [".venv/bin/python", "-m", "sage_studio.cli", *rest]:
             check_verb(rest)
+        case [".venv/bin/sage", *rest]:
+            check_verb(rest)
         case [".venv/bin/python", "-m", "sage_studio.mcp", address]:
             assert address.startswith("http://127.0.0.1:")
         case ["python", "-m", "pytest", *rest]:

@@ -4,10 +4,10 @@ import json
 import subprocess
 import sys
 
-from sage_studio.data.quickstart import fact_book, quickstart_questions
+from sage_studio.data.sources.quickstart import load_facts, quickstart_questions
 from sage_studio.settings import PREFIX, PROJECT
 from sage_studio.training.presets import load_presets
-from sage_studio.ui.dataset_tab import show_source
+from sage_studio.ui.datasets.dataset_tab import show_source
 from scripts.demo import answers_table, right_ones
 
 QUESTIONS = quickstart_questions()
@@ -17,7 +17,7 @@ def test_the_command_line_adds_it(tmp_path):
     command = [sys.executable, "-m", "sage_studio.cli", "quickstart"]
     environment = {f"{PREFIX}HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
     done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout)["stats"]["total_samples"] == sum(len(fact.asks) for fact in fact_book().facts)
+    assert json.loads(done.stdout)["stats"]["total_samples"] == sum(len(fact.asks) for fact in load_facts().facts)
 
 
 def test_each_source_shows_its_own_box():
@@ -28,7 +28,7 @@ def test_each_source_shows_its_own_box():
 
 def test_its_rows_fit_the_preset_made_for_it():
     preset = next(each for each in load_presets() if each.id == "quickstart-cpu")
-    longest = max(len(ask) + len(fact.answer) for fact in fact_book().facts for ask in fact.asks)
+    longest = max(len(ask) + len(fact.answer) for fact in load_facts().facts for ask in fact.asks)
     assert longest / 2 < preset.values["max_length"], "two characters a token is more than any of it takes"
     assert "model_name_or_path" not in preset.values
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-import app
+from sage_studio import launch
 from sage_studio.api.hub_login import HubLogin
 from sage_studio.errors import Conflict, InvalidSetting
 from sage_studio.settings import load_settings
@@ -156,9 +156,9 @@ def test_only_a_mounted_disk_outlives_the_container(home, lasts):
 def test_no_password_is_made_up_on_a_space():
     space = Space("ada/studio", "ada", (), False)
     with pytest.raises(Conflict, match="no login yet"):
-        app.space_credentials(load_settings(host="0.0.0.0"), space)
-    assert app.space_credentials(load_settings(auth="ada:secret"), space) == ("ada", "secret")
-    assert app.space_credentials(load_settings(), Space("ada/studio", "ada", (), True)) is None
+        launch.space_credentials(load_settings(host="0.0.0.0"), space)
+    assert launch.space_credentials(load_settings(auth="ada:secret"), space) == ("ada", "secret")
+    assert launch.space_credentials(load_settings(), Space("ada/studio", "ada", (), True)) is None
 
 
 def test_the_owner_and_the_named_are_on_the_list():

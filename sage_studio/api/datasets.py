@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from fastapi.responses import StreamingResponse
 
 from sage_studio.api.routes import error_responses
-from sage_studio.data.quality.findings import as_csv, as_jsonl
+from sage_studio.data.quality import as_csv, as_jsonl
 from sage_studio.errors import InvalidName, NotFound
 from sage_studio.studio import Studio
 

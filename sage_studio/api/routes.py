@@ -3,23 +3,31 @@
 import inspect
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Form, Query, Request, UploadFile
+from fastapi import APIRouter, Body, Form, Query, Request, Response, UploadFile
 from fastapi import Path as PathParameter
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
+from starlette.types import Message
 
 from sage_studio.api.guard import language
-from sage_studio.errors import InvalidInput, StudioError, naming_full_disk
+from sage_studio.data.sources.data_file import file_too_large
+from sage_studio.errors import InvalidDataset, InvalidInput, StudioError, naming_full_disk
 from sage_studio.files import upload_name
 from sage_studio.operations import operations
 from sage_studio.operations.operation import Operation, is_upload
 from sage_studio.studio import Studio
+from sage_studio.text import Text
 
 PIECE = 1 << 20
+ENVELOPE = 1 << 20
+"""Bytes of a request beside its file: boundaries, names and the mapping."""
 
 
 class ErrorDetail(BaseModel):
@@ -39,6 +47,7 @@ class ErrorView(BaseModel):
 def routes(studio: Studio) -> APIRouter:
     """A route for each operation that REST offers."""
     router = APIRouter()
+    limited = _limited(studio.settings.max_upload_mb << 20)
     for operation in operations("rest"):
         router.add_api_route(
             operation.path,
@@ -51,6 +60,7 @@ def routes(studio: Studio) -> APIRouter:
             description=operation.description,
             tags=[operation.noun],
             responses=error_responses(*operation.raises),
+            route_class_override=limited if operation.file_parameter is not None else None,
         )
     return router
 
@@ -120,3 +130,43 @@ def _received(studio: Studio, file: UploadFile) -> Iterator[Path]:
             while piece := file.file.read(PIECE):
                 target.write(piece)
         yield path
+
+
+def _limited(max_bytes: int) -> type[APIRoute]:
+    """A route that refuses a body of more than ``max_bytes`` while it arrives, before it fills the disk."""
+
+    class LimitedRoute(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            handle = super().get_route_handler()
+
+            async def limited(request: Request) -> Response:
+                declared = request.headers.get("content-length", "")
+                _check_size(int(declared) if declared.isdecimal() else 0, max_bytes)
+                received, refused = 0, list[InvalidDataset]()
+
+                async def receive() -> Message:
+                    nonlocal received
+                    message = await request.receive()
+                    received += len(message.get("body", b""))
+                    try:
+                        _check_size(received, max_bytes)
+                    except InvalidDataset as error:
+                        refused.append(error)
+                        raise MultiPartException(str(error)) from error  # the parser then closes its temporary files
+                    return message
+
+                try:
+                    return await handle(Request(request.scope, receive))
+                except (HTTPException, MultiPartException):
+                    if refused:
+                        raise refused[0] from None
+                    raise
+
+            return limited
+
+    return LimitedRoute
+
+
+def _check_size(size: int, max_bytes: int) -> None:
+    if size > max_bytes + ENVELOPE:
+        raise file_too_large(Text("The upload", "上传的文件"), size, max_bytes)

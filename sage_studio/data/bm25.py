@@ -1,14 +1,11 @@
-"""Which texts a query is about, by the words they share: Okapi BM25, for Latin scripts and for Chinese.
-
-Knows words and how much each tells. Knows nothing of models, files or meaning.
-"""
+"""Okapi BM25 over Latin and Chinese text, in memory."""
 
 import math
 import re
 from collections import Counter
 from collections.abc import Sequence
 
-from sage_studio.data.script import HAN
+from sage_studio.data.language import HAN
 
 K1, B = 1.2, 0.75
 """How soon a repeated word stops counting, and how much a long text is held back: the usual values."""

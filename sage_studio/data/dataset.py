@@ -1,69 +1,78 @@
-"""A stored dataset as the rest of the house sees it: its manifest, never its rows.
+"""Dataset manifest: what is stored about a dataset besides its rows, and the protocol of a source of rows."""
 
-Knows what is kept about a dataset. Knows nothing of files or formats.
-"""
-
+import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, Protocol
 
-from sage_studio.data.example import DataRow, RowKind
+from sage_studio.data.rows import DataRow, RowKind
 from sage_studio.text import Text
 
 OnProgress = Callable[[float, Text], None]
-"""Called with the share done (0 to 1) and what is being done."""
+"""Called with the fraction done (0 to 1) and a message."""
 
+DROPPED = "dropped.jsonl"
 NAMED_ROWS = 50
-"""Places that a manifest names for each reason."""
+"""Rows that a manifest names for each reason."""
 MOST_PLACES = 200_000
-"""Places that are remembered in all, to be written to the dataset's own list; further ones are only counted."""
+"""Rows that are listed in all, in the dataset's ``dropped.jsonl``; further ones are only counted."""
 
 
 def ignore_progress(_: float, __: Text) -> None:
-    """For callers who do not watch."""
+    """An `OnProgress` that does nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """Rows that were left out for one reason."""
+    """Rows that were dropped for one reason."""
 
     reason: Text
     count: int
     rows: tuple[str, ...] = ()
-    """Where they stood: a row number or ``file › heading``; in a manifest the first `NAMED_ROWS` of them."""
+    """Their places in the source: row numbers or ``file › heading``; in a manifest the first `NAMED_ROWS`."""
 
     @property
     def shortened(self) -> "Dropped":
-        """As a manifest keeps it."""
+        """As in a manifest."""
         return Dropped(self.reason, self.count, self.rows[:NAMED_ROWS])
 
 
 @dataclass
-class LeftOut:
-    """Counts what is left out, per reason, and remembers where the first `MOST_PLACES` of it stood."""
+class DropCounter:
+    """Counts dropped rows per reason, with the places of the first `MOST_PLACES`."""
 
     counts: Counter[Text] = field(default_factory=Counter)
     places: list[tuple[Text, str]] = field(default_factory=list)
 
     def add(self, reason: Text, place: str) -> None:
-        """Count one more."""
+        """Count one row."""
         self.counts[reason] += 1
         if len(self.places) < MOST_PLACES:
             self.places.append((reason, place))
 
-    def merge(self, other: "LeftOut") -> None:
-        """Count what another one left out after this one."""
+    def merge(self, other: "DropCounter") -> None:
+        """Add the counts of the next part."""
         self.counts += other.counts
         self.places += other.places[: MOST_PLACES - len(self.places)]
 
     @property
     def dropped(self) -> tuple[Dropped, ...]:
-        """So far."""
+        """The dropped rows so far, per reason."""
         where: dict[Text, list[str]] = defaultdict(list)
         for reason, place in self.places:
             where[reason].append(place)
         return tuple(Dropped(reason, count, tuple(where[reason])) for reason, count in self.counts.items())
+
+
+def write_dropped(folder: Path, dropped: Iterable[Dropped]) -> None:
+    """Write the dropped rows of a dataset into its folder, one line each."""
+    with (folder / DROPPED).open("w", encoding="utf-8") as file:
+        for each in dropped:
+            for place in each.rows:
+                line = {"kind": "dropped", "detail": each.reason.en, "where": place}
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +91,14 @@ class DatasetStats:
     languages: dict[str, int] = field(default_factory=dict)
     """Rows per language of the answer: ``zh``, ``en``, ``other``."""
     languages_are_exact: bool = True
-    """Whether every row's language was looked at, not those of a sample."""
+    """False where languages are estimated from a sample."""
     dropped: tuple[Dropped, ...] = ()
     duplicates: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class FormatCount:
-    """How many rows of a file had a format, the keys by which it was told, and columns that it does not read."""
+    """Rows of a file per format, with the keys that define it and the non-empty columns that it ignores."""
 
     name: str
     keys: tuple[str, ...]
@@ -102,21 +111,21 @@ SourceKind = Literal["upload", "sage_docs", "quickstart", "documents", "hub", "c
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A dataset that is ready to train on.
+    """A stored dataset, ready to train on.
 
     Attributes:
         id: folder name under ``datasets/``; ends in the version.
-        name: what a person calls it.
+        name: display name.
         version: counts from 1 per name.
-        kind: where it came from.
+        kind: kind of its source.
         source: the uploaded file's name, or the repository's address.
         commit: of the documentation; None for uploads.
-        sha256: of ``data.jsonl``; empty while that of a large upload is computed, which can be used already.
+        sha256: of ``data.jsonl``; empty while it is computed in the background (large uploads).
         size_bytes: of ``data.jsonl``.
         created_at: Unix seconds.
-        row_kind: what can be learned from its rows, which are all of one kind.
-        container: what the rows were read from: ``JSON``, ``CSV``, ``PDF``, …; empty where nobody wrote it down.
-        formats: the formats found in it, the most frequent first.
+        row_kind: kind of its rows, the same for all.
+        container: file type of its source: ``JSON``, ``CSV``, ``PDF``, …; empty in datasets of old versions.
+        formats: formats found in the source, the most frequent first.
     """
 
     id: str
@@ -135,16 +144,16 @@ class Dataset:
 
 
 class DatasetSource(Protocol):
-    """Where rows come from. Nothing downstream knows which source it was."""
+    """A source of rows: a file, documents, a Hub dataset or other datasets."""
 
     @property
     def kind(self) -> SourceKind:
-        """What sort of source it is."""
+        """The kind of source."""
         ...
 
     @property
     def name(self) -> str:
-        """What the dataset is called unless the person says otherwise."""
+        """Default name of the dataset."""
         ...
 
     @property
@@ -159,12 +168,12 @@ class DatasetSource(Protocol):
 
     @property
     def dropped(self) -> tuple[Dropped, ...]:
-        """What was left out so far; complete once `examples` is exhausted."""
+        """What was dropped so far; complete once `examples` is exhausted."""
         ...
 
     @property
     def container(self) -> str:
-        """What the rows are read from; known once `examples` has begun."""
+        """File type; known once `examples` has begun."""
         ...
 
     @property

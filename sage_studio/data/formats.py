@@ -1,39 +1,47 @@
-"""Which format a record has, told by its keys, and the records of a file as rows of one kind.
+"""Detects the format of each record by its keys and reads the records of a file as rows of one kind."""
 
-Knows the formats and what each needs. How one is read stands in `conversations`, `preferences` and `retrieval`. Knows
-nothing of files; row numbers are given to it.
-"""
-
-from collections import Counter
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from sage_studio.data import preferences
-from sage_studio.data.conversations import read_alpaca, read_judged, read_pair, read_turns
-from sage_studio.data.dataset import Dropped, FormatCount, LeftOut
-from sage_studio.data.example import DataRow, Origin, RowKind
-from sage_studio.data.faults import invalid_row
-from sage_studio.data.retrieval import read_retrieval, read_text
-from sage_studio.data.values import BadValue, NothingToLearn, kind_of, shown
+from sage_studio.data.dataset import DropCounter, Dropped, FormatCount
+from sage_studio.data.format_readers import (
+    BadValue,
+    NothingToLearn,
+    json_type,
+    read_alpaca,
+    read_conversed,
+    read_implicit,
+    read_instructed,
+    read_judged,
+    read_pair,
+    read_prompted,
+    read_retrieval,
+    read_retrieved,
+    read_text,
+    read_turns,
+    shown,
+)
+from sage_studio.data.rows import DataRow, Origin, RowKind, invalid_row
 from sage_studio.errors import InvalidDataset, UnknownColumns
 from sage_studio.text import Text
 
 if TYPE_CHECKING:
-    from sage_studio.data.mapping import ColumnMapping
+    from sage_studio.data.column_mapping import ColumnMapping
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A shape of records.
+    """A format of records.
 
     Attributes:
-        name: as people call it.
-        kind: of the rows it gives.
-        needs: the keys that make it.
-        read: a record as a row. Raises `BadValue`, or `NothingToLearn` for a record to leave out.
-        takes: further keys that are read where they are there.
+        name: display name.
+        kind: kind of the rows.
+        needs: required keys.
+        read: converts a record to a row. Raises `BadValue`, or `NothingToLearn` for a record to drop.
+        takes: optional keys.
     """
 
     name: str
@@ -44,33 +52,33 @@ class Format:
 
 
 @dataclass
-class Seen:
-    """What was seen of a file's records so far; that of two parts can be added up.
+class FormatCounts:
+    """Records of a file per format; those of two parts of a file can be merged.
 
     Attributes:
         rows: records read.
-        counts: of them per format.
-        left_out: those that hold nothing to learn.
-        first: the first record's format and row.
-        stranger: those of the first record of another kind.
+        counts: records per format.
+        left_out: dropped records.
+        first: format and row of the first record.
+        other_kind: format and row of the first record of another kind.
     """
 
     rows: int = 0
     counts: Counter[str] = field(default_factory=Counter)
-    left_out: LeftOut = field(default_factory=LeftOut)
+    left_out: DropCounter = field(default_factory=DropCounter)
     first: tuple[str, int] | None = None
-    stranger: tuple[str, int] | None = None
+    other_kind: tuple[str, int] | None = None
 
 
 class RecordReader:
-    """Reads the records of one file, counting those that hold nothing to learn.
+    """Reads the records of one file and counts those that are dropped.
 
-    Each record's format is told by its own keys, over the whole file: rows of several formats may stand in one file, of
-    several kinds not. A record that is nothing but text is a passage.
+    The format of each record is detected by its keys; one file may mix formats, but not kinds of rows. A bare string is
+    a passage.
 
     Args:
-        file: its name, kept in every row's origin.
-        mapping: which column is which key, where a person said so; None to go by the keys as they are.
+        file: name of the file, kept in every row's origin.
+        mapping: column mapping; None to use the keys as they are.
 
     Example:
         >>> reader = RecordReader("rows.json")
@@ -81,22 +89,22 @@ class RecordReader:
     def __init__(self, file: str, mapping: "ColumnMapping | None" = None) -> None:
         self.file = file
         self._mapping = mapping
-        self.seen = Seen()
+        self.totals = FormatCounts()
 
     @property
     def rows(self) -> int:
         """Records read so far."""
-        return self.seen.rows
+        return self.totals.rows
 
     @property
     def dropped(self) -> tuple[Dropped, ...]:
-        """What was left out so far, and why."""
-        return self.seen.left_out.dropped
+        """What was dropped so far, per reason."""
+        return self.totals.left_out.dropped
 
     @property
     def formats(self) -> tuple[FormatCount, ...]:
         """The formats of the records so far, the most frequent first."""
-        return tuple(FormatCount(name, BY_NAME[name].needs, rows) for name, rows in self.seen.counts.most_common())
+        return tuple(FormatCount(name, BY_NAME[name].needs, rows) for name, rows in self.totals.counts.most_common())
 
     def read(self, record: Any, row: int) -> DataRow | None:
         """One record as a row, or None when it is dropped and counted.
@@ -106,7 +114,7 @@ class RecordReader:
             InvalidDataset: it is no object, is of another kind than the rows before, or has a value of the wrong kind;
                 names ``row``.
         """
-        self.seen.rows += 1
+        self.totals.rows += 1
         if self._mapping is not None:
             record = self._mapping.apply(record, row)
         if isinstance(record, str):
@@ -117,39 +125,39 @@ class RecordReader:
         if found is None:
             raise _unknown_keys(record, row)
         self.check_kind(found, row)
-        self.seen.counts[found.name] += 1
+        self.totals.counts[found.name] += 1
         try:
             return found.read(record, Origin(file=self.file, row=row))
         except BadValue as error:
             raise invalid_row(row, error.message, _value_hint(found)) from error
         except NothingToLearn as nothing:
-            self.seen.left_out.add(nothing.reason, str(row))
+            self.totals.left_out.add(nothing.reason, str(row))
             return None
 
-    def merge(self, seen: Seen) -> None:
-        """Count the records of the next part of the file. Raises as `check_kind` does."""
-        for name, row in filter(None, (seen.first, seen.stranger)):
+    def merge(self, other: FormatCounts) -> None:
+        """Add the counts of the next part of the file. Raises as `check_kind`."""
+        for name, row in filter(None, (other.first, other.other_kind)):
             self.check_kind(BY_NAME[name], row)
-        self.seen.rows += seen.rows
-        self.seen.counts += seen.counts
-        self.seen.left_out.merge(seen.left_out)
+        self.totals.rows += other.rows
+        self.totals.counts += other.counts
+        self.totals.left_out.merge(other.left_out)
 
     def check_kind(self, found: Format, row: int) -> None:
-        """Raise `InvalidDataset` where the rows before are of another kind than this one."""
-        name, at = self.seen.first = self.seen.first or (found.name, row)
+        """Raise `InvalidDataset` if earlier rows are of another kind."""
+        name, at = self.totals.first = self.totals.first or (found.name, row)
         if BY_NAME[name].kind != found.kind:
-            self.seen.stranger = found.name, row
+            self.totals.other_kind = found.name, row
             what = Text(
-                f"it is {found.name}, but row {at} is {name}: they train different things.",
+                f"its format is {found.name}, that of row {at} is {name}: they are for different training methods.",
                 f"该行是 {found.name} 格式，而第 {at} 行是 {name} 格式，两者用于不同的训练。",
             )
             raise invalid_row(row, what, Text("Put them into two files.", "请分成两个文件。"))
 
 
 def format_of(record: Mapping[str, Any]) -> Format | None:
-    """The format of a record: by the keys that hold something, or else by all; tables give every row every key.
+    """The format of a record, by its non-null keys or else by all (in tables every row has every key).
 
-    A ``label`` that is not plainly true or false is a class, and says nothing of an answer, except in KTO's own shape.
+    A ``label`` other than true or false is a class label and ignored, except in KTO's own format.
     """
     if LABEL in record and "completion" not in record and not _is_plain(record[LABEL]):
         record = {key: value for key, value in record.items() if key != LABEL}
@@ -173,13 +181,13 @@ FORMATS = (
         "query/retrieval_result/chosen/rejected",
         "preference",
         ("query", *PAIR),
-        preferences.read_retrieved,
+        read_retrieved,
         ("retrieval_result", "system"),
     ),
-    Format("prompt/chosen/rejected", "preference", ("prompt", *PAIR), preferences.read_prompted, ("system",)),
-    Format("Alpaca ranking", "preference", ("instruction", *PAIR), preferences.read_instructed, ASKED),
-    Format("ShareGPT ranking", "preference", ("conversations", *PAIR), preferences.read_conversed, ("system",)),
-    Format("chosen/rejected", "preference", PAIR, preferences.read_implicit, ("system",)),
+    Format("prompt/chosen/rejected", "preference", ("prompt", *PAIR), read_prompted, ("system",)),
+    Format("Alpaca ranking", "preference", ("instruction", *PAIR), read_instructed, ASKED),
+    Format("ShareGPT ranking", "preference", ("conversations", *PAIR), read_conversed, ("system",)),
+    Format("chosen/rejected", "preference", PAIR, read_implicit, ("system",)),
     Format("KTO Alpaca", "conversation", ("instruction", "output", TAG), read_judged(read_alpaca, TAG), ASKED),
     Format("KTO messages", "conversation", ("messages", TAG), read_judged(read_turns("messages"), TAG), ("system",)),
     Format(
@@ -239,7 +247,9 @@ def _is_plain(label: Any) -> bool:
 
 
 def _not_an_object(record: Any, row: int) -> InvalidDataset:
-    what = Text(f"it is {kind_of(record)}, not an object: {shown(record)}", f"应为 JSON 对象，实际为：{shown(record)}")
+    what = Text(
+        f"it is {json_type(record)}, not an object: {shown(record)}", f"应为 JSON 对象，实际为：{shown(record)}"
+    )
     return invalid_row(row, what, _keys_hint())
 
 
@@ -247,7 +257,7 @@ def _unknown_keys(record: Mapping[str, Any], row: int) -> InvalidDataset:
     keys = ", ".join(sorted(map(str, record))[:20]) or "—"
     return UnknownColumns(
         Text(
-            f"Row {row}: its keys ({keys}) are those of no known format.",
+            f"Row {row}: its keys ({keys}) match no known format.",
             f"第 {row} 行：字段（{keys}）不属于任何已知格式。",
         ),
         _keys_hint(),
@@ -257,11 +267,60 @@ def _unknown_keys(record: Mapping[str, Any], row: int) -> InvalidDataset:
 
 def _keys_hint() -> Text:
     return Text(
-        f"Every row needs the keys of one format: {KNOWN}. Say which column is which, rename the keys, or remove the "
-        "row.",
+        f"Every row needs the keys of one format: {KNOWN}. Map the columns, rename the keys, or remove the row.",
         f"每一行都需要某一种格式的字段：{KNOWN}。请指定各列的含义、修改字段名，或删除该行。",
     )
 
 
 def _value_hint(found: Format) -> Text:
     return Text(f"The row was read as {found.name}. Correct its value.", f"该行按 {found.name} 读取，请改正其值。")
+
+
+MOST_NAMES = 100
+NOTHING: tuple[Any, ...] = (None, "", [], {}, "[]")
+"""Values of an empty column; ``[]`` is how ShareGPT writes that there are no tools."""
+
+
+class IgnoredColumns:
+    """Collects the non-empty columns that the detected format does not read: a person may have wanted them.
+
+    Args:
+        mapping: column mapping; None to use the keys as they are.
+
+    Example:
+        >>> ignored = IgnoredColumns()
+        >>> ignored.add({"question": "Why?", "answer": "So.", "context": "Rain."})
+        >>> ignored.annotate((FormatCount("question/answer", ("question", "answer"), 1),))[0].unread
+        ('context',)
+    """
+
+    def __init__(self, mapping: "ColumnMapping | None" = None) -> None:
+        self._mapping = mapping
+        self._names: defaultdict[str, dict[str, None]] = defaultdict(dict)
+
+    def add(self, record: Any) -> None:
+        """Look at a record."""
+        if not isinstance(record, Mapping):
+            return
+        found = format_of(record) if self._mapping is None else BY_NAME[self._mapping.format]
+        if found is None:
+            return
+        names = self._names[found.name]
+        for name, value in record.items():
+            if value not in NOTHING and len(names) < MOST_NAMES and not self._is_read(name, found):
+                names[name] = None
+
+    def add_all(self, records: Iterable[Any]) -> None:
+        """Look at records."""
+        for record in records:
+            self.add(record)
+
+    def annotate(self, formats: Iterable[FormatCount]) -> tuple[FormatCount, ...]:
+        """The formats, each with the columns that it ignores."""
+        return tuple(replace(each, unread=tuple(self._names.get(each.name, ()))) for each in formats)
+
+    def _is_read(self, name: str, found: Format) -> bool:
+        if self._mapping is not None:
+            return name in self._mapping.columns.values()
+        stem, _, number = str(name).rpartition("_")
+        return name in found.needs or name in found.takes or (number.isdecimal() and stem in found.takes)

@@ -1,7 +1,4 @@
-"""Whether a short answer is right, by a rule that anyone can follow and that is hard to satisfy by chance.
-
-Knows answers as text. Knows nothing of models or of where a question came from.
-"""
+"""Grades short answers by rule: key words that must appear, words and numbers that must not."""
 
 import re
 import unicodedata

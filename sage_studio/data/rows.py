@@ -1,180 +1,238 @@
-"""``data.jsonl``: rows written one by one, and found again without reading the whole file.
+"""The four kinds of rows to train on, the same whatever file or document they came from, and where each came from."""
 
-Knows the file and its index, one byte offset for every hundredth row. Knows nothing of datasets.
-"""
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, Self, TypeAlias
 
-import hashlib
-import json
-from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import accumulate
-from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Self
-
-import orjson
-
-from sage_studio.data.example import DataRow, RowKind, row_from_json
 from sage_studio.errors import InvalidDataset
-from sage_studio.text import Text
+from sage_studio.text import NOTHING, Text
 
-DATA = "data.jsonl"
-INDEX = "index.u64"
-STRIDE = 100
-ORIGIN, CONTROL, BACKSLASH = b',"origin":{', b"\\u00", ord("\\")
-SYNTAX = (
-    b'{"prompt":[{"role":"system","content":"},{"role":"user","content":"},{"role":"assistant","content":"}],'
-    b'"completion":[{"chosen":[{"rejected":[{"query":"","pos":["","neg":["","neg":[],"text":"'
-)
-"""What stands in every line between its texts; words that are found there may be in no text."""
+Role = Literal["system", "user", "assistant"]
+RowKind = Literal["conversation", "preference", "retrieval", "passage"]
 
 
-class RowWriter:
-    """Writes a new ``data.jsonl`` and its index into a folder."""
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._file: BinaryIO = open_for_writing(folder / DATA)
-        self._hash: hashlib._Hash | None = hashlib.sha256()
-        self._offsets = array("Q")
-        self.rows = self.bytes = 0
-        self.kind: RowKind = "conversation"
+    role: Role
+    content: str
 
-    def write(self, row: DataRow) -> None:
-        """Append one row, of the kind of those before it."""
-        line = orjson.dumps(row.to_json(), option=orjson.OPT_APPEND_NEWLINE)
-        self._count((len(line),), row.kind)
-        self._file.write(line)
-        if self._hash is not None:
-            self._hash.update(line)
 
-    def note(self, lengths: Sequence[int], kind: RowKind) -> None:
-        """Count rows that another process has written next, of these lengths in bytes and of the kind of those before.
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a row came from. Lines and pages count from 1; ``heading`` is the path of headings, outermost first.
 
-        No row is to be written here any more.
-        """
-        self._hash = None
-        self._count(lengths, kind)
+    Attributes:
+        dataset: the dataset that this row was derived from; ``dataset_row`` is its row there.
+        made: how it was derived from that row: ``edited``, ``paraphrase``, ``back_translation``, ``annotated``.
+        evidence: quotation from that row that supports an answer written by a model.
+    """
+
+    file: str
+    row: int | None = None
+    heading: tuple[str, ...] = ()
+    commit: str | None = None
+    dataset: str | None = None
+    dataset_row: int | None = None
+    made: str | None = None
+    page: int | None = None
+    evidence: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Its non-empty fields."""
+        values = {
+            "file": self.file,
+            "row": self.row,
+            "heading": list(self.heading),
+            "commit": self.commit,
+            "dataset": self.dataset,
+            "dataset_row": self.dataset_row,
+            "made": self.made,
+            "page": self.page,
+            "evidence": self.evidence,
+        }
+        return {key: value for key, value in values.items() if value}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of `to_json`."""
+        return cls(**{**values, "heading": tuple(values.get("heading", ()))})
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A prompt and the one answer that is trained on.
+
+    Attributes:
+        prompt: earlier turns, the last of them the user's; never empty.
+        completion: the assistant's answer; the loss falls on it alone.
+        origin: where the row came from.
+    """
+
+    kind: ClassVar[RowKind] = "conversation"
+
+    prompt: tuple[Message, ...]
+    completion: str
+    origin: Origin
 
     @property
-    def sha256(self) -> str:
-        """Of all that was written; empty where others wrote it."""
-        return self._hash.hexdigest() if self._hash is not None else ""
+    def asked(self) -> str:
+        """The question, for display."""
+        return _read_out(self.prompt)
 
-    def _count(self, lengths: Sequence[int], kind: RowKind) -> None:
-        if self.rows == 0:
-            self.kind = kind
-        elif kind != self.kind:
-            raise InvalidDataset(
-                Text(f"A {kind} row among {self.kind} rows.", f"{self.kind} 数据中混入了 {kind} 数据。"),
-                Text("Put them into two datasets.", "请分成两个数据集。"),
-            )
-        *begins, end = accumulate(lengths, initial=self.bytes)
-        self._offsets.extend(begins[-self.rows % STRIDE :: STRIDE])
-        self.rows += len(begins)
-        self.bytes = end
+    @property
+    def answer(self) -> str:
+        """The answer, for display."""
+        return self.completion
 
-    def __enter__(self) -> Self:
-        return self
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All texts of the row, in order."""
+        return (*(message.content for message in self.prompt), self.completion)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.close()
-        if kind is None:
-            (self._folder / INDEX).write_bytes(self._offsets.tobytes())
+    def to_json(self) -> dict[str, Any]:
+        """The row as in ``data.jsonl``: conversational prompt and completion, and the origin."""
+        return {
+            "prompt": _turns(self.prompt),
+            "completion": _said(self.completion),
+            "origin": self.origin.to_json(),
+        }
 
 
-def open_for_writing(path: Path) -> BinaryIO:
-    """A new file to append rows to."""
-    return path.open("wb")
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """A prompt with a preferred and a rejected answer."""
+
+    kind: ClassVar[RowKind] = "preference"
+
+    prompt: tuple[Message, ...]
+    chosen: str
+    rejected: str
+    origin: Origin
+
+    @property
+    def asked(self) -> str:
+        """The question, for display."""
+        return _read_out(self.prompt)
+
+    @property
+    def answer(self) -> str:
+        """The answer, for display."""
+        return f"✓ {self.chosen}\n\n✗ {self.rejected}"
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All texts of the row, in order."""
+        return (*(message.content for message in self.prompt), self.chosen, self.rejected)
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as in ``data.jsonl``: conversational prompt, chosen and rejected, and the origin."""
+        return {
+            "prompt": _turns(self.prompt),
+            "chosen": _said(self.chosen),
+            "rejected": _said(self.rejected),
+            "origin": self.origin.to_json(),
+        }
 
 
-def read_rows(folder: Path, offset: int, limit: int) -> Iterator[DataRow]:
-    """Rows from ``offset`` on, at most ``limit``; what lies before is skipped by the index."""
-    index = _index(folder)
-    if not index or offset >= len(index) * STRIDE:
-        return
-    with (folder / DATA).open("rb") as file:
-        file.seek(index[offset // STRIDE])
-        for number, line in enumerate(file, offset // STRIDE * STRIDE):
-            if number >= offset + limit:
-                return
-            if number >= offset:
-                yield row_from_json(orjson.loads(line))
+@dataclass(frozen=True, slots=True)
+class Retrieval:
+    """A query with positive passages (at least one) and negative passages (possibly none)."""
+
+    kind: ClassVar[RowKind] = "retrieval"
+
+    query: str
+    pos: tuple[str, ...]
+    neg: tuple[str, ...]
+    origin: Origin
+
+    @property
+    def asked(self) -> str:
+        """The question, for display."""
+        return self.query
+
+    @property
+    def answer(self) -> str:
+        """The answer, for display."""
+        return "\n\n".join((*(f"✓ {text}" for text in self.pos), *(f"✗ {text}" for text in self.neg)))
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All texts of the row, in order."""
+        return (self.query, *self.pos, *self.neg)
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as in ``data.jsonl``."""
+        return {
+            "query": self.query,
+            "pos": list(self.pos),
+            "neg": list(self.neg),
+            "origin": self.origin.to_json(),
+        }
 
 
-def rows_between(folder: Path, begin: int, end: int) -> Iterator[DataRow]:
-    """The rows that lie between two places of the file, in bytes; nothing is read before the first is asked for."""
-    with (folder / DATA).open("rb") as file:
-        file.seek(begin)
-        while file.tell() < end:
-            yield row_from_json(orjson.loads(file.readline()))
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A text without a question."""
+
+    kind: ClassVar[RowKind] = "passage"
+
+    text: str
+    origin: Origin
+
+    @property
+    def asked(self) -> str:
+        """Its heading path, for display."""
+        return " › ".join(self.origin.heading)
+
+    @property
+    def answer(self) -> str:
+        """The answer, for display."""
+        return self.text
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All texts of the row, in order."""
+        return (self.text,)
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as in ``data.jsonl``."""
+        return {"text": self.text, "origin": self.origin.to_json()}
 
 
-def rows_at(folder: Path, numbers: Iterable[int]) -> Iterator[DataRow]:
-    """The rows with these numbers, from 0, in the order given; one that is not there is left out."""
-    for number in numbers:
-        yield from read_rows(folder, number, 1)
+DataRow: TypeAlias = Example | Preference | Retrieval | Passage
 
 
-def search_rows(folder: Path, words: str) -> "array[int]":
-    """Numbers, from 0, of the rows that hold ``words`` in a text, in the heading path or in the file's name.
-
-    In any case: of Latin letters, and of scripts without case, for which hardly a line is decoded, and of all others.
-    """
-    wanted, found, sight = words.casefold(), array("Q"), _sight_of(words)
-    with (folder / DATA).open("rb") as file:
-        for number, line in enumerate(file):
-            seen = sight(line)
-            if seen or (
-                seen is None and any(wanted in text.casefold() for text in _searched(row_from_json(orjson.loads(line))))
-            ):
-                found.append(number)
-    return found
+def row_from_json(row: Mapping[str, Any]) -> DataRow:
+    """A line of ``data.jsonl`` as the row it was written from."""
+    origin = Origin.from_json(row["origin"])
+    if "completion" in row:
+        return Example(_messages(row["prompt"]), row["completion"][0]["content"], origin)
+    if "chosen" in row:
+        chosen, rejected = row["chosen"][0]["content"], row["rejected"][0]["content"]
+        return Preference(_messages(row["prompt"]), chosen, rejected, origin)
+    if "query" in row:
+        return Retrieval(row["query"], tuple(row["pos"]), tuple(row["neg"]), origin)
+    return Passage(row["text"], origin)
 
 
-def _sight_of(words: str) -> Callable[[bytes], bool | None]:
-    """What tells from a line whether its texts hold the words; None where only the decoded texts tell."""
-    in_json = json.dumps(words, ensure_ascii=False)[1:-1]
-    if not all(map(_has_plain_case, in_json)):
-        folded = in_json.casefold()
-        return lambda line: None if folded in line.decode().casefold() else False
-    needle = in_json.lower().encode()
-    is_syntax = needle in SYNTAX
-
-    def sight(line: bytes) -> bool | None:
-        lower = line.lower()
-        at = lower.find(needle)
-        if at < 0:
-            return False
-        is_escape = lower[at - 1] == BACKSLASH or CONTROL in lower
-        return None if is_syntax or is_escape or at > lower.rfind(ORIGIN) else True
-
-    return sight
+def invalid_row(row: int, what: Text, hint: Text = NOTHING) -> InvalidDataset:
+    """The error for one row, numbered from 1."""
+    return InvalidDataset(Text(f"Row {row}: {what.en}", f"第 {row} 行：{what.zh}"), hint, row=row)
 
 
-def _has_plain_case(character: str) -> bool:
-    """Whether it has no case but that of ASCII, which bytes know too."""
-    return character.isascii() or character.lower() == character.upper()
+def _read_out(prompt: tuple[Message, ...]) -> str:
+    return "\n\n".join(message.content for message in prompt)
 
 
-def _searched(row: DataRow) -> Iterator[str]:
-    yield from row.texts
-    yield " › ".join((row.origin.file, *row.origin.heading))
+def _turns(messages: tuple[Message, ...]) -> list[dict[str, str]]:
+    return [{"role": message.role, "content": message.content} for message in messages]
 
 
-def _index(folder: Path) -> "array[int]":
-    """The index; built anew where the file is missing."""
-    offsets = array("Q")
-    try:
-        offsets.frombytes((folder / INDEX).read_bytes())
-    except FileNotFoundError:
-        at = 0
-        with (folder / DATA).open("rb") as file:
-            for number, line in enumerate(file):
-                if number % STRIDE == 0:
-                    offsets.append(at)
-                at += len(line)
-        (folder / INDEX).write_bytes(offsets.tobytes())
-    return offsets
+def _said(text: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": text}]
+
+
+def _messages(turns: list[dict[str, Any]]) -> tuple[Message, ...]:
+    return tuple(Message(**turn) for turn in turns)

@@ -1,8 +1,4 @@
-"""The datasets that are kept: a folder and a line in the database each, and neither without the other.
-
-Knows names, versions and folders. Knows nothing of where rows come from (the source) or how they lie in a file
-(`rows`).
-"""
+"""Dataset store: one folder and one database row per dataset, written together or not at all."""
 
 import hashlib
 import logging
@@ -11,28 +7,26 @@ import sqlite3
 import sys
 import tempfile
 import threading
+import unicodedata
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from time import time
 
 from pydantic import TypeAdapter
 
-from sage_studio.data.dataset import Dataset, DatasetSource, DatasetStats, OnProgress, ignore_progress
-from sage_studio.data.example import DataRow
-from sage_studio.data.naming import checked_name, slug_of
-from sage_studio.data.paging import Pages, Preview
-from sage_studio.data.parts.part import Part
-from sage_studio.data.parts.readers import InParts, ReadAsOne
-from sage_studio.data.quality.findings import write_dropped
-from sage_studio.data.report import Report
-from sage_studio.data.rows import DATA, RowWriter, read_rows, rows_between
+from sage_studio.data.dataset import Dataset, DatasetSource, DatasetStats, OnProgress, ignore_progress, write_dropped
+from sage_studio.data.readers.fast_jsonl import JsonlPart, ReadableInParts, ReadSequentially
+from sage_studio.data.row_file import DATA, Preview, RowPager, RowWriter, read_rows, rows_between
+from sage_studio.data.rows import DataRow
+from sage_studio.data.statistics import StatsCollector
 from sage_studio.database import Database, insert
-from sage_studio.errors import InvalidDataset, NotFound, naming_full_disk
-from sage_studio.files import safe_name, write_atomically
+from sage_studio.errors import InvalidDataset, InvalidName, NotFound, naming_full_disk
+from sage_studio.files import safe_name, slug, write_atomically
 from sage_studio.text import Text
 
+LONGEST_NAME = 100
 MANIFEST = "manifest.json"
 UNFINISHED = ".new-"
 TELL_EVERY = 1000
@@ -42,16 +36,16 @@ Datasets = list[Dataset]
 
 
 class DatasetStore:
-    """Keeps datasets under ``datasets_dir``; safe to use from many threads.
+    """Stores datasets under ``datasets_dir``; thread-safe.
 
-    A new version gets a new id, never one that was used before, even by a dataset since deleted.
+    A new version gets a new id, never one that was used before, even by a deleted dataset.
     """
 
     def __init__(self, database: Database, datasets_dir: Path) -> None:
         self._database = database
         self._folder = datasets_dir
         self._lock, self._hashing = threading.Lock(), threading.Lock()
-        self._pages = Pages()
+        self._pages = RowPager()
 
     def add(
         self,
@@ -60,12 +54,12 @@ class DatasetStore:
         tokenizer: Path | None = None,
         on_progress: OnProgress = ignore_progress,
     ) -> Dataset:
-        """Keep the rows of a source.
+        """Store the rows of a source.
 
         Args:
             source: read once, row by row.
-            name: what to call it; the source's name unless given. Any script; no slash, no control character.
-            tokenizer: a ``tokenizer.json`` to count tokens with; estimated without.
+            name: display name in any script; the source's name unless given.
+            tokenizer: a ``tokenizer.json`` to count tokens with; None to estimate.
             on_progress: called every thousand rows; the share is 0 until the end, as a source does not know its length.
 
         Returns:
@@ -74,7 +68,7 @@ class DatasetStore:
         Raises:
             InvalidName: the name cannot be used.
             InvalidDataset: from the source, naming the row; or it has no row.
-            StorageFull: nothing of it is kept.
+            StorageFull: nothing is stored.
         """
         name = checked_name(name or source.name)
         with naming_full_disk(self._folder):
@@ -90,7 +84,7 @@ class DatasetStore:
         return dataset
 
     def hashed(self, dataset: Dataset) -> Dataset:
-        """The dataset with its SHA-256, for which the file is read now unless that was done. Raises `NotFound`."""
+        """The dataset with its SHA-256, computed now if it is not known yet. Raises `NotFound`."""
         if dataset.sha256:
             return dataset
         with self._hashing:
@@ -135,15 +129,15 @@ class DatasetStore:
         return read_rows(self.folder(dataset_id), offset, sys.maxsize)
 
     def place(self, dataset_id: str) -> Path:
-        """Where its files lie, if there is such a dataset. Raises `InvalidName`."""
+        """The folder of a dataset, whether it exists or not. Raises `InvalidName`."""
         return self._folder / safe_name(dataset_id)
 
     def folder(self, dataset_id: str) -> Path:
-        """Where its files lie. Raises `NotFound` where the dataset or its rows are gone."""
+        """The folder of a dataset. Raises `NotFound` if the dataset or its rows are gone."""
         return self.data_path(dataset_id).parent
 
     def data_path(self, dataset_id: str) -> Path:
-        """Its ``data.jsonl``. Raises `NotFound` where the dataset or the file is gone."""
+        """Its ``data.jsonl``. Raises `NotFound` if the dataset or the file is gone."""
         path = self._folder / safe_name(self.get(dataset_id).id) / DATA
         if not path.is_file():
             raise NotFound(
@@ -168,33 +162,40 @@ class DatasetStore:
         return [AS_JSON.validate_json(row["manifest"]) for row in rows]
 
     def _keep(self, new: Path, source: DatasetSource, name: str, writer: RowWriter, stats: DatasetStats) -> Dataset:
-        """Give the written rows their version, unless the same rows have one under this name."""
-        slug = slug_of(name)
-        with self._lock:
-            same = self._same(slug, writer, new / DATA)
-            if same is not None:
-                return same
-            return self._add_version(new, source, name, writer, stats)
+        """Make the written rows a new version, unless one under this name holds the same rows.
 
-    def _same(self, slug: str, writer: RowWriter, path: Path) -> Dataset | None:
-        """The version that holds the very rows of a file."""
-        rows, sha256 = self._database.rows("SELECT manifest FROM datasets WHERE slug = ?", (slug,)), writer.sha256
-        for known in (AS_JSON.validate_json(row["manifest"]) for row in rows):
-            if known.size_bytes == writer.bytes and (self._folder / known.id / DATA).is_file():
-                known, sha256 = self.hashed(known), sha256 or _sha256(path)
+        Files are hashed outside the lock: that of a large dataset takes seconds, in which others can be added.
+        """
+        stem, compared = slug(name, "dataset"), set[str]()
+        sha256 = writer.sha256
+        while True:
+            for known in self._of_size(stem, writer.bytes):
+                if known.id in compared:
+                    continue
+                compared.add(known.id)
+                sha256 = sha256 or _sha256(new / DATA)
+                with suppress(NotFound):  # deleted meanwhile
+                    known = self.hashed(known)
                 if known.sha256 == sha256:
                     return known
-        return None
+            with self._lock:
+                if all(known.id in compared for known in self._of_size(stem, writer.bytes)):
+                    return self._add_version(new, source, name, stem, writer, stats)
+
+    def _of_size(self, stem: str, size: int) -> Datasets:
+        """Versions of a name whose files have exactly ``size`` bytes."""
+        rows = self._database.rows("SELECT manifest FROM datasets WHERE slug = ?", (stem,))
+        versions = [AS_JSON.validate_json(row["manifest"]) for row in rows]
+        return [each for each in versions if each.size_bytes == size and (self._folder / each.id / DATA).is_file()]
 
     def _add_version(
-        self, new: Path, source: DatasetSource, name: str, writer: RowWriter, stats: DatasetStats
+        self, new: Path, source: DatasetSource, name: str, stem: str, writer: RowWriter, stats: DatasetStats
     ) -> Dataset:
-        slug = slug_of(name)
         with self._database.transaction() as sql:
-            last = sql.execute("SELECT last FROM dataset_versions WHERE slug = ?", (slug,)).fetchone()
+            last = sql.execute("SELECT last FROM dataset_versions WHERE slug = ?", (stem,)).fetchone()
             version = last["last"] + 1 if last else 1
             dataset = Dataset(
-                id=f"{slug}-v{version}",
+                id=f"{stem}-v{version}",
                 name=name,
                 version=version,
                 kind=source.kind,
@@ -210,44 +211,63 @@ class DatasetStore:
             )
             manifest = AS_JSON.dump_json(dataset, indent=1).decode()
             write_atomically(new / MANIFEST, manifest)
-            shutil.rmtree(self._folder / dataset.id, ignore_errors=True)  # left by a crash: the database knows it not
+            shutil.rmtree(self._folder / dataset.id, ignore_errors=True)  # left by a crash: not in the database
             new.rename(self._folder / dataset.id)
-            insert(sql, "dataset_versions", {"slug": slug, "last": version}, replace=True)
-            row = {"id": dataset.id, "slug": slug, "version": version, "sha256": dataset.sha256}
+            insert(sql, "dataset_versions", {"slug": stem, "last": version}, replace=True)
+            row = {"id": dataset.id, "slug": stem, "version": version, "sha256": dataset.sha256}
             insert(sql, "datasets", {**row, "created_at": dataset.created_at, "manifest": manifest})
         return dataset
 
     def _hash_behind(self, dataset: Dataset) -> None:
-        """Its rows can be used meanwhile."""
+        """Compute the SHA-256 in the background; the dataset can be used meanwhile."""
         try:
             self.hashed(dataset)
         except (NotFound, OSError, sqlite3.Error) as error:
             logger.info("%s: its SHA-256 is left for when it is asked for: %s", dataset.id, error)
 
 
+def checked_name(name: str) -> str:
+    """A dataset's display name, trimmed and normalized.
+
+    Raises:
+        InvalidName: empty, too long, or with a slash, a backslash or a control character.
+    """
+    name = unicodedata.normalize("NFC", name.strip())
+    bad = [character for character in name if character in "/\\" or unicodedata.category(character) in ("Cc", "Cs")]
+    if not name or len(name) > LONGEST_NAME or bad or name.strip(".") == "":
+        raise InvalidName(
+            Text(f"{name[:120]!r} cannot be a dataset's name.", f"{name[:120]!r} 不能作为数据集名称。"),
+            Text(
+                f"Give 1 to {LONGEST_NAME} characters of any script, without slashes and control characters.",
+                f"请填写 1 到 {LONGEST_NAME} 个字符，不含斜杠和控制字符。",
+            ),
+        )
+    return name
+
+
 def _write(
     source: DatasetSource, folder: Path, tokenizer: Path | None, on_progress: OnProgress
 ) -> tuple[RowWriter, DatasetStats]:
-    if isinstance(source, InParts):
+    if isinstance(source, ReadableInParts):
         try:
             with closing(source.parts(folder / DATA, sampling=tokenizer is not None)) as parts:
                 return _written(parts, source, folder, tokenizer, on_progress)
-        except ReadAsOne as why:
+        except ReadSequentially as why:
             logger.debug("read by one process: %s", why)
     return _written(source.examples(), source, folder, tokenizer, on_progress)
 
 
 def _written(
-    rows: Iterable[DataRow | Part],
+    rows: Iterable[DataRow | JsonlPart],
     source: DatasetSource,
     folder: Path,
     tokenizer: Path | None,
     on_progress: OnProgress,
 ) -> tuple[RowWriter, DatasetStats]:
-    report, told = Report(tokenizer), 0
+    report, told = StatsCollector(tokenizer), 0
     with RowWriter(folder) as writer:
         for each in rows:
-            if isinstance(each, Part):
+            if isinstance(each, JsonlPart):
                 _take(each, writer, report, folder)
             else:
                 writer.write(each)
@@ -263,11 +283,11 @@ def _written(
     return writer, stats
 
 
-def _take(part: Part, writer: RowWriter, report: Report, folder: Path) -> None:
+def _take(part: JsonlPart, writer: RowWriter, report: StatsCollector, folder: Path) -> None:
     begin = writer.bytes
     if part.kind is not None:
         writer.note(part.lengths, part.kind)
-    report.merge(part.tally, rows_between(folder, begin, writer.bytes))
+    report.merge(part.stats, rows_between(folder, begin, writer.bytes))
 
 
 def _sha256(path: Path) -> str:

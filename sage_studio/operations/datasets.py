@@ -4,14 +4,14 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
+from sage_studio.data.column_mapping import ColumnMapping, parse_mapping
 from sage_studio.data.dataset import Dataset, FormatCount
-from sage_studio.data.document_source import Rows
-from sage_studio.data.example import DataRow
 from sage_studio.data.formats import FORMATS, Format
 from sage_studio.data.grading import Question
-from sage_studio.data.mapping import ColumnMapping, parse_mapping
-from sage_studio.data.quality.findings import Finding
-from sage_studio.data.quality.inspection import Inspection
+from sage_studio.data.inspect_file import FileInspection
+from sage_studio.data.quality import Finding, QualityReport
+from sage_studio.data.rows import DataRow
+from sage_studio.data.sources.documents import DocumentRows
 from sage_studio.data.synthesis.annotate import AnnotateOrder
 from sage_studio.data.synthesis.augment import AugmentOrder
 from sage_studio.data.synthesis.edit import RowChange
@@ -29,7 +29,7 @@ from sage_studio.errors import (
 )
 from sage_studio.operations.jobs import JobView
 from sage_studio.operations.operation import SCRIPTS, Acknowledged, Noun, UploadedFile
-from sage_studio.services.datasets import Brought, ReportOrder, seconds_per_epoch
+from sage_studio.services.datasets import ReportOrder, seconds_per_epoch
 from sage_studio.studio import Studio
 from sage_studio.text import Language
 from sage_studio.training.preview import RowPreview
@@ -180,17 +180,17 @@ class LookView(BaseModel):
     known_formats: list[KnownFormat]
 
     @classmethod
-    def of(cls, brought: Brought, language: Language = "en") -> "LookView":
-        """The view of a look at a file."""
-        look, fault = brought.look, brought.look.fault
+    def of(cls, found: FileInspection, language: Language = "en") -> "LookView":
+        """The view of an inspected file."""
+        fault = found.fault
         return cls(
-            container=look.container,
-            rows=look.rows,
-            columns=list(look.columns),
-            sample=[{key: _short(value) for key, value in row.items()} for row in look.sample],
-            formats=[FormatView.of(each) for each in look.formats],
-            row_kind=look.row_kind,
-            methods=methods_for(look.row_kind) if look.row_kind is not None else [],
+            container=found.container,
+            rows=found.rows,
+            columns=list(found.columns),
+            sample=[{key: _short(value) for key, value in row.items()} for row in found.sample],
+            formats=[FormatView.of(each) for each in found.formats],
+            row_kind=found.row_kind,
+            methods=methods_for(found.row_kind) if found.row_kind is not None else [],
             fault=None
             if fault is None
             else {
@@ -199,9 +199,9 @@ class LookView(BaseModel):
                 "hint": fault.hint.in_(language),
                 "row": fault.row,
             },
-            needs_mapping=look.needs_mapping,
-            remembered=brought.remembered,
-            guess=brought.guess,
+            needs_mapping=found.needs_mapping,
+            remembered=found.remembered,
+            guess=found.guess,
             known_formats=[KnownFormat.of(each) for each in FORMATS],
         )
 
@@ -238,7 +238,7 @@ class InspectionView(BaseModel):
     seconds_per_epoch: float | None = Field(description="By the speed of earlier runs on this machine; null if none")
 
     @classmethod
-    def of(cls, inspection: Inspection, tokens_per_second: float | None) -> "InspectionView":
+    def of(cls, inspection: QualityReport, tokens_per_second: float | None) -> "InspectionView":
         """The view of a look, with the time that an epoch would take."""
         return cls(
             made_at=inspection.made_at,
@@ -347,7 +347,7 @@ def upload_dataset(
     mapping: Annotated[
         str, Field(description='JSON: {"format": "Alpaca", "columns": {"instruction": "column", "output": "column"}}')
     ] = "",
-    rows: Annotated[Rows, Field(description="What documents become")] = "questions",
+    rows: Annotated[DocumentRows, Field(description="What documents become")] = "questions",
 ) -> DatasetView:
     """Keep a file as a dataset: JSON, JSONL, CSV, Parquet (also .gz), Markdown, HTML, TXT, PDF, DOCX or a zip."""
     return DatasetView.of(studio.datasets.upload(file, name, mapping=parse_mapping(mapping), rows=rows))
@@ -371,7 +371,7 @@ def add_repository(
     branch: Annotated[str, Field(description="A branch or a tag; empty for the default")] = "",
     folder: Annotated[str, Field(description="Inside the repository; empty for all of it")] = "",
     name: str = "",
-    rows: Rows = "questions",
+    rows: DocumentRows = "questions",
 ) -> DatasetView:
     """Make a dataset of the documents in a Git repository's folder."""
     return DatasetView.of(studio.datasets.add_repository(address, branch, folder, name, rows))

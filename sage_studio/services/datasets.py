@@ -2,29 +2,36 @@
 
 import builtins
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from sage_studio.data.column_mapping import ColumnMapping, ColumnMappingStore, guess_mapping
 from sage_studio.data.dataset import Dataset, DatasetSource, OnProgress, ignore_progress
-from sage_studio.data.docs_processor import SAGEDocsProcessor
-from sage_studio.data.document_source import DocumentSource, Rows
-from sage_studio.data.example import DataRow
-from sage_studio.data.files.content import Content
+from sage_studio.data.documents.git import RepositoryDocuments
 from sage_studio.data.grading import Question
-from sage_studio.data.hub import HubSource
+from sage_studio.data.inspect_file import FileInspection, file_columns, inspect_file
 from sage_studio.data.jobs import Job, JobState, Running
-from sage_studio.data.knowledge import KnowledgeSource
-from sage_studio.data.look import Look, columns_of, look_at
-from sage_studio.data.mapping import ColumnMapping, MappingBook, guess
-from sage_studio.data.paging import Preview
-from sage_studio.data.quality.findings import Finding, read_findings
-from sage_studio.data.quality.inspection import INSPECTION, Inspection, Yardstick, inspect, read_inspection
-from sage_studio.data.quickstart import QuickstartSource, quickstart_questions
-from sage_studio.data.repository_documents import RepositoryDocuments
-from sage_studio.data.sources import named, source_of_file
+from sage_studio.data.quality import (
+    INSPECTION,
+    Finding,
+    QualityReport,
+    TokenMeasure,
+    check_quality,
+    read_findings,
+    read_quality_report,
+)
+from sage_studio.data.readers.content import FileContent
+from sage_studio.data.row_file import Preview
+from sage_studio.data.rows import DataRow
+from sage_studio.data.sources.data_file import check_file
+from sage_studio.data.sources.documents import DocumentRows, DocumentSource
+from sage_studio.data.sources.hub import HubSource
+from sage_studio.data.sources.local import KnowledgeSource, source_of_file, subject_of
+from sage_studio.data.sources.quickstart import QuickstartSource, quickstart_questions
+from sage_studio.data.sources.sage_docs import SAGEDocsProcessor
 from sage_studio.data.store import DatasetStore
 from sage_studio.data.synthesis import annotate, augment
 from sage_studio.data.synthesis.annotate import AnnotateOrder
@@ -32,7 +39,6 @@ from sage_studio.data.synthesis.augment import AugmentOrder
 from sage_studio.data.synthesis.edit import EditedSource, RowChange
 from sage_studio.data.synthesis.generated import GeneratedSource, generate_rows, read_generated
 from sage_studio.data.synthesis.mix import MixedSource, MixturePart, MixtureWeight
-from sage_studio.data.upload import check_file
 from sage_studio.errors import Conflict, InvalidDataset, InvalidInput
 from sage_studio.files import safe_name
 from sage_studio.models.chat_template import ChatTokenizer, tokenizer_of
@@ -48,15 +54,6 @@ from sage_studio.validation_errors import first_error
 FETCHED = 0.7
 """Share of a progress bar that fetching takes; the rest is counting and keeping the rows."""
 Order = TypeVar("Order", bound=BaseModel)
-
-
-@dataclass(frozen=True, slots=True)
-class Brought:
-    """A file as it was found, the column mapping last used for one with the same columns, and a guess at it, if any."""
-
-    look: Look
-    remembered: ColumnMapping | None
-    guess: ColumnMapping | None = None
 
 
 class ReportOrder(BaseModel):
@@ -78,7 +75,7 @@ class DatasetService:
         settings: Settings,
         store: DatasetStore,
         docs: SAGEDocsProcessor,
-        mappings: MappingBook,
+        mappings: ColumnMappingStore,
         jobs: BackgroundTasks,
         tasks: TaskStore,
         models: ModelService,
@@ -104,7 +101,7 @@ class DatasetService:
         name: str = "",
         on_progress: OnProgress = ignore_progress,
         mapping: ColumnMapping | None = None,
-        rows: Rows = "questions",
+        rows: DocumentRows = "questions",
     ) -> Dataset:
         """Check a file of rows or of documents and keep it as a dataset.
 
@@ -122,16 +119,18 @@ class DatasetService:
         source = source_of_file(path, self._most, mapping, rows)
         dataset = self.add(source, name, on_progress)
         if mapping is not None:
-            self._mappings.remember(columns_of(Content(path, self._most)), mapping)
+            self._mappings.remember(file_columns(FileContent(path, self._most)), mapping)
         return dataset
 
-    def inspect_file(self, path: Path) -> Brought:
-        """What a file holds, all of it read and nothing kept. Raises `InvalidDataset` for one of no known kind."""
+    def inspect_file(self, path: Path) -> FileInspection:
+        """What a file holds, all of it read and nothing kept. Raises `InvalidDataset` for one of no known type."""
         check_file(path, self._most)
-        look = look_at(Content(path, self._most))
-        if not look.needs_mapping:
-            return Brought(look, self._mappings.recall(look.columns) if look.columns else None)
-        return Brought(look, self._mappings.recall(look.columns), guess(look.columns))
+        found = inspect_file(FileContent(path, self._most))
+        return replace(
+            found,
+            remembered=self._mappings.recall(found.columns) if found.columns or found.needs_mapping else None,
+            guess=guess_mapping(found.columns) if found.needs_mapping else None,
+        )
 
     def prepare_sage_docs(self, force_refresh: bool = False, on_progress: OnProgress = ignore_progress) -> Dataset:
         """Fetch the SAGE documentation and make it a dataset. Cached until ``force_refresh``.
@@ -152,7 +151,7 @@ class DatasetService:
         branch: str = "",
         folder: str = "",
         name: str = "",
-        rows: Rows = "questions",
+        rows: DocumentRows = "questions",
         on_progress: OnProgress = ignore_progress,
     ) -> Dataset:
         """Fetch the documents of a Git repository's folder and make them a dataset.
@@ -174,7 +173,7 @@ class DatasetService:
             documents.name,
             documents.address,
             rows,
-            about=named(documents.name),
+            about=subject_of(documents.name),
             commit=lambda: documents.commit,
         )
         return self.add(source, name)
@@ -263,9 +262,9 @@ class DatasetService:
             self._models.ensure(order.model)
         return self._start("report", order)
 
-    def inspection(self, dataset_id: str) -> Inspection | None:
+    def inspection(self, dataset_id: str) -> QualityReport | None:
         """What the last close look found; None before the first."""
-        return read_inspection(self.store.folder(safe_name(dataset_id)))
+        return read_quality_report(self.store.folder(safe_name(dataset_id)))
 
     def is_inspected(self, dataset_id: str) -> bool:
         """Whether it was looked at closely."""
@@ -369,11 +368,11 @@ class DatasetService:
         def tell(share: float, doing: Text) -> None:
             running.tell(round(share * dataset.stats.total_samples), dataset.stats.total_samples, doing)
 
-        inspect(
+        check_quality(
             self.store.folder(dataset.id),
             self.store.rows(dataset.id),
             dataset.stats.total_samples,
-            Yardstick(order.model or self._models.default(), order.max_length, measure),
+            TokenMeasure(order.model or self._models.default(), order.max_length, measure),
             (order.against, self.store.rows(order.against)) if order.against else None,
             tell,
         )
@@ -428,7 +427,7 @@ def _first(most: int, dataset: Dataset) -> int:
     return min(most or dataset.stats.total_samples, dataset.stats.total_samples)
 
 
-def seconds_per_epoch(inspection: Inspection, tokens_per_second: float | None) -> float | None:
+def seconds_per_epoch(inspection: QualityReport, tokens_per_second: float | None) -> float | None:
     """How long an epoch would take; None where the tokens or the speed are not known."""
     if inspection.tokens_per_epoch is None or not tokens_per_second:
         return None

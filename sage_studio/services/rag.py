@@ -15,6 +15,7 @@ from typing import Any
 
 from sage_studio.catalog import BUILT_IN_EMBEDDER, Catalog
 from sage_studio.data.dataset import Dataset
+from sage_studio.data.language import HAN
 from sage_studio.downloads import Downloads
 from sage_studio.errors import Conflict, InvalidInput, InvalidModel, NotFound, StudioError
 from sage_studio.models.model_folder import is_here
@@ -232,7 +233,7 @@ def grounded(messages: Sequence[ChatMessage], sources: Sequence[Source]) -> list
     """The conversation with passages put before its last question, in the question's language."""
     question = question_of(messages)
     passages = "\n\n".join(f"[{place}] {named(source)}\n{source.text}" for place, source in enumerate(sources, 1))
-    chinese = any("\u4e00" <= character <= "\u9fff" for character in question)
+    chinese = HAN.search(question) is not None
     content = GROUNDED.in_("zh" if chinese else "en").format(passages, question)
     return [*messages[:-1], ChatMessage(role="user", content=content)]
 

@@ -8,7 +8,7 @@ from typing import Any
 from sage_studio import preflight
 from sage_studio.catalog import Catalog, ModelRef
 from sage_studio.data.dataset import Dataset
-from sage_studio.data.sources import source_of_file
+from sage_studio.data.sources.local import source_of_file
 from sage_studio.errors import Conflict
 from sage_studio.hardware import detect_hardware
 from sage_studio.services.datasets import DatasetService

@@ -11,11 +11,11 @@ from typing import Protocol
 from sage_studio.errors import naming_full_disk
 from sage_studio.hardware import VISIBLE
 from sage_studio.processes import ChildProcess, find_session_leader, known_process, start_detached
-from sage_studio.settings import PREFIX, PROJECT
+from sage_studio.settings import CONFIGS, PREFIX, PROJECT
 from sage_studio.training.progress import LOG, read_job
 
 TRAINER = (sys.executable, "-m", "sage_studio.training")
-ACCELERATE = PROJECT / "configs" / "accelerate.yaml"
+ACCELERATE = CONFIGS / "accelerate.yaml"
 """Given to ``accelerate launch``, which would otherwise read a person's own default_config.yaml."""
 PREPARER = (sys.executable, "-m", "sage_studio.preparing")
 SECRETS = (f"{PREFIX}AUTH",)

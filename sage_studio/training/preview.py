@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sage_studio.data.example import DataRow, Example, Preference
+from sage_studio.data.rows import DataRow, Example, Preference
 from sage_studio.models.chat_template import ChatTokenizer
 from sage_studio.training.tokenize import IGNORED, TokenizedRow, check_template, encode_each
 

@@ -65,7 +65,7 @@ class Job(BaseModel):
     Attributes:
         model_location: local folder or hub id.
         adapter_location: folder of the adapter to go on from; empty for a new one.
-        data_path: ``data.jsonl`` in the studio's own row shape (`to_json` of `sage_studio.data.example`).
+        data_path: ``data.jsonl`` in the studio's own row shape (`to_json` of `sage_studio.data.rows`).
         resume: continue from the newest checkpoint in the folder.
         docs_commit: of the documentation that the rows were made of; empty for other sources.
         gpus: physical numbers of the GPUs of this run, separated by commas, written when it starts; those that a

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sage_studio.data.example import DataRow, Example, Retrieval, row_from_json
+from sage_studio.data.rows import DataRow, Example, Retrieval, row_from_json
 from sage_studio.errors import InvalidDataset
 from sage_studio.text import Text
 from sage_studio.training.tokenize import invalid_line, read_lines

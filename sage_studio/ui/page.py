@@ -46,18 +46,18 @@ from sage_studio.space import Space
 from sage_studio.studio import Studio
 from sage_studio.text import Language, Text
 from sage_studio.ui import endpoints
-from sage_studio.ui.chat_tab import ChatTab
-from sage_studio.ui.dataset_tab import DatasetTab
-from sage_studio.ui.events import HEAD, TICK_SECONDS, on
-from sage_studio.ui.frame import Frame
-from sage_studio.ui.i18n import AskedLanguage, Phrasebook, SpokenBlocks
-from sage_studio.ui.models_tab import ModelsTab
+from sage_studio.ui.chat.chat_tab import ChatTab
+from sage_studio.ui.components.events import HEAD, TICK_SECONDS, on
+from sage_studio.ui.components.localization import AskedLanguage, LabelRegistry, SpokenBlocks
+from sage_studio.ui.components.page_context import PageContext
+from sage_studio.ui.datasets.dataset_tab import DatasetTab
+from sage_studio.ui.models.models_tab import ModelsTab
 from sage_studio.ui.space_note import space_note
 from sage_studio.ui.status_bar import StatusBar
-from sage_studio.ui.tasks_tab import TasksTab
-from sage_studio.ui.theme import CSS, Calm
+from sage_studio.ui.tasks.tasks_tab import TasksTab
+from sage_studio.ui.theme import CSS, StudioTheme
 from sage_studio.ui.tour import Tour
-from sage_studio.ui.training_tab import TrainingTab
+from sage_studio.ui.training.training_tab import TrainingTab
 
 TITLE = "SAGE Studio"
 TABS = (
@@ -77,7 +77,7 @@ def build_page(studio: Studio, space: Space | None = None) -> gr.Blocks:
         studio: the house.
         space: the Hugging Face Space that it runs in, if it is one.
     """
-    words = Phrasebook()
+    words = LabelRegistry()
     page: SpokenBlocks
     with SpokenBlocks(words, title=TITLE, analytics_enabled=False, fill_width=True) as page:
         bar = StatusBar(studio)
@@ -88,7 +88,7 @@ def build_page(studio: Studio, space: Space | None = None) -> gr.Blocks:
         timers = {name: gr.Timer(TICK_SECONDS, active=name == FIRST) for name, _, _ in TABS}
         inside: dict[str, Any] = {}
         with gr.Tabs(selected=FIRST, elem_id="tabs", overflow_behavior="wrap") as tabs:  # holds tabs only
-            frame = Frame(studio, words, tabs, timer, page, task, dataset_id, revision, draft)
+            frame = PageContext(studio, words, tabs, timer, page, task, dataset_id, revision, draft)
             for name, title, contents in TABS:
                 with words(gr.Tab, label=title, id=name, elem_id=name) as tab:
                     inside[name] = contents(frame.within(tab, timers[name]))
@@ -110,7 +110,7 @@ def page_arguments(app_arguments: Mapping[str, Any] = MappingProxyType({})) -> d
     """
     middleware = [*app_arguments.get("middleware", ()), Middleware(AskedLanguage)]
     app_kwargs = {**app_arguments, "middleware": middleware}
-    return {"theme": Calm(), "css": CSS, "head": HEAD, "footer_links": ["api"], "app_kwargs": app_kwargs}
+    return {"theme": StudioTheme(), "css": CSS, "head": HEAD, "footer_links": ["api"], "app_kwargs": app_kwargs}
 
 
 def only(seen: str) -> Callable[[Language], list[Any]]:

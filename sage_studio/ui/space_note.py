@@ -13,8 +13,8 @@ from markupsafe import Markup
 from sage_studio.space import Space, outlives_a_restart
 from sage_studio.studio import Studio
 from sage_studio.text import Language, Text
-from sage_studio.ui.i18n import Phrasebook
-from sage_studio.ui.parts import html, notice
+from sage_studio.ui.components.html import html, notice
+from sage_studio.ui.components.localization import LabelRegistry
 
 OWN_TAB = Text("Open the studio in its own tab", "在单独的标签页中打开工作室")
 OWN_TAB_REASON = Text(
@@ -37,7 +37,7 @@ FRAME_JS = "element.querySelector('.own-tab')?.toggleAttribute('hidden', window.
 """Outside the frame there is nothing to leave."""
 
 
-def space_note(studio: Studio, space: Space, words: Phrasebook, page: gr.Blocks) -> None:
+def space_note(studio: Studio, space: Space, words: LabelRegistry, page: gr.Blocks) -> None:
     """Put the note on the page that is being built."""
     passing = not outlives_a_restart(studio.settings)
     shown = Text(*(str(said_on_top(space, passing, language)) for language in ("en", "zh")))

@@ -15,13 +15,13 @@ from sage_studio.serving.types import EngineState, EngineStatus
 from sage_studio.studio import Studio
 from sage_studio.tasks.task import Task, TaskProgress, TaskStatus
 from sage_studio.text import Language, Text
-from sage_studio.ui.doing import doing, transfer_line
-from sage_studio.ui.events import follow, on
-from sage_studio.ui.format import duration, joined, short
-from sage_studio.ui.i18n import SWITCH_JS
-from sage_studio.ui.labels import ENGINE_COLOUR, ENGINE_STATE, TASK_STATUS
-from sage_studio.ui.parts import html, quiet
-from sage_studio.ui.run_view import epoch_of
+from sage_studio.ui.components.events import follow, on
+from sage_studio.ui.components.format import duration, joined, short
+from sage_studio.ui.components.html import html, quiet
+from sage_studio.ui.components.labels import ENGINE_COLOUR, ENGINE_STATE, TASK_STATUS
+from sage_studio.ui.components.localization import SWITCH_JS
+from sage_studio.ui.components.progress import doing, transfer_line
+from sage_studio.ui.tasks.run_view import epoch_of
 from sage_studio.ui.tour import TOUR
 
 HARDWARE_SECONDS = 5

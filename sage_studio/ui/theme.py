@@ -112,7 +112,7 @@ VALUES = {
 """The theme's variables; those ending in ``_dark`` hold in the dark."""
 
 
-class Calm(gr.themes.Base):
+class StudioTheme(gr.themes.Base):
     """Flat grounds, thin lines, one accent, small type."""
 
     def __init__(self) -> None:

@@ -13,7 +13,7 @@ import gradio as gr
 from markupsafe import Markup
 
 from sage_studio.text import Language, Text
-from sage_studio.ui.i18n import Phrasebook
+from sage_studio.ui.components.localization import LabelRegistry
 
 TOUR = Text("Tour", "导览")
 SKIP, BACK, NEXT = Text("Skip", "跳过"), Text("Back", "上一步"), Text("Next", "下一步")
@@ -171,7 +171,7 @@ if (isFirstVisit() && !navigator.webdriver) open();
 class Tour:
     """The card, closed."""
 
-    def __init__(self, words: Phrasebook) -> None:
+    def __init__(self, words: LabelRegistry) -> None:
         self.html = words(
             gr.HTML,
             value=Text(card("en"), card("zh")),

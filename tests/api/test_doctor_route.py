@@ -2,7 +2,7 @@
 
 from sage_studio.doctor import Finding, Level
 from sage_studio.text import Text
-from sage_studio.ui.models_tab import machine_panel
+from sage_studio.ui.models.models_tab import machine_panel
 
 OLD = Finding("driver", Level.PROBLEM, Text("NVIDIA driver 550", "NVIDIA 驱动 550"), Text("No GPU.", "无 GPU。"))
 

@@ -11,7 +11,7 @@ from sage_studio.text import Text
 from sage_studio.training.methods.kbalign.stage_files import StageFile
 from sage_studio.training.progress import Job
 from sage_studio.training.recipes import KBAlignRecipe
-from sage_studio.ui.tasks_table import files_table
+from sage_studio.ui.tasks.tasks_table import files_table
 
 
 @pytest.fixture

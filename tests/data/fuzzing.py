@@ -12,10 +12,10 @@ from time import monotonic
 import test_format_matrix as matrix
 from hypothesis import strategies as st
 
-from sage_studio.data.files.content import Content
 from sage_studio.data.formats import FORMATS
-from sage_studio.data.look import look_at
-from sage_studio.data.sources import source_of_file
+from sage_studio.data.inspect_file import inspect_file
+from sage_studio.data.readers.content import FileContent
+from sage_studio.data.sources.local import source_of_file
 from sage_studio.errors import StudioError
 
 LIMIT = 16 << 20
@@ -66,7 +66,7 @@ def read(path: Path, tally: Tally) -> None:
         assert all(error.message), error  # noqa: PT017  # said in both languages
         tally.refused[error.code] = tally.refused.get(error.code, 0) + 1
     try:
-        look_at(Content(path, LIMIT))
+        inspect_file(FileContent(path, LIMIT))
     except StudioError as error:
         assert error.say("zh")  # noqa: PT017
     tally.slowest = max(tally.slowest, monotonic() - began)

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from sage_studio.data.cleaning import clean_text, mend_fences
-from sage_studio.data.docs_processor import SAGEDocsProcessor
-from sage_studio.data.documents import parse_markdown
-from sage_studio.data.questions import BROKEN, questions_from
-from sage_studio.data.sizing import MAX_BYTES, parts_of, size_of
+from sage_studio.data.chunking import MAX_BYTES, chunk_document, utf8_size
+from sage_studio.data.documents.cleaning import clean_text, mend_fences
+from sage_studio.data.documents.markdown import parse_markdown
+from sage_studio.data.documents.questions import BROKEN, questions_from
+from sage_studio.data.sources.sage_docs import SAGEDocsProcessor
 from sage_studio.settings import PROJECT, load_settings
 
 SAID = "This is said in so many words that it is worth a row of its own."
@@ -83,7 +83,7 @@ def judge():
 
 
 def rows_of(text: str) -> list[str]:
-    return [part.text for part in parts_of(parse_markdown(text, "a.md"))]
+    return [part.text for part in chunk_document(parse_markdown(text, "a.md"))]
 
 
 def headings_of(section) -> list[str]:
@@ -93,7 +93,7 @@ def headings_of(section) -> list[str]:
 def test_a_fence_around_text_is_taken_off_and_the_code_in_it_stays_code():
     document = parse_markdown(INSIDE_OUT, "a.md")
     assert headings_of(document) == ["Guide", "Sinks", "After"]
-    assert "```python\nclass Sink: ...\n```" in document.children[0].pieces[-1].text
+    assert "```python\nclass Sink: ...\n```" in document.children[0].spans[-1].text
     assert not any("````" in row for row in rows_of(INSIDE_OUT))
     assert document.broken == (5,)
 
@@ -101,8 +101,8 @@ def test_a_fence_around_text_is_taken_off_and_the_code_in_it_stays_code():
 def test_code_that_was_never_closed_ends_before_the_next_heading():
     document = parse_markdown(HALF_CLOSED, "a.md")
     assert headings_of(document) == ["Guide", "Example", "After"]
-    assert document.pieces[0].text.rstrip("`").endswith("print(names\n")
-    assert document.children[0].pieces[0].text == "```python\nfactory = registry.create()\n```"
+    assert document.spans[0].text.rstrip("`").endswith("print(names\n")
+    assert document.children[0].spans[0].text == "```python\nfactory = registry.create()\n```"
     assert len(document.broken) == 1
 
 
@@ -170,7 +170,7 @@ def test_half_a_table_is_left_out_and_counted_with_its_line():
 def test_code_behind_an_escaped_fence_is_left_out_and_counted():
     text = f'# T\n\n=== "Python" \\`\\`\\`python title="A" from\nx import y\n\n{SAID}\n\nStrip \\`\\`\\` marks.\n'
     document = parse_markdown(text, "a.md")
-    assert [piece.text for piece in document.pieces] == [SAID, "Strip \\`\\`\\` marks."]
+    assert [piece.text for piece in document.spans] == [SAID, "Strip \\`\\`\\` marks."]
     assert document.broken == (3,)
 
 
@@ -185,7 +185,7 @@ def test_a_long_table_keeps_its_head_in_every_part():
     rows = rows_of(f"# T\n\n{wide}{body}")
     assert len(rows) > 1
     assert all(row.startswith("| A | B |\n| --- | --- |\n") for row in rows)
-    assert all(size_of(row) <= MAX_BYTES for row in rows)
+    assert all(utf8_size(row) <= MAX_BYTES for row in rows)
 
 
 def test_a_part_neither_begins_inside_a_list_nor_ends_with_what_announces_the_next():

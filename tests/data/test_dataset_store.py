@@ -9,15 +9,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from sage_studio.data import rows as storing
-from sage_studio.data import token_count
+from sage_studio.data import row_file, statistics
 from sage_studio.data.dataset import Dropped, FormatCount
-from sage_studio.data.example import Example, Message, Origin, row_from_json
-from sage_studio.data.naming import checked_name, slug_of
-from sage_studio.data.report import Report, histogram
-from sage_studio.data.store import DatasetStore
-from sage_studio.data.upload import UploadSource
+from sage_studio.data.rows import Example, Message, Origin, row_from_json
+from sage_studio.data.sources.data_file import UploadSource
+from sage_studio.data.statistics import StatsCollector, histogram
+from sage_studio.data.store import DatasetStore, checked_name
 from sage_studio.errors import InvalidDataset, InvalidInput, InvalidName, NotFound, StorageFull
+from sage_studio.files import slug
 from sage_studio.settings import PROJECT
 from sage_studio.text import Text
 
@@ -114,9 +113,9 @@ def test_names_of_any_script_become_safe_ids(store):
     assert dataset.name == "我的数据"
     assert dataset.id.isascii()
     assert store.add(Rows("one"), name="你的数据").id != dataset.id
-    assert slug_of("My data") != slug_of("my-data") == "my-data"
+    assert slug("My data", "dataset") != slug("my-data", "dataset") == "my-data"
     assert checked_name("a.b (c)") == "a.b (c)"
-    assert slug_of("-" * 9).startswith("dataset-")
+    assert slug("-" * 9, "dataset").startswith("dataset-")
 
 
 def test_a_source_that_fails_or_is_empty_leaves_nothing(store, settings, tmp_path):
@@ -132,7 +131,7 @@ def test_a_source_that_fails_or_is_empty_leaves_nothing(store, settings, tmp_pat
 
 def test_a_full_disk_is_named_and_nothing_is_lost(store, settings, monkeypatch):
     kept = store.add(Rows("one"))
-    monkeypatch.setattr(storing, "open_for_writing", lambda path: open("/dev/full", "wb"))  # noqa: SIM115
+    monkeypatch.setattr(row_file, "open_for_writing", lambda path: open("/dev/full", "wb"))  # noqa: SIM115
     with pytest.raises(StorageFull, match="No room left"):
         store.add(Rows(*["long answer " * 1000] * 20, name="big"))
     assert folders(settings) == ["rows-v1"]
@@ -225,7 +224,7 @@ def test_a_page_that_is_none_is_refused(store, long_dataset, offset, limit):
 
 
 def test_statistics_of_the_rows():
-    report = Report()
+    report = StatsCollector()
     for answer in ("Hello there, my friend", "Hello there, my friend", "你好，很高兴见到你，我的朋友"):
         report.add(Example((Message("user", "Hi"),), answer, Origin("x")))
     stats = report.stats()
@@ -248,7 +247,7 @@ def test_tokens_are_counted_by_the_real_tokenizer(built_in_model, monkeypatch):
     expected = sum(len(tokenizer.encode(text, add_special_tokens=False).ids) for text in texts)
 
     def counted():
-        report = Report(path)
+        report = StatsCollector(path)
         for example in examples:
             report.add(example)
         return report.stats()
@@ -256,7 +255,7 @@ def test_tokens_are_counted_by_the_real_tokenizer(built_in_model, monkeypatch):
     exact = counted()
     assert (exact.estimated_tokens, exact.tokens_are_exact) == (expected, True)
     assert exact.tokenizer == built_in_model.name
-    monkeypatch.setattr(token_count, "EXACT_CHARS", 40_000)
+    monkeypatch.setattr(statistics, "EXACT_CHARS", 40_000)
     sampled = counted()
     assert not sampled.tokens_are_exact
     assert sampled.estimated_tokens == pytest.approx(expected, rel=0.05)

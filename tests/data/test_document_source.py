@@ -5,14 +5,14 @@ import subprocess
 import pytest
 from made_files import docx, pdf, zipped
 
-from sage_studio.data.document_source import DocumentSource
-from sage_studio.data.example import Example, Passage
-from sage_studio.data.files.conversion import ConversionFailed, Converter
-from sage_studio.data.files.kinds import Kind
-from sage_studio.data.files.markup import html_to_markdown
-from sage_studio.data.files.pdf import paragraphs_of, without_running_heads
-from sage_studio.data.repository_documents import RepositoryDocuments
-from sage_studio.data.sources import source_of_file
+from sage_studio.data.documents.git import RepositoryDocuments
+from sage_studio.data.readers import convert_child
+from sage_studio.data.readers.convert import ConversionFailed, Converter
+from sage_studio.data.readers.convert_child import html_to_markdown, paragraphs_of, without_running_heads
+from sage_studio.data.readers.file_type import FileType
+from sage_studio.data.rows import Example, Passage
+from sage_studio.data.sources.documents import DocumentSource
+from sage_studio.data.sources.local import source_of_file
 from sage_studio.errors import DocsUnavailable, InvalidInput
 
 LIMIT = 64 << 20
@@ -154,10 +154,23 @@ def test_a_repository_that_is_not_there_is_said_so(tmp_path, address):
 def test_the_reader_starts_again_after_a_document_that_killed_it():
     with Converter() as converter:
         with pytest.raises(ConversionFailed, match="Failed to load"):
-            converter.convert(Kind.PDF, b"%PDF-1.4 rubbish")
-        assert converter.convert(Kind.HTML, b"<h1>a</h1>")["markdown"].strip() == "# a"
+            converter.convert(FileType.PDF, b"%PDF-1.4 rubbish")
+        assert converter.convert(FileType.HTML, b"<h1>a</h1>")["markdown"].strip() == "# a"
 
 
 def test_a_document_that_takes_too_long_is_given_up():
     with Converter(seconds=0.01) as converter, pytest.raises(ConversionFailed, match=r"no end after"):
-        converter.convert(Kind.HTML, b"<p>" * 20_000)
+        converter.convert(FileType.HTML, b"<p>" * 20_000)
+
+
+@pytest.mark.parametrize(
+    ("platform", "hard", "limit"), [("linux", -1, 3 << 30), ("linux", 1 << 30, 1 << 30), ("darwin", -1, None)]
+)
+def test_the_memory_of_the_converter_is_limited_where_the_system_can(monkeypatch, platform, hard, limit):
+    """macOS refuses a limit of the address space: `setrlimit` raises ValueError there."""
+    resource, limits = pytest.importorskip("resource"), {}
+    monkeypatch.setattr(convert_child.sys, "platform", platform)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (hard, hard))
+    monkeypatch.setattr(resource, "setrlimit", limits.__setitem__)
+    convert_child._limit_memory()
+    assert limits == {resource.RLIMIT_CORE: (0, 0)} | ({resource.RLIMIT_AS: (limit, limit)} if limit else {})

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sage_studio.data import cleaning
-from sage_studio.data.cleaning import clean_heading, clean_html, clean_text
-from sage_studio.data.documents import Section, file_title, join_pieces, parse_markdown
-from sage_studio.data.script import estimate_tokens, language_of_text, prose_of, useful_chars
+from sage_studio.data.documents import cleaning
+from sage_studio.data.documents.cleaning import clean_heading, clean_html, clean_text
+from sage_studio.data.documents.markdown import parse_markdown
+from sage_studio.data.documents.sections import Section, file_title, join_spans
+from sage_studio.data.language import detect_language, estimate_tokens, prose_of, useful_chars
 
 EVERYWHERE = re.compile(cleaning.MARKUP.pattern.replace(r"(?=[`<!\[\]\\:{]|^[ \t]*[:-])", "", 1), cleaning.MARKUP.flags)
 """The same marks, looked for at each character without a look at it first."""
@@ -28,7 +29,7 @@ def outline(section: Section, above: tuple[str, ...] = ()) -> list[tuple[tuple[s
 
 
 def text_of(section: Section) -> str:
-    return "\n\n".join([join_pieces(section.pieces), *map(text_of, section.children)])
+    return "\n\n".join([join_spans(section.spans), *map(text_of, section.children)])
 
 
 def test_headings_make_a_tree_with_paths_and_lines():
@@ -41,7 +42,7 @@ def test_headings_make_a_tree_with_paths_and_lines():
         (("A", "Setext"), 12),
         (("A", "E"), 15),
     ]
-    assert join_pieces(document.pieces) == "text"
+    assert join_spans(document.spans) == "text"
 
 
 @pytest.mark.parametrize(
@@ -75,14 +76,14 @@ def test_code_is_kept_verbatim_and_a_fence_left_open_is_closed():
 def test_front_matter_is_no_text_and_a_rule_is_no_front_matter():
     document = parse_markdown("---\ntitle: x\nhide:\n  - toc\n---\n# A\nb\n", "a.md")
     assert outline(document) == [(("A",), 6)]
-    assert join_pieces(document.pieces) == "b"
+    assert join_spans(document.spans) == "b"
     assert "kept" in text_of(parse_markdown("---\n\nThis is kept: yes\nNot yaml at all\n\n---\n", "a.md"))
 
 
 def test_text_before_the_first_heading_and_files_without_heading_belong_to_the_title():
     assert outline(parse_markdown("just text", "docs/my_first-file.md")) == [(("my first file",), 1)]
     assert outline(parse_markdown("## Only\nx", "docs/tools/README.md"))[1][0] == ("tools", "Only")
-    assert join_pieces(parse_markdown("before\n\n# T\n\nafter", "a.md").pieces) == "before\n\nafter"
+    assert join_spans(parse_markdown("before\n\n# T\n\nafter", "a.md").spans) == "before\n\nafter"
     assert file_title("README.md") == "README"
     assert file_title("a/index.md") == "a"
 
@@ -185,7 +186,7 @@ def test_windows_line_ends_and_tabs_are_read():
     ],
 )
 def test_the_language_is_told_by_the_script(text, language):
-    assert language_of_text(text) == language
+    assert detect_language(text) == language
 
 
 def test_estimates_by_script():

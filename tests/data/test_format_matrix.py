@@ -8,7 +8,7 @@ import pytest
 from made_files import array, docx, lines, parquet, pdf, recoded, table, zipped, zipped_link
 from tools_files import LEFT_BY_TOOLS, REFUSED_OF_TOOLS
 
-from sage_studio.data.sources import source_of_file
+from sage_studio.data.sources.local import source_of_file
 from sage_studio.errors import InvalidDataset
 
 LIMIT = 64 << 20
@@ -180,12 +180,12 @@ BROKEN: dict[str, tuple[str, bytes, int | None, str]] = {
     "a row that is a number": ("a.json", array(PLAIN, 5), 2, "a number, not an object"),
     "a row that is a list": ("a.json", array(PLAIN, [1]), 2, "a list, not an object"),
     "a row that is null": ("a.json", array(PLAIN, None), 2, "null, not an object"),
-    "text among objects": ("a.json", array(PLAIN, "text"), 2, "train different things"),
+    "text among objects": ("a.json", array(PLAIN, "text"), 2, "for different training methods"),
     "unknown keys": ("a.json", array(PLAIN, {"foo": 1, "bar": 2}), 2, "(bar, foo)"),
     "unknown columns": ("a.csv", b"foo,bar\n1,2\n", 1, "(bar, foo)"),
     "unknown parquet columns": ("a.parquet", parquet({"foo": "x"}), 1, "(foo)"),
     "half of a format": ("a.json", array({"instruction": "a"}), 1, "(instruction)"),
-    "kinds mixed": ("a.jsonl", lines(PLAIN, TRL), 2, "train different things"),
+    "kinds mixed": ("a.jsonl", lines(PLAIN, TRL), 2, "for different training methods"),
     "a number as answer": ("a.json", mapped(value=42), 2, "must be text, not a number: 42"),
     "a list as answer": ("a.json", mapped(value=["x"]), 2, "must be text"),
     "an object as answer": ("a.json", mapped(value={"x": 1}), 2, "must be text"),
@@ -196,7 +196,7 @@ BROKEN: dict[str, tuple[str, bytes, int | None, str]] = {
     "an unknown role": ("a.json", array({"messages": [{"role": "judge", "content": "x"}]}), 1, "judge"),
     "a tool's turn": ("a.json", array({"messages": [ASK, {"role": "tool", "content": "x"}]}), None, "(a tool call"),
     "a tool call": ("a.json", array({"messages": [ASK, {**SAY, "tool_calls": [{}]}]}), None, "(a tool call"),
-    "a picture": ("a.json", array({"messages": [{**ASK, "content": [{"type": "image_url"}]}]}), None, "(a picture"),
+    "a picture": ("a.json", array({"messages": [{**ASK, "content": [{"type": "image_url"}]}]}), None, "(an image"),
     "a label that is a word": ("a.json", array({**COMPLETION, "label": "good"}), 1, "label must be true or false"),
     "chosen without text": ("a.json", array({**RETRIEVED, "chosen": {"score": 1}}), 1, "chosen has no text"),
     "two answers to two questions": ("a.json", array({"chosen": [ASK, SAY], "rejected": [NO]}), 1, "same conversation"),
@@ -210,8 +210,8 @@ BROKEN: dict[str, tuple[str, bytes, int | None, str]] = {
     "a csv header alone": ("a.csv", b"question,answer\n", None, "0 usable rows of 0"),
     "parquet cut off": ("a.parquet", cut(parquet(*MANY)), None, "Parquet data cannot be read"),
     "parquet with a bad page": ("a.parquet", parquet(*MANY)[:200] + b"\xff" * 99 + parquet(*MANY)[299:], 1, ""),
-    "gzip cut off": ("a.jsonl.gz", cut(gzip.compress(lines(*MANY))), 2085, "break off"),
-    "gzip of rubbish": ("a.json.gz", b"\x1f\x8b\x08\x00rubbish", None, "go wrong"),
+    "gzip cut off": ("a.jsonl.gz", cut(gzip.compress(lines(*MANY))), 2085, "truncated"),
+    "gzip of rubbish": ("a.json.gz", b"\x1f\x8b\x08\x00rubbish", None, "corrupt"),
     "gzip in gzip": ("a.json.gz", gzip.compress(gzip.compress(array(PLAIN))), None, "doubly gzipped"),
     "a gzip bomb": ("a.json.gz", gzip.compress(b"[" + b" " * (60 << 20)), None, "unpacks to more"),
     "pickle": ("a.json", b"\x80\x04\x95\x00", None, "a pickle file"),

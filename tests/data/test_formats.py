@@ -2,11 +2,10 @@
 
 import pytest
 
+from sage_studio.data.column_mapping import ColumnMapping
 from sage_studio.data.dataset import FormatCount
-from sage_studio.data.example import Message, row_from_json
-from sage_studio.data.formats import RecordReader, detect_format
-from sage_studio.data.mapping import ColumnMapping
-from sage_studio.data.unread import Unread
+from sage_studio.data.formats import IgnoredColumns, RecordReader, detect_format
+from sage_studio.data.rows import Message, row_from_json
 from sage_studio.errors import InvalidDataset
 
 SYSTEM = Message("system", "Be brief.")
@@ -107,16 +106,16 @@ DROPPED = {
     "a tool's turn": ({"conversations": [{"from": "Observation", "value": "a"}]}, TOOL_CALL),
     "an image": (
         {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
-        "a picture, sound or file among the turns",
+        "an image, audio or file in the conversation",
     ),
     "a barred answer": (
         {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0}]},
         "every answer has weight 0",
     ),
     "a bad answer": ({"messages": [], "label": False}, "marked as a bad answer"),
-    "half a character": (
+    "a broken character": (
         {"instruction": "a", "output": "\ud83d"},
-        "half a character (a lone surrogate), or bytes that are not UTF-8",
+        "a broken character (lone surrogate), or bytes that are not UTF-8",
     ),
 }
 
@@ -162,13 +161,13 @@ def test_a_mapped_label_must_be_a_judgement():
 
 
 def test_columns_of_which_nothing_is_made_are_named():
-    unread = Unread()
-    unread.see({"conversations": [], "tools": "[]", "meta": None, "system": "Be brief."})
-    unread.see({"conversations": [], "tools": '[{"name": "weather"}]', "id": 1})
-    unread.see({"anchor": "a", "positive": "b", "negative_1": "c", "negative_x": "d"})
-    unread.see({"of no format": 1})
+    ignored = IgnoredColumns()
+    ignored.add({"conversations": [], "tools": "[]", "meta": None, "system": "Be brief."})
+    ignored.add({"conversations": [], "tools": '[{"name": "weather"}]', "id": 1})
+    ignored.add({"anchor": "a", "positive": "b", "negative_1": "c", "negative_x": "d"})
+    ignored.add({"of no format": 1})
     counts = (FormatCount("ShareGPT", ("conversations",), 2), FormatCount("anchor/positive", ("anchor",), 1))
-    assert [each.unread for each in unread.beside(counts)] == [("tools", "id"), ("negative_x",)]
+    assert [each.unread for each in ignored.annotate(counts)] == [("tools", "id"), ("negative_x",)]
 
 
 def test_formats_are_told_by_all_keys_not_by_their_order():

@@ -1,7 +1,7 @@
 """A few seconds of fuzzing; ``python -m benchmarks.fuzz_formats`` goes on for as long as one likes."""
 
 from fuzzing import FILES, Tally, read
-from fuzzing_parts import IN_PARTS, read_both
+from fuzzing_fast_jsonl import IN_PARTS, read_both
 from hypothesis import HealthCheck, given, settings
 
 SHORT = settings(

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sage_studio.data.hub import HubSource
-from sage_studio.data.mapping import ColumnMapping
+from sage_studio.data.column_mapping import ColumnMapping
+from sage_studio.data.sources.hub import HubSource
 from sage_studio.errors import HubUnavailable, InvalidDataset, InvalidInput, NotFound
 
 LIMIT = 4 << 20

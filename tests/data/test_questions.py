@@ -2,9 +2,9 @@
 
 import random
 
-from sage_studio.data import questions
-from sage_studio.data.documents import parse_markdown
-from sage_studio.data.sizing import MAX_BYTES, parts_of, size_of
+from sage_studio.data.chunking import MAX_BYTES, chunk_document, utf8_size
+from sage_studio.data.documents import questions
+from sage_studio.data.documents.markdown import parse_markdown
 
 LONG = "This sentence has enough letters to be worth a row of its own in the dataset. "
 OTHER = "Another paragraph altogether, which tells of windows, sinks and sources in words used nowhere else here. "
@@ -138,7 +138,7 @@ def test_no_part_is_too_long_whatever_the_document():
     ]
     for _ in range(60):
         text = "\n\n".join(chance.choice(blocks)() for _ in range(12))
-        parts = list(parts_of(parse_markdown(text, "a.md")))
-        assert all(0 < size_of(part.text) <= MAX_BYTES for part in parts)
+        parts = list(chunk_document(parse_markdown(text, "a.md")))
+        assert all(0 < utf8_size(part.text) <= MAX_BYTES for part in parts)
         kept = sum(part.text.count("词") for part in parts)
         assert kept == text.count("词")

@@ -6,15 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from sage_studio.data.documents import Section, parse_markdown
+from sage_studio.data.documents.markdown import parse_markdown
+from sage_studio.data.documents.sections import Section
 from sage_studio.data.grading import grade
-from sage_studio.data.quality.near import NearDuplicates, resemblance
-from sage_studio.data.quickstart import DOCS_FOLDER, QuickstartSource, fact_book, quickstart_questions
-from sage_studio.data.repository import DocsRepository
+from sage_studio.data.near_duplicates import NearDuplicates, resemblance
+from sage_studio.data.sources.quickstart import DOCS_FOLDER, QuickstartSource, load_facts, quickstart_questions
+from sage_studio.data.sources.sage_docs import DocsRepository
 from sage_studio.data.store import DatasetStore
 from sage_studio.settings import load_settings
 
-FACTS = fact_book().facts
+FACTS = load_facts().facts
 QUESTIONS = quickstart_questions()
 MOST_ALIKE = 0.6
 """Share of character triples, or of words, that a test question may have in common with one that is trained on."""
@@ -100,7 +101,7 @@ def test_it_is_kept_as_a_dataset_without_the_test_questions(database, tmp_path: 
     store = DatasetStore(database, tmp_path / "datasets")
     dataset = store.add(QuickstartSource())
     assert (dataset.kind, dataset.name, dataset.row_kind) == ("quickstart", "sage-quickstart", "conversation")
-    assert dataset.commit == fact_book().commit
+    assert dataset.commit == load_facts().commit
     assert dataset.stats.total_samples == sum(len(fact.asks) for fact in FACTS)
     assert dataset.stats.languages == {"en": dataset.stats.total_samples}
     kept = store.data_path(dataset.id).read_text(encoding="utf-8")

@@ -2,8 +2,8 @@
 
 import pytest
 
-from sage_studio.data.example import Message, Passage, Preference, Retrieval, row_from_json
 from sage_studio.data.formats import RecordReader
+from sage_studio.data.rows import Message, Passage, Preference, Retrieval, row_from_json
 from sage_studio.errors import InvalidDataset
 
 ASK = Message("user", "Why?")
@@ -77,7 +77,7 @@ def test_bare_text_is_a_passage(record):
         ({"query": "Why?", "pos": [""]}, "no passage"),
         ({"query": "", "pos": ["a"]}, "empty question"),
         ({"text": " "}, "empty text"),
-        ({"text": "\ud800"}, "half a character"),
+        ({"text": "\ud800"}, "a broken character"),
     ],
 )
 def test_nothing_to_learn_is_left_out_and_counted(record, reason):
@@ -107,6 +107,6 @@ def test_a_wrong_value_is_refused_by_row_and_key(record, named):
 def test_a_row_of_another_kind_is_refused():
     reader = RecordReader("x.json")
     reader.read({"text": "Rain"}, row=1)
-    with pytest.raises(InvalidDataset, match=r"Row 2: it is prompt/chosen/rejected, but row 1 is text") as refused:
+    with pytest.raises(InvalidDataset, match=r"Row 2: .* prompt/chosen/rejected, that of row 1 is text") as refused:
         reader.read(PREFERENCES["trl"], row=2)
     assert refused.value.row == 2

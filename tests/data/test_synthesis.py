@@ -5,8 +5,8 @@ from collections import Counter
 
 import pytest
 
-from sage_studio.data.example import Example, Message, Origin, Passage, Preference, Retrieval, row_from_json
 from sage_studio.data.jobs import JobState
+from sage_studio.data.rows import Example, Message, Origin, Passage, Preference, Retrieval, row_from_json
 from sage_studio.data.store import DatasetStore
 from sage_studio.data.synthesis import DerivedSource, annotate, augment
 from sage_studio.data.synthesis.annotate import AnnotateOrder, annotator

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from waiting import patient
 
-from sage_studio.data.files import content
-from sage_studio.data.files.kinds import Kind
-from sage_studio.data.files.records import first_records
-from sage_studio.data.upload import UploadSource
+from sage_studio.data.readers import content
+from sage_studio.data.readers.file_type import FileType
+from sage_studio.data.readers.records import first_records
+from sage_studio.data.sources.data_file import UploadSource
 from sage_studio.errors import InvalidDataset
 from sage_studio.settings import PROJECT
 
@@ -58,7 +58,7 @@ BROKEN = {
     "an endless number in jsonl": (b'{"a": ' + b"9" * 5000 + b"}\n", 1, "too many digits"),
     "pickle": (b"\x80\x04\x95\x10\x00\x00", None, "a pickle file"),
     "zip": (b"PK\x03\x04aaaa", None, "a zip file"),
-    "gzip": (b"\x1f\x8b\x08aaaa", None, "its gzip data break off"),
+    "gzip": (b"\x1f\x8b\x08aaaa", None, "its gzip data is truncated"),
     "null bytes": (b'[{"a": "\x00"}]', None, "a binary file"),
     "damaged utf-8": (DAMAGED, None, "bytes that are not UTF-8: 1"),
     "half of utf-16": (json.dumps([ROW]).encode("utf-16") + b"\x00", 1, "bytes that are not utf-16-le"),
@@ -135,10 +135,7 @@ def test_a_file_of_200_mb_needs_little_memory(tmp_path):
     script = """
 import sys
 from pathlib import Path
-from sage_studio.data.files import content
-from sage_studio.data.files.kinds import Kind
-from sage_studio.data.files.records import first_records
-from sage_studio.data.upload import UploadSource
+from sage_studio.data.sources.data_file import UploadSource
 def peak():  # of this process alone: getrusage() would begin with that of pytest, which started it
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 before = peak()
@@ -156,6 +153,6 @@ def test_the_first_records_are_had_without_the_rest(tmp_path, monkeypatch, encod
     monkeypatch.setattr(content, "BEGINNING", 1000)
     path = tmp_path / "rows.jsonl"
     path.write_bytes(((json.dumps(ROW, ensure_ascii=False) + "\n") * 200 + '{"broken').encode(encoding))
-    found = list(first_records(content.Content(path, 1 << 20), Kind.JSON))
+    found = list(first_records(content.FileContent(path, 1 << 20), FileType.JSON))
     assert found == [ROW] * len(found)
     assert 5 < len(found) < 20

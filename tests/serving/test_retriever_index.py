@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sage_studio.data.passages import Snippet
+from sage_studio.data.chunking import Snippet
 from sage_studio.serving.retriever import INDEXES_KEPT, build_index, embedder_fingerprint, index_path, load_index
 
 SNIPPET = Snippet("text", "file.md", "heading")

@@ -21,7 +21,7 @@ import pytest
 from paused_trainer import PAUSE
 from waiting import TRAINING, patient, wait_until
 
-from sage_studio.data.example import Example, Message, Origin
+from sage_studio.data.rows import Example, Message, Origin
 from sage_studio.database import Database
 from sage_studio.errors import NotFound
 from sage_studio.processes import ChildProcess

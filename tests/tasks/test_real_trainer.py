@@ -10,7 +10,7 @@ import pytest
 from paused_trainer import PAUSE
 from waiting import TRAINING, wait_until
 
-from sage_studio.data.example import Example, Message, Origin
+from sage_studio.data.rows import Example, Message, Origin
 from sage_studio.settings import PROJECT
 from sage_studio.tasks.archive import stream_archive
 from sage_studio.tasks.launcher import ProcessLauncher

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from sage_studio.data.example import Origin
-from sage_studio.data.preferences import read_retrieved
+from sage_studio.data.format_readers import read_retrieved
+from sage_studio.data.rows import Origin
 from sage_studio.training.progress import Reason, read_events
 
 COLOURS = ("red", "green", "blue", "amber", "black", "white", "pink", "grey")

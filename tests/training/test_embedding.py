@@ -199,7 +199,7 @@ def test_on_real_documents_the_right_section_is_found_more_often(
     new_task: NewTask, built_in_embedder: Path, docs_repository: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     """The built-in embedder learns which section of the SAGE documentation answers which question."""
-    from sage_studio.data.docs_processor import SAGEDocsProcessor
+    from sage_studio.data.sources.sage_docs import SAGEDocsProcessor
 
     processor = SAGEDocsProcessor(load_settings(home=tmp_path / "home", docs_repo=docs_repository))
     processor.prepare_training_data()

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sage_studio.data.example import Example, Message, Origin, Passage, Preference, Retrieval
+from sage_studio.data.rows import Example, Message, Origin, Passage, Preference, Retrieval
 from sage_studio.errors import InvalidDataset, InvalidModel
 from sage_studio.models.chat_template import ChatTokenizer
 from sage_studio.training.preview import lengths, preview_row

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from sage_studio.catalog import Catalog, ModelEntry
+from sage_studio.data.column_mapping import ColumnMapping
 from sage_studio.data.dataset import Dataset, DatasetStats, Dropped
-from sage_studio.data.example import Example, Message, Origin
 from sage_studio.data.jobs import Job, JobState
-from sage_studio.data.mapping import ColumnMapping
-from sage_studio.data.paging import Preview
-from sage_studio.data.quality.inspection import Inspection
+from sage_studio.data.quality import QualityReport
+from sage_studio.data.row_file import Preview
+from sage_studio.data.rows import Example, Message, Origin
 from sage_studio.doctor import Facts, Finding, diagnose
 from sage_studio.downloads import Download, DownloadState
 from sage_studio.errors import Conflict, DocsUnavailable, EngineUnavailable, InvalidDataset, NotFound
@@ -149,7 +149,7 @@ class FakeDatasets:
         self.docs_fail = False
         self.rows = examples(64)
         self.kept = [] if empty else [self._dataset("sage-docs", 3, "sage_docs"), self._dataset("support", 1, "upload")]
-        self.inspections: dict[str, Inspection] = {}
+        self.inspections: dict[str, QualityReport] = {}
         self.jobs: list[Job] = []
 
     def prepare_sage_docs(
@@ -197,14 +197,14 @@ class FakeDatasets:
         numbers = tuple(at for at, row in enumerate(self.rows, 1) if row in found)[offset : offset + limit]
         return Preview(rows=tuple(found[offset : offset + limit]), total=len(found), offset=offset, numbers=numbers)
 
-    def inspection(self, dataset_id: str) -> Inspection | None:
+    def inspection(self, dataset_id: str) -> QualityReport | None:
         return self.inspections.get(dataset_id)
 
     def is_inspected(self, dataset_id: str) -> bool:
         return dataset_id in self.inspections
 
     def inspect(self, dataset_id: str, **values: Any) -> Job:
-        self.inspections[dataset_id] = Inspection(
+        self.inspections[dataset_id] = QualityReport(
             made_at=time.time(),
             rows=5412,
             model=values["model"],

@@ -11,11 +11,11 @@ from sage_studio.errors import Conflict, EngineUnavailable, InvalidInput
 from sage_studio.evaluation.arena import Reply, Standing
 from sage_studio.serving.metrics import Sample
 from sage_studio.text import Text
-from sage_studio.ui.compare_view import Round, columns, standings_table
-from sage_studio.ui.i18n import Phrasebook
-from sage_studio.ui.models_tab import offered
-from sage_studio.ui.performance_view import PLOTS, PerformanceView, figures
-from sage_studio.ui.plots import timeline
+from sage_studio.ui.chat.compare_view import Round, columns, standings_table
+from sage_studio.ui.components.localization import LabelRegistry
+from sage_studio.ui.components.plots import timeline
+from sage_studio.ui.models.models_tab import offered
+from sage_studio.ui.models.performance_view import PLOTS, PerformanceView, figures
 
 GONE = EngineUnavailable(
     Text("The engine cannot load tuned.", "引擎无法加载 tuned。"), Text("Train again.", "请重新训练。")
@@ -70,7 +70,7 @@ class Picked:
 
 @pytest.fixture
 def panel(page, fake):
-    from sage_studio.ui.compare_panel import ComparePanel
+    from sage_studio.ui.chat.compare_panel import ComparePanel
 
     made = ComparePanel.__new__(ComparePanel)
     made.studio = FakeStudio(start_seconds=0.1)
@@ -155,7 +155,7 @@ def test_plots_of_a_card_are_shown_only_where_there_is_one():
     samples = [Sample(float(at), tokens_per_second=1.0, latency_p50=1.0, latency_p95=2.0) for at in range(0, 60, 2)]
 
     with gr.Blocks():
-        view = PerformanceView(SimpleNamespace(serving=SimpleNamespace(metrics=lambda: samples)), Phrasebook())
+        view = PerformanceView(SimpleNamespace(serving=SimpleNamespace(metrics=lambda: samples)), LabelRegistry())
     _, box, *drawn = view.render("en")
     assert box["visible"]
     assert [update["visible"] for update in drawn] == [not plot.needs_card for plot in PLOTS]

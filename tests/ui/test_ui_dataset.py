@@ -5,15 +5,15 @@ from fake_studio import FakeStudio
 from waiting import wait_until
 
 from sage_studio.data.dataset import DatasetStats
-from sage_studio.data.example import Message, Origin, Passage, Preference, Retrieval
 from sage_studio.data.jobs import JobState
+from sage_studio.data.rows import Message, Origin, Passage, Preference, Retrieval
 from sage_studio.errors import InvalidInput
 from sage_studio.training.preview import PreviewSpan, RowPreview
-from sage_studio.ui.augment_panel import jobs_table, show_part
-from sage_studio.ui.combine_panel import SLOTS, show_slots
-from sage_studio.ui.dataset_report import datasets_table, languages_of
-from sage_studio.ui.preview_panel import add_exclusion, coloured, row_number, show_pending, texts_of
-from sage_studio.ui.report_panel import findings_view
+from sage_studio.ui.datasets.augment_panel import jobs_table, show_part
+from sage_studio.ui.datasets.combine_panel import SLOTS, show_slots
+from sage_studio.ui.datasets.dataset_report import datasets_table, languages_of
+from sage_studio.ui.datasets.preview_panel import add_exclusion, coloured, row_number, show_pending, texts_of
+from sage_studio.ui.datasets.report_panel import findings_view
 
 
 @pytest.mark.parametrize(("language", "said"), [("en", "12 only read"), ("zh", "仅作上下文 12")])

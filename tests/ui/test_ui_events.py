@@ -8,7 +8,7 @@ import pytest
 
 from sage_studio.errors import Conflict
 from sage_studio.text import Language, Text
-from sage_studio.ui.events import follow, spoken
+from sage_studio.ui.components.events import follow, spoken
 
 ZH = SimpleNamespace(cookies={}, headers={"accept-language": "zh-CN"})
 EN = SimpleNamespace(cookies={"sage_studio_language": "en"}, headers={"accept-language": "zh-CN"})

@@ -10,16 +10,16 @@ from sage_studio.training.presets import load_presets
 from sage_studio.training.recipes import RECIPES, SFTRecipe
 from sage_studio.training.recipes.base import Group
 from sage_studio.training.recipes.parse import parse_recipe
-from sage_studio.ui.form import bounds_of, fields_in, form_updates, given, inputs_for, step_of
-from sage_studio.ui.i18n import Phrasebook
-from sage_studio.ui.labels import in_labels
+from sage_studio.ui.components.labels import in_labels
+from sage_studio.ui.components.localization import LabelRegistry
+from sage_studio.ui.training.form import bounds_of, fields_in, form_updates, given, inputs_for, step_of
 
 GROUPS = get_args(Group)
 
 
 @pytest.fixture(scope="module")
 def inputs():
-    words = Phrasebook()
+    words = LabelRegistry()
     with gr.Blocks():
         made = {}
         for group in GROUPS:
@@ -82,7 +82,7 @@ def test_a_preset_sets_its_fields_resets_the_others_and_keeps_what_is_trained(pr
 
 def test_only_the_fields_of_the_method_are_seen_at_first():
     with gr.Blocks():
-        made = inputs_for(Phrasebook(), SFTRecipe, fields_in(RECIPES.values(), "common"), {})
+        made = inputs_for(LabelRegistry(), SFTRecipe, fields_in(RECIPES.values(), "common"), {})
     assert {name for name, box in made.items() if box.visible} == set(fields_in([SFTRecipe], "common"))
     assert len(made) > len(fields_in([SFTRecipe], "common"))
 

@@ -7,10 +7,10 @@ from sage_studio.tasks.task import Curve
 from sage_studio.text import Text
 from sage_studio.training.recipes import DPORecipe
 from sage_studio.training.recipes.base import LOSS
-from sage_studio.ui import format as shown
-from sage_studio.ui.plots import RUN_COLOURS, histogram, line, loss_of_runs, plotted
-from sage_studio.ui.table import Column, Row, table
-from sage_studio.ui.tasks_table import sparkline
+from sage_studio.ui.components import format as shown
+from sage_studio.ui.components.plots import RUN_COLOURS, histogram, line, loss_of_runs, plotted
+from sage_studio.ui.components.table import Column, Row, table
+from sage_studio.ui.tasks.tasks_table import sparkline
 
 
 @pytest.mark.parametrize(

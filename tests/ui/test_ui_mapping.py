@@ -3,13 +3,13 @@
 import gradio as gr
 import pytest
 
-from sage_studio.data.mapping import ColumnMapping, guess
+from sage_studio.data.column_mapping import ColumnMapping, guess_mapping
 from sage_studio.studio import Studio
-from sage_studio.ui.dataset_report import read_as
-from sage_studio.ui.frame import Frame
-from sage_studio.ui.i18n import Phrasebook
-from sage_studio.ui.intake_panel import IntakePanel, shown
-from sage_studio.ui.mapping_panel import KEYS, keys_of
+from sage_studio.ui.components.localization import LabelRegistry
+from sage_studio.ui.components.page_context import PageContext
+from sage_studio.ui.datasets.dataset_report import read_as
+from sage_studio.ui.datasets.intake_panel import IntakePanel, shown
+from sage_studio.ui.datasets.mapping_panel import KEYS, keys_of
 
 CSV = "甲,乙\n为什么？,因为下雨。\n"
 
@@ -18,8 +18,16 @@ CSV = "甲,乙\n为什么？,因为下雨。\n"
 def panel(settings):
     with gr.Blocks() as page:
         tabs, timer = gr.Tabs(), gr.Timer(active=False)
-        frame = Frame(
-            Studio(settings), Phrasebook(), tabs, timer, page, gr.State(""), gr.State(""), gr.State(0), gr.State(None)
+        frame = PageContext(
+            Studio(settings),
+            LabelRegistry(),
+            tabs,
+            timer,
+            page,
+            gr.State(""),
+            gr.State(""),
+            gr.State(0),
+            gr.State(None),
         )
         panel = IntakePanel(frame)
     page.close()
@@ -75,7 +83,7 @@ def test_columns_that_say_what_they_are_are_filled_in(panel, tmp_path):
     ],
 )
 def test_what_columns_seem_to_be(columns, known, found):
-    mapping = guess(columns)
+    mapping = guess_mapping(columns)
     assert (mapping.format if mapping else None) == known
     assert found.items() <= (mapping.columns if mapping else {}).items()
 

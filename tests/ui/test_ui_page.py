@@ -17,13 +17,13 @@ from sage_studio.text import Text
 from sage_studio.training.progress import Result
 from sage_studio.training.recipes import SFTRecipe
 from sage_studio.ui import page as module
-from sage_studio.ui.conversation import conversation, reply, rewind, stopped, unanswered
-from sage_studio.ui.dialogs import Dialog
-from sage_studio.ui.documents_panel import documents_of, retriever_line, twice_line
-from sage_studio.ui.run_view import head
+from sage_studio.ui.chat.conversation import conversation, reply, rewind, stopped, unanswered
+from sage_studio.ui.chat.documents_panel import documents_of, retriever_line, twice_line
+from sage_studio.ui.components.dialogs import Dialog
 from sage_studio.ui.status_bar import StatusBar
-from sage_studio.ui.tasks_tab import BACKEND, BACKEND_QUESTION, BACKEND_TITLE, offered
-from sage_studio.ui.tasks_table import download_link, tasks_table
+from sage_studio.ui.tasks.run_view import head
+from sage_studio.ui.tasks.tasks_tab import BACKEND, BACKEND_QUESTION, BACKEND_TITLE, offered
+from sage_studio.ui.tasks.tasks_table import download_link, tasks_table
 
 
 def ids(page: gr.Blocks) -> set[str]:

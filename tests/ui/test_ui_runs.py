@@ -17,16 +17,16 @@ from sage_studio.training.duration import Duration
 from sage_studio.training.failures import Action
 from sage_studio.training.memory import MemoryEstimate
 from sage_studio.training.recipes import SFTRecipe
-from sage_studio.ui import commands
-from sage_studio.ui.augment_panel import AugmentPanel
-from sage_studio.ui.before_panel import forecast_view
-from sage_studio.ui.format import about
-from sage_studio.ui.frame import Frame
-from sage_studio.ui.i18n import Phrasebook
-from sage_studio.ui.labels import NEXT_ACTION
-from sage_studio.ui.next_steps import offered_next
-from sage_studio.ui.runs_panel import differences, named
-from sage_studio.ui.training_tab import TrainingTab
+from sage_studio.ui.components.format import about
+from sage_studio.ui.components.labels import NEXT_ACTION
+from sage_studio.ui.components.localization import LabelRegistry
+from sage_studio.ui.components.page_context import PageContext
+from sage_studio.ui.datasets.augment_panel import AugmentPanel
+from sage_studio.ui.tasks.runs_panel import differences, named
+from sage_studio.ui.tasks.task_actions import offered_next
+from sage_studio.ui.training import commands
+from sage_studio.ui.training.estimate_panel import forecast_view
+from sage_studio.ui.training.training_tab import TrainingTab
 
 VALUES = {"model_name_or_path": "m", "dataset_id": "d-v1", "max_samples": 8.0, "use_lora": False, "name": ""}
 
@@ -174,7 +174,7 @@ def frame_of(studio):
     """What a tab of a page gets."""
     page = gr.context.Context.root_block
     states = [gr.State(""), gr.State(""), gr.State(0), gr.State(None)]
-    return Frame(studio, Phrasebook(), gr.Tabs(), gr.Timer(2.0), page, *states)
+    return PageContext(studio, LabelRegistry(), gr.Tabs(), gr.Timer(2.0), page, *states)
 
 
 def test_augmenting_begins_with_a_sample_and_its_price(fake):

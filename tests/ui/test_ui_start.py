@@ -13,13 +13,13 @@ from sage_studio.serving.types import EngineState, EngineStatus
 from sage_studio.tasks.task import TaskProgress, TaskStatus
 from sage_studio.text import Text
 from sage_studio.training.progress import Event, Phase
-from sage_studio.ui.chat_tab import banner
-from sage_studio.ui.doing import doing
-from sage_studio.ui.downloads_panel import downloads_list
-from sage_studio.ui.events import follow
-from sage_studio.ui.model_search import ModelSearch, described
-from sage_studio.ui.run_view import head
+from sage_studio.ui.chat.chat_tab import banner
+from sage_studio.ui.components.events import follow
+from sage_studio.ui.components.progress import doing
+from sage_studio.ui.models.downloads_panel import downloads_list
 from sage_studio.ui.status_bar import engine_state, running_task, task_line
+from sage_studio.ui.tasks.run_view import head
+from sage_studio.ui.training.model_search import ModelSearch, described
 
 ROWS = {"done": 3000, "total": 6119, "unit": "rows", "per_second": 500.0, "eta_seconds": 6.2}
 BYTES = {"done": 1_200_000_000, "total": 3_100_000_000, "unit": "bytes", "per_second": 24e6, "eta_seconds": 80.0}
@@ -49,7 +49,7 @@ SAID = [
 
 @pytest.mark.parametrize(("phase", "passed", "fields", "en", "zh"), SAID)
 def test_what_a_preparation_is_doing(monkeypatch, phase, passed, fields, en, zh):
-    monkeypatch.setattr("sage_studio.ui.doing.time.time", lambda: 1000.0 + passed)
+    monkeypatch.setattr("sage_studio.ui.components.progress.time.time", lambda: 1000.0 + passed)
     now = Event(time=1000.0, phase=phase, **fields)
     assert (doing(now, "en"), doing(now, "zh")) == (en, zh)
 

@@ -6,20 +6,20 @@ from fake_studio import FakeStudio
 
 from sage_studio.errors import Conflict, InvalidRecipe
 from sage_studio.ui.page import build_page
-from sage_studio.ui.templates_panel import TemplatesPanel
+from sage_studio.ui.training.presets_panel import PresetsPanel
 
 
 @pytest.fixture
 def panel(settings, monkeypatch):
     """The panel of a page of its own."""
     made = []
-    right = TemplatesPanel.__init__
+    right = PresetsPanel.__init__
 
     def remember(self, *arguments):
         right(self, *arguments)
         made.append(self)
 
-    monkeypatch.setattr(TemplatesPanel, "__init__", remember)
+    monkeypatch.setattr(PresetsPanel, "__init__", remember)
     build_page(FakeStudio(settings))
     return made[0]
 

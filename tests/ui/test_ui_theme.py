@@ -5,7 +5,7 @@ import inspect
 import gradio as gr
 import pytest
 
-from sage_studio.ui.theme import COLOURS, ONCE, PAIRS, SHAPES, VALUES, Calm
+from sage_studio.ui.theme import COLOURS, ONCE, PAIRS, SHAPES, VALUES, StudioTheme
 
 KNOWN = set(inspect.signature(gr.themes.Base.set).parameters)
 
@@ -21,12 +21,12 @@ def test_every_variable_that_gradio_has_twice_is_set_twice():
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_a_shape_is_the_same_in_the_dark(name):
-    theme = Calm()
+    theme = StudioTheme()
     assert getattr(theme, name) == getattr(theme, f"{name}_dark")
 
 
 def test_what_is_set_is_what_the_browser_gets():
-    css = Calm()._get_theme_css()
+    css = StudioTheme()._get_theme_css()
     before, dark = css.split(".dark", 1)
     for name in PAIRS:
         assert f"--{name.replace('_', '-')}:" in before

@@ -8,7 +8,7 @@ import pytest
 
 from sage_studio.settings import PROJECT
 from sage_studio.text import LANGUAGES, Text
-from sage_studio.ui.i18n import COOKIE, Phrasebook, SpokenBlocks, requested_language
+from sage_studio.ui.components.localization import COOKIE, LabelRegistry, SpokenBlocks, requested_language
 
 SAME_IN_BOTH = {"Alpha", "CPU", "Dropout", "LoRA", "中文"}
 
@@ -55,6 +55,9 @@ def test_no_english_text_holds_chinese():
         (None, "zh", "zh"),
         (None, "en-US,en", "en"),
         (None, "de-DE,zh", "en"),
+        (None, "en;q=0.2, zh;q=0.9", "zh"),
+        (None, "zh;q=0.2, en", "en"),
+        (None, "zha, en", "en"),
         (None, None, "en"),
         ("en", "zh-CN", "en"),
         ("zh", "en-US", "zh"),
@@ -67,7 +70,7 @@ def test_the_explicit_choice_wins_over_the_browser(cookie, accepted, language):
 
 
 def test_labels_choices_and_placeholders_are_said_in_one_language():
-    words = Phrasebook()
+    words = LabelRegistry()
     with SpokenBlocks(words) as page:
         words(gr.Radio, label=Text("Show", "显示"), choices=[(Text("All", "全部"), "all")], value="all")
         words(gr.Textbox, label=Text("Message", "消息"), placeholder=Text("Type", "输入"))

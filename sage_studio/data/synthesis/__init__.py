@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from sage_studio.data.dataset import Dataset, Dropped, FormatCount, LeftOut, SourceKind
-from sage_studio.data.example import DataRow, Origin
+from sage_studio.data.dataset import Dataset, DropCounter, Dropped, FormatCount, SourceKind
+from sage_studio.data.rows import DataRow, Origin
 
 
 class DerivedSource:
@@ -16,7 +16,7 @@ class DerivedSource:
         self.commit = commit
         self.container = ""
         self.formats: tuple[FormatCount, ...] = ()
-        self.left_out = LeftOut()
+        self.left_out = DropCounter()
 
     @property
     def dropped(self) -> tuple[Dropped, ...]:

@@ -10,8 +10,8 @@ from dataclasses import replace
 from pydantic import BaseModel, ConfigDict, Field
 
 from sage_studio.data.dataset import Dataset
-from sage_studio.data.example import DataRow, Example, Message
-from sage_studio.data.script import language_of_text, prose_of
+from sage_studio.data.language import detect_language, prose_of
+from sage_studio.data.rows import DataRow, Example, Message
 from sage_studio.data.synthesis import origin_in
 from sage_studio.data.synthesis.generated import Generate, GeneratedRows
 from sage_studio.data.synthesis.qa_filter import (
@@ -87,7 +87,7 @@ def annotator(
 
     def annotate(number: int, row: DataRow) -> GeneratedRows:
         generated, text = GeneratedRows(), row.texts[-1]
-        language = "zh" if language_of_text(prose_of(text) or text) == "zh" else "en"
+        language = "zh" if detect_language(prose_of(text) or text) == "zh" else "en"
         about = " › ".join(row.origin.heading)
         prompt = PROMPT[language].format(count=order.pairs, about=about, text=text[:MAX_SECTION_CHARS])
         pairs = [pair for pair in parse_pairs(generate(prompt, order.temperature, MAX_TOKENS)) if pair.evidence]
@@ -118,4 +118,4 @@ def rejection_reason(pair: QAPair, text: str, language: str) -> str:
         return "answer"
     if not is_quoted(pair.evidence, text):
         return "evidence"
-    return "" if language_of_text(pair.question) == language else "language"
+    return "" if detect_language(pair.question) == language else "language"

@@ -10,9 +10,9 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from sage_studio.data.dataset import Dataset
-from sage_studio.data.example import DataRow, Example, Message
-from sage_studio.data.quality.near import resemblance
-from sage_studio.data.script import language_of_text, prose_of
+from sage_studio.data.language import detect_language, prose_of
+from sage_studio.data.near_duplicates import resemblance
+from sage_studio.data.rows import DataRow, Example, Message
 from sage_studio.data.synthesis import taken_from
 from sage_studio.data.synthesis.generated import Generate, GeneratedRows, clean_completion
 from sage_studio.data.synthesis.qa_filter import normalized
@@ -109,7 +109,7 @@ def rejection_reason(original: str, variant: str, min_similarity: float, max_sim
         return "empty"
     if not MIN_LENGTH_RATIO <= len(variant) / len(original) <= MAX_LENGTH_RATIO:
         return "length"
-    if language_of_text(prose_of(variant)) != language_of_text(prose_of(original)):
+    if detect_language(prose_of(variant)) != detect_language(prose_of(original)):
         return "language"
     similarity = resemblance(original, variant)
     if similarity > max_similarity:
@@ -138,7 +138,7 @@ def _paraphrase(text: str, way: Way, temperature: float, generate: Generate) -> 
         completion = generate(prompt.format(language=language, text=text), temperature, MAX_TOKENS)
         return clean_completion(completion).strip("-").strip()
 
-    language = language_of_text(prose_of(text))
+    language = detect_language(prose_of(text))
     if way == "paraphrase":
         return ask(PARAPHRASE, LANGUAGES[language], text)
     pivot = ask(TRANSLATE, "English" if language == "zh" else "Chinese", text)

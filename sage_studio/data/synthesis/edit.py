@@ -6,7 +6,7 @@ from dataclasses import replace
 from pydantic import BaseModel, ConfigDict, Field
 
 from sage_studio.data.dataset import Dataset
-from sage_studio.data.example import DataRow, Example, Message, Passage, Preference
+from sage_studio.data.rows import DataRow, Example, Message, Passage, Preference
 from sage_studio.data.synthesis import DerivedSource, origin_in
 from sage_studio.errors import InvalidInput
 from sage_studio.text import Text

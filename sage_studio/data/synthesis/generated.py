@@ -9,9 +9,9 @@ from pathlib import Path
 
 from sage_studio import jsonl
 from sage_studio.data.dataset import Dataset, SourceKind
-from sage_studio.data.example import DataRow, row_from_json
 from sage_studio.data.jobs import Running
-from sage_studio.data.quality.inspection import in_batches
+from sage_studio.data.quality import in_batches
+from sage_studio.data.rows import DataRow, row_from_json
 from sage_studio.data.synthesis import DerivedSource, taken_from
 from sage_studio.text import Text
 

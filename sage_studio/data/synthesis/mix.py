@@ -13,8 +13,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from sage_studio.data.dataset import Dataset
-from sage_studio.data.example import DataRow, row_from_json
-from sage_studio.data.rows import DATA
+from sage_studio.data.row_file import DATA
+from sage_studio.data.rows import DataRow, row_from_json
 from sage_studio.data.synthesis import DerivedSource, taken_from
 from sage_studio.errors import InvalidInput
 from sage_studio.text import Text

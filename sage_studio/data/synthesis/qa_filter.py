@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict
 
 from sage_studio.data.bm25 import words_of
-from sage_studio.data.script import HAN
+from sage_studio.data.language import HAN
 
 NO_MARK = "the question does not end in a question mark"
 WRONG_LENGTH = "the question is too short or too long"

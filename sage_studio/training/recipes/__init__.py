@@ -1,6 +1,6 @@
 """The recipes: one class per training method, told apart by ``type``. A new method is entered here."""
 
-from sage_studio.data.example import RowKind
+from sage_studio.data.rows import RowKind
 from sage_studio.training.recipes.base import Recipe
 from sage_studio.training.recipes.embedding import EmbeddingRecipe
 from sage_studio.training.recipes.generative import DPORecipe, SFTRecipe

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, Self, cast
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
 
-from sage_studio.data.example import RowKind
+from sage_studio.data.rows import RowKind
 from sage_studio.models.model_folder import ModelTask
 from sage_studio.text import Text
 from sage_studio.validation_errors import RuleError
@@ -88,7 +88,7 @@ class Recipe(BaseModel):
 
     Attributes:
         title: the method's name for a person.
-        accepts: kinds of rows that the method can learn from, as `sage_studio.data.example` names them.
+        accepts: kinds of rows that the method can learn from, as `sage_studio.data.rows` names them.
         plots: what the method plots besides loss and learning rate.
         model_task: what the models that it trains are for.
         fewest_rows: with less, there is nothing to learn or nothing to measure it by.

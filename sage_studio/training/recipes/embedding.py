@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Literal
 
-from sage_studio.data.example import RowKind
+from sage_studio.data.rows import RowKind
 from sage_studio.models.model_folder import ModelTask
 from sage_studio.text import Text
 from sage_studio.training.recipes.base import Plot, Recipe, recipe_field

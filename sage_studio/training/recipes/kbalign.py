@@ -4,7 +4,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import model_validator
 
-from sage_studio.data.example import RowKind
+from sage_studio.data.rows import RowKind
 from sage_studio.text import Text
 from sage_studio.training.recipes.base import recipe_field, with_default
 from sage_studio.training.recipes.generative import GenerativeRecipe

@@ -59,7 +59,7 @@ def test_a_piece_ends_with_a_sentence_where_one_ends_near():
 
 
 def test_chunks_keep_file_and_heading_and_are_spread_when_there_are_too_many():
-    from sage_studio.data.example import Example, Message, Origin, Passage
+    from sage_studio.data.rows import Example, Message, Origin, Passage
 
     rows = [Passage(f"text {at}", Origin(f"{at}.md", heading=("Guide",))) for at in range(10)]
     rows.append(Example((Message("user", "Why?"),), "Because.", Origin("qa.json")))

@@ -9,8 +9,8 @@ from typing import Any, Literal
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from sage_studio.data.bm25 import words_of
-from sage_studio.data.example import DataRow, Example, row_from_json
-from sage_studio.data.script import language_of_text
+from sage_studio.data.language import detect_language
+from sage_studio.data.rows import DataRow, Example, row_from_json
 from sage_studio.training.methods.kbalign.stage_files import StageRecord
 from sage_studio.training.tokenize import invalid_line, read_lines
 
@@ -41,7 +41,7 @@ class Chunk(StageRecord):
     @property
     def language(self) -> Literal["zh", "en"]:
         """Language of the questions about it."""
-        return "zh" if language_of_text(self.text) == "zh" else "en"
+        return "zh" if detect_language(self.text) == "zh" else "en"
 
 
 def read_rows(path: Path, limit: int = 0) -> list[DataRow]:

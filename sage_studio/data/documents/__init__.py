@@ -1,0 +1,1 @@
+"""Documents: Markdown to sections, sections to questions or passages."""

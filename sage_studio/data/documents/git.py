@@ -1,0 +1,232 @@
+"""Git repositories: shallow, partial and sparse clones with a deadline, and the documents in one."""
+
+import contextvars
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from time import time
+from typing import Any
+
+from sage_studio.data.dataset import OnProgress, ignore_progress
+from sage_studio.data.readers.documents import DocumentFile, folder_documents
+from sage_studio.errors import DocsUnavailable, InvalidInput, naming_full_disk
+from sage_studio.text import Text
+
+CLONE_SECONDS = 900.0
+STALLED_SECONDS = 30
+NEVER_ASK = {
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_ASKPASS": "",
+    "SSH_ASKPASS": "false",
+    "SSH_ASKPASS_REQUIRE": "force",
+    "GIT_LFS_SKIP_SMUDGE": "1",
+    "GIT_HTTP_LOW_SPEED_LIMIT": "500",
+    "GIT_HTTP_LOW_SPEED_TIME": str(STALLED_SECONDS),
+}
+THRIFTY = ("--depth=1", "--filter=blob:none", "--sparse")
+CANNOT_BE_THRIFTY = re.compile(r"shallow|filter|sparse", re.IGNORECASE)
+TELLING = re.compile(r"(fatal|error|ssh):")
+WORDS = Text("Fetching the documentation", "正在下载文档")
+
+
+class CloneFailed(Exception):
+    """Git's error message, in one line."""
+
+
+def clone(
+    address: str, branch: str, inside: str, to: Path, on_progress: OnProgress, seconds: float = CLONE_SECONDS
+) -> str:
+    """Clone one folder of a repository.
+
+    Args:
+        address: anything git takes, a bundle file included.
+        branch: a branch or a tag; empty for the default.
+        inside: the folder to check out; ``.`` for all.
+        to: must not exist; its parent must.
+        on_progress: called in the caller's context, though from another thread.
+        seconds: most it may take.
+
+    Returns:
+        The commit checked out.
+
+    Raises:
+        CloneFailed: git is not installed, refuses, fails or takes too long.
+    """
+    try:
+        import git
+    except ImportError as error:
+        raise CloneFailed("git is not installed") from error
+    job = _Clone(address, branch, inside, to, on_progress, time() + seconds)
+    try:
+        if not Path(address).exists():
+            git.Git.check_unsafe_protocols(address)  # ext:: and the like run commands
+        options = () if Path(address).is_file() else THRIFTY
+        try:
+            return job.clone(options)
+        except git.GitCommandError as error:
+            if not options or not CANNOT_BE_THRIFTY.search(str(error.stderr)):
+                raise
+        shutil.rmtree(to, ignore_errors=True)
+        return job.clone(())
+    except (git.GitError, OSError) as error:
+        raise CloneFailed(_cause(str(getattr(error, "stderr", None) or error))) from error
+
+
+class _Clone:
+    """One clone; all its commands share one deadline."""
+
+    def __init__(
+        self, address: str, branch: str, inside: str, to: Path, on_progress: OnProgress, deadline: float
+    ) -> None:
+        self._address, self._inside, self._to = address, inside, to
+        self._branch = [f"--branch={branch}"] if branch else []
+        self._report, self._deadline, self._furthest = on_progress, deadline, 0.0
+        self._context = contextvars.copy_context()  # gradio finds the event it reports to in the context
+
+    def clone(self, options: tuple[str, ...]) -> str:
+        import git
+
+        command = ["clone", "--progress", "--no-checkout", *options, *self._branch, "--", self._address, str(self._to)]
+        self._run(self._to.parent, command, begin=0.0)
+        if options and self._inside != ".":
+            self._run(self._to, ["sparse-checkout", "set", self._inside], begin=0.5)
+        self._run(self._to, ["checkout", "--progress"], begin=0.5)
+        commit: str = git.Git(self._to).rev_parse("HEAD")
+        return commit
+
+    def tell(self, share: float, message: str) -> None:
+        """Report progress; git restarts its count for each step, the reported fraction never decreases."""
+        self._furthest = max(self._furthest, share)
+        detail = f" ({message})" if message else ""
+        self._context.run(self._report, self._furthest, Text(f"{WORDS.en}{detail}", f"{WORDS.zh}{detail}"))
+
+    def _run(self, folder: Path, command: list[str], begin: float) -> None:
+        import git
+        from git.cmd import handle_process_output
+
+        left = self._deadline - time()
+        process = git.Git(folder).execute(["git", *command], as_process=True, env=NEVER_ASK, universal_newlines=True)
+        lines: list[str] = []
+        parse = self._progress(begin).new_message_handler()
+
+        def read(line: str) -> None:
+            lines.append(line)
+            parse(line)
+
+        handle_process_output(process, None, read, decode_streams=False, kill_after_timeout=max(0.1, left))
+        if time() >= self._deadline:
+            raise git.GitCommandError(command[0], 124, "fatal: no end after the time allowed")
+        if status := process.proc.wait():
+            raise git.GitCommandError(command[0], status, "".join(lines))
+
+    def _progress(self, begin: float) -> Any:
+        import git
+
+        tell = self.tell
+
+        class Relay(git.RemoteProgress):  # type: ignore[misc]  # GitPython's class is untyped here
+            def update(self, op_code: int, cur_count: Any, max_count: Any = None, message: str = "") -> None:
+                share = min(1.0, float(cur_count) / float(max_count)) if max_count else 0.0
+                tell(begin + share / 2, message)
+
+        return Relay()
+
+
+def _cause(output: str) -> str:
+    """The line of git's output that says what went wrong."""
+    lines = [line.strip(" '\n").removeprefix("stderr: '") for line in output.splitlines() if line.strip(" '\n")]
+    return next((line for line in lines if TELLING.match(line)), lines[0] if lines else "unknown")
+
+
+CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
+
+
+def local_path(address: str) -> Path | None:
+    """The existing local path that an address names, or None."""
+    if not address or ("://" in address and not address.startswith("file://")):
+        return None
+    path = Path(address.removeprefix("file://")).expanduser()
+    return path.absolute() if path.exists() else None
+
+
+def is_repository(folder: Path) -> bool:
+    """Whether git takes a local folder: a work tree or a bare repository."""
+    return (folder / ".git").exists() or ((folder / "HEAD").is_file() and (folder / "objects").is_dir())
+
+
+class RepositoryDocuments:
+    """A repository's documents.
+
+    Args:
+        address: anything git takes, or a local folder.
+        branch: a branch or a tag; empty for the default.
+        folder: inside the repository; empty for all of it.
+        work_dir: where the copy lies while it is read.
+    """
+
+    def __init__(
+        self, address: str, branch: str, folder: str, work_dir: Path, on_progress: OnProgress = ignore_progress
+    ) -> None:
+        self._given, self._branch = address.strip(), branch.strip()
+        self._inside = folder.strip().strip("/") or "."
+        self._work_dir, self._on_progress = work_dir, on_progress
+        self.address = CREDENTIALS.sub("", self._given)
+        self.commit: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The repository's last name, and the folder's."""
+        last = PurePosixPath(self.address.replace("\\", "/").rstrip("/")).name.removesuffix(".git").rpartition(":")[2]
+        return f"{last or 'documents'}{'' if self._inside == '.' else '-' + PurePosixPath(self._inside).name}"
+
+    def files(self) -> Iterator[DocumentFile]:
+        """The documents, sorted by path; the copy is gone afterwards.
+
+        Raises:
+            InvalidInput: no address, or a folder that leads out of the repository.
+            DocsUnavailable: it cannot be fetched, or has no such folder.
+        """
+        self._check()
+        local = local_path(self._given)
+        if local is not None and local.is_dir() and not is_repository(local):
+            yield from self._below(local)
+            return
+        self._work_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=self._work_dir, prefix="repository-") as folder:
+            copy = Path(folder) / "copy"
+            try:
+                with naming_full_disk(copy):
+                    self.commit = clone(str(local or self._given), self._branch, self._inside, copy, self._on_progress)
+            except CloneFailed as error:
+                raise self._unavailable(CREDENTIALS.sub("", str(error))) from error
+            yield from self._below(copy)
+
+    def _below(self, root: Path) -> Iterator[DocumentFile]:
+        folder = root / self._inside
+        if not folder.is_dir() or not folder.resolve().is_relative_to(root.resolve()):
+            raise self._unavailable(f"it has no folder {self._inside}")
+        yield from folder_documents(root, folder)
+
+    def _check(self) -> None:
+        path = PurePosixPath(self._inside.replace("\\", "/"))
+        if not self._given:
+            raise InvalidInput(
+                Text("No address was given.", "没有填写地址。"),
+                Text("Give the repository's address.", "请填写仓库地址。"),
+            )
+        if path.is_absolute() or ".." in path.parts or path.as_posix().startswith("-"):
+            raise InvalidInput(
+                Text(f"{self._inside!r} leads out of the repository.", f"{self._inside!r} 指向仓库之外。"),
+                Text("Give a folder inside it, without '..'.", "请填写仓库内的文件夹，不含 “..”。"),
+            )
+
+    def _unavailable(self, cause: str) -> DocsUnavailable:
+        return DocsUnavailable(
+            Text(f"The repository {self.address} cannot be read: {cause}", f"无法读取仓库 {self.address}：{cause}"),
+            Text(
+                "Check address, branch and folder, and the network; a local folder or a git bundle works offline.",
+                "请检查地址、分支、文件夹和网络；离线时可用本地文件夹或 git bundle。",
+            ),
+        )

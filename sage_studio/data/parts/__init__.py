@@ -1,1 +1,0 @@
-"""Large JSONL files, read by several processes, each a part of it."""

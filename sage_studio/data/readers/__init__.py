@@ -1,0 +1,1 @@
+"""Readers of data files and documents: file types, encodings, records and conversion."""

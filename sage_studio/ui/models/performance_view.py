@@ -1,0 +1,137 @@
+"""How the engine does, as one watches it: the newest figures as tiles, the last ten minutes as plots.
+
+Knows which figures are shown and in which units. Knows nothing of how they are measured.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gradio as gr
+from markupsafe import Markup
+
+from sage_studio.serving.metrics import Sample, downsample
+from sage_studio.studio import Studio
+from sage_studio.text import Language, Text
+from sage_studio.ui.components.format import EMPTY
+from sage_studio.ui.components.html import Lead, empty, html, tiles
+from sage_studio.ui.components.localization import LabelRegistry
+from sage_studio.ui.components.plots import time_plot, timeline
+
+SPAN_SECONDS = 6.0
+"""A point of a plot: finer ones would be sent to every viewer at every tick."""
+TITLE = Text("Performance", "性能")
+NOTHING = Text("No figures yet", "还没有性能数据")
+WAIT = Text(
+    "They are measured while the engine is ready: speed, load, latency, cache and GPU memory.",
+    "引擎就绪后开始测量：速度、负载、延迟、缓存与显存。",
+)
+ASK = Lead(Text("Ask something in the chat →", "去对话提问 →"), "chat-message", "chat")
+SPEED = Text("Tokens per second", "每秒 token 数")
+REQUESTS = Text("Running (green), waiting (orange)", "请求数：绿 运行中，橙 等待中")
+FIRST = Text("Time to first token (s)", "首字时间（秒）")
+LATENCY = Text("Latency (s): p50 green, p95 orange", "延迟（秒）：绿 p50，橙 p95")
+CACHE, MEMORY = Text("KV cache", "KV 缓存"), Text("GPU memory (GB)", "显存 (GB)")
+LOAD = Text("GPU load", "GPU 利用率")
+RUNNING, WAITING = Text("running", "运行中"), Text("waiting", "等待中")
+SECONDS = Text("{:.2f} s", "{:.2f} 秒")
+NOW = Text("Speed now", "当前速度")
+IN_USE = Text("Running · waiting", "运行中 · 等待中")
+FIRST_NOW = Text("First token p50", "首字 p50")
+P50, P95 = Text("Latency p50", "延迟 p50"), Text("Latency p95", "延迟 p95")
+MEMORY_NOW = Text("GPU memory", "显存")
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """One plot: the names of its figures, each with what its line is called."""
+
+    elem_id: str
+    label: Text
+    y_format: str
+    lines: tuple[tuple[str, Text], ...]
+    needs_card: bool = False
+    percent: bool = False
+
+
+ONE = Text("now", "当前")
+PLOTS = (
+    Plot("metrics-speed", SPEED, ".3~s", (("tokens_per_second", ONE),)),
+    Plot("metrics-requests", REQUESTS, ".3~g", (("requests_running", RUNNING), ("requests_waiting", WAITING))),
+    Plot("metrics-first-token", FIRST, ".3~g", (("first_token_seconds", ONE),)),
+    Plot(
+        "metrics-latency",
+        LATENCY,
+        ".3~g",
+        (("latency_p50", Text("p50", "中位 p50")), ("latency_p95", Text("p95", "长尾 p95"))),
+    ),
+    Plot("metrics-cache", CACHE, ".2~%", (("kv_cache", ONE),)),
+    Plot("metrics-gpu-memory", MEMORY, ".3~g", (("gpu_memory_gb", ONE),), needs_card=True),
+    Plot("metrics-gpu-load", LOAD, ".2~%", (("gpu_percent", ONE),), needs_card=True, percent=True),
+)
+
+
+class PerformanceView:
+    """Tiles and plots; those of a card only where there is one."""
+
+    def __init__(self, studio: Studio, words: LabelRegistry) -> None:
+        self.studio = studio
+        self.figures = html("metrics-figures")
+        self.plots: list[gr.LinePlot] = []
+        with gr.Row(elem_classes="plot-grid", elem_id="metrics-plots", visible=False) as self.box:
+            for plot in PLOTS:
+                self.plots.append(
+                    time_plot(words, plot.label, plot.elem_id, plot.y_format, [said for _, said in plot.lines])
+                )
+
+    @property
+    def outputs(self) -> list[gr.components.Component]:
+        """What `render` fills, in its order."""
+        return [self.figures, self.box, *self.plots]
+
+    def render(self, language: Language) -> tuple[Any, ...]:
+        """The last ten minutes."""
+        samples = self.studio.serving.metrics()
+        spans = downsample(samples, SPAN_SECONDS)
+        has_card = any(one.gpu_memory_gb is not None for one in spans)
+        drawn = [
+            gr.update(value=_points(plot, spans, language), visible=has_card or not plot.needs_card) for plot in PLOTS
+        ]
+        return (figures(samples, language), gr.update(visible=len(spans) > 1), *drawn)
+
+
+def figures(samples: Sequence[Sample], language: Language) -> Markup:
+    """The newest figures, each with its unit."""
+    heading = Markup("<h2 class=minor>{}</h2>").format(TITLE.in_(language))
+    if not samples:
+        return heading + empty(NOTHING.in_(language), WAIT.in_(language), ASK, language)
+    now = samples[-1]
+    shown = [
+        (NOW, _said("{:.1f} tok/s", now.tokens_per_second)),
+        (IN_USE, f"{_said('{:.0f}', now.requests_running)} · {_said('{:.0f}', now.requests_waiting)}"),
+        (FIRST_NOW, _said(SECONDS.in_(language), now.first_token_seconds)),
+        (P50, _said(SECONDS.in_(language), now.latency_p50)),
+        (P95, _said(SECONDS.in_(language), now.latency_p95)),
+        (CACHE, _said("{:.1%}", now.kv_cache)),
+    ]
+    if now.gpu_memory_gb is not None:
+        shown += [
+            (MEMORY_NOW, f"{now.gpu_memory_gb:.1f} / {now.gpu_total_gb:.0f} GB"),
+            (LOAD, _said("{:.0f} %", now.gpu_percent)),
+        ]
+    return heading + tiles([(label.in_(language), value) for label, value in shown], css="metrics")
+
+
+def _said(form: str, value: float | None) -> str:
+    return EMPTY if value is None else form.format(value)
+
+
+def _points(plot: Plot, spans: Sequence[Sample], language: Language) -> dict[str, Any] | None:
+    scale = 0.01 if plot.percent else 1.0
+    lines = {
+        said.in_(language): [
+            None if value is None else scale * value for value in (getattr(one, name) for one in spans)
+        ]
+        for name, said in plot.lines
+    }
+    return timeline([one.time for one in spans], lines)

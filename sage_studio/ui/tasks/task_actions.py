@@ -1,0 +1,68 @@
+"""What to do next about the task picked: mend and retry, run the very same again, or take its settings to the form.
+
+Knows which button a state offers. Knows nothing of what a remedy does: the house's verbs do that.
+"""
+
+from typing import Any
+
+import gradio as gr
+
+from sage_studio.tasks.task import Task, TaskStatus
+from sage_studio.text import Language, Text
+from sage_studio.training.failures import Action
+from sage_studio.ui.components.events import follow, on
+from sage_studio.ui.components.labels import NEXT_ACTION
+from sage_studio.ui.components.page_context import PageContext, go_to
+
+REPRODUCE = Text("Reproduce", "复现")
+AGAIN = Text("Settings to the form →", "用此设置训练 →")
+BY_HAND = frozenset({Action.OTHER_SETTINGS, Action.OTHER_MODEL, Action.OTHER_DATA})
+
+
+class TaskActions:
+    """Three buttons of the row of actions."""
+
+    def __init__(self, frame: PageContext) -> None:
+        self.frame, self.studio = frame, frame.studio
+        words = frame.words
+        self.remedy = gr.Button(visible=False, variant="primary", elem_id="task-next")
+        self.reproduce = words(gr.Button, value=REPRODUCE, visible=False, elem_id="task-reproduce")
+        self.again = words(gr.Button, value=AGAIN, elem_id="task-again")
+
+    def wire(self) -> None:
+        """Hang up the handlers; after the whole tab is there."""
+        frame, task = self.frame, self.frame.task
+        follow([*frame.ticks, task.change], self.show, [task], [self.remedy, self.reproduce])
+        changed = [task, frame.revision, frame.draft, frame.tabs]
+        on(self.remedy.click, self.mend, [task, frame.revision], changed)
+        on(self.reproduce.click, self.run_again, [task, frame.revision], [task, frame.revision])
+        on(self.again.click, self.take_settings, task, [frame.draft, frame.tabs])
+
+    def show(self, language: Language, picked: str) -> tuple[Any, Any]:
+        """Which of them the picked task's state offers."""
+        task = next((task for task in self.studio.tasks.list() if task.id == picked), None)
+        return offered_next(task, language)
+
+    def mend(self, language: Language, task_id: str, revision: int) -> tuple[Any, ...]:
+        """Do the remedy, or open the form where a person has to choose."""
+        task = self.studio.tasks.get(task_id)
+        if task.next_action in BY_HAND:
+            return gr.skip(), gr.skip(), task.recipe, go_to("train")(language)
+        return self.studio.training.retry(task_id).id, revision + 1, gr.skip(), gr.skip()
+
+    def run_again(self, _: Language, task_id: str, revision: int) -> tuple[str, int]:
+        """Queue the very run again and look at it."""
+        return self.studio.training.reproduce(task_id).id, revision + 1
+
+    def take_settings(self, language: Language, task_id: str) -> tuple[Any, Any]:
+        """Open the form with the task's settings."""
+        return self.studio.tasks.get(task_id).recipe, go_to("train")(language)
+
+
+def offered_next(task: Task | None, language: Language) -> tuple[Any, Any]:
+    """The remedy under its name, unless it is to resume, which has a button of its own; and reproduce."""
+    action = task.next_action if task is not None else None
+    remedy = gr.update(visible=False)
+    if action is not None and action is not Action.RESUME:
+        remedy = gr.update(visible=True, value=NEXT_ACTION[action].in_(language))
+    return remedy, gr.update(visible=task is not None and task.status is TaskStatus.COMPLETED)

@@ -1,0 +1,240 @@
+"""The Tasks tab: every task in a table that renews itself, and what can be done with the one picked.
+
+Knows which verb each button says and which state offers which button. Knows nothing of whether a verb may really be
+said: the verb checks that.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+from markupsafe import Markup
+
+from sage_studio.serving.types import RegisteredModel
+from sage_studio.tasks.task import Task, TaskStatus
+from sage_studio.text import Language, Text
+from sage_studio.training.recipes import RECIPES
+from sage_studio.ui.components.dialogs import Dialog
+from sage_studio.ui.components.events import follow, on
+from sage_studio.ui.components.html import html, notice, strong
+from sage_studio.ui.components.page_context import PageContext, go_to
+from sage_studio.ui.components.table import PICK_JS, picked_key
+from sage_studio.ui.tasks.run_view import RunView
+from sage_studio.ui.tasks.runs_panel import RunsPanel
+from sage_studio.ui.tasks.task_actions import TaskActions
+from sage_studio.ui.tasks.tasks_table import FILTERS, KINDS, download_link, files_table, settings_table, tasks_table
+
+BACKEND = Text("Set as backend", "设为后端")
+BACKEND_TITLE = Text("Set as chat backend", "设为对话后端")
+BACKEND_QUESTION = Text(
+    "Make this tuned model the studio's chat backend? The chat will use this model from now on.",
+    "确定要将此微调模型设置为 Studio 的对话后端吗？当前对话将使用此模型。",
+)
+RETRIEVER = Text("Set as retriever", "设为检索器")
+RETRIEVER_TITLE = Text("Set as retriever", "设为检索器")
+RETRIEVER_QUESTION = Text(
+    "Let this embedder find the passages that chats with documents answer from?",
+    "确定用此嵌入模型为文档问答查找段落吗？",
+)
+FINDS = Text("✅ Retriever: {}", "✅ 检索器：{}")
+TURN_ON = Text(
+    "Its index is being made. Turn on “Answer from documents” in the chat.", "正在建立索引。请在对话中打开“文档问答”。"
+)
+STOP, DELETE, RESUME = Text("Stop", "停止"), Text("Delete", "删除"), Text("Resume", "继续")
+STOP_TITLE, DELETE_TITLE = Text("Stop the task", "停止任务"), Text("Delete the task", "删除任务")
+STOP_QUESTION = Text(
+    "Stop this training? It writes a checkpoint first and can be resumed from there.",
+    "确定停止此训练吗？停止前会保存检查点，之后可以继续训练。",
+)
+DELETE_QUESTION = Text(
+    "Delete this task with its model, checkpoints and log? This cannot be undone; download the model first to keep it.",
+    "确定删除此任务及其模型、检查点和日志吗？此操作无法撤销；如需保留模型请先下载。",
+)
+SWITCHING = Text("Loading {} …", "正在加载 {} …")
+SWITCHED = Text("✅ Switched to the tuned model: {}", "✅ 已切换到微调模型: {}")
+TRY_IT = Text("Try it in the chat.", "请在对话面板测试")
+
+
+class TasksTab:
+    """Table on top, the picked task below."""
+
+    def __init__(self, frame: PageContext) -> None:
+        self.frame, self.studio, self.words = frame, frame.studio, frame.words
+        self.backend_dialog = Dialog("dialog-backend", BACKEND_TITLE, BACKEND_QUESTION, BACKEND)
+        self.retriever_dialog = Dialog("dialog-retriever", RETRIEVER_TITLE, RETRIEVER_QUESTION, RETRIEVER)
+        self.stop_dialog = Dialog("dialog-stop", STOP_TITLE, STOP_QUESTION, STOP, danger=True)
+        self.delete_dialog = Dialog("dialog-delete", DELETE_TITLE, DELETE_QUESTION, DELETE, danger=True)
+        self.filter = self.words(
+            gr.Radio,
+            label=Text("Show", "显示"),
+            choices=[(text, key) for key, (text, _) in FILTERS.items()],
+            value="all",
+            elem_id="tasks-filter",
+            elem_classes="inline",
+        )
+        self.kind = self.words(
+            gr.Dropdown,
+            label=Text("Kind", "类型"),
+            choices=[(text, key) for key, text in KINDS.items()],
+            value="",
+            elem_id="tasks-kind",
+            elem_classes="inline",
+        )
+        self.table = html("tasks-table", PICK_JS)
+        with gr.Column(visible=False, elem_id="task-detail") as self.detail:
+            self._actions()
+            self.run = RunView(self.studio, self.words, "task")
+            self.files = html("task-files")
+            with self.words(gr.Accordion, label=Text("Settings", "训练设置"), open=False, elem_id="task-settings"):
+                self.settings = html("task-settings-table")
+        RunsPanel(self.frame)
+        self._wire()
+        self.next_steps.wire()
+
+    def _actions(self) -> None:
+        words = self.words
+        with gr.Row(elem_classes="actions"):
+            self.backend = words(gr.Button, value=BACKEND, variant="primary", elem_id="task-backend")
+            self.retriever = words(gr.Button, value=RETRIEVER, variant="primary", elem_id="task-retriever")
+            self.resume = words(gr.Button, value=RESUME, elem_id="task-resume")
+            self.stop = words(gr.Button, value=STOP, elem_id="task-stop")
+            self.next_steps = TaskActions(self.frame)
+            self.download = html("task-download")
+            self.delete = words(gr.Button, value=DELETE, elem_id="task-delete", elem_classes="quiet-button")
+            self.buttons = [self.backend, self.retriever, self.resume, self.stop]
+        with gr.Row(visible=False, elem_classes="notice-row") as self.notice_row:
+            self.notice = html("backend-notice")
+            self.chat = words(
+                gr.Button, value=Text("Go to the chat →", "去对话测试 →"), elem_id="task-chat", scale=0, min_width=150
+            )
+
+    def _wire(self) -> None:
+        frame, task = self.frame, self.frame.task
+        on(self.table.select, pick, None, [task, self.notice_row], fills="task-detail")
+        follow(
+            [*frame.ticks, task.change, self.filter.change, self.kind.change],
+            self.show_table,
+            [self.filter, task, self.kind],
+            [self.table],
+        )
+        follow(
+            [*frame.ticks, task.change],
+            self.show_task,
+            [task],
+            [self.detail, *self.buttons, self.download, self.files, self.settings, *self.run.outputs],
+        )
+        asked = (
+            (self.backend, self.backend_dialog),
+            (self.retriever, self.retriever_dialog),
+            (self.stop, self.stop_dialog),
+            (self.delete, self.delete_dialog),
+        )
+        for button, dialog in asked:
+            on(button.click, asking(dialog), task, dialog.html, queue=False)
+        set_backend = self.backend_dialog.confirmed(
+            self.set_backend,
+            frame.revision,
+            [self.notice_row, self.notice, frame.revision],
+            fills="backend-notice",
+        )
+        set_retriever = self.retriever_dialog.confirmed(
+            self.set_retriever,
+            frame.revision,
+            [self.notice_row, self.notice, frame.revision],
+            fills="backend-notice",
+        )
+        for attempt in (set_backend, set_retriever):
+            on(attempt.failure, no_notice, None, self.notice_row, queue=False)
+        self.stop_dialog.confirmed(self.stop_task, frame.revision, frame.revision)
+        self.delete_dialog.confirmed(self.delete_task, frame.revision, [task, frame.revision])
+        on(self.resume.click, self.resume_task, [task, frame.revision], frame.revision)
+        on(self.chat.click, go_to("chat"), None, frame.tabs, queue=False)
+
+    # Handlers
+
+    def set_backend(self, language: Language, revision: int, event: gr.EventData) -> Any:
+        """Make the task's model the chat's, after a yes."""
+        task = self.studio.tasks.get(picked_key(event))
+        yield gr.update(visible=True), loading(task, language), gr.skip()
+        model = self.studio.serving.use_task(task.id)
+        yield gr.update(visible=True), switched(model, language), revision + 1
+
+    def set_retriever(self, language: Language, revision: int, event: gr.EventData) -> tuple[Any, Markup, int]:
+        """Let the task's embedder look things up, after a yes."""
+        status = self.studio.rag.use(picked_key(event))
+        said = strong(FINDS.in_(language).format(status.choice.model))
+        return gr.update(visible=True), notice("done", said, TURN_ON.in_(language)), revision + 1
+
+    def stop_task(self, _: Language, revision: int, event: gr.EventData) -> int:
+        """Stop it, after a yes."""
+        self.studio.tasks.stop(picked_key(event))
+        return revision + 1
+
+    def delete_task(self, _: Language, revision: int, event: gr.EventData) -> tuple[str, int]:
+        """Delete it, after a yes."""
+        self.studio.tasks.delete(picked_key(event))
+        return "", revision + 1
+
+    def resume_task(self, _: Language, task_id: str, revision: int) -> int:
+        """Go on from the newest checkpoint."""
+        self.studio.tasks.resume(task_id)
+        return revision + 1
+
+    def show_table(self, language: Language, chosen_filter: str, picked: str, kind: str) -> tuple[Markup]:
+        """All tasks of a kind that the filter lets through."""
+        return (tasks_table(self.studio, chosen_filter, picked, language, kind),)
+
+    def show_task(self, language: Language, picked: str) -> tuple[Any, ...]:
+        """The picked task and what its state offers."""
+        tasks = [task for task in self.studio.tasks.list() if task.id == picked]
+        if not tasks:
+            return (gr.update(visible=False), *(gr.skip() for _ in range(7 + len(self.run.outputs))))
+        task = tasks[0]
+        return (
+            gr.update(visible=True),
+            *offered(task),
+            download_link(task, language),
+            files_table(task, self.studio.training.stage_files(task.id), language),
+            settings_table(task, language),
+            *self.run.render(language, task),
+        )
+
+
+def asking(dialog: Dialog) -> Callable[[Language, str], str]:
+    """A handler that opens a dialog about the picked task."""
+
+    def ask(language: Language, task_id: str) -> str:
+        return dialog.ask(language, task_id, task_id)
+
+    return ask
+
+
+def pick(_: Language, event: gr.EventData) -> tuple[str, Any]:
+    """Look at another task."""
+    return picked_key(event), gr.update(visible=False)
+
+
+def no_notice(_: Language) -> Any:
+    """Nothing to announce: the toast said why."""
+    return gr.update(visible=False)
+
+
+def offered(task: Task) -> tuple[Any, Any, Any, Any]:
+    """Which of set-as-backend, set-as-retriever, resume and stop a task's state and method offer."""
+    completed, trained = task.status is TaskStatus.COMPLETED, RECIPES[task.type].model_task
+    return (
+        gr.update(visible=completed and trained == "generative"),
+        gr.update(visible=completed and trained == "embedding"),
+        gr.update(visible=task.status in (TaskStatus.STOPPED, TaskStatus.FAILED)),
+        gr.update(visible=not task.status.is_over),
+    )
+
+
+def loading(task: Task, language: Language) -> Markup:
+    """Said while the model is being loaded; the status bar shows how far the engine is."""
+    return notice("waiting", SWITCHING.in_(language).format(task.served_name))
+
+
+def switched(model: RegisteredModel, language: Language) -> Markup:
+    """Said once it answers."""
+    return notice("done", strong(SWITCHED.in_(language).format(model.name)), TRY_IT.in_(language))

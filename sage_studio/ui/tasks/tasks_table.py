@@ -1,0 +1,195 @@
+"""What tasks look like: the table, the download link and a task's settings, as HTML."""
+
+from collections.abc import Callable, Sequence
+
+from markupsafe import Markup
+
+from sage_studio.data.jobs import Job, JobState
+from sage_studio.studio import Studio
+from sage_studio.tasks.task import Task, TaskStatus
+from sage_studio.text import Language, Text
+from sage_studio.training.methods.kbalign.stage_files import StageFile
+from sage_studio.training.recipes import RECIPES
+from sage_studio.training.recipes.base import field_label
+from sage_studio.ui.components.format import EMPTY, ago, bar, copyable, duration, number
+from sage_studio.ui.components.html import Lead, empty, leading
+from sage_studio.ui.components.labels import TASK_COLOUR, TASK_STATUS
+from sage_studio.ui.components.table import Column, Row, table
+
+SHOWN = 100
+"""Rows at most: the newest."""
+
+FILTERS: dict[str, tuple[Text, Callable[[TaskStatus], bool]]] = {
+    "all": (Text("All", "全部"), lambda status: True),
+    "running": (Text("Running", "进行中"), lambda status: not status.is_over),
+    "done": (Text("Completed", "已完成"), lambda status: status is TaskStatus.COMPLETED),
+    "failed": (
+        Text("Failed or stopped", "失败或停止"),
+        lambda status: status in (TaskStatus.FAILED, TaskStatus.STOPPED),
+    ),
+}
+KINDS: dict[str, Text] = {
+    "": Text("All kinds", "全部类型"),
+    "train": Text("Training", "训练"),
+    "report": Text("Dataset report", "数据集检查"),
+    "augment": Text("Paraphrase", "改写扩充"),
+    "annotate": Text("Write questions", "生成问题"),
+    "unpack": Text("Unpack a model", "解包模型"),
+    "inspect": Text("Memory estimate", "显存估算"),
+    "download": Text("Download a model", "下载模型"),
+}
+"""Kinds of tasks, as the filter offers them."""
+JOB_STATUS = {
+    JobState.RUNNING: TaskStatus.RUNNING,
+    JobState.STOPPED: TaskStatus.STOPPED,
+    JobState.COMPLETED: TaskStatus.COMPLETED,
+    JobState.FAILED: TaskStatus.FAILED,
+}
+TASKS = Text("Tasks", "任务")
+COLUMNS = (
+    Column(Text("Status", "状态")),
+    Column(Text("Task", "任务")),
+    Column(Text("Model", "模型"), css="desktop"),
+    Column(Text("Dataset", "数据集"), css="desktop"),
+    Column(Text("Progress", "进度"), figures=True),
+    Column(Text("Loss", "损失"), figures=True, css="desktop"),
+    Column(Text("Started", "开始"), figures=True, css="desktop"),
+    Column(Text("Took", "用时"), figures=True, css="desktop"),
+)
+NONE_YET = Text("No task yet", "还没有任务")
+START_ONE = Text(
+    "Start a fine-tuning on the Train tab; it will be listed here.", "在“训练”页点击“开始微调”，任务会出现在这里。"
+)
+TRAIN = Lead(Text("Train a model →", "去训练模型 →"), "train-start train-missing", "train")
+OTHERS = Lead(Text("Show others", "显示其他任务"), "tasks-filter")
+NONE_SUCH = Text("No task of this kind.", "没有符合条件的任务。")
+MORE = Text("The newest {} of {} tasks are shown.", "显示最近的 {} 个任务，共 {} 个。")
+DOWNLOAD = Text("Download", "下载")
+DOWNLOAD_HELP = Text("Download the model of {} as tar.gz", "下载 {} 的模型 (tar.gz)")
+SETTING, VALUE = Text("Setting", "设置"), Text("Value", "值")
+SETTINGS = Text("Settings", "训练设置")
+FILES = Text("Files of the stages", "各阶段文件")
+FILE_COLUMNS = (Column(Text("File", "文件")), Column(Text("What", "内容")), Column(Text("Rows", "行数"), figures=True))
+EDIT_THEM = Text(
+    "Stop the task, edit them, resume: what stands in them counts. They lie in",
+    "可先停止任务，编辑后再继续：以文件内容为准。位置：",
+)
+SPARKS = "▁▂▃▄▅▆▇█"
+SPARK_POINTS = 10
+
+
+def tasks_table(studio: Studio, chosen_filter: str, picked: str, language: Language, kind: str = "") -> Markup:
+    """The tasks of a kind (empty: of all) that a filter lets through, newest first."""
+    trainings, others = studio.tasks.list(), studio.tasks.background()
+    if not trainings and not others:
+        return empty(NONE_YET.in_(language), START_ONE.in_(language), TRAIN, language)
+    passes = FILTERS[chosen_filter][1]
+    passing: list[Task | Job] = [task for task in trainings if kind in ("", "train") and passes(task.status)]
+    passing += [job for job in others if kind in ("", job.kind) and passes(JOB_STATUS[job.state])]
+    passing.sort(key=lambda task: task.created_at, reverse=True)
+    if not passing:
+        return Markup('<p class="quiet">{} {}</p>').format(NONE_SUCH.in_(language), leading(OTHERS, language))
+    shown = table(COLUMNS, [_row(studio, task, language) for task in passing[:SHOWN]], language, TASKS, picked)
+    if len(passing) <= SHOWN:
+        return shown
+    return shown + Markup('<p class="quiet">{}</p>').format(MORE.in_(language).format(SHOWN, len(passing)))
+
+
+def _row(studio: Studio, task: Task | Job, language: Language) -> Row:
+    return job_row(task, language) if isinstance(task, Job) else task_row(studio, task, language)
+
+
+def job_row(job: Job, language: Language) -> Row:
+    """A task that is no training; it is stopped and resumed where it was started."""
+    status = JOB_STATUS[job.state]
+    name, colour = TASK_STATUS[status].in_(language), TASK_COLOUR[status]
+    said = job.doing if job.state is JobState.RUNNING else job.message
+    percent = 100.0 if job.state is JobState.COMPLETED else 100.0 * job.done / job.total if job.total else 0.0
+    return Row(
+        (
+            Markup('<span class="chip {}" title="{}">{}</span>').format(colour, said.in_(language), name),
+            Markup('<span class="name">{}</span> {}').format(
+                KINDS.get(job.kind, Text(job.kind, job.kind)).in_(language), copyable(job.id, language)
+            ),
+            EMPTY,
+            job.dataset_id,
+            Markup('<span class="progress">{}<span>{:.0f} %</span></span>').format(bar(percent, name, colour), percent),
+            EMPTY,
+            ago(job.created_at, language),
+            EMPTY,
+        )
+    )
+
+
+def task_row(studio: Studio, task: Task, language: Language) -> Row:
+    """One task, with the newest figures."""
+    progress = studio.tasks.progress(task.id)
+    loss = progress.now.loss if progress.now is not None else None
+    if progress.result is not None and progress.result.train_loss is not None:
+        loss = progress.result.train_loss
+    colour = TASK_COLOUR[task.status]
+    name = TASK_STATUS[task.status].in_(language)
+    return Row(
+        (
+            Markup('<span class="chip {}">{}</span>').format(colour, name),
+            Markup("{}{}").format(
+                Markup('<span class="name">{}</span> ').format(task.name) if task.name else "",
+                copyable(task.id, language),
+            ),
+            Markup('<span title="{}">{}</span>').format(task.model, task.model.rsplit("/", 1)[-1]),
+            task.dataset_name,
+            Markup('<span class="progress">{}<span>{:.0f} %</span></span>').format(
+                bar(progress.percent, name, colour), progress.percent
+            ),
+            Markup('<span class="spark" aria-hidden="true">{}</span> {}').format(
+                sparkline(studio.tasks.curve(task.id, SPARK_POINTS).loss), number(loss)
+            ),
+            ago(task.started_at, language),
+            duration(progress.seconds, language) if task.started_at else EMPTY,
+        ),
+        key=task.id,
+    )
+
+
+def sparkline(values: Sequence[float | None]) -> str:
+    """A curve as a row of blocks; empty below two points."""
+    points = [value for value in values if value is not None]
+    if len(points) < 2:
+        return ""
+    low, high = min(points), max(points)
+    step = (high - low) / (len(SPARKS) - 1) or 1.0
+    return "".join(SPARKS[round((value - low) / step)] for value in points[:: max(1, len(points) // SPARK_POINTS)])
+
+
+def download_link(task: Task, language: Language) -> Markup:
+    """A link that looks like a button; empty unless there is a model to download."""
+    if task.status is not TaskStatus.COMPLETED:
+        return Markup()
+    return Markup('<a class="button" href="api/finetune/tasks/{}/download" download aria-label="{}">{}</a>').format(
+        task.id, DOWNLOAD_HELP.in_(language).format(task.id), DOWNLOAD.in_(language)
+    )
+
+
+def files_table(task: Task, files: Sequence[StageFile], language: Language) -> Markup:
+    """The files that the stages left, each a link, with where they lie; empty without any."""
+    if not files:
+        return Markup()
+    link = Markup('<a href="api/finetune/tasks/{}/files/{}" download>{}</a>')
+    rows = [
+        Row((link.format(task.id, file.name, file.name), file.meaning.in_(language), f"{file.rows:,}"))
+        for file in files
+    ]
+    return table(FILE_COLUMNS, rows, language, FILES) + Markup('<p class="quiet">{} <code>{}</code></p>').format(
+        EDIT_THEM.in_(language), files[0].path.parent
+    )
+
+
+def settings_table(task: Task, language: Language) -> Markup:
+    """Every field of the task's recipe under its label."""
+    rows = [
+        Row((field_label(info).in_(language), Markup("<code>{}</code>").format(name), str(task.recipe[name])))
+        for name, info in RECIPES[task.type].model_fields.items()
+        if info.json_schema_extra is not None and task.recipe.get(name) not in (None, "")
+    ]
+    columns = (Column(SETTING), Column(Text("Field", "字段")), Column(VALUE, figures=True))
+    return table(columns, rows, language, SETTINGS)

@@ -1,0 +1,245 @@
+"""What is said of a run before it starts: time and memory it would take, what lowers them, how to start it elsewhere.
+
+Knows how an estimate looks. Knows no rule about it: sizes, remedies and remarks are the house's.
+"""
+
+import functools
+import json
+import time
+from typing import Any
+
+import gradio as gr
+from markupsafe import Markup
+
+from sage_studio.errors import InvalidRecipe, StudioError
+from sage_studio.services.estimates import GIB, Forecast
+from sage_studio.text import Language, Text
+from sage_studio.training.duration import Basis, Duration
+from sage_studio.training.recipes import RECIPES
+from sage_studio.training.recipes.base import CHOOSE_DATASET
+from sage_studio.ui.components.events import follow, on
+from sage_studio.ui.components.format import COPY, COPY_ICON, about, bar, count
+from sage_studio.ui.components.html import COPY_JS, html, quiet
+from sage_studio.ui.components.labels import in_labels
+from sage_studio.ui.components.page_context import PageContext, go_to
+from sage_studio.ui.components.table import picked_key
+from sage_studio.ui.training import commands
+from sage_studio.ui.training.form import given
+
+FRESH_SECONDS = 4
+LONG_SECONDS = 3600.0
+"""From here on a run on a CPU is offered with fewer rows."""
+CHANGES_JS = """
+element.addEventListener('click', (event) => {
+  const button = event.target.closest('button[data-changes]');
+  if (button) trigger('select', {key: button.dataset.changes});
+});
+"""
+GO_JS = """
+element.addEventListener('click', (event) => {
+  if (event.target.closest('button')) trigger('select', {});
+});
+"""
+NEEDS = Text("Needs about {} GB · {} GB free", "约需 {} GB · 可用 {} GB")
+FITS, TOO_MUCH = Text("fits", "够用"), Text("does not fit", "不够")
+LAST_TIME = Text("Measured in the last run: {} GB", "上次实测 {} GB")
+MAKE_IT_FIT = Text("What makes it fit:", "可以这样调整：")
+NOTHING_HELPS = Text("No smaller setting makes it fit; choose a smaller model.", "调小设置也不够，请选择更小的模型。")
+ELSEWHERE = Text("Run from code", "代码 / 命令行")
+GO_TO_DATASET = Text("Go to Dataset →", "前往“数据集” →")
+TAKES, TAKES_ROUGHLY = Text("About {}", "约 {}"), Text("Roughly {} to {}", "粗估 {} 至 {}")
+SOME_ROWS, EVERY_ROW = Text("on {} of {} rows", "使用 {} / {} 行"), Text("on all {} rows", "使用全部 {} 行")
+WHOLE_ON_CPU = Text("All {} rows would take about {} on this CPU.", "全部 {} 行在此 CPU 上约需 {}。")
+WHOLE_ON_GPU = Text("All {} rows would take about {} on this GPU.", "全部 {} 行在此 GPU 上约需 {}。")
+SHORTER = Text("{} rows · about {}", "{} 行 · 约 {}")
+LESS_TIME = Text("To see a result sooner:", "想更快看到结果：")
+BASES: dict[Basis, Text] = {
+    "runs": Text("by earlier runs here", "依据本机以往训练"),
+    "probe": Text("speed measured here", "依据本机实测速度"),
+    "rough": Text("by the model's size", "按模型大小推算"),
+}
+PARTS = {
+    "context": Text("libraries", "运行库"),
+    "weights": Text("weights", "权重"),
+    "adapter": Text("adapter", "适配器"),
+    "gradients": Text("gradients", "梯度"),
+    "optimizer": Text("optimizer", "优化器"),
+    "activations": Text("activations", "激活"),
+}
+NAMES = ("Shell", "gradio_client", "curl")
+
+
+class EstimatePanel:
+    """Stands between the form and its Start button, which it makes; ``inputs`` are the form's, by field."""
+
+    def __init__(self, frame: PageContext, method: gr.Radio, inputs: dict[str, Any]) -> None:
+        self.studio, self.names = frame.studio, list(inputs)
+        self.missing = html("train-missing", GO_JS)
+        self.price = html("train-price", CHANGES_JS)
+        self.start = frame.words(
+            gr.Button, value=Text("Start fine-tuning", "开始微调"), variant="primary", elem_id="train-start"
+        )
+        with frame.words(gr.Accordion, label=ELSEWHERE, open=False, elem_id="train-elsewhere"):
+            self.commands = html("train-commands", COPY_JS)
+        fields = [inputs[name] for name in self.names]
+        self._remembered = functools.lru_cache(maxsize=64)(self._lines)
+        follow(
+            [*frame.ticks, method.change, *(field.change for field in fields)],
+            self.show,
+            [method, *fields],
+            [self.missing, self.price, self.commands, self.start],
+        )
+        on(self.price.select, self.change, None, fields, queue=False)
+        on(self.missing.select, go_to("dataset"), None, frame.tabs, queue=False)
+
+    def show(self, language: Language, method: str, *values: Any) -> tuple[Markup, Markup, Markup, Any]:
+        """What is missing, the price, the commands for what the form holds now, and whether it can be started."""
+        filled = given(RECIPES[method], self.names, values)
+        asked = json.dumps({"type": method, **filled})
+        missing, price = self._remembered(language, asked, int(time.time() // FRESH_SECONDS))
+        elsewhere = commands_view(self.studio.settings, method, filled, language)
+        return missing, price, elsewhere, gr.update(interactive=not missing)
+
+    def change(self, _: Language, event: gr.EventData) -> list[Any]:
+        """Take over the changes that a person picked."""
+        changes = json.loads(picked_key(event))
+        return [gr.update(value=changes[name]) if name in changes else gr.skip() for name in self.names]
+
+    def _lines(self, language: Language, asked: str, _: int) -> tuple[Markup, Markup]:
+        """What is wrong with the form is said here quietly: a person may still be filling it in."""
+        try:
+            values = json.loads(asked)
+            forecast = self.studio.estimates.known(values)
+            if forecast is None:
+                return Markup(), glance_view(*self.studio.estimates.glance(values), language)
+        except InvalidRecipe as error:
+            if error.at_form == CHOOSE_DATASET:
+                return missing_view(language), Markup()
+            said = in_labels(error.say_at_form(language), language)
+            return Markup(), Markup('<p class="fault">{}</p>').format(said)
+        except StudioError as error:
+            return Markup(), _said(in_labels(error.say_at_form(language), language))
+        return Markup(), forecast_view(forecast, language)
+
+
+def missing_view(language: Language) -> Markup:
+    """Without a dataset there is nothing to train on: where one comes from."""
+    return Markup(
+        '<div class="notice idle missing"><div>{}</div><button type="button" class="link" data-asks>{}</button></div>'
+    ).format(CHOOSE_DATASET.in_(language), GO_TO_DATASET.in_(language))
+
+
+def forecast_view(forecast: Forecast, language: Language) -> Markup:
+    """Time, memory and what else is known, each with what would make it less."""
+    taken, unknown = forecast.duration, forecast.untimed
+    said = _said(unknown.in_(language)) if unknown else Markup()
+    return Markup('<div class="price">{}{}{}</div>').format(
+        said if taken is None else duration_view(taken, forecast.device, language),
+        memory_view(forecast, language),
+        Markup().join(_said(in_labels(remark.in_(language), language)) for remark in _remarks(forecast)),
+    )
+
+
+def _remarks(forecast: Forecast) -> list[Text]:
+    return [remark for remark in (forecast.serving.said, *forecast.remarks) if remark]
+
+
+def glance_view(taken: Duration | None, why: Text, language: Language) -> Markup:
+    """A rough time, and what the estimate waits for."""
+    time_line = duration_view(taken, "cpu", language) if taken is not None else Markup()
+    return Markup('<div class="price">{}<p class="quiet" aria-busy="true">{}</p></div>').format(
+        time_line, why.in_(language)
+    )
+
+
+def duration_view(taken: Duration, device: str, language: Language) -> Markup:
+    """``About 3 min on 256 of 6,119 rows``, and what all of them would take; where it is long, a button for less."""
+    lowest, highest = about(taken.low, language), about(taken.high, language)
+    said = TAKES.in_(language).format(about(taken.seconds, language))
+    if taken.basis == "rough" and lowest != highest:
+        said = TAKES_ROUGHLY.in_(language).format(lowest, highest)
+    total, used = count(taken.total_rows), count(taken.rows)
+    rows = EVERY_ROW.in_(language).format(total) if used == total else SOME_ROWS.in_(language).format(used, total)
+    line = Markup('<p class="takes" title="{} – {}"><b>{}</b> {} {}</p>').format(
+        lowest, highest, said, rows, quiet("· " + BASES[taken.basis].in_(language))
+    )
+    if taken.all_rows is not None:
+        whole = WHOLE_ON_CPU if device == "cpu" else WHOLE_ON_GPU
+        line += _said(whole.in_(language).format(total, about(taken.all_rows, language)))
+    return line + shorter_view(taken, device, language)
+
+
+def shorter_view(taken: Duration, device: str, language: Language) -> Markup:
+    """Of a run that takes hours on a CPU: buttons that train on fewer rows."""
+    if device != "cpu" or taken.seconds < LONG_SECONDS:
+        return Markup()
+    buttons = Markup().join(
+        Markup('<button type="button" class="button" data-changes="{}">{}</button>').format(
+            json.dumps({"max_samples": rows}),
+            SHORTER.in_(language).format(count(rows), about(max(60.0, taken.seconds * rows / taken.rows), language)),
+        )
+        for rows in (64, 256, 1024)
+        if rows < taken.rows / 2
+    )
+    return Markup('<div class="remedies"><span class="quiet">{}</span>{}</div>').format(
+        LESS_TIME.in_(language), buttons
+    )
+
+
+def memory_view(forecast: Forecast, language: Language) -> Markup:
+    """``Needs about 1.8 GB · 15.3 GB free ▓▓▓░ fits``, the parts on hover; what would make it fit as buttons."""
+    memory, total = forecast.memory, forecast.memory.total
+    said = (FITS if forecast.fits else TOO_MUCH).in_(language)
+    parts = " · ".join(f"{name.in_(language)} {_gb(getattr(memory, key))}" for key, name in PARTS.items())
+    percent = 100 * total / forecast.free if forecast.free > 0 else 100.0
+    line = Markup('<div class="estimate" title="{}"><span>{}</span>{}<b class="{}">{}</b></div>').format(
+        parts,
+        NEEDS.in_(language).format(_gb(total), _gb(forecast.free)),
+        bar(percent, said, "done" if forecast.fits else "failed"),
+        "done" if forecast.fits else "failed",
+        f"{said} ✓" if forecast.fits else said,
+    )
+    before = _said(LAST_TIME.in_(language).format(_gb(forecast.measured))) if forecast.measured else Markup()
+    return line + before + remedies_view(forecast, language)
+
+
+def remedies_view(forecast: Forecast, language: Language) -> Markup:
+    """A button for each change that makes it fit."""
+    if forecast.fits:
+        return Markup()
+    if not forecast.remedies:
+        return Markup('<p class="quiet">{}</p>').format(NOTHING_HELPS.in_(language))
+    buttons = Markup().join(
+        Markup('<button type="button" class="button" data-changes="{}">{} · {} GB</button>').format(
+            json.dumps(remedy.changes), remedy.label.in_(language), _gb(remedy.total)
+        )
+        for remedy in forecast.remedies
+    )
+    return Markup('<div class="remedies"><span class="quiet">{}</span>{}</div>').format(
+        MAKE_IT_FIT.in_(language), buttons
+    )
+
+
+def commands_view(settings: Any, method: str, filled: dict[str, Any], language: Language) -> Markup:
+    """The run as a shell command, a script and a REST call, each with a button that copies it."""
+    values, address = commands.chosen(RECIPES[method], filled), commands.address_of(settings)
+    texts = (
+        commands.command(method, values, settings),
+        commands.client_script(method, values, address),
+        commands.curl(method, values, address),
+    )
+    return Markup().join(
+        Markup(
+            '<div class="command"><h2 class=minor>{0} <button type="button" class="copy" data-copy="{1}"'
+            ' aria-label="{2} {0}">{3}</button></h2><pre tabindex="0" aria-label="{0}">{1}</pre></div>'
+        ).format(name, text, COPY.in_(language), COPY_ICON)
+        for name, text in zip(NAMES, texts, strict=True)
+    )
+
+
+def _said(text: str) -> Markup:
+    return Markup('<p class="quiet">{}</p>').format(text)
+
+
+def _gb(size: float) -> str:
+    return f"{size / GIB:.1f}"

@@ -1,0 +1,75 @@
+"""Finding a model on the hub from the Train form: some letters, a list of names, and a pick that fills the model field.
+
+Knows how results look. Knows nothing of the hub; where it does not answer, that is said in a quiet line.
+"""
+
+from typing import Any
+
+import gradio as gr
+from markupsafe import Markup
+
+from sage_studio.errors import HubUnavailable
+from sage_studio.hub import HubModel
+from sage_studio.text import Language, Text
+from sage_studio.training.recipes import RECIPES
+from sage_studio.ui.components.events import on
+from sage_studio.ui.components.format import compact
+from sage_studio.ui.components.html import html
+from sage_studio.ui.components.page_context import PageContext
+
+TITLE = Text("Search Hugging Face for a model", "在 Hugging Face 上搜索模型")
+NAME = Text("Part of its name", "名称的一部分")
+EXAMPLE = Text("for example qwen3 or owner/name", "例如 qwen3 或 owner/name")
+SEARCH = Text("Search", "搜索")
+RESULTS = Text("Found on the hub", "搜索结果")
+NONE = Text("No model of this kind has “{}” in its name.", "没有名称包含“{}”的此类模型。")
+MORE = Text("Type at least two letters.", "请至少输入两个字符。")
+FOUND = Text("{} found, the most used first. Pick one to use it.", "找到 {} 个，按下载量排序。选中即可使用。")
+GATED = Text("needs an agreement", "需接受条款")
+
+
+class ModelSearch:
+    """A folded search; a pick goes into ``model``, the form's model field."""
+
+    def __init__(self, frame: PageContext, method: gr.Radio, model: Any) -> None:
+        self.studio, words = frame.studio, frame.words
+        with words(gr.Accordion, label=TITLE, open=False, elem_id="model-search"):
+            with gr.Row():
+                text = words(gr.Textbox, label=NAME, placeholder=EXAMPLE, elem_id="model-search-text", scale=4)
+                button = words(gr.Button, value=SEARCH, elem_id="model-search-button", scale=1, min_width=90)
+            self.note = html("model-search-note")
+            results = words(
+                gr.Radio, label=RESULTS, choices=[], value=None, visible=False, elem_id="model-search-results"
+            )
+        on([button.click, text.submit], self.find, [text, method], [results, self.note])
+        on(results.input, take, results, model, queue=False)
+
+    def find(self, language: Language, text: str, method: str) -> tuple[Any, Markup]:
+        """Ask the hub."""
+        text = text.strip()
+        if len(text) < 2:
+            return gr.update(choices=[], visible=False), quiet_line(MORE.in_(language))
+        try:
+            found = self.studio.models.search(text, RECIPES[method].model_task)
+        except HubUnavailable as error:
+            return gr.update(choices=[], visible=False), quiet_line(error.say(language))
+        if not found:
+            return gr.update(choices=[], visible=False), quiet_line(NONE.in_(language).format(text))
+        choices = [(described(each, language), each.name) for each in found]
+        return gr.update(choices=choices, value=None, visible=True), quiet_line(FOUND.in_(language).format(len(found)))
+
+
+def take(_: Language, name: str) -> Any:
+    """Fill in the model field."""
+    return gr.update(value=name) if name else gr.skip()
+
+
+def described(model: HubModel, language: Language) -> str:
+    """``Qwen/Qwen3-4B · 4.0 B · needs an agreement``."""
+    size = compact(model.parameters).replace(" G", " B") if model.parameters else ""
+    return " · ".join(part for part in (model.name, size, GATED.in_(language) if model.gated else "") if part)
+
+
+def quiet_line(text: str) -> Markup:
+    """A remark that does not call."""
+    return Markup('<p class="quiet" role="status">{}</p>').format(text)
