@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from kbalign_parts import TOWNS, Killed, Scripted, pairs_about, town_in
 
+from sage_studio.data.chunking import split_tokens
 from sage_studio.data.synthesis import qa_filter
 from sage_studio.data.synthesis.qa_filter import QAPair
 from sage_studio.errors import InvalidDataset
 from sage_studio.training.methods.kbalign import annotate, rounds
-from sage_studio.training.methods.kbalign.chunks import Chunk, chunk_rows, split_by_tokens
+from sage_studio.training.methods.kbalign.chunks import Chunk, chunk_rows
 from sage_studio.training.methods.kbalign.generator import Completion
 from sage_studio.training.methods.kbalign.rounds import Check, balanced, check_row, verdict_of, verify
 from sage_studio.training.methods.kbalign.samples import Sample, build_samples, training_rows
@@ -47,7 +48,7 @@ def long_lines(run):
 
 def test_pieces_overlap_and_lose_nothing():
     text = " ".join(f"w{number}" for number in range(100))
-    pieces = split_by_tokens(text, words, 20, 0.15)
+    pieces = split_tokens(text, words(text), 20, 0.15)
     assert [len(piece.split()) for piece in pieces] == [20, 20, 20, 20, 20, 15]
     assert [piece.split()[0] for piece in pieces] == ["w0", "w17", "w34", "w51", "w68", "w85"]
     assert set(" ".join(pieces).split()) == set(text.split())
@@ -55,7 +56,7 @@ def test_pieces_overlap_and_lose_nothing():
 
 def test_a_piece_ends_with_a_sentence_where_one_ends_near():
     text = "one two three four five six seven eight nine. ten eleven twelve"
-    assert split_by_tokens(text, words, 10)[0] == "one two three four five six seven eight nine."
+    assert split_tokens(text, words(text), 10)[0] == "one two three four five six seven eight nine."
 
 
 def test_chunks_keep_file_and_heading_and_are_spread_when_there_are_too_many():

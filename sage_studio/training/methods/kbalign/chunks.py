@@ -1,6 +1,5 @@
 """The knowledge base in chunks, and clusters of similar chunks that are asked about together."""
 
-import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any, Literal
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from sage_studio.data.bm25 import words_of
+from sage_studio.data.chunking import split_tokens
 from sage_studio.data.language import detect_language
 from sage_studio.data.rows import DataRow, Example, row_from_json
 from sage_studio.training.methods.kbalign.stage_files import StageRecord
@@ -58,7 +58,7 @@ def chunk_rows(
         overlap: share of a chunk that the next one repeats.
         max_chunks: keep at most so many, spread evenly over the rows; 0: all.
     """
-    pieces = [(row, text) for row in rows for text in split_by_tokens(row.answer.strip(), spans, size, overlap)]
+    pieces = [(row, text) for row in rows for text in _pieces(row, spans, size, overlap)]
     if max_chunks and len(pieces) > max_chunks:
         pieces = [pieces[at * len(pieces) // max_chunks] for at in range(max_chunks)]
     return [
@@ -84,41 +84,15 @@ def _row(number: int, values: Any) -> DataRow:
         raise invalid_line(number, error) from error
 
 
+def _pieces(row: DataRow, spans: TokenSpans, size: int, overlap: float) -> list[str]:
+    text = row.answer.strip()
+    return split_tokens(text, spans(text), size, overlap)
+
+
 def _heading(row: DataRow) -> tuple[str, ...]:
     if row.origin.heading or not isinstance(row, Example):
         return row.origin.heading
     return (row.prompt[-1].content,)
-
-
-# Splitting
-
-SENTENCE_END = re.compile(r"\n\s*\n|\n|[。！？；]|[.!?;](?=\s)")
-SEARCH_BACK = 0.2
-"""Share of a piece within which its end moves back to the end of a sentence."""
-
-
-def split_by_tokens(text: str, spans: TokenSpans, size: int, overlap: float = 0.0) -> list[str]:
-    """A text in pieces of at most ``size`` tokens, each ending with a sentence if one ends near."""
-    tokens, pieces, start = spans(text), list[str](), 0
-    while start < len(tokens):
-        end = min(start + size, len(tokens))
-        if end < len(tokens):
-            end = _sentence_end(text, tokens, start, end)
-        pieces.append(text[tokens[start][0] : tokens[end - 1][1]].strip())
-        if end == len(tokens):
-            break
-        start = max(end - int(overlap * size), start + 1)
-    return [piece for piece in pieces if piece]
-
-
-def _sentence_end(text: str, tokens: Sequence[tuple[int, int]], start: int, end: int) -> int:
-    """The last token within `SEARCH_BACK` of ``end`` that ends a sentence; ``end`` if there is none."""
-    least = end - int(SEARCH_BACK * (end - start))
-    first, last = tokens[least][0], tokens[end - 1][1]
-    breaks = [first + found.end() for found in SENTENCE_END.finditer(text[first:last])]
-    if not breaks:
-        return end
-    return next((at for at in range(end, least, -1) if tokens[at - 1][1] <= breaks[-1]), end)
 
 
 # Clusters

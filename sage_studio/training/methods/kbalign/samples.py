@@ -7,9 +7,10 @@ from typing import Any, Literal
 from pydantic import Field
 
 from sage_studio.data.bm25 import BM25
+from sage_studio.data.chunking import split_tokens
 from sage_studio.training.methods.kbalign import prompts
 from sage_studio.training.methods.kbalign.annotate import LongAnnotation, ShortAnnotation
-from sage_studio.training.methods.kbalign.chunks import Chunk, TokenSpans, split_by_tokens
+from sage_studio.training.methods.kbalign.chunks import Chunk, TokenSpans
 from sage_studio.training.methods.kbalign.stage_files import StageRecord
 from sage_studio.training.recipes.kbalign import KBAlignRecipe
 
@@ -92,4 +93,4 @@ def conversation_row(prompt: str, answer: str, file: str) -> dict[str, Any]:
 
 
 def _passages(chunks: Sequence[Chunk], spans: TokenSpans, size: int) -> list[str]:
-    return [piece for chunk in chunks for piece in split_by_tokens(chunk.text, spans, size)]
+    return [piece for chunk in chunks for piece in split_tokens(chunk.text, spans(chunk.text), size)]
