@@ -16,7 +16,7 @@ SAME_IN_BOTH = {"Alpha", "CPU", "Dropout", "LoRA", "中文"}
 def texts() -> list[tuple[str, str, str]]:
     """File, English and Chinese of each ``Text("…", "…")`` of the UI."""
     found = []
-    for path in sorted((PROJECT / "sage_studio" / "ui").glob("*.py")):
+    for path in sorted((PROJECT / "sage_studio" / "ui").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Text":
                 said = [argument.value for argument in node.args if isinstance(argument, ast.Constant)]
