@@ -182,7 +182,8 @@ def test_things_lie_on_the_spaces_own_storage(tmp_path):
     (tmp_path / "data").mkdir()
     script = (
         "import functools, pathlib, sys, app\n"
-        "app.space_settings = functools.partial(app.space_settings, pathlib.Path(sys.argv[1]))\n"
+        "from sage_studio import launch\n"
+        "launch.space_settings = functools.partial(launch.space_settings, pathlib.Path(sys.argv[1]))\n"
         "sys.exit(app.main())"
     )
     command = ["-c", script, str(tmp_path / "data")]
