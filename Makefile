@@ -3,6 +3,7 @@
 # make test-fast                                               without engine, browser and training
 # make check  ruff, format, types                              make lock   pin the requirements anew
 # make mutants  mutation tests of the modules that check input, or of some: ARGS="sage_studio.files*"
+# make test-openapi  schemathesis over the REST API of a real studio
 # make docs   build the documentation site into site/, strictly
 # make doctor what this machine can and cannot do, and the command that mends it
 # make test-space   build a Hugging Face Space with its builder's commands (3 GB) and run the main job in it
@@ -17,7 +18,7 @@ export SAGE_STUDIO_HOST ?= $(HOST)
 export SAGE_STUDIO_PORT ?= $(PORT)
 export SAGE_STUDIO_SHARE ?= $(SHARE)
 
-.PHONY: run test test-fast test-space mutants demo check docs doctor lock install install-dev
+.PHONY: run test test-fast test-openapi test-space mutants demo check docs doctor lock install install-dev
 
 run: install
 	@exec $(VENV) app.py
@@ -30,6 +31,9 @@ test: install-dev
 
 test-fast: install-dev
 	@$(PYTEST) -m "not engine and not browser and not training" $(ARGS)
+
+test-openapi: install-dev
+	@$(VENV) -m pytest -n 0 -s tests/openapi_fuzz.py $(ARGS)
 
 test-space: install-dev
 	@$(VENV) -m pytest -n 0 -s tests/space_build.py $(ARGS)

@@ -30,9 +30,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked.add_argument("address", nargs="?", default=default, help=f"of the studio; {default} unless given")
     address = asked.parse_args(arguments).address
     try:
+        import mcp_types  # noqa: F401 - of mcp 2; mcp 1 has none
         from mcp.server.stdio import stdio_server
     except ImportError:
-        print("The package mcp is not installed; it comes with vLLM, or: pip install mcp", file=sys.stderr)
+        print(
+            "The package mcp, version 2 or newer, is not installed. It comes with vLLM; without: "
+            "python -m pip install 'sage-studio[mcp]', or in a checkout 'mcp>=2'.",
+            file=sys.stderr,
+        )
         return 2
     user, _, password = os.environ.get(f"{PREFIX}AUTH", "").partition(":")
     try:

@@ -16,10 +16,11 @@ from sage_studio.settings import PROJECT
 
 
 class RunningStudio:
-    """A studio process and its address."""
+    """A studio process and its address; ``project`` is the checkout whose ``app.py`` it is."""
 
-    def __init__(self, home: Path, **variables: str) -> None:
+    def __init__(self, home: Path, project: Path = PROJECT, **variables: str) -> None:
         self.home = home
+        self.project = project
         self.variables = variables
         self.url = ""
         self.process: subprocess.Popen[bytes] | None = None
@@ -30,8 +31,9 @@ class RunningStudio:
             port = free.getsockname()[1]
         mine = {"SAGE_STUDIO_HOME": str(self.home), "SAGE_STUDIO_PORT": str(port), **self.variables}
         self.output = (self.home / "app.out").open("ab")
+        streams = {"stdout": self.output, "stderr": self.output}
         self.process = subprocess.Popen(
-            [sys.executable, "app.py"], cwd=PROJECT, env={**os.environ, **mine}, stdout=self.output, stderr=self.output
+            [sys.executable, "app.py"], cwd=self.project, env={**os.environ, **mine}, **streams
         )
         self.url = f"http://127.0.0.1:{port}"
         wait_until(self._answers, ENGINE)

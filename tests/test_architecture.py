@@ -16,7 +16,7 @@ HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "se
 
 BOTTOM = {
     *("text", "errors", "files", "jsonl", "settings", "database", "migrations", "hardware", "doctor", "processes"),
-    *("models", "validation_errors", "catalog", "hub", "space", "safetensors_file", "sse"),
+    *("models", "validation_errors", "catalog", "hub", "space", "safetensors_file", "sse", "fields"),
 }
 LAYERS: list[set[str]] = [
     BOTTOM,

@@ -141,3 +141,16 @@ def test_the_last_lines_of_a_file(tmp_path):
     assert daemon.last_lines(tmp_path / "none", 3) == []
     (tmp_path / "log").write_text("a\nb\nc\n", encoding="utf-8")
     assert daemon.last_lines(tmp_path / "log", 2) == ["b", "c"]
+
+
+def test_the_extras_have_the_versions_that_are_pinned():
+    extras = PYPROJECT["optional-dependencies"]
+    pinned = {
+        name: (PROJECT / f"requirements-{name}.txt").read_text(encoding="utf-8").splitlines() for name in ("gpu", "cpu")
+    }
+    for name, lines in pinned.items():
+        (wanted,) = (line.partition(";")[0].strip() for line in extras[name])
+        assert wanted in {line.partition(" ;")[0] for line in lines}
+    (mcp,) = (line.partition(" ;")[0] for line in pinned["cpu"] if line.startswith("mcp=="))
+    assert extras["mcp"] == ["mcp>=2"]
+    assert int(mcp.removeprefix("mcp==").partition(".")[0]) >= 2

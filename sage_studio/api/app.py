@@ -1,7 +1,4 @@
-"""All REST routes as one router, and what an app needs besides to serve them.
-
-Knows the list of routers. Knows nothing of how the app is launched.
-"""
+"""All REST routes as one router, and what an app needs besides to serve them."""
 
 from typing import Any
 
@@ -10,11 +7,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from starlette.exceptions import HTTPException
 
 from sage_studio import __version__
 from sage_studio.api import chat, datasets, openai, presets, routes, tasks
-from sage_studio.api.front_door import FrontDoor
-from sage_studio.api.guard import Guard, studio_error, validation_error
+from sage_studio.api.errors import http_error, studio_error, validation_error
+from sage_studio.api.front_door import FrontDoor, KnownHosts
+from sage_studio.api.guard import Guard
 from sage_studio.api.hub_login import HubLogin
 from sage_studio.errors import StudioError
 from sage_studio.settings import LOOPBACK
@@ -60,20 +59,23 @@ def app_arguments(
         address: of the Space outside the hub's frame, if it is one.
     """
     from starlette.middleware import Middleware
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
     from starlette.routing import Mount, Route
     from starlette.staticfiles import StaticFiles
     from swagger_ui_bundle import swagger_ui_path
 
     assets = Mount("/docs/assets", StaticFiles(directory=swagger_ui_path))
-    # A page that points its own name at 127.0.0.1 would pass for this machine's user; with a login it cannot.
     guard = Guard(credentials, hub)
-    hosts = ["*"] if guard.needs_login else [*LOOPBACK, "[::1]"]
-    doors = [Middleware(FrontDoor, guard=guard, address=address)] if hub is not None else []
+    before = [] if guard.needs_login else [Middleware(KnownHosts, names=LOOPBACK)]
+    if hub is not None:
+        before.append(Middleware(FrontDoor, guard=guard, address=address))
     return {
-        "middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False), *doors],
+        "middleware": before,
         "routes": [*build_router(studio, guard).routes, Route("/robots.txt", no_robots), assets],
-        "exception_handlers": {StudioError: studio_error, RequestValidationError: validation_error},
+        "exception_handlers": {
+            StudioError: studio_error,
+            RequestValidationError: validation_error,
+            HTTPException: http_error,
+        },
         "docs_url": None,
         "openapi_url": None,
     }

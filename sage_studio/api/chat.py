@@ -2,13 +2,13 @@
 
 from collections.abc import Generator, Iterator
 from itertools import chain
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from sage_studio.api.guard import language, own_error
-from sage_studio.api.routes import error_responses
+from sage_studio.api.errors import UnsupportedMediaType, error_responses, file_response, language, own_error
+from sage_studio.api.exact import exact
 from sage_studio.api.stream import EventStream
 from sage_studio.errors import (
     Conflict,
@@ -21,6 +21,7 @@ from sage_studio.errors import (
     StudioError,
 )
 from sage_studio.evaluation.arena import Piece
+from sage_studio.fields import Temperature, TokenCount, Words
 from sage_studio.operations.chat import ReplyView
 from sage_studio.operations.rag import SourceView
 from sage_studio.serving.types import ChatChunk, ChatMessage
@@ -29,6 +30,7 @@ from sage_studio.studio import Studio
 from sage_studio.text import Language
 
 UNANSWERED = (NotFound, Conflict, EngineUnavailable, EmbedderUnavailable, HubUnavailable, InvalidDataset, InvalidModel)
+ANSWERS = file_response(EventStream.media_type) | error_responses(UnsupportedMediaType, *UNANSWERED)
 
 
 class Turn(BaseModel):
@@ -45,11 +47,11 @@ class Question(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    message: str = Field(min_length=1)
+    message: Words = Field(min_length=1)
     history: list[Turn] = Field([], description="Earlier turns, oldest first")
     stream: bool = False
-    temperature: float = 0.7
-    max_tokens: int = 512
+    temperature: Temperature = 0.7
+    max_tokens: TokenCount = 512
 
     def messages(self) -> list[ChatMessage]:
         """The whole conversation."""
@@ -72,7 +74,11 @@ class ChatRequest(Question):
 class CompareRequest(Question):
     """A question to several models."""
 
-    models: list[str] = Field(description="Two to four registered models", examples=[["base", "tuned"]])
+    models: list[str] = Field(
+        description="Two to four registered models",
+        examples=[["base", "tuned"]],
+        json_schema_extra={"minItems": 2, "maxItems": 4},
+    )
 
 
 class CompareResponse(BaseModel):
@@ -97,8 +103,8 @@ def routes(studio: Studio) -> APIRouter:
     router = APIRouter(prefix="/api", tags=["chat"])
     _add_comparing(router, studio)
 
-    @router.post("/chat", response_model=ChatResponse, responses=error_responses(*UNANSWERED))
-    def chat(request: Request, body: ChatRequest) -> ChatResponse | EventStream:
+    @router.post("/chat", response_model=ChatResponse, responses=ANSWERS)
+    def chat(request: Request, body: Annotated[ChatRequest, exact(ChatRequest)]) -> ChatResponse | EventStream:
         """Ask the current model. With ``stream``, the answer comes as server-sent events ``{text, model, done}``.
 
         With ``documents`` it answers from passages of a dataset and names them as ``sources``, in the last event.
@@ -115,8 +121,10 @@ def routes(studio: Studio) -> APIRouter:
 
 
 def _add_comparing(router: APIRouter, studio: Studio) -> None:
-    @router.post("/compare", response_model=CompareResponse, responses=error_responses(*UNANSWERED))
-    def compare(request: Request, body: CompareRequest) -> CompareResponse | EventStream:
+    @router.post("/compare", response_model=CompareResponse, responses=ANSWERS)
+    def compare(
+        request: Request, body: Annotated[CompareRequest, exact(CompareRequest)]
+    ) -> CompareResponse | EventStream:
         """Ask two to four models the same. One that cannot answer says why in its ``error``; the others go on.
 
         With ``stream``, server-sent events ``{column, text, …the answer's figures}`` come as the models speak.

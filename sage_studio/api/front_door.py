@@ -1,18 +1,21 @@
-"""What a person sees at the studio's address before they are in: where to sign in, or that they are not on the list.
+"""Middleware before all routes: the studio's own names only, and the page for whoever has not signed in on the hub."""
 
-Gradio's own login form knows only user and password; with another way in it answers a bare 401.
-"""
+import re
+from collections.abc import Collection
 
 from fastapi import Request
+from starlette.requests import HTTPConnection
 from starlette.responses import HTMLResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sage_studio.api.door_page import Link, door_page
-from sage_studio.api.guard import Guard, language
+from sage_studio.api.errors import BadRequest, error_answer, language
+from sage_studio.api.guard import Guard
 from sage_studio.api.hub_login import SIGN_IN, SIGN_OUT
 from sage_studio.settings import PREFIX
 from sage_studio.text import Text
 
+HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::\d*)?")
 SIGN_IN_LABEL = Text("Sign in with Hugging Face", "使用 Hugging Face 账号登录")
 SIGN_OUT_LABEL = Text("Sign out", "退出登录")
 TITLE = Text("SAGE Studio: sign in", "SAGE Studio：请登录")
@@ -33,8 +36,47 @@ REMEDY = Text(
 )
 
 
+class KnownHosts:
+    """ASGI middleware: refuses a Host header with another name than the studio's own.
+
+    A page that points its own name at 127.0.0.1 (DNS rebinding) would otherwise pass for this machine's user.
+
+    Args:
+        app: what is behind it.
+        names: without ports.
+    """
+
+    def __init__(self, app: ASGIApp, names: Collection[str]) -> None:
+        self._app, self._names = app, frozenset(names)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse the request, or let it pass."""
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        request = HTTPConnection(scope)
+        host = request.headers.get("host", "")
+        if _name_of(host) in self._names:
+            await self._app(scope, receive, send)
+            return
+        names = ", ".join(sorted(self._names))
+        refused = BadRequest(
+            Text(f"{host!r} is not this studio's name.", f"{host!r} 不是此工作室的地址。"),
+            Text(f"Open it as one of: {names}.", f"请使用以下地址之一：{names}。"),
+        )
+        await error_answer(request, refused)(scope, receive, send)
+
+
+def _name_of(host: str) -> str:
+    """The name in a Host header, in lower case; empty where there is none."""
+    found = HOST.fullmatch(host)
+    return (found[1] or found[2]).lower() if found else ""
+
+
 class FrontDoor:
     """ASGI middleware: answers for the page in place of gradio where the guard knows nobody.
+
+    Gradio's own login form knows only user and password; with another way in it answers a bare 401.
 
     Args:
         app: what is behind the door.

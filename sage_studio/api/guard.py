@@ -1,8 +1,4 @@
-"""Who may use the REST routes, and how an error of the house becomes an HTTP answer.
-
-Knows cookies, the hub's session, Basic and Bearer credentials and the Origin header. Knows nothing of what the routes
-do.
-"""
+"""Who may use the REST routes, by cookie, the hub's session, Basic or Bearer credentials and the Origin header."""
 
 import base64
 import binascii
@@ -10,15 +6,12 @@ import secrets
 from urllib.parse import urlsplit
 
 from fastapi import HTTPException, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from starlette.responses import Response
 
+from sage_studio.api.errors import NOT_LOGGED_IN, language
 from sage_studio.api.hub_login import HubLogin
-from sage_studio.errors import InvalidInput, NotAllowed, StudioError
+from sage_studio.errors import NotAllowed
 from sage_studio.settings import PREFIX
-from sage_studio.text import Language, Text, language_of
-from sage_studio.validation_errors import first_error
+from sage_studio.text import Text
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
 REALM = {"WWW-Authenticate": 'Basic realm="SAGE Studio"'}
@@ -59,7 +52,9 @@ class Guard:
                     f"Its owner can add the name to {PREFIX}ALLOWED_USERS.", f"所有者可将其加入 {PREFIX}ALLOWED_USERS。"
                 ),
             )
-        raise HTTPException(401, detail=_detail("not_logged_in", LOGIN, LOGIN_HINT, language(request)), headers=REALM)
+        spoken = language(request)
+        detail = {"code": NOT_LOGGED_IN, "message": LOGIN.in_(spoken), "hint": LOGIN_HINT.in_(spoken)}
+        raise HTTPException(401, detail=detail, headers=REALM)
 
     @property
     def needs_login(self) -> bool:
@@ -94,44 +89,6 @@ LOGIN_HINT = Text(
 )
 
 
-def language(request: Request) -> Language:
-    """The caller's language, by ``Accept-Language``."""
-    return language_of(request.headers.get("accept-language"))
-
-
-def studio_error(request: Request, error: Exception) -> Response:
-    """`StudioError` -> ``{"detail": {"code", "message", "hint"}}`` with its status."""
-    assert isinstance(error, StudioError)
-    if _speaks_openai(request):
-        return JSONResponse(openai_error(error, language(request)), status_code=error.status)
-    return JSONResponse({"detail": own_error(error, language(request))}, status_code=error.status)
-
-
-def validation_error(request: Request, error: Exception) -> Response:
-    """A body that does not fit the route's schema, in the same shape."""
-    assert isinstance(error, RequestValidationError)
-    said = first_error(error.errors()).said
-    message = Text(f"The request does not fit. {said.en}.", f"请求格式不正确：{said.zh}。")
-    hint = Text("See /docs for what this route takes.", "该接口的参数见 /docs。")
-    if _speaks_openai(request):
-        return JSONResponse(openai_error(InvalidInput(message, hint), language(request)), status_code=422)
-    return JSONResponse({"detail": _detail(InvalidInput.code, message, hint, language(request))}, status_code=422)
-
-
-def own_error(error: StudioError, spoken: Language) -> dict[str, str]:
-    """An error in the shape of the studio's own routes."""
-    return _detail(error.code, error.message, error.hint, spoken)
-
-
-def openai_error(error: StudioError, spoken: Language) -> dict[str, dict[str, str | None]]:
-    """An error in the shape that OpenAI's clients read."""
-    return {"error": {"message": error.say(spoken), "type": error.code, "param": None, "code": error.code}}
-
-
-def _detail(code: str, message: Text, hint: Text, spoken: Language) -> dict[str, str]:
-    return {"code": code, "message": message.in_(spoken), "hint": hint.in_(spoken)}
-
-
 def _read(scheme: str, sent: str) -> bytes | None:
     """``user:password`` as it was sent; None where it cannot be read."""
     if scheme == "bearer":
@@ -142,10 +99,6 @@ def _read(scheme: str, sent: str) -> bytes | None:
         return base64.b64decode(sent, validate=True)
     except (binascii.Error, ValueError):
         return None
-
-
-def _speaks_openai(request: Request) -> bool:
-    return request.url.path.startswith("/v1/")
 
 
 def _is_cross_site(request: Request) -> bool:

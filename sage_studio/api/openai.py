@@ -8,15 +8,16 @@ import time
 import uuid
 from collections.abc import Generator, Iterator
 from itertools import chain
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from sage_studio.api.guard import language, openai_error
+from sage_studio.api.errors import UnsupportedMediaType, error_responses, file_response, language, openai_error
+from sage_studio.api.exact import exact
 from sage_studio.api.stream import EventStream
-from sage_studio.errors import InvalidInput, StudioError
-from sage_studio.serving.types import ChatChunk, ChatMessage, check_sampling
+from sage_studio.errors import Conflict, EngineUnavailable, InvalidInput, InvalidModel, NotFound, StudioError
+from sage_studio.serving.types import ChatChunk, ChatMessage, RegisteredModel, check_sampling
 from sage_studio.sse import DONE, sse_event
 from sage_studio.studio import Studio
 from sage_studio.text import Language, Text
@@ -35,6 +36,9 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "response_format": ({"type": "text"},),
 }
 """Fields that ask for nothing special when they hold one of these."""
+ANSWERS = file_response(EventStream.media_type) | error_responses(
+    UnsupportedMediaType, NotFound, Conflict, EngineUnavailable, InvalidModel, openai=True
+)
 
 
 class Part(BaseModel):
@@ -86,29 +90,62 @@ class Completion(BaseModel):
         return asked
 
 
+class ModelCard(BaseModel):
+    """A registered model."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = Field(description="Unix seconds")
+    owned_by: Literal["sage-studio"] = "sage-studio"
+    root: str = Field(description="Its folder or its name on the hub")
+    parent: str | None = Field(description="The base model of an adapter")
+
+    @classmethod
+    def of(cls, model: RegisteredModel) -> "ModelCard":
+        """The card of a model."""
+        parent = model.config.get("base_name") if model.kind == "adapter" else None
+        return cls(id=model.name, created=int(model.created_at), root=model.path, parent=parent)
+
+
+class ModelList(BaseModel):
+    """All models."""
+
+    object: Literal["list"] = "list"
+    data: list[ModelCard]
+
+
+class Choice(BaseModel):
+    """The answer; there is always one."""
+
+    index: int
+    message: dict[str, str]
+    finish_reason: str
+    logprobs: None
+
+
+class ChatCompletion(BaseModel):
+    """An answer as the OpenAI protocol has it."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int = Field(description="Unix seconds")
+    model: str
+    choices: list[Choice]
+    usage: dict[str, int]
+
+
 def routes(studio: Studio) -> APIRouter:
     """The routes under ``/v1``."""
     router = APIRouter(prefix="/v1", tags=["openai"])
 
-    @router.get("/models")
-    def models() -> dict[str, Any]:
+    @router.get("/models", responses=error_responses(openai=True))
+    def models() -> ModelList:
         """Every registered model, the current one first."""
         registered = sorted(studio.serving.models(), key=lambda model: not model.current)
-        shown = [
-            {
-                "id": model.name,
-                "object": "model",
-                "created": int(model.created_at),
-                "owned_by": "sage-studio",
-                "root": model.path,
-                "parent": model.config.get("base_name") if model.kind == "adapter" else None,
-            }
-            for model in registered
-        ]
-        return {"object": "list", "data": shown}
+        return ModelList(data=[ModelCard.of(model) for model in registered])
 
-    @router.post("/chat/completions", response_model=None)
-    def complete(request: Request, body: Completion) -> dict[str, Any] | EventStream:
+    @router.post("/chat/completions", response_model=ChatCompletion, responses=ANSWERS)
+    def complete(request: Request, body: Annotated[Completion, exact(Completion)]) -> dict[str, Any] | EventStream:
         """Answer as the OpenAI protocol has it: from the model named if it is registered, else from the current one."""
         known = any(model.name == body.model for model in studio.serving.models())
         messages = [message.plain() for message in body.messages]

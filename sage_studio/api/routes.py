@@ -2,7 +2,6 @@
 
 import inspect
 import tempfile
-from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +15,10 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.types import Message
 
-from sage_studio.api.guard import language
+from sage_studio.api.errors import UnsupportedMediaType, error_responses, language
+from sage_studio.api.exact import exact
 from sage_studio.data.sources.data_file import file_too_large
-from sage_studio.errors import InvalidDataset, InvalidInput, StudioError, naming_full_disk
+from sage_studio.errors import InvalidDataset, StudioError, naming_full_disk
 from sage_studio.files import upload_name
 from sage_studio.operations import operations
 from sage_studio.operations.operation import Operation, is_upload
@@ -28,20 +28,6 @@ from sage_studio.text import Text
 PIECE = 1 << 20
 ENVELOPE = 1 << 20
 """Bytes of a request beside its file: boundaries, names and the mapping."""
-
-
-class ErrorDetail(BaseModel):
-    """What is wrong and what to do about it, in the language of ``Accept-Language``."""
-
-    code: str
-    message: str
-    hint: str
-
-
-class ErrorView(BaseModel):
-    """The answer of every request that fails."""
-
-    detail: ErrorDetail
 
 
 def routes(studio: Studio) -> APIRouter:
@@ -59,24 +45,10 @@ def routes(studio: Studio) -> APIRouter:
             response_model=operation.response,
             description=operation.description,
             tags=[operation.noun],
-            responses=error_responses(*operation.raises),
+            responses=error_responses(*_reading(operation), *operation.raises),
             route_class_override=limited if operation.file_parameter is not None else None,
         )
     return router
-
-
-def error_responses(*raised: type[StudioError]) -> dict[int | str, dict[str, Any]]:
-    """What OpenAPI is to say of the errors of a route, beside those that the guard and the schema can have."""
-    meanings: dict[int, list[str]] = defaultdict(list)
-    meanings[401].append("not_logged_in")
-    meanings[403].append("cross_site")
-    expected: tuple[type[StudioError], ...] = (*raised, InvalidInput)
-    for error in expected:
-        meanings[error.status].append(error.code)
-    return {
-        status: {"model": ErrorView, "description": ", ".join(dict.fromkeys(codes))}
-        for status, codes in sorted(meanings.items())
-    }
 
 
 def _endpoint(studio: Studio, operation: Operation) -> Callable[..., Any]:
@@ -114,7 +86,13 @@ def _parameters(operation: Operation) -> Iterator[inspect.Parameter]:
     elif fields:
         needed = any(info.is_required() for info in fields.values())
         body: Any = operation.body if needed else operation.body | None
-        yield _keyword("body", Annotated[body, Body()], inspect.Parameter.empty if needed else None)
+        yield _keyword("body", Annotated[body, exact(body), Body()], inspect.Parameter.empty if needed else None)
+
+
+def _reading(operation: Operation) -> tuple[type[StudioError], ...]:
+    """The errors that reading the request can have, beside those of every route."""
+    takes_json = operation.method == "POST" and operation.file_parameter is None and operation.body.model_fields
+    return (UnsupportedMediaType,) if takes_json else ()
 
 
 def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:

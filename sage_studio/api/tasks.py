@@ -9,9 +9,10 @@ from fastapi import APIRouter, Body, Header, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, StreamingResponse
 
-from sage_studio.api.guard import language
-from sage_studio.api.routes import error_responses
+from sage_studio.api.errors import error_responses, file_response, language
+from sage_studio.api.stream import EventStream
 from sage_studio.errors import Conflict, InvalidDataset, InvalidName, NotFound
+from sage_studio.fields import Id
 from sage_studio.operations.tasks import TaskView
 from sage_studio.operations.training import StageFileView
 from sage_studio.sse import sse_event
@@ -21,6 +22,8 @@ from sage_studio.tasks.task import Task, TaskProgress
 from sage_studio.text import Language
 
 POLL_SECONDS = 0.5
+ARCHIVE = "application/gzip"
+EVENTS = EventStream.media_type
 JSON_LINES = "application/jsonl"
 
 
@@ -52,29 +55,41 @@ def routes(studio: Studio) -> APIRouter:
         shown = listing.json_of(studio.tasks.list_with_progress(), language(request))
         return Response(shown, media_type="application/json")
 
-    @router.get("/{task_id}/events", responses=error_responses(NotFound, InvalidName))
-    async def events(task_id: str, last_event_id: Annotated[int, Header(ge=0)] = 0) -> StreamingResponse:
+    @router.get(
+        "/{task_id}/events",
+        response_class=StreamingResponse,
+        responses=file_response(EVENTS) | error_responses(NotFound, InvalidName),
+    )
+    async def events(task_id: Id, last_event_id: Annotated[int, Header(ge=0)] = 0) -> StreamingResponse:
         """Progress as server-sent events; an event's id is the byte offset to resume from."""
         await run_in_threadpool(studio.tasks.get, task_id)
-        return StreamingResponse(_follow(studio, task_id, last_event_id), media_type="text/event-stream")
+        return StreamingResponse(_follow(studio, task_id, last_event_id), media_type=EVENTS)
 
-    @router.get("/{task_id}/download", responses=error_responses(NotFound, InvalidName, Conflict))
-    def download(task_id: str) -> StreamingResponse:
+    @router.get(
+        "/{task_id}/download",
+        response_class=StreamingResponse,
+        responses=file_response(ARCHIVE) | error_responses(NotFound, InvalidName, Conflict),
+    )
+    def download(task_id: Id) -> StreamingResponse:
         """The tuned model as a tar.gz, streamed."""
         pieces = studio.tasks.download(task_id)
         name = archive_name(studio.tasks.get(task_id))
         headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-        return StreamingResponse(pieces, media_type="application/gzip", headers=headers)
+        return StreamingResponse(pieces, media_type=ARCHIVE, headers=headers)
 
-    @router.get("/{task_id}/files/{name}", responses=error_responses(NotFound, InvalidName))
-    def file(task_id: str, name: str) -> FileResponse:
+    @router.get(
+        "/{task_id}/files/{name}",
+        response_class=FileResponse,
+        responses=file_response(JSON_LINES) | error_responses(NotFound, InvalidName),
+    )
+    def file(task_id: Id, name: str) -> FileResponse:
         """One of the files that the stages of a KBAlign task have left."""
         found = studio.training.stage_file(task_id, name)
         return FileResponse(found.path, media_type=JSON_LINES, filename=found.name)
 
     @router.put("/{task_id}/files/{name}", responses=error_responses(NotFound, InvalidName, InvalidDataset, Conflict))
     def edit(
-        request: Request, task_id: str, name: str, text: Annotated[str, Body(media_type=JSON_LINES)]
+        request: Request, task_id: Id, name: str, text: Annotated[str, Body(media_type=JSON_LINES)]
     ) -> StageFileView:
         """Put an edited file in its place; the task must be stopped, and continues from it when it is resumed."""
         return StageFileView.of(studio.training.edit_stage_file(task_id, name, text), language(request))

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, JsonValue
 
 from sage_studio.data.column_mapping import ColumnMapping, parse_mapping
 from sage_studio.data.dataset import Dataset, FormatCount
@@ -27,6 +27,7 @@ from sage_studio.errors import (
     NotFound,
     StorageFull,
 )
+from sage_studio.fields import DatasetName, HubName, Id, Offset, PageSize
 from sage_studio.operations.jobs import JobView
 from sage_studio.operations.operation import SCRIPTS, Acknowledged, Noun, UploadedFile
 from sage_studio.services.datasets import ReportOrder, seconds_per_epoch
@@ -36,6 +37,7 @@ from sage_studio.training.preview import RowPreview
 from sage_studio.training.recipes import methods_for
 
 datasets = Noun("datasets")
+MANY: dict[str, JsonValue] = {"minItems": 1, "maxItems": 64}
 FINDINGS_SHOWN = 10_000
 """So many findings at once; REST gives all of them as a file."""
 
@@ -343,7 +345,7 @@ def prepare_sage_docs(studio: Studio, force_refresh: bool = False) -> DatasetVie
 def upload_dataset(
     studio: Studio,
     file: UploadedFile,
-    name: str = "",
+    name: DatasetName = "",
     mapping: Annotated[
         str, Field(description='JSON: {"format": "Alpaca", "columns": {"instruction": "column", "output": "column"}}')
     ] = "",
@@ -370,7 +372,7 @@ def add_repository(
     address: Annotated[str, Field(description="Anything git takes")],
     branch: Annotated[str, Field(description="A branch or a tag; empty for the default")] = "",
     folder: Annotated[str, Field(description="Inside the repository; empty for all of it")] = "",
-    name: str = "",
+    name: DatasetName = "",
     rows: DocumentRows = "questions",
 ) -> DatasetView:
     """Make a dataset of the documents in a Git repository's folder."""
@@ -385,11 +387,11 @@ def add_repository(
 )
 def add_hub_dataset(
     studio: Studio,
-    repo: Annotated[str, Field(description="owner/name")],
+    repo: Annotated[HubName, Field(description="owner/name")],
     config: str = "",
     split: str = "",
     max_rows: Annotated[int, Field(ge=0, description="Maximum number of rows; 0 for all")] = 0,
-    name: str = "",
+    name: DatasetName = "",
     mapping: ColumnMapping | str | None = "",
 ) -> DatasetView:
     """Download a dataset of the hub by its id. Loading scripts are never run."""
@@ -419,13 +421,15 @@ def list_datasets(studio: Studio) -> list[DatasetView]:
 
 
 @datasets.get("/api/datasets/{dataset_id}", "show", raises=(NotFound, InvalidName))
-def get_dataset(studio: Studio, dataset_id: str) -> DatasetView:
+def get_dataset(studio: Studio, dataset_id: Id) -> DatasetView:
     """One dataset."""
     return DatasetView.of(studio.datasets.get(dataset_id))
 
 
 @datasets.get("/api/datasets/{dataset_id}/preview", "preview", raises=(NotFound, InvalidName, InvalidInput))
-def preview_dataset(studio: Studio, dataset_id: str, offset: int = 0, limit: int = 20, search: str = "") -> PreviewView:
+def preview_dataset(
+    studio: Studio, dataset_id: Id, offset: Offset = 0, limit: PageSize = 20, search: str = ""
+) -> PreviewView:
     """Some rows of a dataset."""
     page = studio.datasets.preview(dataset_id, offset=offset, limit=limit, search=search)
     rows = [RowView.of(row, number) for row, number in zip(page.rows, page.numbers, strict=True)]
@@ -433,7 +437,7 @@ def preview_dataset(studio: Studio, dataset_id: str, offset: int = 0, limit: int
 
 
 @datasets.delete("/api/datasets/{dataset_id}", "delete", raises=(NotFound, InvalidName, Conflict))
-def delete_dataset(studio: Studio, dataset_id: str) -> DatasetDeleted:
+def delete_dataset(studio: Studio, dataset_id: Id) -> DatasetDeleted:
     """Delete a dataset; refused while a task needs it."""
     studio.datasets.delete(dataset_id)
     return DatasetDeleted(dataset_id=dataset_id)
@@ -451,13 +455,13 @@ def inspect_dataset(studio: Studio, language: Language, order: ReportOrder) -> J
 
 
 @datasets.get("/api/datasets/{dataset_id}/report", "report", raises=(NotFound, InvalidName), doors=("rest",))
-def dataset_report_by_rest(studio: Studio, dataset_id: str) -> ReportAnswer:
+def dataset_report_by_rest(studio: Studio, dataset_id: Id) -> ReportAnswer:
     """The last report; null before the first."""
     return ReportAnswer(report=_report(studio, dataset_id))
 
 
 @datasets.get("/api/datasets/{dataset_id}/report", "report", doors=SCRIPTS)
-def dataset_report(studio: Studio, dataset_id: str) -> InspectionView | dict[str, Any]:
+def dataset_report(studio: Studio, dataset_id: Id) -> InspectionView | dict[str, Any]:
     """The last report; empty before the first."""
     return _report(studio, dataset_id) or {}
 
@@ -468,7 +472,7 @@ def _report(studio: Studio, dataset_id: str) -> InspectionView | None:
 
 
 @datasets.get("/api/datasets/{dataset_id}/findings", "findings", doors=SCRIPTS)
-def dataset_findings(studio: Studio, dataset_id: str, kind: str = "") -> list[FindingView]:
+def dataset_findings(studio: Studio, dataset_id: Id, kind: str = "") -> list[FindingView]:
     """Rows that were left out or found wanting, with their numbers and why; REST gives all of them as a file."""
     found = zip(range(FINDINGS_SHOWN), studio.datasets.findings(dataset_id, kind), strict=False)
     return [FindingView.of_finding(finding) for _, finding in found]
@@ -481,7 +485,7 @@ def dataset_findings(studio: Studio, dataset_id: str, kind: str = "") -> list[Fi
 )
 def see_row(
     studio: Studio,
-    dataset_id: str,
+    dataset_id: Id,
     row: int,
     model: str = "",
     max_length: Annotated[int, Field(ge=16, le=131072, description="Tokens at which a row is cut")] = 1024,
@@ -498,7 +502,7 @@ def see_row(
 )
 def edit_dataset(
     studio: Studio,
-    dataset_id: str,
+    dataset_id: Id,
     changes: Annotated[list[RowChange], Field(description="{row, exclude?, question?, answer?, rejected?} each")],
 ) -> DatasetView:
     """A new version with rows changed or left out; the old one stays."""
@@ -508,8 +512,10 @@ def edit_dataset(
 @datasets.post("/api/datasets/combine", "combine", status=201, raises=(NotFound, InvalidInput, InvalidDataset))
 def combine_datasets(
     studio: Studio,
-    portions: Annotated[list[MixtureWeight], Field(description="{dataset_id, weight?, cap?} each")],
-    name: str = "combined",
+    portions: Annotated[
+        list[MixtureWeight], Field(description="{dataset_id, weight?, cap?} each", json_schema_extra=MANY)
+    ],
+    name: DatasetName = "combined",
     seed: int = 42,
     shuffle: bool = True,
 ) -> DatasetView:

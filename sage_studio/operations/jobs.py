@@ -6,6 +6,7 @@ from pydantic import BaseModel, Field
 
 from sage_studio.data.jobs import Job
 from sage_studio.errors import Conflict, NotFound
+from sage_studio.fields import Id
 from sage_studio.operations.operation import Acknowledged, Noun
 from sage_studio.studio import Studio
 from sage_studio.text import Language
@@ -57,25 +58,25 @@ def list_dataset_jobs(studio: Studio, language: Language, dataset_id: str = "") 
 
 
 @jobs.get("/api/dataset-jobs/{job_id}", "show", raises=(NotFound,))
-def get_dataset_job(studio: Studio, language: Language, job_id: str) -> JobView:
+def get_dataset_job(studio: Studio, language: Language, job_id: Id) -> JobView:
     """One job and how far it is."""
     return JobView.of(studio.datasets.get_job(job_id), language)
 
 
 @jobs.post("/api/dataset-jobs/{job_id}/stop", "stop", raises=(NotFound, Conflict))
-def stop_dataset_job(studio: Studio, language: Language, job_id: str) -> JobView:
+def stop_dataset_job(studio: Studio, language: Language, job_id: Id) -> JobView:
     """Stop a job after the piece at hand; what is done stays."""
     return JobView.of(studio.datasets.stop_job(job_id), language)
 
 
 @jobs.post("/api/dataset-jobs/{job_id}/resume", "resume", raises=(NotFound, Conflict))
-def resume_dataset_job(studio: Studio, language: Language, job_id: str) -> JobView:
+def resume_dataset_job(studio: Studio, language: Language, job_id: Id) -> JobView:
     """Resume a stopped or failed job."""
     return JobView.of(studio.datasets.resume_job(job_id), language)
 
 
 @jobs.delete("/api/dataset-jobs/{job_id}", "delete", raises=(NotFound, Conflict))
-def delete_dataset_job(studio: Studio, job_id: str) -> JobDeleted:
+def delete_dataset_job(studio: Studio, job_id: Id) -> JobDeleted:
     """Delete a job; a dataset that it made stays."""
     studio.datasets.delete_job(job_id)
     return JobDeleted(job_id=job_id)

@@ -14,6 +14,7 @@ from sage_studio.errors import (
     InvalidName,
     NotFound,
 )
+from sage_studio.fields import OptionalId, PassageCount, Query
 from sage_studio.operations.operation import SCRIPTS, Noun
 from sage_studio.services.rag import PASSAGES, RetrieverStatus
 from sage_studio.serving.types import Source
@@ -79,10 +80,10 @@ class Found(BaseModel):
 def use_as_retriever(
     studio: Studio,
     language: Language,
-    task_id: str = "",
+    task_id: OptionalId = "",
     model_name: str = "",
     dataset_id: Annotated[
-        str, Field(description="Where to look; the task's dataset, else the documentation, unless given")
+        OptionalId, Field(description="Where to look; the task's dataset, else the documentation, unless given")
     ] = "",
 ) -> RetrieverView:
     """Retrieve with a completed embedding task's model, or a base embedder; the index is built in the background."""
@@ -97,7 +98,10 @@ def get_retriever(studio: Studio, language: Language) -> RetrieverView:
 
 @retriever.post("/api/retrieve", "retrieve", raises=NOTHING_FOUND, doors=("rest",))
 def retrieve_by_rest(
-    studio: Studio, query: str, count: int = PASSAGES, dataset_id: Annotated[str, WHERE] = ""
+    studio: Studio,
+    query: Query,
+    count: PassageCount = PASSAGES,
+    dataset_id: Annotated[OptionalId, WHERE] = "",
 ) -> Found:
     """The passages of a dataset that answer a question best; the index is built the first time."""
     return Found(passages=retrieve(studio, query, count, dataset_id))
@@ -105,7 +109,10 @@ def retrieve_by_rest(
 
 @retriever.post("/api/retrieve", "retrieve", doors=SCRIPTS)
 def retrieve(
-    studio: Studio, query: str, count: int = PASSAGES, dataset_id: Annotated[str, WHERE] = ""
+    studio: Studio,
+    query: Query,
+    count: PassageCount = PASSAGES,
+    dataset_id: Annotated[OptionalId, WHERE] = "",
 ) -> list[SourceView]:
     """The passages of a dataset that answer a question best; the index is built the first time."""
     return [SourceView.of(source) for source in studio.rag.retrieve(query, count, dataset_id)]

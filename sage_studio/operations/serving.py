@@ -13,6 +13,7 @@ from sage_studio.errors import (
     NotFound,
     StorageFull,
 )
+from sage_studio.fields import Id
 from sage_studio.operations.models import TransferView
 from sage_studio.operations.operation import SCRIPTS, Acknowledged, Noun
 from sage_studio.serving.metrics import SAMPLE_FIELDS, Sample
@@ -155,7 +156,7 @@ def list_models(studio: Studio) -> list[ModelView]:
 
 
 @serving.post("/api/finetune/use-as-backend", "use-task", raises=NOT_SERVED)
-def use_as_backend(studio: Studio, language: Language, task_id: str) -> BackendView:
+def use_as_backend(studio: Studio, language: Language, task_id: Id) -> BackendView:
     """Serve a completed task's model from the next message on."""
     return BackendView.of(studio.serving.use_task(task_id), language)
 

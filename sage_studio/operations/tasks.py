@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from sage_studio.errors import Conflict, InvalidInput, InvalidName, NotFound
+from sage_studio.fields import Id, Ids, LineCount, Offset
 from sage_studio.operations.operation import SCRIPTS, Acknowledged, Noun
 from sage_studio.studio import Studio
 from sage_studio.tasks.compare import TaskComparison, last_loss
@@ -159,7 +160,7 @@ def list_tasks(studio: Studio, language: Language) -> list[TaskView]:
 
 
 @tasks.get("/api/finetune/compare", "compare", raises=(NotFound, InvalidName, InvalidInput), doors=("rest",))
-def compare_tasks_by_rest(studio: Studio, ids: str) -> TaskComparisonView:
+def compare_tasks_by_rest(studio: Studio, ids: Ids) -> TaskComparisonView:
     """Two to eight runs beside each other, given by their ids separated by commas."""
     return TaskComparisonView.of(studio.tasks.compare([part.strip() for part in ids.split(",") if part.strip()]))
 
@@ -171,38 +172,38 @@ def compare_tasks(studio: Studio, task_ids: list[str]) -> TaskComparisonView:
 
 
 @tasks.get("/api/finetune/tasks/{task_id}", "show", raises=(NotFound, InvalidName), parallel=True)
-def get_task(studio: Studio, language: Language, task_id: str) -> TaskView:
+def get_task(studio: Studio, language: Language, task_id: Id) -> TaskView:
     """One task and how far it is."""
     return shown(studio, task_id, language)
 
 
 @tasks.get("/api/finetune/tasks/{task_id}/logs", "log", raises=(NotFound, InvalidName, InvalidInput), doors=("rest",))
-def task_logs_by_rest(studio: Studio, task_id: str, limit: int = 100, offset: int | None = None) -> LogView:
+def task_logs_by_rest(studio: Studio, task_id: Id, limit: LineCount = 100, offset: Offset | None = None) -> LogView:
     """The last lines of the log, or those from a byte offset on."""
     page = studio.tasks.logs(task_id, limit=limit, offset=offset)
     return LogView(lines=list(page.lines), offset=page.offset, size=page.size)
 
 
 @tasks.get("/api/finetune/tasks/{task_id}/logs", "log", doors=SCRIPTS, parallel=True)
-def task_logs(studio: Studio, task_id: str, limit: int = 100) -> str:
+def task_logs(studio: Studio, task_id: Id, limit: LineCount = 100) -> str:
     """The last lines of a task's log."""
     return "\n".join(studio.tasks.logs(task_id, limit=limit).lines)
 
 
 @tasks.delete("/api/finetune/tasks/{task_id}", "stop", raises=(NotFound, InvalidName, Conflict))
-def stop_task(studio: Studio, language: Language, task_id: str) -> TaskView:
+def stop_task(studio: Studio, language: Language, task_id: Id) -> TaskView:
     """Stop a task, keeping a checkpoint to resume from."""
     return shown(studio, studio.tasks.stop(task_id).id, language)
 
 
 @tasks.post("/api/finetune/tasks/{task_id}/resume", "resume", raises=(NotFound, InvalidName, Conflict))
-def resume_task(studio: Studio, language: Language, task_id: str) -> TaskView:
+def resume_task(studio: Studio, language: Language, task_id: Id) -> TaskView:
     """Resume a stopped or failed task from its newest checkpoint."""
     return shown(studio, studio.tasks.resume(task_id).id, language)
 
 
 @tasks.delete("/api/finetune/tasks/{task_id}/delete", "delete", raises=(NotFound, InvalidName, Conflict))
-def delete_task(studio: Studio, task_id: str) -> TaskDeleted:
+def delete_task(studio: Studio, task_id: Id) -> TaskDeleted:
     """Delete a task and its folder."""
     studio.tasks.delete(task_id)
     return TaskDeleted(task_id=task_id)

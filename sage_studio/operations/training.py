@@ -14,6 +14,7 @@ from sage_studio.errors import (
     NotFound,
     StorageFull,
 )
+from sage_studio.fields import Id
 from sage_studio.operations.operation import SCRIPTS, Noun
 from sage_studio.operations.tasks import TaskView, shown
 from sage_studio.services.estimates import Forecast
@@ -198,18 +199,18 @@ def start_finetune(studio: Studio, language: Language, recipe: RecipeFields) -> 
 
 
 @training.post("/api/finetune/tasks/{task_id}/retry", "retry", raises=(*REFUSALS, Conflict))
-def retry_task(studio: Studio, language: Language, task_id: str) -> TaskView:
+def retry_task(studio: Studio, language: Language, task_id: Id) -> TaskView:
     """Do what is to be done next about a stopped or failed task: resume, halve the batch, lower the learning rate."""
     return shown(studio, studio.training.retry(task_id).id, language)
 
 
 @training.post("/api/finetune/tasks/{task_id}/reproduce", "reproduce", status=201, raises=(*REFUSALS, Conflict))
-def reproduce_task(studio: Studio, language: Language, task_id: str) -> TaskView:
+def reproduce_task(studio: Studio, language: Language, task_id: Id) -> TaskView:
     """Queue a completed task's run again: the same rows, base model, settings and seed."""
     return shown(studio, studio.training.reproduce(task_id).id, language)
 
 
 @training.get("/api/finetune/tasks/{task_id}/files", "files", raises=(NotFound, InvalidName))
-def list_stage_files(studio: Studio, language: Language, task_id: str) -> list[StageFileView]:
+def list_stage_files(studio: Studio, language: Language, task_id: Id) -> list[StageFileView]:
     """What the stages of a KBAlign task have left: JSON lines to open and edit."""
     return [StageFileView.of(file, language) for file in studio.training.stage_files(task_id)]

@@ -40,6 +40,7 @@ from sage_studio.data.synthesis.edit import EditedSource, RowChange
 from sage_studio.data.synthesis.generated import GeneratedSource, generate_rows, read_generated
 from sage_studio.data.synthesis.mix import MixedSource, MixturePart, MixtureWeight
 from sage_studio.errors import Conflict, InvalidDataset, InvalidInput
+from sage_studio.fields import Id, OptionalId
 from sage_studio.files import safe_name
 from sage_studio.models.chat_template import ChatTokenizer, tokenizer_of
 from sage_studio.services.models import ModelService
@@ -61,10 +62,10 @@ class ReportOrder(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    dataset_id: str
+    dataset_id: Id
     model: str = Field("", description="Whose tokenizer counts; empty: the default model")
     max_length: int = Field(1024, ge=16, le=131072, description="Longest row in tokens, as in the recipe")
-    against: str = Field("", description="Dataset to search for leaks, usually the one to validate with")
+    against: OptionalId = Field("", description="Dataset to search for leaks, usually the one to validate with")
 
 
 class DatasetService:

@@ -24,6 +24,7 @@ from sage_studio.data.synthesis.qa_filter import (
     question_fault,
 )
 from sage_studio.errors import InvalidInput
+from sage_studio.fields import DatasetName, Id
 from sage_studio.text import Text
 
 MAX_TOKENS = 1024
@@ -59,8 +60,8 @@ class AnnotateOrder(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    dataset_id: str
-    name: str = Field("", description="Name of the new dataset; empty: the old name with -questions")
+    dataset_id: Id
+    name: DatasetName = Field("", description="Name of the new dataset; empty: the old name with -questions")
     pairs: int = Field(3, ge=1, le=10, description="Questions per section")
     max_rows: int = Field(0, ge=0, description="Use only the first N sections; 0: all")
     temperature: float = Field(0.8, ge=0, le=2)

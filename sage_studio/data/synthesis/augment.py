@@ -17,6 +17,7 @@ from sage_studio.data.synthesis import taken_from
 from sage_studio.data.synthesis.generated import Generate, GeneratedRows, clean_completion
 from sage_studio.data.synthesis.qa_filter import normalized
 from sage_studio.errors import InvalidInput
+from sage_studio.fields import DatasetName, Id
 from sage_studio.text import Text
 
 Way = Literal["paraphrase", "back_translation"]
@@ -50,8 +51,8 @@ class AugmentOrder(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    dataset_id: str
-    name: str = Field("", description="Name of the new dataset; empty: the old name with -augmented")
+    dataset_id: Id
+    name: DatasetName = Field("", description="Name of the new dataset; empty: the old name with -augmented")
     ways: tuple[Way, ...] = ("paraphrase",)
     part: Literal["question", "answer", "both"] = Field("question", description="What is paraphrased")
     copies: int = Field(1, ge=1, le=5, description="Attempts per row and way")

@@ -17,6 +17,7 @@ from sage_studio.data.row_file import DATA
 from sage_studio.data.rows import DataRow, row_from_json
 from sage_studio.data.synthesis import DerivedSource, taken_from
 from sage_studio.errors import InvalidInput
+from sage_studio.fields import Id
 from sage_studio.text import Text
 
 MAX_DATASETS = 64
@@ -28,7 +29,7 @@ class MixtureWeight(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    dataset_id: str
+    dataset_id: Id
     weight: float = Field(1.0, gt=0, le=100, description="1: every row once; 0.5: a random half; 2: every row twice")
     cap: int = Field(0, ge=0, description="Maximum number of rows; 0: no cap")
 
