@@ -15,6 +15,9 @@ import psutil
 
 REAP_SECONDS = 5.0
 POLL_SECONDS = 0.05
+CHECK_SECONDS = 0.1
+PARENT = "SAGE_STUDIO_PARENT_PIPE"
+"""Environment variable: the pipe whose other end the parent holds open as long as it lives."""
 SAME_START_SECONDS = 2.0
 """The system computes a process's start from the clock; the same process may read a little different later."""
 
@@ -122,6 +125,75 @@ def start_detached(command: Sequence[str], env: Mapping[str, str], cwd: Path, ou
     child = ChildProcess(popen.pid, process.create_time(), process, popen)
     threading.Thread(target=popen.wait, name=f"reap-{popen.pid}", daemon=True).start()
     return child
+
+
+def run_to_end(
+    command: Sequence[str],
+    env: Mapping[str, str],
+    cwd: Path,
+    *,
+    input: str = "",
+    seconds: float | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> "subprocess.CompletedProcess[str]":
+    """Run a child that is of use to this process alone, and wait for its end. It must call `end_with_parent`.
+
+    Args:
+        input: what it reads from standard input.
+        seconds: how long it may take; None for as long as it needs.
+        check: asked ten times a second; what it raises ends the child.
+
+    Raises:
+        TimeoutExpired: it took longer, and was ended.
+    """
+    theirs, ours = os.pipe()
+    try:
+        child = subprocess.Popen(
+            list(command),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=cwd,
+            env={**env, PARENT: str(theirs)},
+            pass_fds=(theirs,),
+        )
+        try:
+            out, err = _outputs(child, input, seconds, check)
+        except BaseException:
+            child.kill()
+            child.communicate()
+            raise
+    finally:
+        os.close(theirs)
+        os.close(ours)
+    return subprocess.CompletedProcess(child.args, child.returncode, out, err)
+
+
+def _outputs(
+    child: "subprocess.Popen[str]", input: str, seconds: float | None, check: Callable[[], None]
+) -> tuple[str, str]:
+    deadline, given = time.monotonic() + (seconds or float("inf")), input or None
+    while True:
+        try:
+            return child.communicate(given, timeout=CHECK_SECONDS)
+        except subprocess.TimeoutExpired:
+            given = None  # it has been handed over
+            if time.monotonic() > deadline:
+                raise
+        check()
+
+
+def end_with_parent() -> None:
+    """In a child of `run_to_end`: end at once, from now on, when the parent does, even if that is killed."""
+    pipe = os.environ.pop(PARENT, "")
+    if pipe:
+        threading.Thread(target=_end_at_eof, args=(int(pipe),), name="end-with-parent", daemon=True).start()
+
+
+def _end_at_eof(pipe: int) -> None:
+    os.read(pipe, 1)  # nothing is ever written: it returns when the last writer, the parent, is gone
+    os._exit(1)
 
 
 def known_process(pid: int, started: float) -> ChildProcess:

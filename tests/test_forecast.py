@@ -44,7 +44,7 @@ def asked(monkeypatch):
     """The child answers at once; what it was asked is kept."""
     asked = []
 
-    def answer(request):
+    def answer(request, *_):
         asked.append(request)
         return FOOTPRINT
 
@@ -78,7 +78,7 @@ def test_sizes_are_found_once_and_kept(studio, settings, model, asked):
 def test_a_memory_trace_is_a_task_while_it_runs(studio, model, asked, monkeypatch):
     seen = []
 
-    def answer(request):
+    def answer(request, *_):
         seen.extend(studio.tasks.background("inspect"))
         return FOOTPRINT
 
@@ -91,7 +91,7 @@ def test_a_memory_trace_is_a_task_while_it_runs(studio, model, asked, monkeypatc
 def test_unpacking_is_a_task(studio, monkeypatch):
     seen, packed = [], ModelRef("m", "/models/m", trust_remote_code=False, packed=Path("/wheel/m.bin"))
 
-    def unpack(catalog, name):
+    def unpack(catalog, name, *_):
         seen.extend(studio.tasks.background("unpack"))
         return replace(packed, packed=None)
 
@@ -194,7 +194,7 @@ def test_a_whole_model_that_would_fill_the_gpu_is_estimated_with_the_small_optim
 ):
     """With it the weights are in bf16, where the GPU has that; the sizes are then found out anew."""
     large = FOOTPRINT.model_copy(update={"parameters": 1_500_000_000, "trained": 1_500_000_000})
-    monkeypatch.setattr(memory, "trace_in_child", lambda request: asked.append(request) or large)
+    monkeypatch.setattr(memory, "trace_in_child", lambda request, *_: asked.append(request) or large)
     monkeypatch.setattr("sage_studio.services.estimates.detect_hardware", lambda: Hardware((card,), 64, 8, 8))
     forecast = studio.estimates.estimate({"model_name_or_path": model, "dataset_id": "d", "use_lora": False})
     assert [request.half_weights for request in asked] == halved

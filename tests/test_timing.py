@@ -42,7 +42,7 @@ def asked(monkeypatch):
         asked.append(request)
         return PACE
 
-    monkeypatch.setattr(memory, "trace_in_child", lambda _: FOOTPRINT)
+    monkeypatch.setattr(memory, "trace_in_child", lambda *_: FOOTPRINT)
     monkeypatch.setattr(duration, "measure_in_child", answer)
     return asked
 

@@ -250,7 +250,7 @@ class EstimateService:
 
     def _inspect(self, task: TaskContext) -> str:
         task.tell(0, 1, READING)
-        self.footprints.find(TraceRequest.model_validate(task.order["request"]))
+        self.footprints.find(TraceRequest.model_validate(task.order["request"]), task.check)
         task.tell(1, 1, READING)
         return ""
 

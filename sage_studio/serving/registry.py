@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from sage_studio.data.jobs import Running
 from sage_studio.database import Database
 from sage_studio.errors import Conflict, InvalidInput, StudioError
 from sage_studio.hardware import Hardware, detect_hardware
@@ -19,6 +20,7 @@ from sage_studio.serving.engine import Engine
 from sage_studio.serving.engine_factory import EngineFactory, EngineSpec
 from sage_studio.serving.engine_manager import EngineManager
 from sage_studio.serving.gpu_sharing import PAUSED
+from sage_studio.serving.merge import MergeQueue
 from sage_studio.serving.registered_model import base_of, check_removable, make_registered_model
 from sage_studio.serving.router import not_registered
 from sage_studio.serving.types import (
@@ -236,6 +238,16 @@ class VLLMRegistry:
     def base_name(self) -> str | None:
         """The name of the base model of the current model, or else of the running engine."""
         return self._components.base_name()
+
+    # Merges
+
+    def queue_merges(self, queue: MergeQueue) -> None:
+        """Have adapters that the engine cannot hold merged by tasks of the studio; without it, at once."""
+        self._components.merger.queue = queue
+
+    def merge(self, running: Running) -> str:
+        """Do such a task: merge an adapter into its base. Returns the folder; raises as `Merger.work`."""
+        return self._components.merger.work(running)
 
     # Answers
 

@@ -264,6 +264,15 @@ class TaskStore:
         rows = self._database.rows(f"SELECT * FROM tasks WHERE NOT {TRAINING} ORDER BY created_at DESC, number DESC")
         return [self._records.task_of(row) for row in rows]
 
+    def unfinished_background(self) -> Tasks:
+        """Those that wait or run, the next to start first."""
+        statuses = tuple(status.value for status in TaskStatus if not status.is_over)
+        marks = ", ".join("?" * len(statuses))
+        rows = self._database.rows(
+            f"SELECT * FROM tasks WHERE NOT {TRAINING} AND status IN ({marks}) ORDER BY place", statuses
+        )
+        return [self._records.task_of(row) for row in rows]
+
     def background_task(self, task_id: str) -> Task:
         """One of them. Raises `NotFound`."""
         rows = self._database.rows(f"SELECT * FROM tasks WHERE id = ? AND NOT {TRAINING}", (task_id,))

@@ -3,7 +3,7 @@
 import functools
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -201,7 +201,7 @@ class StepTimeCache(ChildResultCache[StepTime]):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, StepTime, prefix="pace-")
 
-    def _ask(self, request: TraceRequest) -> StepTime:
+    def _ask(self, request: TraceRequest, check: Callable[[], None]) -> StepTime:
         return measure_in_child(request)
 
     def _holds_for(self, request: TraceRequest) -> str:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from sage_studio.errors import HubUnavailable, InvalidModel, StudioError
 from sage_studio.files import write_atomically
+from sage_studio.processes import run_to_end
 from sage_studio.settings import PROJECT
 from sage_studio.text import Text
 from sage_studio.training.environment import EAGER_LENGTH, versions
@@ -273,17 +274,24 @@ class ChildResultCache(Generic[Answer]):
         except FileNotFoundError:
             return None
 
-    def find(self, request: TraceRequest) -> Answer:
-        """The answer; some seconds the first time. Raises `InvalidModel` with what the child said."""
+    def find(self, request: TraceRequest, check: Callable[[], None] = lambda: None) -> Answer:
+        """The answer; some seconds the first time.
+
+        Args:
+            check: asked meanwhile; what it raises ends the child.
+
+        Raises:
+            InvalidModel: with what the child said.
+        """
         with self._one_at_a_time:
             found = self.kept(request)
             if found is None:
-                found = self._ask(request)
+                found = self._ask(request, check)
                 self._folder.mkdir(parents=True, exist_ok=True)
                 write_atomically(self._path(request), found.model_dump_json())
         return found
 
-    def _ask(self, request: TraceRequest) -> Answer:
+    def _ask(self, request: TraceRequest, check: Callable[[], None]) -> Answer:
         raise NotImplementedError
 
     def _holds_for(self, request: TraceRequest) -> str:
@@ -304,8 +312,8 @@ class MemoryTraceCache(ChildResultCache[MemoryTrace]):
         self._under_way: set[str] = set()
         self._failed: dict[str, tuple[StudioError, float]] = {}
 
-    def _ask(self, request: TraceRequest) -> MemoryTrace:
-        return trace_in_child(request)
+    def _ask(self, request: TraceRequest, check: Callable[[], None]) -> MemoryTrace:
+        return trace_in_child(request, check)
 
     def later(self, key: str, work: Callable[[], object]) -> None:
         """Do something in a thread, unless it is being done; for those who may not wait.
@@ -332,35 +340,40 @@ class MemoryTraceCache(ChildResultCache[MemoryTrace]):
             self._under_way.discard(key)
 
 
-def trace_in_child(request: TraceRequest) -> MemoryTrace:
+def trace_in_child(request: TraceRequest, check: Callable[[], None] = lambda: None) -> MemoryTrace:
     """Have a child process find out the sizes. Raises `InvalidModel`, or `HubUnavailable` for a model not yet here."""
     return MemoryTrace.model_validate_json(
-        run_child(CHILD, request, {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"})
+        run_child(CHILD, request, {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}, check=check)
     )
 
 
-def run_child(child: str, request: TraceRequest, variables: Mapping[str, str], seconds: float = CHILD_SECONDS) -> str:
+def run_child(
+    child: str,
+    request: TraceRequest,
+    variables: Mapping[str, str],
+    seconds: float = CHILD_SECONDS,
+    check: Callable[[], None] = lambda: None,
+) -> str:
     """What a child process prints last about a model: a line of JSON.
 
     Args:
         child: a module that reads the request from its standard input.
         variables: of the environment, besides this process's own.
         seconds: how long it may take.
+        check: asked meanwhile; what it raises ends the child.
 
     Raises:
         InvalidModel: with what the child said.
         HubUnavailable: the model is not on this machine, and its hub does not answer.
     """
     try:
-        done = subprocess.run(
+        done = run_to_end(
             [sys.executable, "-m", child],
+            {**os.environ, **variables},
+            PROJECT,
             input=request.model_dump_json(),
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=PROJECT,
-            env={**os.environ, **variables},
-            timeout=seconds,
+            seconds=seconds,
+            check=check,
         )
     except subprocess.TimeoutExpired as error:
         raise _not_found_out(request, f"> {seconds:.0f} s") from error

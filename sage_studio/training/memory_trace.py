@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
+from sage_studio.processes import end_with_parent
 from sage_studio.training.memory import MemoryTrace, StepMemory, TraceRequest
 from sage_studio.training.model_loading import patch_lora_layers
 
@@ -229,6 +230,7 @@ def _context(request: TraceRequest) -> int:
 
 def main() -> int:
     """Answer one request."""
+    end_with_parent()
     request = TraceRequest.model_validate_json(sys.stdin.read())
     print(json.dumps(measure(request).model_dump()))
     return 0

@@ -12,6 +12,7 @@ import sys
 import time
 from typing import Any
 
+from sage_studio.processes import end_with_parent
 from sage_studio.training.duration import StepTime
 from sage_studio.training.environment import EAGER_LENGTH, prepare
 from sage_studio.training.memory import TraceRequest
@@ -134,6 +135,7 @@ def _loss(model: Any, rows: Any, request: TraceRequest, length: int) -> Any:
 
 def main() -> int:
     """Answer one request."""
+    end_with_parent()
     request = TraceRequest.model_validate_json(sys.stdin.read())
     prepare(request.location)
     print(measure(request).model_dump_json())
