@@ -8,11 +8,12 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Header, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, StreamingResponse
+from pydantic import TypeAdapter
 
 from sage_studio.api.guard import language
 from sage_studio.api.routes import error_responses
 from sage_studio.errors import Conflict, InvalidDataset, InvalidName, NotFound
-from sage_studio.operations.tasks import TaskView
+from sage_studio.operations.tasks import OfKind, TaskView, listed
 from sage_studio.operations.training import StageFileView
 from sage_studio.sse import sse_event
 from sage_studio.studio import Studio
@@ -47,8 +48,11 @@ def routes(studio: Studio) -> APIRouter:
     listing = _Listing()
 
     @router.get("", response_model=list[TaskView], responses=error_responses())
-    def tasks(request: Request) -> Response:
-        """All tasks, newest first."""
+    def tasks(request: Request, kind: OfKind = "train") -> Response:
+        """All trainings, or the tasks of another kind, newest first."""
+        if kind != "train":
+            views = listed(studio, kind, language(request))
+            return Response(TypeAdapter(list[TaskView]).dump_json(views), media_type="application/json")
         shown = listing.json_of(studio.tasks.list_with_progress(), language(request))
         return Response(shown, media_type="application/json")
 

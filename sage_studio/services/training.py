@@ -108,13 +108,17 @@ class TrainingService:
     def retry(self, task_id: str) -> Task:
         """Do what is to be done next about a stopped or failed task, where the studio can do it by itself.
 
+        Work other than training is resumed.
+
         Returns:
             The task, queued again; a new one if the learning rate had to be lowered.
 
         Raises:
             Conflict: it is neither stopped nor failed, or a person has to choose something else first.
         """
-        task = self._tasks.get(task_id)
+        task = self._tasks.find(task_id)
+        if task.kind != "train":
+            return self._tasks.resume(task_id)
         match task.next_action:
             case Action.SMALLER_BATCH:
                 return self._tasks.scheduler.retry_smaller(task)

@@ -15,7 +15,7 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -31,7 +31,7 @@ from sage_studio.errors import Conflict, NotFound, StudioError, naming_full_disk
 from sage_studio.files import safe_name, write_atomically
 from sage_studio.processes import known_process
 from sage_studio.tasks.store import Changes, TaskStore
-from sage_studio.tasks.task import Task, TaskStatus
+from sage_studio.tasks.task import Task, TaskProgress, TaskStatus
 from sage_studio.text import NOTHING, Text
 
 logger = logging.getLogger("sage_studio")
@@ -80,7 +80,7 @@ class TaskContext:
         self, job: Job, folder: Path, order: Mapping[str, Any], on_progress: OnProgress = ignore_progress
     ) -> None:
         self.job, self.folder, self.order, self._on_progress = job, folder, order, on_progress
-        self.stop = threading.Event()
+        self.stop, self._thread = threading.Event(), threading.current_thread()
         self.studio_closes = False
         self._written = 0.0
 
@@ -103,9 +103,13 @@ class TaskContext:
             self.write()
         self.check()
 
+    def begin(self) -> None:
+        """From now on the calling thread does it."""
+        self._thread = threading.current_thread()
+
     def check(self) -> None:
-        """Raise `JobStopped` if the task is to stop."""
-        if self.stop.is_set():
+        """Raise `JobStopped` if the task is to stop. Only in the thread that does it: git reports from another."""
+        if self.stop.is_set() and threading.current_thread() is self._thread:
             raise StudioCloses if self.studio_closes else JobStopped
 
     def log(self, line: str) -> None:
@@ -305,6 +309,23 @@ class BackgroundTasks:
         ended = next(status for status, state in STATES.items() if state is job.state)
         return replace(task, status=ended, reason=job.message, hint=job.hint)
 
+    def progress(self, job_id: str) -> TaskProgress:
+        """Where a task stands, as of a training. Raises `NotFound`."""
+        job, task = self.get(job_id), self._store.background_task(safe_name(job_id))
+        share = 1.0 if job.state is JobState.COMPLETED else job.done / job.total if job.total else 0.0
+        end = task.finished_at or time.time()
+        return TaskProgress(
+            now=None,
+            percent=100.0 * share,
+            queue_place=None,
+            seconds=max(0.0, end - task.started_at) if task.started_at is not None else 0.0,
+        )
+
+    @property
+    def kinds(self) -> Set[str]:
+        """The names of the kinds that are known."""
+        return self._kinds.keys()
+
     def order(self, job_id: str) -> dict[str, Any]:
         """What was asked."""
         return self._store.background_task(safe_name(job_id)).recipe
@@ -391,7 +412,7 @@ class BackgroundTasks:
 
     def _under_way(self, kind: str, dataset_id: str, order: Mapping[str, Any]) -> Task | None:
         """A task that waits or runs, of the same kind and for the same dataset or, without one, the same model."""
-        subject = dataset_id or str(order.get("model") or "")
+        subject = dataset_id or str(order.get("model") or order.get("source") or "")
         same = (
             task
             for task in self._store.unfinished_background()
@@ -445,6 +466,7 @@ class BackgroundTasks:
             self._store.close()
 
     def _work(self, context: TaskContext, kind: TaskKind) -> str:
+        context.begin()
         try:
             result = kind.run(context)
             self._end(context, TaskStatus.COMPLETED, result=result, done=context.job.total)

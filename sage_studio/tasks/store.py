@@ -293,7 +293,7 @@ class TaskStore:
             "type": kind,
             "name": "",
             "status": TaskStatus.QUEUED.value,
-            "model": str(order.get("model") or ""),
+            "model": str(order.get("model") or order.get("source") or ""),
             "dataset_id": dataset_id,
             "dataset_name": dataset_id,
             "created_at": created_at,

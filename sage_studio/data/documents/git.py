@@ -188,7 +188,7 @@ class RepositoryDocuments:
             InvalidInput: no address, or a folder that leads out of the repository.
             DocsUnavailable: it cannot be fetched, or has no such folder.
         """
-        self._check()
+        self.check()
         local = local_path(self._given)
         if local is not None and local.is_dir() and not is_repository(local):
             yield from self._below(local)
@@ -209,7 +209,8 @@ class RepositoryDocuments:
             raise self._unavailable(f"it has no folder {self._inside}")
         yield from folder_documents(root, folder)
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Whether it can be meant. Raises `InvalidInput` without an address, or for a folder that leads out of it."""
         path = PurePosixPath(self._inside.replace("\\", "/"))
         if not self._given:
             raise InvalidInput(

@@ -79,7 +79,7 @@ class HubClient:
             NotFound: no such dataset, or it is private or gated.
             HubUnavailable: no answer.
         """
-        _check_repo(repo)
+        check_repo(repo)
         info = self._json(f"/api/datasets/{repo}", repo)
         revision = str(info.get("sha") or "main")
         parquet = self._parquet(repo)
@@ -166,7 +166,8 @@ class HubClient:
         )
 
 
-def _check_repo(repo: str) -> None:
+def check_repo(repo: str) -> None:
+    """Check the form of a dataset's id. Raises `InvalidInput`."""
     if not REPO.fullmatch(repo) or ".." in repo:
         raise InvalidInput(
             Text(f"{repo[:120]!r} is no dataset's id.", f"{repo[:120]!r} 不是有效的数据集名称。"),
