@@ -171,7 +171,7 @@ def listed(studio: Studio, kind: str, language: Language) -> list[TaskView]:
         views = [TaskView.of(task, progress, language) for task, progress in studio.tasks.list_with_progress()]
     if kind != "train":
         views += [shown(studio, job.id, language) for job in studio.tasks.background("" if kind == "all" else kind)]
-    return sorted(views, key=lambda view: view.created_at, reverse=True)
+    return sorted(views, key=lambda view: view.created_at, reverse=True) if kind == "all" else views
 
 
 @tasks.get("/api/finetune/tasks", "list", doors=SCRIPTS, parallel=True)

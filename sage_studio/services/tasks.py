@@ -58,6 +58,10 @@ class TaskService:
         """How a task stands that is no training. Raises `NotFound`."""
         return self._background.get(task_id)
 
+    def others(self) -> builtins.list[tuple[Task, Job]]:
+        """The newest tasks that are no trainings, newest first, each with how it stands."""
+        return self._background.list_with_tasks()
+
     def list_with_progress(self) -> builtins.list[tuple[Task, TaskProgress]]:
         """All tasks, newest first, each with where it stands; made for thousands of them."""
         tasks = self.store.list()
@@ -98,8 +102,12 @@ class TaskService:
         )
 
     def stop(self, task_id: str) -> Task:
-        """Stop a task of whatever kind. A training first writes a checkpoint to continue from; other work ends after the
-        piece at hand and keeps what is done. Raises `Conflict` if it is over.
+        """Stop a task of whatever kind.
+
+        A training first writes a checkpoint to continue from; other work ends after the piece at hand.
+
+        Raises:
+            Conflict: it is over.
         """
         task = self.find(task_id)
         if task.kind == "train":
@@ -110,8 +118,12 @@ class TaskService:
         return self._background.task(task_id)
 
     def resume(self, task_id: str) -> Task:
-        """Queue a stopped or failed task of whatever kind again: a training goes on from its newest checkpoint, other work
-        from what lies in its folder. Raises `Conflict` if it is neither.
+        """Queue a stopped or failed task of whatever kind again.
+
+        A training goes on from its newest checkpoint, other work from what lies in its folder.
+
+        Raises:
+            Conflict: it is neither.
         """
         if self.is_training(task_id):
             return self.scheduler.resume(self.get(task_id))

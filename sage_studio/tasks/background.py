@@ -293,21 +293,16 @@ class BackgroundTasks:
 
     def get(self, job_id: str) -> Job:
         """How a task stands. Raises `NotFound`."""
-        with self._ended:
-            running, unsaved = self._running.get(job_id), self._unsaved.get(job_id)
-        if running is not None:
-            return running[0].job
-        if unsaved is not None:
-            return unsaved
-        return self._job_of(self._store.background_task(safe_name(job_id)))
+        return self._in_memory(job_id) or self._job_of(self._store.background_task(safe_name(job_id)))
 
     def task(self, job_id: str) -> Task:
         """The row of a task, with the status that it has in truth. Raises `NotFound`."""
-        job, task = self.get(job_id), self._store.background_task(safe_name(job_id))
-        if job.state is JobState.RUNNING:
-            return task
-        ended = next(status for status, state in STATES.items() if state is job.state)
-        return replace(task, status=ended, reason=job.message, hint=job.hint)
+        return _in_truth(self._store.background_task(safe_name(job_id)), self.get(job_id))
+
+    def list_with_tasks(self) -> "list[tuple[Task, Job]]":
+        """The newest tasks first, each with how it stands."""
+        found = [(row, self._in_memory(row.id) or self._job_of(row)) for row in self._store.background()[:NEWEST]]
+        return [(_in_truth(row, job), job) for row, job in found]
 
     def progress(self, job_id: str) -> TaskProgress:
         """Where a task stands, as of a training. Raises `NotFound`."""
@@ -375,6 +370,12 @@ class BackgroundTasks:
             self._thread.join(CLOSE_SECONDS)
 
     # Inside
+
+    def _in_memory(self, job_id: str) -> Job | None:
+        """How a task stands that a thread of this studio works on, or whose end could not be recorded."""
+        with self._ended:
+            running = self._running.get(job_id)
+            return running[0].job if running is not None else self._unsaved.get(job_id)
 
     def _watch(self) -> None:
         while not self._closed.wait(ROUND_SECONDS):
@@ -545,6 +546,14 @@ class BackgroundTasks:
             self._store.add_background(number, job.id, job.kind, job.dataset_id, order, job.created_at)
             ended: Changes = {"finished_at": path.stat().st_mtime, "reason": job.message, "hint": job.hint}
             self._store.transition(job.id, {TaskStatus.QUEUED}, state, **ended)
+
+
+def _in_truth(task: Task, job: Job) -> Task:
+    """A row with the status of its task, where the row could not be written."""
+    if job.state is JobState.RUNNING:
+        return task
+    ended = next(status for status, state in STATES.items() if state is job.state)
+    return replace(task, status=ended, reason=job.message, hint=job.hint)
 
 
 def _was_stopped(job_id: str) -> Conflict:

@@ -330,12 +330,37 @@ class FakeTasks:
     def __init__(self, studio: FakeStudio, empty: bool) -> None:
         self.studio = studio
         self.kept = [] if empty else self._some()
+        self.models_of_jobs: dict[str, str] = {}
 
     def list(self) -> list[Task]:
         return list(self.kept)
 
     def background(self, kind: str = "") -> list[Job]:
         return [job for job in self.studio.datasets.list_jobs() if kind in ("", job.kind)]
+
+    def others(self) -> list[tuple[Task, Job]]:
+        return [(self._task_of(job), job) for job in self.studio.datasets.list_jobs()]
+
+    def _task_of(self, job: Job) -> Task:
+        status = TaskStatus(str(job.state))
+        over = None if status is TaskStatus.RUNNING else job.created_at + 75
+        return Task(
+            id=job.id,
+            kind=job.kind,
+            type=job.kind,
+            name="",
+            status=status,
+            model=self.models_of_jobs.get(job.id, ""),
+            dataset_id=job.dataset_id,
+            dataset_name=job.dataset_id,
+            created_at=job.created_at,
+            folder=Path("/studio/dataset_jobs") / job.id,
+            recipe={"dataset_id": job.dataset_id, "model": self.models_of_jobs.get(job.id, "")},
+            started_at=job.created_at,
+            finished_at=over,
+            reason=job.message,
+            hint=job.hint,
+        )
 
     def get(self, task_id: str) -> Task:
         for task in self.kept:
@@ -380,6 +405,11 @@ class FakeTasks:
         return Curve(tuple(steps), tuple(map(_loss, steps)), tuple(map(_rate, steps)), tuple(812.0 for _ in steps))
 
     def logs(self, task_id: str, limit: int = 100, offset: int | None = None) -> LogPage:
+        job = self._job(task_id)
+        if job is not None:
+            return LogPage(
+                (f"2026-11-28 08:00:00 {job.doing.en}", f"2026-11-28 08:00:04 {job.done} of {job.total}"), 0, 0
+            )
         last = self._step(self.get(task_id))
         lines = [
             f"step {step:>4}/450  loss {_loss(step):.4f}  lr {_rate(step):.2e}  812 tok/s"
@@ -387,10 +417,17 @@ class FakeTasks:
         ]
         return LogPage(tuple(lines[-limit:]), 0, 0)
 
+    def _job(self, task_id: str) -> Job | None:
+        return next((job for job in self.studio.datasets.list_jobs() if job.id == task_id), None)
+
     def stop(self, task_id: str) -> Task:
+        if self._job(task_id) is not None:
+            return self._task_of(self.studio.datasets.stop_job(task_id))
         return self._change(task_id, TaskStatus.STOPPED)
 
     def resume(self, task_id: str) -> Task:
+        if self._job(task_id) is not None:
+            return self._task_of(self.studio.datasets.resume_job(task_id))
         return self._change(task_id, TaskStatus.QUEUED)
 
     def compare(self, task_ids: Sequence[str], points: int = 500) -> TaskComparison:
@@ -399,6 +436,8 @@ class FakeTasks:
         return compare_runs(tasks, [self.progress(task.id) for task in tasks], curves)
 
     def delete(self, task_id: str) -> None:
+        if self._job(task_id) is not None:
+            return self.studio.datasets.delete_job(task_id)
         self.kept.remove(self.get(task_id))
 
     def _some(self) -> list[Task]:
