@@ -312,7 +312,10 @@ def test_download(start, tmp_path):
 
 def test_unpacking(start):
     scene = start()
-    scene.ask("/api/finetune/estimate", json={"type": "embedding", "model_name_or_path": EMBEDDER, "dataset_id": "d"})
+    scene.ask(
+        "/api/finetune/estimate",
+        json={"type": "embedding", "config": {"model_name_or_path": EMBEDDER, "dataset_id": "d"}},
+    )
     scene.child = scene.child_of("sage_studio.models.unpack")
     scene.task_id = scene.newest("unpack")
     ends_with_the_studio(scene)
@@ -322,7 +325,7 @@ def test_unpacking(start):
 
 def test_memory_trace(start, tiny_model):
     scene = start()
-    scene.ask("/api/finetune/estimate", json={"model_name_or_path": str(tiny_model), "dataset_id": "d"})
+    scene.ask("/api/finetune/estimate", json={"config": {"model_name_or_path": str(tiny_model), "dataset_id": "d"}})
     scene.child = scene.child_of("memory_trace")
     scene.task_id = scene.newest("inspect")
     ends_with_the_studio(scene)

@@ -242,7 +242,7 @@ class FakeDatasets:
         return self._job("annotate", values["dataset_id"], JobState.COMPLETED, 64, result="sage-docs-questions-v1")
 
     def list_jobs(self, dataset_id: str = "") -> list[Job]:
-        return [job for job in self.jobs if not dataset_id or job.dataset_id == dataset_id]
+        return [job for job in self.jobs if job.dataset_id and dataset_id in ("", job.dataset_id)]
 
     def stop_job(self, job_id: str) -> Job:
         return self._renew(job_id, state=JobState.STOPPED)
@@ -336,10 +336,10 @@ class FakeTasks:
         return list(self.kept)
 
     def background(self, kind: str = "") -> list[Job]:
-        return [job for job in self.studio.datasets.list_jobs() if kind in ("", job.kind)]
+        return [job for job in self.studio.datasets.jobs if kind in ("", job.kind)]
 
     def others(self) -> list[tuple[Task, Job]]:
-        return [(self._task_of(job), job) for job in self.studio.datasets.list_jobs()]
+        return [(self._task_of(job), job) for job in self.studio.datasets.jobs]
 
     def _task_of(self, job: Job) -> Task:
         status = TaskStatus(str(job.state))
@@ -418,7 +418,7 @@ class FakeTasks:
         return LogPage(tuple(lines[-limit:]), 0, 0)
 
     def _job(self, task_id: str) -> Job | None:
-        return next((job for job in self.studio.datasets.list_jobs() if job.id == task_id), None)
+        return next((job for job in self.studio.datasets.jobs if job.id == task_id), None)
 
     def stop(self, task_id: str) -> Task:
         if self._job(task_id) is not None:

@@ -9,7 +9,7 @@ from markupsafe import Markup
 from sage_studio.data.jobs import Job, JobState
 from sage_studio.tasks.task import Task, TaskStatus
 from sage_studio.text import Language, Text
-from sage_studio.ui.components.format import EMPTY, ago, bar, copyable, count, duration, joined, size
+from sage_studio.ui.components.format import EMPTY, ago, bar, copyable, count, duration, joined, short, size
 from sage_studio.ui.components.html import notice, quiet, strong, tiles
 from sage_studio.ui.components.labels import TASK_COLOUR, TASK_STATUS
 from sage_studio.ui.components.table import Column, Row, table
@@ -55,6 +55,8 @@ DELETE = Text(
     "Delete this task with its log and what it has written so far? A dataset or a model that it made stays.",
     "确定删除此任务及其日志和未完成的内容吗？它已生成的数据集或模型会保留。",
 )
+MAKES_DATASET = {"import", "mix"}
+"""Kinds whose subject is where a dataset comes from, or its name."""
 IN_UNITS = {"report", "augment", "annotate"}
 UNITS, DOWNLOADED = Text("Rows", "行数"), Text("Downloaded", "已下载")
 BEGAN, TOOK, MADE = Text("Started", "开始"), Text("Took", "用时"), Text("Result", "结果")
@@ -79,12 +81,13 @@ def row_of(task: Task, job: Job, language: Language) -> Row:
     """Such a task in the table of tasks."""
     name, colour = TASK_STATUS[task.status].in_(language), TASK_COLOUR[task.status]
     said = job.doing if job.state is JobState.RUNNING else job.message
+    model, dataset = ("", task.model) if task.kind in MAKES_DATASET else (task.model, task.dataset_id)
     return Row(
         (
             Markup('<span class="chip {}" title="{}">{}</span>').format(colour, said.in_(language), name),
             Markup('<span class="name">{}</span> {}').format(kind_of(task).in_(language), copyable(task.id, language)),
-            Markup('<span title="{}">{}</span>').format(task.model, task.model.rstrip("/").rsplit("/", 1)[-1] or EMPTY),
-            task.dataset_id or EMPTY,
+            Markup('<span title="{}">{}</span>').format(model, model.rstrip("/").rsplit("/", 1)[-1] or EMPTY),
+            Markup('<span title="{}">{}</span>').format(dataset, short(dataset) or EMPTY),
             Markup('<span class="progress">{}<span>{:.0f} %</span></span>').format(
                 bar(percent(job), name, colour), percent(job)
             ),
