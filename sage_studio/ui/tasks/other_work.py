@@ -40,17 +40,18 @@ RESUMES: dict[str, Text] = {
     "download": Text(
         "What was downloaded is kept. Resume continues from there.", "已下载的部分会保留，“继续”从此处接着下载。"
     ),
-    "merge": Text(
-        "Set as backend, if it waits for this, fails. Resume merges from the beginning.",
-        "正在等待它的“设为后端”会失败。“继续”会从头合并。",
-    ),
-    "unpack": Text(
-        "What waits for the model fails. Resume unpacks it again.", "等待此模型的操作会失败。“继续”会重新解包。"
-    ),
-    "inspect": Text("There is no estimate then, until one is asked for again.", "之后没有估算结果，直到再次请求。"),
 }
-"""What becomes of stopped work; of the other kinds `BEGINS_ANEW`."""
-STOP = Text("Stop this?", "确定停止吗？")
+"""What Resume does; of the other kinds `BEGINS_ANEW`."""
+AWAITED: dict[str, Text] = {
+    "merge": Text("If “Set as backend” is waiting for it, that fails.", "如果“设为后端”正在等待它，则会失败。"),
+    "download": Text("A chat that waits for this model fails.", "等待此模型的对话会失败。"),
+    "unpack": Text("What waits for this model fails.", "等待此模型的操作会失败。"),
+    "inspect": Text("The estimate that waits for it is not shown.", "等待它的估算结果不会显示。"),
+    "import": Text("The request that waits for the dataset fails.", "等待此数据集的请求会失败。"),
+    "mix": Text("The request that waits for the dataset fails.", "等待此数据集的请求会失败。"),
+}
+"""What else comes of stopping it."""
+STOP = Text("Stop this task?", "确定停止此任务吗？")
 DELETE = Text(
     "Delete this task with its log and what it has written so far? A dataset or a model that it made stays.",
     "确定删除此任务及其日志和未完成的内容吗？它已生成的数据集或模型会保留。",
@@ -63,6 +64,7 @@ BEGAN, TOOK, MADE = Text("Started", "开始"), Text("Took", "用时"), Text("Res
 NEXT = Text("What to do:", "下一步：")
 ORDERED = Text("What was ordered", "任务内容")
 COLUMNS = (Column(Text("Field", "字段")), Column(Text("Value", "值"), figures=True))
+STOP_FIRST = Text("Stop it first to delete it.", "先停止才能删除。")
 STOPPING = Text("It stops after the piece of work at hand.", "完成手头的工作后停止。")
 
 
@@ -73,8 +75,8 @@ def kind_of(task: Task) -> Text:
 
 def stop_question(task: Task) -> Text:
     """Asked before it is stopped: what becomes of it."""
-    after = RESUMES.get(task.kind, BEGINS_ANEW)
-    return Text(f"{STOP.en} {after.en}", f"{STOP.zh}{after.zh}")
+    said = [each for each in (STOP, AWAITED.get(task.kind), RESUMES.get(task.kind, BEGINS_ANEW)) if each is not None]
+    return Text(" ".join(each.en for each in said), "".join(each.zh for each in said))
 
 
 def row_of(task: Task, job: Job, language: Language) -> Row:
@@ -158,6 +160,12 @@ def order_table(task: Task, language: Language) -> Markup:
 def took(task: Task) -> float:
     """Seconds from its start until now, or until its end."""
     return max(0.0, (task.finished_at or time.time()) - task.started_at) if task.started_at is not None else 0.0
+
+
+def delete_button(is_deletable: bool, language: Language) -> tuple[Any, Markup]:
+    """The button, and why it cannot be pressed."""
+    why = Markup() if is_deletable else quiet(STOP_FIRST.in_(language))
+    return gr.update(interactive=is_deletable), why
 
 
 def buttons(status: TaskStatus) -> tuple[Any, Any]:

@@ -99,6 +99,7 @@ class TasksTab:
             self.next_steps = TaskActions(self.frame)
             self.download = html("task-download")
             self.delete = words(gr.Button, value=DELETE, elem_id="task-delete", elem_classes="quiet-button")
+            self.why_kept = html("task-delete-why")
             self.buttons = [self.backend, self.retriever, self.resume, self.stop]
         with gr.Row(visible=False, elem_classes="notice-row") as self.notice_row:
             self.notice = html("backend-notice")
@@ -107,7 +108,7 @@ class TasksTab:
             )
 
     def _wire(self) -> None:
-        frame, task = self.frame, self.frame.task
+        frame, task, delete = self.frame, self.frame.task, (self.delete, self.why_kept)
         on(self.table.select, pick, None, [task, self.notice_row], fills="task-detail")
         follow(
             [*frame.ticks, task.change, self.filter.change, self.kind.change],
@@ -119,7 +120,7 @@ class TasksTab:
             [*frame.ticks, task.change],
             self.show_task,
             [task],
-            [self.detail, *self.buttons, self.download, self.files, self.settings, *self.run.outputs],
+            [self.detail, *self.buttons, *delete, self.download, self.files, self.settings, *self.run.outputs],
         )
         asked = (
             (self.backend, self.backend_dialog),
@@ -202,11 +203,12 @@ class TasksTab:
         if others:
             return self.show_other(language, *others[0])
         if not tasks:
-            return (gr.update(visible=False), *(gr.skip() for _ in range(7 + len(self.run.outputs))))
+            return (gr.update(visible=False), *(gr.skip() for _ in range(9 + len(self.run.outputs))))
         task = tasks[0]
         return (
             gr.update(visible=True),
             *offered(task),
+            *other_work.delete_button(task.status.is_over or task.status is TaskStatus.QUEUED, language),
             download_link(task, language),
             files_table(task, self.studio.training.stage_files(task.id), language),
             settings_table(task, language),
@@ -222,6 +224,7 @@ class TasksTab:
             hidden,
             hidden,
             *other_work.buttons(task.status),
+            *other_work.delete_button(task.status.is_over, language),
             Markup(),
             Markup(),
             other_work.order_table(task, language),
