@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -148,18 +149,21 @@ def run_to_end(
     """
     theirs, ours = os.pipe()
     try:
-        child = subprocess.Popen(
-            list(command),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=cwd,
-            env={**env, PARENT: str(theirs)},
-            pass_fds=(theirs,),
-        )
+        with tempfile.TemporaryFile() as given:  # `communicate` forgets what is left for a pipe when it is broken off
+            given.write(input.encode())
+            given.seek(0)
+            child = subprocess.Popen(
+                list(command),
+                stdin=given,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                cwd=cwd,
+                env={**env, PARENT: str(theirs)},
+                pass_fds=(theirs,),
+            )
         try:
-            out, err = _outputs(child, input, seconds, check)
+            out, err = _outputs(child, seconds, check)
         except BaseException:
             child.kill()
             child.communicate()
@@ -170,15 +174,12 @@ def run_to_end(
     return subprocess.CompletedProcess(child.args, child.returncode, out, err)
 
 
-def _outputs(
-    child: "subprocess.Popen[str]", input: str, seconds: float | None, check: Callable[[], None]
-) -> tuple[str, str]:
-    deadline, given = time.monotonic() + (seconds or float("inf")), input or None
+def _outputs(child: "subprocess.Popen[str]", seconds: float | None, check: Callable[[], None]) -> tuple[str, str]:
+    deadline = time.monotonic() + (seconds or float("inf"))
     while True:
         try:
-            return child.communicate(given, timeout=CHECK_SECONDS)
+            return child.communicate(timeout=CHECK_SECONDS)
         except subprocess.TimeoutExpired:
-            given = None  # it has been handed over
             if time.monotonic() > deadline:
                 raise
         check()
