@@ -5,6 +5,7 @@ studio gets SIGKILL. Children that outlive it are suspended meanwhile, so that n
 """
 
 import json
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -240,7 +241,8 @@ def test_training(start, tiny_model):
     scene = start()
     dataset = scene.upload(FEW, "few")
     recipe = {"model_name_or_path": str(tiny_model), "dataset_id": dataset, "max_steps": 2, "max_length": 64}
-    scene.task_id = scene.studio.post("/api/finetune/start", json={"config": recipe})["task_id"]
+    scene.studio.post("/api/finetune/start", json={"config": recipe})
+    scene.task_id = scene.newest("train")
     scene.child = scene.child_of("sage_studio.training")
     runs_on_and_ends(scene)
 
@@ -366,11 +368,15 @@ def test_mix(start):
 
 def test_report(start, tiny_model):
     scene = start()
-    many = [{"instruction": f"What is thing {n}?", "output": f"It is {n}."} for n in range(20_000)]
+    words, count = random.Random(7), 5_000
+    many = [
+        {"instruction": f"What is {n}?", "output": " ".join(f"{words.random():.6f}" for _ in range(9))}
+        for n in range(count)
+    ]
     order = {"dataset_id": scene.upload(many, "many"), "model": str(tiny_model)}
     scene.task_id = scene.studio.post("/api/datasets/report", json=order)["id"]
     wait_until(lambda: scene.task()["doing"])
     scene.kill_and_start_again()
     is_resumed_and_ends(scene)
     assert scene.status() == "completed", scene.said()
-    assert scene.studio.get(f"/api/datasets/{order['dataset_id']}/report")["report"]["rows"] == 20_000
+    assert scene.studio.get(f"/api/datasets/{order['dataset_id']}/report")["report"]["rows"] == count
