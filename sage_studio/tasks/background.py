@@ -164,7 +164,8 @@ class BackgroundTasks:
         self._errors: dict[str, StudioError] = {}
         self._ended = threading.Condition(threading.RLock())  # also the lock of all the above
         self._closing = False
-        self._closed, self._thread = threading.Event(), threading.Thread(target=self._watch, name="background-tasks")
+        self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
 
     def register(
         self, name: str, run: Run, resource: Resource, *, forgets: bool = False, restarts: bool = False
@@ -185,7 +186,7 @@ class BackgroundTasks:
 
     def watch(self) -> None:
         """From now on, also look after what other processes of this home queue, stop or leave behind."""
-        self._thread.daemon = True
+        self._thread = threading.Thread(target=self._watch, name="background-tasks", daemon=True)
         self._thread.start()
 
     def start(self, kind: str, dataset_id: str, order: Mapping[str, Any]) -> Job:
@@ -366,7 +367,7 @@ class BackgroundTasks:
         for context, thread in running:
             if thread.name == context.job.id:  # ours, and not the thread of somebody who waits
                 thread.join(max(0.0, deadline - time.monotonic()))
-        if self._thread.is_alive():
+        if self._thread is not None:
             self._thread.join(CLOSE_SECONDS)
 
     # Inside
