@@ -25,7 +25,7 @@ NEVER_ASK = {
     "GIT_HTTP_LOW_SPEED_LIMIT": "500",
     "GIT_HTTP_LOW_SPEED_TIME": str(STALLED_SECONDS),
 }
-THRIFTY = ("--depth=1", "--filter=blob:none", "--sparse")
+THRIFTY = ("--depth=1", "--filter=blob:none")
 CANNOT_BE_THRIFTY = re.compile(r"shallow|filter|sparse", re.IGNORECASE)
 TELLING = re.compile(r"(fatal|error|ssh):")
 WORDS = Text("Fetching the documentation", "正在下载文档")
@@ -88,9 +88,11 @@ class _Clone:
     def clone(self, options: tuple[str, ...]) -> str:
         import git
 
+        sparse = bool(options) and self._inside != "."  # a sparse clone begins with the files of the top folder alone
+        options = (*options, "--sparse") if sparse else options
         command = ["clone", "--progress", "--no-checkout", *options, *self._branch, "--", self._address, str(self._to)]
         self._run(self._to.parent, command, begin=0.0)
-        if options and self._inside != ".":
+        if sparse:
             self._run(self._to, ["sparse-checkout", "set", self._inside], begin=0.5)
         self._run(self._to, ["checkout", "--progress"], begin=0.5)
         commit: str = git.Git(self._to).rev_parse("HEAD")
