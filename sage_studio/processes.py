@@ -1,8 +1,10 @@
-"""Child processes: start one in a session of its own, recognise it again by pid and start time, end its whole group."""
+"""Child processes: start one in its own session, recognise it later, end its group, read the end of its log."""
 
 import contextlib
 import os
+import re
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -13,10 +15,18 @@ from typing import BinaryIO
 
 import psutil
 
+from sage_studio.errors import naming_full_disk
+
 REAP_SECONDS = 5.0
 POLL_SECONDS = 0.05
 SAME_START_SECONDS = 2.0
 """The system computes a process's start from the clock; the same process may read a little different later."""
+TAIL_BYTES = 64 << 10
+PREFIX = re.compile(
+    r"^(\(\w+( pid=\d+)?\)\s*)*((DEBUG|INFO|WARNING|ERROR|CRITICAL)\s+[\d-]+\s+[\d:,]+\s+\[[^\]]*\]\s*)?"
+)
+CAUSE = re.compile(r"\b(\w*Error|\w*Exception|Killed|out of memory|Address already in use)\b", re.IGNORECASE)
+SECONDARY = ("EngineCore initialization failed", "Engine core initialization failed", "See root cause above")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +134,36 @@ def start_detached(command: Sequence[str], env: Mapping[str, str], cwd: Path, ou
     return child
 
 
+def start_with_log(command: Sequence[str], env: Mapping[str, str], folder: Path, log: Path) -> ChildProcess:
+    """Start a child in a session of its own; what it prints goes to ``log``, the log before it to ``log.1``.
+
+    Raises:
+        OSError: the command cannot be run.
+        StorageFull: no room for the log.
+    """
+    with naming_full_disk(log):
+        folder.mkdir(parents=True, exist_ok=True)
+        if log.exists():
+            log.replace(log.with_name(f"{log.name}.1"))
+        with log.open("ab") as output:
+            return start_detached(command, {**os.environ, **env}, folder, output)
+
+
+def free_port() -> int:
+    """A port on loopback that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def last_words(log: Path) -> str:
+    """The line of a log that says best why its process ended: the last that names an error, else the last with text."""
+    lines = [PREFIX.sub("", line).strip() for line in _tail(log)]
+    lines = [line for line in lines if line and not any(word in line for word in SECONDARY)]
+    named = [line for line in lines if CAUSE.search(line)]
+    return (named or lines or [""])[-1][:500]
+
+
 def known_process(pid: int, started: float) -> ChildProcess:
     """The process of a recorded pid and start time; one that is gone is not alive, but may have left a session."""
     try:
@@ -177,3 +217,12 @@ def _signal_group(group: int, number: signal.Signals) -> bool:
 def _signal_name(number: int) -> str:
     names = {member.value: member.name for member in signal.Signals}
     return names.get(number, f"signal {number}")
+
+
+def _tail(log: Path) -> list[str]:
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - TAIL_BYTES))
+            return file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return []

@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from sage_studio.errors import InvalidModel, InvalidName
-from sage_studio.models.model_folder import check_model_folder
+from sage_studio.models.model_folder import check_model_folder, read_config
 from sage_studio.safetensors_file import Tensor, check_finite, read_tensors
 from sage_studio.serving.types import EngineKind
 from sage_studio.text import NOTHING, Text
@@ -185,10 +185,7 @@ def _reasons_vllm_cannot_load(
 
 def _vocabulary(base: str) -> int | None:
     """Vocabulary size of a base on this machine; None where that cannot be read."""
-    try:
-        words = json.loads((Path(base) / "config.json").read_text(encoding="utf-8")).get("vocab_size")
-    except (OSError, ValueError, AttributeError):
-        return None
+    words = read_config(base).get("vocab_size")
     return words if isinstance(words, int) else None
 
 

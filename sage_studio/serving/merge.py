@@ -16,10 +16,9 @@ from pathlib import Path
 from sage_studio.errors import EngineUnavailable, InvalidModel, naming_full_disk, storage_full
 from sage_studio.files import write_atomically
 from sage_studio.jsonl import complete_lines
-from sage_studio.processes import POLL_SECONDS
+from sage_studio.models.model_folder import CHAT_TEMPLATE, TOKENIZER_CONFIG, read_config, read_json
+from sage_studio.processes import POLL_SECONDS, last_words
 from sage_studio.serving.adapter_compat import CONFIG, WEIGHTS, check_full_model, size_on_disk
-from sage_studio.serving.model_config import TEMPLATE, TOKENIZER
-from sage_studio.serving.process import last_words
 from sage_studio.serving.types import RegisteredModel
 from sage_studio.settings import PROJECT
 from sage_studio.text import NOTHING, Text
@@ -136,7 +135,7 @@ class Merger:
 def _digest(model: RegisteredModel) -> str:
     """What a merged model depends on: the adapter's bytes, its tokenizer's template, and which base it is."""
     found = hashlib.sha256(f"{model.base}\n{size_on_disk(Path(model.base))}\n".encode())
-    for name in (CONFIG, WEIGHTS, TEMPLATE, TOKENIZER):
+    for name in (CONFIG, WEIGHTS, CHAT_TEMPLATE, TOKENIZER_CONFIG):
         path = Path(model.path) / name
         if path.is_file():
             with path.open("rb") as file:
@@ -145,19 +144,11 @@ def _digest(model: RegisteredModel) -> str:
 
 
 def _manifest(dest: Path) -> dict[str, str]:
-    try:
-        content = json.loads((dest / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}  # none, or cut off: merged again
-    return content if isinstance(content, dict) else {}
+    return read_json(dest / MANIFEST)  # none, or cut off: merged again
 
 
 def _check_base(model: RegisteredModel) -> None:
-    try:
-        config = json.loads((Path(model.base) / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return  # a hub id, or broken: the child says what is wrong
-    if config.get("quantization_config"):
+    if read_config(model.base).get("quantization_config"):  # of a broken one the child says what is wrong
         raise InvalidModel(
             Text(
                 f"The base {model.base} is quantized: adapters cannot be merged into it.",

@@ -1,12 +1,10 @@
-"""Reads what a model's files say before an engine starts: sizes, context length, quantization, chat template.
+"""What a model's files say before an engine starts: sizes, context length, quantization, chat template.
 
-Reads ``config.json``, ``tokenizer_config.json``, ``chat_template.jinja`` and the sizes of the weight files, in a folder
-or in the Hugging Face cache. Opens no connection and loads no weights.
+No weights are loaded and no connection is opened.
 """
 
 import functools
 import hashlib
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +12,15 @@ from typing import Any
 
 from sage_studio.catalog import read_entries
 from sage_studio.errors import InvalidModel
+from sage_studio.models.model_folder import (
+    CHAT_TEMPLATE,
+    TOKENIZER_CONFIG,
+    read_chat_template,
+    read_config,
+    read_json,
+    read_tokenizer_config,
+    weights_bytes,
+)
 from sage_studio.serving.capacity import UNKNOWN, Architecture, ModelFacts
 from sage_studio.text import Text
 
@@ -26,9 +33,6 @@ CONTEXT_KEYS = (
 SCALED_ALREADY = ("su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling", "default", "mrope")
 """RoPE variants whose factor is in ``max_position_embeddings`` already; vLLM multiplies by that of all others."""
 STORED_QUANTIZED = re.compile(r"(?:^|[-_.])(bnb|awq|gptq)(?:[-_.]|$)", re.IGNORECASE)
-WEIGHTS = ("*.safetensors", "*.bin")
-SECOND_COPY = ("consolidated", "training_args", "optimizer")
-"""Files that are no weights, or the same weights again for other software."""
 
 
 def read_facts(location: str, parameters: int = 0) -> ModelFacts:
@@ -38,51 +42,23 @@ def read_facts(location: str, parameters: int = 0) -> ModelFacts:
         location: a folder or a hub id.
         parameters: how many, for a model whose files are not here yet; without it what the catalogue says.
     """
-    folder, parameters = model_folder(location), parameters or catalogue_parameters().get(location, 0)
-    config = _read(folder, "config.json")
-    stored = _stored_bytes(folder)
+    parameters = parameters or catalogue_parameters().get(location, 0)
+    config, stored = read_config(location), weights_bytes(location)
     quantized = _quantized(location, config)
     item = ITEM_BYTES.get(str(config.get("torch_dtype") or config.get("dtype") or "").removeprefix("torch."), 2)
     known = (0 if quantized else stored // item) or parameters
-    return ModelFacts(known, stored, quantized, _shape(config, _read(folder, "tokenizer_config.json")))
+    return ModelFacts(known, stored, quantized, _shape(config, read_tokenizer_config(location)))
 
 
 def model_shape(location: str) -> Architecture:
     """What the model's configs say, if they lie on this machine."""
-    folder = model_folder(location)
-    return _shape(_read(folder, "config.json"), _read(folder, "tokenizer_config.json"))
-
-
-def weights_bytes(location: str) -> int:
-    """Bytes of a model's weights on this machine; 0 where they are not here."""
-    return _stored_bytes(model_folder(location))
-
-
-def model_folder(location: str) -> Path | None:
-    """Where a model's files lie: its folder, or the hub's local cache; None where neither is here."""
-    if Path(location).is_absolute():
-        return Path(location)
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(location, "config.json")
-    return Path(found).parent if isinstance(found, str) else None
+    return _shape(read_config(location), read_tokenizer_config(location))
 
 
 @functools.cache
 def catalogue_parameters() -> dict[str, int]:
     """How many parameters each model of the catalogue has, by its id."""
     return {entry.id: entry.parameters for entry in read_entries()}
-
-
-def _stored_bytes(folder: Path | None) -> int:
-    if folder is None:
-        return 0
-    for pattern in WEIGHTS:
-        files = (path for path in folder.glob(pattern) if not path.name.startswith(SECOND_COPY))
-        sizes = [path.stat().st_size for path in files if path.is_file()]
-        if sizes:
-            return sum(sizes)
-    return 0
 
 
 def _quantized(location: str, config: dict[str, Any]) -> str:
@@ -135,23 +111,12 @@ def _ropes(config: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield from inner or [found]
 
 
-def _read(folder: Path | None, name: str) -> dict[str, Any]:
-    """A JSON file; empty where it is not there or broken: the engine's own message then says more than any guess."""
-    try:
-        content = json.loads((folder / name).read_text(encoding="utf-8")) if folder is not None else {}
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
 def _whole(value: object) -> int | None:
     return int(value) if isinstance(value, (int, float)) and 0 < value < 1 << 31 else None
 
 
 # Chat templates
 
-TEMPLATE = "chat_template.jinja"
-TOKENIZER = "tokenizer_config.json"
 ARGUMENTS = "training_args.json"
 HASH = "chat_template_sha256"
 SHOWN = 12
@@ -175,45 +140,24 @@ def needs_own_template(folder: Path, base: str) -> bool:
     raise InvalidModel(
         Text(
             f"{folder.name} was trained with the chat template {trained[:SHOWN]}…, but {base} now has {served[:SHOWN]}…"
-            f" ({TEMPLATE} or {TOKENIZER}): its answers would get worse.",
+            f" ({CHAT_TEMPLATE} or {TOKENIZER_CONFIG}): its answers would get worse.",
             f"{folder.name} 训练时使用的对话模板是 {trained[:SHOWN]}…，而 {base} 现在的是 {served[:SHOWN]}…"
-            f"（{TEMPLATE} 或 {TOKENIZER}），回答质量会下降。",
+            f"（{CHAT_TEMPLATE} 或 {TOKENIZER_CONFIG}），回答质量会下降。",
         ),
         Text(
-            f"Restore the base's template, copy the one from training to {folder / TEMPLATE}, or train again.",
-            f"请恢复基座的模板，或将训练时的模板复制到 {folder / TEMPLATE}，或重新训练。",
+            f"Restore the base's template, copy the one from training to {folder / CHAT_TEMPLATE}, or train again.",
+            f"请恢复基座的模板，或将训练时的模板复制到 {folder / CHAT_TEMPLATE}，或重新训练。",
         ),
     )
 
 
 def trained_hash(folder: Path) -> str | None:
     """The SHA-256 of the template that a model was trained with; None where training left no note of it."""
-    found = _json(folder / ARGUMENTS).get(HASH)
+    found = read_json(folder / ARGUMENTS).get(HASH)
     return found if isinstance(found, str) else None
 
 
 def template_hash(location: str) -> str | None:
-    """The SHA-256 of a tokenizer's chat template; None where it is not on this machine, has none, or several."""
-    file = _local(location, TEMPLATE)
-    if file is not None and file.is_file():
-        return hashlib.sha256(file.read_text(encoding="utf-8").encode()).hexdigest()
-    file = _local(location, TOKENIZER)
-    template = _json(file).get("chat_template") if file is not None else None
-    return hashlib.sha256(template.encode()).hexdigest() if isinstance(template, str) else None
-
-
-def _local(location: str, name: str) -> Path | None:
-    if Path(location).is_absolute():
-        return Path(location) / name
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(location, name)
-    return Path(found) if isinstance(found, str) else None
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+    """The SHA-256 of a tokenizer's chat template; None where it is not on this machine or has none."""
+    template = read_chat_template(location)
+    return None if template is None else hashlib.sha256(template.encode()).hexdigest()

@@ -1,12 +1,12 @@
 """Makes a `RegisteredModel` of a name, a path and a config, and checks them; also says what an engine needs for it."""
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any, cast, get_args
 
 from sage_studio.errors import Conflict, InvalidModel, InvalidName
+from sage_studio.models.model_folder import read_json
 from sage_studio.serving.adapter_compat import CONFIG, check_path, size_on_disk
 from sage_studio.serving.types import Base, ModelKind, RegisteredModel
 from sage_studio.text import Text
@@ -133,10 +133,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _trained_on(folder: Path) -> str:
-    try:
-        base = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"]
-    except (OSError, ValueError, KeyError, TypeError):
-        base = None
+    base = read_json(folder / CONFIG).get("base_model_name_or_path")
     if not base:
         raise InvalidModel(
             Text(f"The adapter {folder} does not name its base model.", f"适配器 {folder} 没有注明其基座。"),
