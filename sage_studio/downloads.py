@@ -171,8 +171,10 @@ class Downloads:
         transfer = _transfer(held.name, self._reports.newest(folder))
         if result is not None:
             state = DownloadState(result.status)
-            said = (NOTHING, NOTHING) if state is DownloadState.COMPLETED else (result.message_text, result.hint_text)
-            return Download(held.name, state, transfer, held.started_at, *said)
+            message = (
+                (NOTHING, NOTHING) if state is DownloadState.COMPLETED else (result.message_text, result.hint_text)
+            )
+            return Download(held.name, state, transfer, held.started_at, *message)
         if alive:
             return Download(held.name, DownloadState.RUNNING, transfer, held.started_at)
         return Download(held.name, DownloadState.STOPPED, transfer, held.started_at, INTERRUPTED, GO_ON)

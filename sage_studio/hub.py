@@ -256,8 +256,8 @@ def explained(name: str, error: Exception) -> StudioError:
         return _no_hub(name)
     if cause is not None and cause is not error and isinstance(error, FileNotFoundError):
         return explained(name, cause)  # the library says only that the file is not in its cache
-    said = str(error) or type(error).__name__
-    return _unavailable(name, said[:200], said[:200])
+    message = str(error) or type(error).__name__
+    return _unavailable(name, message[:200], message[:200])
 
 
 def unknown(name: str) -> InvalidModel:

@@ -165,7 +165,7 @@ def rows_left_out(recipe: Recipe, model: ModelRef, path: Path) -> SkippedRows:
     return find_skipped_rows(path, recipe, tokenizer_of(model)) if _reads_here(model) else SkippedRows()
 
 
-def said_of(rows: SkippedRows, recipe: Recipe) -> list[Text]:
+def remarks_on_rows(rows: SkippedRows, recipe: Recipe) -> list[Text]:
     """A sentence about rows that are left out; none without any."""
     if not rows.count:
         return []
@@ -196,7 +196,7 @@ def why_merged(recipe: Recipe, base: str, adapter: str, max_rank: int) -> str:
     return f"rank {recipe.lora_r} (limit {max_rank})" if recipe.lora_r > max_rank else ""
 
 
-def said_of_serving(why: str) -> list[Text]:
+def remarks_on_serving(why: str) -> list[Text]:
     """A sentence about an adapter that is merged into its base, see `why_merged`; none where it is not."""
     if not why:
         return []

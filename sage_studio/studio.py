@@ -7,7 +7,7 @@ from sage_studio.data.column_mapping import ColumnMappingStore
 from sage_studio.data.sources.sage_docs import SAGEDocsProcessor
 from sage_studio.data.store import DatasetStore
 from sage_studio.database import Database
-from sage_studio.doctor import Finding, diagnose, look
+from sage_studio.doctor import CheckResult, diagnose, look
 from sage_studio.downloads import Downloads
 from sage_studio.errors import Conflict
 from sage_studio.hardware import detect_hardware
@@ -117,6 +117,6 @@ class Studio:
         self.serving.registry.close()
         self._lock.release()
 
-    def doctor(self) -> list[Finding]:
+    def doctor(self) -> list[CheckResult]:
         """What this machine can and cannot do; where there is a GPU, torch is asked, which takes seconds."""
         return diagnose(look(PROJECT, self.settings.root))

@@ -12,7 +12,7 @@ from sage_studio.catalog import ModelRef
 from sage_studio.data.jobs import JobState
 from sage_studio.errors import InvalidModel, InvalidRecipe
 from sage_studio.hardware import Card, Hardware
-from sage_studio.operations.training import ForecastView
+from sage_studio.operations.training import EstimateView
 from sage_studio.services.estimates import GIB
 from sage_studio.serving.capacity import WeightFormat
 from sage_studio.studio import Studio
@@ -113,7 +113,7 @@ def test_a_run_too_large_is_offered_what_fits(studio, model, asked):
     forecast = studio.estimates.estimate(
         {"model_name_or_path": model, "dataset_id": "d", "per_device_train_batch_size": 16}
     )
-    view = ForecastView.of(forecast, "zh")
+    view = EstimateView.of(forecast, "zh")
     assert (view.fits, view.free_gb, view.device) == (False, 10.0, "cpu")
     assert view.remedies[0]["changes"] == {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4}
     assert view.remedies[0]["total_gb"] < 10
@@ -219,7 +219,7 @@ def test_the_estimate_says_how_the_result_will_be_served(studio, model, asked, m
     assert (alone.serving.form, alone.serving.possible) == (WeightFormat.CPU, True)
     on_gpu = at(studio, monkeypatch, Card(0, "RTX 3060", 12.0, 1.0, capability=(8, 6))).estimates.estimate(values)
     assert on_gpu.serving.form is WeightFormat.BF16
-    shown = ForecastView.of(on_gpu, "zh").serving
+    shown = EstimateView.of(on_gpu, "zh").serving
     assert (shown.form, shown.engine) == ("bf16", on_gpu.serving.engine)
     assert "训练结果可在本机对话" in shown.said
 
@@ -230,7 +230,9 @@ def test_what_our_own_engine_holds_is_free_for_a_training_that_it_yields_to(stud
     taken = studio.estimates.estimate(values)
     assert taken.free == 1.5 * GIB
     assert not taken.fits
-    monkeypatch.setattr(studio.serving.registry, "engine_memory", lambda yielding=False: {0: 8.6 if yielding else 9.5})
+    monkeypatch.setattr(
+        studio.serving.registry, "engine_memory", lambda for_training=False: {0: 8.6 if for_training else 9.5}
+    )
     yielded = studio.estimates.estimate(values)
     assert yielded.free == pytest.approx(10.1 * GIB), "what a sleeping engine keeps is not given back"
     assert yielded.serving.form is WeightFormat.BF16, "served when nothing is trained any more"

@@ -46,8 +46,8 @@ def closed_app(reason: StudioError) -> Starlette:
 
     async def refuse(request: Request) -> Response:
         language = language_of(request.headers.get("accept-language"))
-        said = {"code": reason.code, "message": reason.message.in_(language), "hint": reason.hint.in_(language)}
-        return JSONResponse({"detail": said}, status_code=503)
+        message = {"code": reason.code, "message": reason.message.in_(language), "hint": reason.hint.in_(language)}
+        return JSONResponse({"detail": message}, status_code=503)
 
     app = Starlette()
     app.add_route("/", page, methods=["GET"])  # and HEAD

@@ -59,7 +59,9 @@ class Guard:
                     f"Its owner can add the name to {PREFIX}ALLOWED_USERS.", f"所有者可将其加入 {PREFIX}ALLOWED_USERS。"
                 ),
             )
-        raise HTTPException(401, detail=_detail("not_logged_in", LOGIN, LOGIN_HINT, language(request)), headers=REALM)
+        raise HTTPException(
+            401, detail=_detail("not_logged_in", LOGIN, LOGIN_HINT, request_language(request)), headers=REALM
+        )
 
     @property
     def needs_login(self) -> bool:
@@ -94,7 +96,7 @@ LOGIN_HINT = Text(
 )
 
 
-def language(request: Request) -> Language:
+def request_language(request: Request) -> Language:
     """The caller's language, by ``Accept-Language``."""
     return language_of(request.headers.get("accept-language"))
 
@@ -103,33 +105,35 @@ def studio_error(request: Request, error: Exception) -> Response:
     """`StudioError` -> ``{"detail": {"code", "message", "hint"}}`` with its status."""
     assert isinstance(error, StudioError)
     if _speaks_openai(request):
-        return JSONResponse(openai_error(error, language(request)), status_code=error.status)
-    return JSONResponse({"detail": own_error(error, language(request))}, status_code=error.status)
+        return JSONResponse(openai_error(error, request_language(request)), status_code=error.status)
+    return JSONResponse({"detail": own_error(error, request_language(request))}, status_code=error.status)
 
 
 def validation_error(request: Request, error: Exception) -> Response:
     """A body that does not fit the route's schema, in the same shape."""
     assert isinstance(error, RequestValidationError)
-    said = first_error(error.errors()).said
-    message = Text(f"The request does not fit. {said.en}.", f"请求格式不正确：{said.zh}。")
+    text = first_error(error.errors()).sentence
+    message = Text(f"The request does not fit. {text.en}.", f"请求格式不正确：{text.zh}。")
     hint = Text("See /docs for what this route takes.", "该接口的参数见 /docs。")
     if _speaks_openai(request):
-        return JSONResponse(openai_error(InvalidInput(message, hint), language(request)), status_code=422)
-    return JSONResponse({"detail": _detail(InvalidInput.code, message, hint, language(request))}, status_code=422)
+        return JSONResponse(openai_error(InvalidInput(message, hint), request_language(request)), status_code=422)
+    return JSONResponse(
+        {"detail": _detail(InvalidInput.code, message, hint, request_language(request))}, status_code=422
+    )
 
 
-def own_error(error: StudioError, spoken: Language) -> dict[str, str]:
+def own_error(error: StudioError, language: Language) -> dict[str, str]:
     """An error in the shape of the studio's own routes."""
-    return _detail(error.code, error.message, error.hint, spoken)
+    return _detail(error.code, error.message, error.hint, language)
 
 
-def openai_error(error: StudioError, spoken: Language) -> dict[str, dict[str, str | None]]:
+def openai_error(error: StudioError, language: Language) -> dict[str, dict[str, str | None]]:
     """An error in the shape that OpenAI's clients read."""
-    return {"error": {"message": error.say(spoken), "type": error.code, "param": None, "code": error.code}}
+    return {"error": {"message": error.say(language), "type": error.code, "param": None, "code": error.code}}
 
 
-def _detail(code: str, message: Text, hint: Text, spoken: Language) -> dict[str, str]:
-    return {"code": code, "message": message.in_(spoken), "hint": hint.in_(spoken)}
+def _detail(code: str, message: Text, hint: Text, language: Language) -> dict[str, str]:
+    return {"code": code, "message": message.in_(language), "hint": hint.in_(language)}
 
 
 def _read(scheme: str, sent: str) -> bytes | None:

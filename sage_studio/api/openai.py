@@ -13,7 +13,7 @@ from typing import Any, Literal
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from sage_studio.api.guard import language, openai_error
+from sage_studio.api.guard import openai_error, request_language
 from sage_studio.api.stream import EventStream
 from sage_studio.errors import InvalidInput, StudioError
 from sage_studio.serving.types import ChatChunk, ChatMessage, check_sampling
@@ -37,18 +37,18 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 """Fields that ask for nothing special when they hold one of these."""
 
 
-class Part(BaseModel):
+class ContentPart(BaseModel):
     """A piece of a message; only text is understood."""
 
     type: Literal["text"]
     text: str
 
 
-class Message(BaseModel):
+class ChatCompletionMessage(BaseModel):
     """A turn."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[Part]
+    content: str | list[ContentPart]
 
     def plain(self) -> ChatMessage:
         """As the registry takes it."""
@@ -62,12 +62,12 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
-class Completion(BaseModel):
+class ChatCompletionRequest(BaseModel):
     """A request for an answer. Fields that are not declared here are options of the registry, or refused by name."""
 
     model_config = ConfigDict(extra="allow")
 
-    messages: list[Message] = Field(min_length=1)
+    messages: list[ChatCompletionMessage] = Field(min_length=1)
     model: str | None = Field(None, description="A registered model; with any other name the current model answers")
     stream: bool = False
     stream_options: StreamOptions | None = None
@@ -108,7 +108,7 @@ def routes(studio: Studio) -> APIRouter:
         return {"object": "list", "data": shown}
 
     @router.post("/chat/completions", response_model=None)
-    def complete(request: Request, body: Completion) -> dict[str, Any] | EventStream:
+    def complete(request: Request, body: ChatCompletionRequest) -> dict[str, Any] | EventStream:
         """Answer as the OpenAI protocol has it: from the model named if it is registered, else from the current one."""
         known = any(model.name == body.model for model in studio.serving.models())
         messages = [message.plain() for message in body.messages]
@@ -119,7 +119,7 @@ def routes(studio: Studio) -> APIRouter:
             return _whole(chunks)
         first = next(chunks)  # a fault before the first word is answered with its own status
         usage = body.stream_options is not None and body.stream_options.include_usage
-        return EventStream(_events(first, chunks, usage, language(request)))
+        return EventStream(_events(first, chunks, usage, request_language(request)))
 
     return router
 
@@ -137,7 +137,7 @@ def _whole(chunks: Iterator[ChatChunk]) -> dict[str, Any]:
 
 
 def _events(
-    first: ChatChunk, rest: Iterator[ChatChunk], with_usage: bool, spoken: Language
+    first: ChatChunk, rest: Iterator[ChatChunk], with_usage: bool, language: Language
 ) -> Generator[str, None, None]:
     head = _head(first.model, "chat.completion.chunk")
     yield sse_event({**head, "choices": [_choice({"role": "assistant", "content": ""})]})
@@ -150,7 +150,7 @@ def _events(
             if with_usage:
                 yield sse_event({**head, "choices": [], "usage": _usage(chunk)})
     except StudioError as error:  # the status is sent already
-        yield sse_event(openai_error(error, spoken))
+        yield sse_event(openai_error(error, language))
     yield DONE
 
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Body, Header, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, StreamingResponse
 
-from sage_studio.api.guard import language
+from sage_studio.api.guard import request_language
 from sage_studio.api.routes import error_responses
 from sage_studio.errors import Conflict, InvalidDataset, InvalidName, NotFound
 from sage_studio.operations.tasks import TaskView
@@ -30,14 +30,14 @@ class _Listing:
     def __init__(self) -> None:
         self._known: dict[tuple[str, Language], tuple[tuple[object, ...], str]] = {}
 
-    def json_of(self, tasks: list[tuple[Task, TaskProgress]], spoken: Language) -> str:
+    def json_of(self, tasks: list[tuple[Task, TaskProgress]], language: Language) -> str:
         known: dict[tuple[str, Language], tuple[tuple[object, ...], str]] = {}
         for task, progress in tasks:
-            now, before = (task, progress.now, progress.result), self._known.get((task.id, spoken))
+            now, before = (task, progress.now, progress.result), self._known.get((task.id, language))
             is_same = task.status.is_over and before is not None and all(map(is_, before[0], now))
-            shown = before[1] if before and is_same else TaskView.of(task, progress, spoken).model_dump_json()
-            known[task.id, spoken] = now, shown
-        self._known = {**{key: value for key, value in self._known.items() if key[1] != spoken}, **known}
+            shown = before[1] if before and is_same else TaskView.of(task, progress, language).model_dump_json()
+            known[task.id, language] = now, shown
+        self._known = {**{key: value for key, value in self._known.items() if key[1] != language}, **known}
         return f"[{','.join(shown for _, shown in known.values())}]"
 
 
@@ -49,7 +49,7 @@ def routes(studio: Studio) -> APIRouter:
     @router.get("", response_model=list[TaskView], responses=error_responses())
     def tasks(request: Request) -> Response:
         """All tasks, newest first."""
-        shown = listing.json_of(studio.tasks.list_with_progress(), language(request))
+        shown = listing.json_of(studio.tasks.list_with_progress(), request_language(request))
         return Response(shown, media_type="application/json")
 
     @router.get("/{task_id}/events", responses=error_responses(NotFound, InvalidName))
@@ -77,7 +77,7 @@ def routes(studio: Studio) -> APIRouter:
         request: Request, task_id: str, name: str, text: Annotated[str, Body(media_type=JSON_LINES)]
     ) -> StageFileView:
         """Put an edited file in its place; the task must be stopped, and continues from it when it is resumed."""
-        return StageFileView.of(studio.training.edit_stage_file(task_id, name, text), language(request))
+        return StageFileView.of(studio.training.edit_stage_file(task_id, name, text), request_language(request))
 
     return router
 

@@ -165,10 +165,10 @@ def read_turns(key: str) -> Reader:
     """A reader for a conversation under one key, up to its last answer whose OpenAI ``weight`` is not 0."""
 
     def read(record: Mapping[str, Any], origin: Origin) -> Example:
-        said = parsed_list(record[key])
-        turns = as_turns(said, key)
+        messages = parsed_list(record[key])
+        turns = as_turns(messages, key)
         has_answer = any(turn.role == "assistant" for turn in turns)
-        while turns and (turns[-1].role != "assistant" or said[len(turns) - 1].get("weight") == 0):
+        while turns and (turns[-1].role != "assistant" or messages[len(turns) - 1].get("weight") == 0):
             turns.pop()
         if has_answer and not turns:
             raise NothingToLearn(NOT_WEIGHTED)
@@ -300,8 +300,8 @@ def _dialogue(value: Any, key: str) -> Turns:
             f"{key} is one text without a prompt: {shown(value)}", f"{key} 只是一段文本，缺少 prompt：{shown(value)}"
         )
     return [
-        Message("user" if who == "Human" else "assistant", said.strip())
-        for who, said in zip(parts[::2], parts[1::2], strict=True)
+        Message("user" if who == "Human" else "assistant", message.strip())
+        for who, message in zip(parts[::2], parts[1::2], strict=True)
     ]
 
 

@@ -416,9 +416,9 @@ def checked(order: type[Order], values: Mapping[str, Any]) -> Order:
     try:
         return order.model_validate(values)
     except ValidationError as error:
-        said = first_error(error.errors()).said
+        message = first_error(error.errors()).sentence
         raise InvalidInput(
-            Text(f"This cannot be done. {said.en}.", f"无法执行。{said.zh}。"),
+            Text(f"This cannot be done. {message.en}.", f"无法执行。{message.zh}。"),
             Text(f"Fields: {', '.join(order.model_fields)}.", f"可用字段：{', '.join(order.model_fields)}。"),
         ) from error
 

@@ -73,8 +73,8 @@ class PresetService:
         if not lora:
             return None
         if hardware.has_gpu:
-            room = max(card.memory_gb for card in hardware.cards)
-            fitting = [preset for preset in lora if _needs(preset, entry) <= room]
+            available = max(card.memory_gb for card in hardware.cards)
+            fitting = [preset for preset in lora if _needs(preset, entry) <= available]
             return Recommendation((fitting or lora[-1:])[0])
         preset = next((preset for preset in lora if preset.machine == "cpu"), lora[0])
         return Recommendation(preset, self._rows(preset, model, dataset_id, entry))

@@ -164,8 +164,8 @@ class ServingService:
             return replace(status, download=waited[0])
         error = self._models.not_fetched
         if error is not None and status.state is EngineState.DOWN:
-            said = Text(*map(" ".join, zip(error.message, error.hint, strict=True)))
-            return replace(status, state=EngineState.FAILED, message=said)
+            message = Text(*map(" ".join, zip(error.message, error.hint, strict=True)))
+            return replace(status, state=EngineState.FAILED, message=message)
         return status
 
     def metrics(self) -> list[Sample]:

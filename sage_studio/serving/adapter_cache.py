@@ -165,16 +165,16 @@ class AdapterCache:
 
     def _probe(self, engine: Engine, model: RegisteredModel, internal: str) -> None:
         if engine.record.kind == "vllm":  # it has the cheaper route, and a switch waits for this under full load
-            said_by, tokens = engine.client.complete(internal, TRIAL)
+            answered_as, tokens = engine.client.complete(internal, TRIAL)
         else:
             messages: list[ChatMessage] = [{"role": "user", "content": TRIAL}]
             last = list(engine.client.chat(internal, messages, SamplingParams(max_tokens=1, temperature=0)))[-1]
-            said_by, tokens = last.model, last.completion_tokens
-        if said_by != internal or not tokens:
+            answered_as, tokens = last.model, last.completion_tokens
+        if answered_as != internal or not tokens:
             raise EngineUnavailable(
                 Text(
-                    f"The engine does not answer as {model.name}, but as {said_by}.",
-                    f"引擎没有以 {model.name} 回答，而是以 {said_by} 回答。",
+                    f"The engine does not answer as {model.name}, but as {answered_as}.",
+                    f"引擎没有以 {model.name} 回答，而是以 {answered_as} 回答。",
                 ),
                 Text("Switch again, or restart the studio.", "请再次切换，或重启工作室。"),
             )

@@ -140,7 +140,7 @@ def _check_type(config: dict[str, Any], engine: EngineKind) -> None:
                 "或以默认初始化训练。",
             ),
         )
-    found = [said for name, said in UNMERGEABLE.items() if config.get(name)]
+    found = [message for name, message in UNMERGEABLE.items() if config.get(name)]
     if found and engine == "vllm":
         raise _unsupported(", ".join(found), FALLBACK)
 
@@ -169,8 +169,8 @@ def _reasons_vllm_cannot_load(
     config: dict[str, Any], rank: int, max_rank: int, tensors: tuple[Tensor, ...]
 ) -> list[str]:
     return [
-        said
-        for present, said in (
+        message
+        for present, message in (
             (config.get("use_dora"), "DoRA"),
             (config.get("modules_to_save"), f"modules_to_save={config.get('modules_to_save')}"),
             (config.get("bias", "none") != "none", f"bias={config.get('bias')!r}"),

@@ -90,8 +90,8 @@ def _shape(config: dict[str, Any], tokenizer: dict[str, Any]) -> Architecture:
 
 def _context(config: dict[str, Any], tokenizer: dict[str, Any]) -> int | None:
     """The longest sequence, derived as vLLM does (which refuses more), and never beyond the tokenizer's own limit."""
-    said = [found for key in CONTEXT_KEYS if (found := _whole(config.get(key))) is not None]
-    longest = float(min(said)) if said else None
+    stated = [found for key in CONTEXT_KEYS if (found := _whole(config.get(key))) is not None]
+    longest = float(min(stated)) if stated else None
     if longest is not None and "gemma3" not in str(config.get("model_type", "")):
         for rope in _ropes(config):
             factor = rope.get("factor")

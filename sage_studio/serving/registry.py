@@ -103,15 +103,15 @@ class VLLMRegistry:
         """Restore the engine after the last training, with the model that was current, if it had released its GPUs."""
         self._components.gpu_sharing.after_training()
 
-    def engine_memory(self, yielding: bool = False) -> dict[int, float]:
+    def engine_memory(self, for_training: bool = False) -> dict[int, float]:
         """What the engine holds of each GPU now, in GiB by index; empty while none runs.
 
         Args:
-            yielding: only what a training would get: a sleeping engine keeps a little.
+            for_training: only what a training would get: a sleeping engine keeps a little.
         """
         components = self._components
         held = components.engines.gpu_memory_gb()
-        return components.gpu_sharing.released_to_training(held) if yielding else held
+        return components.gpu_sharing.released_to_training(held) if for_training else held
 
     def engine_cards(self) -> tuple[int, ...]:
         """Indices of the GPUs that the engine uses; a training had better take others. Empty while none runs."""

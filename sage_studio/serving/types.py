@@ -269,8 +269,8 @@ def check_sampling(options: Mapping[str, Any]) -> SamplingParams:
         return SamplingParams.model_validate({name: value for name, value in options.items() if value is not None})
     except ValidationError as error:
         found = first_error(error.errors())
-        said = replace(found, path=found.path[:1]).said  # behind the option: which member of a union was tried
+        message = replace(found, path=found.path[:1]).sentence  # behind the option: which member of a union was tried
         known = ", ".join(SamplingParams.model_fields)
         raise InvalidInput(
-            Text(f"{said.en}.", f"{said.zh}。"), Text(f"Options: {known}.", f"可用选项：{known}。")
+            Text(f"{message.en}.", f"{message.zh}。"), Text(f"Options: {known}.", f"可用选项：{known}。")
         ) from error

@@ -87,8 +87,8 @@ def gpu_environment(gpus: Sequence[str], stop_grace_seconds: float) -> dict[str,
     """What the child's environment says about its GPUs."""
     if not gpus:
         return {}
-    said = {VISIBLE: ",".join(gpus)}
-    return said if len(gpus) < 2 else said | {SHUTDOWN_TIMEOUT: str(math.ceil(stop_grace_seconds))}
+    variables = {VISIBLE: ",".join(gpus)}
+    return variables if len(gpus) < 2 else variables | {SHUTDOWN_TIMEOUT: str(math.ceil(stop_grace_seconds))}
 
 
 def child_environment(environment: Mapping[str, str]) -> dict[str, str]:

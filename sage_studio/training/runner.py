@@ -120,12 +120,12 @@ def _stopped(run: Run[Any] | None, folder: Path, began: float) -> Result:
     if not figures.get("steps") and newest is not None:
         figures["steps"] = checkpoints.step_of(newest)
     done, total = figures.get("steps", 0), figures.get("total_steps", 0)
-    said = Text(f"Stopped at step {done} of {total or '?'}.", f"已在第 {done}/{total or '?'} 步停止。")
+    message = Text(f"Stopped at step {done} of {total or '?'}.", f"已在第 {done}/{total or '?'} 步停止。")
     if run is not None and run.state.place:
-        said = Text(f"Stopped {run.state.place.en}.", f"已停止：{run.state.place.zh}。")
+        message = Text(f"Stopped {run.state.place.en}.", f"已停止：{run.state.place.zh}。")
     return Result(
         status="stopped",
-        message=tuple(said),
+        message=tuple(message),
         action=Action.RESUME,
         hint=tuple(Text("Resume to continue from there.", "可以从此处继续训练。")),
         **figures,

@@ -183,11 +183,11 @@ def fit_rows(
     return trainer.model
 
 
-def finish(run: Run[Any], model: Any, tokenizer: Any, said: dict[str, Any]) -> None:
+def finish(run: Run[Any], model: Any, tokenizer: Any, figures: dict[str, Any]) -> None:
     """Save a trained model and its training arguments, and check it. Raises `ModelHealthError`."""
     run.progress.phase(Phase.SAVING)
     save.save_model(run, model, tokenizer, model_loading.stored_dtype(run.job))
-    save.write_arguments(run, str(tokenizer.chat_template), said)
+    save.write_arguments(run, str(tokenizer.chat_template), figures)
 
     run.progress.phase(Phase.CHECKING)
     health_checks.check_weights(run.folder, "adapter" if run.recipe.use_lora else "full")
@@ -217,7 +217,7 @@ def _split(encoded: tokenize.EncodedRows, recipe: GenerativeRecipe) -> tuple[Dat
             ),
             Text("Add rows, or set eval_share to 0.", "请增加数据，或将 eval_share 设为 0。"),
         )
-    held = hold_out(encoded.said, recipe.eval_share, recipe.seed)
+    held = hold_out(encoded.text_keys, recipe.eval_share, recipe.seed)
     print(f"held out {len(held):,} rows; where rows share a question or a long answer, all or none of them")
     return whole.select(sorted(set(range(len(whole))) - set(held))), whole.select(held)
 

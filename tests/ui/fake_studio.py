@@ -20,13 +20,13 @@ from sage_studio.data.jobs import Job, JobState
 from sage_studio.data.quality import QualityReport
 from sage_studio.data.row_file import Preview
 from sage_studio.data.rows import Example, Message, Origin
-from sage_studio.doctor import Facts, Finding, diagnose
+from sage_studio.doctor import CheckResult, Facts, diagnose
 from sage_studio.downloads import Download, DownloadState
 from sage_studio.errors import Conflict, DocsUnavailable, EngineUnavailable, InvalidDataset, NotFound
-from sage_studio.evaluation.arena import Piece, Standing, Vote, check_models, compare, standings
+from sage_studio.evaluation.arena import AnswerChunk, Standing, Vote, check_models, compare, standings
 from sage_studio.fetching import Transfer
 from sage_studio.hub import HubModel
-from sage_studio.services.estimates import GIB, Forecast
+from sage_studio.services.estimates import GIB, Estimate
 from sage_studio.services.presets import Recommendation
 from sage_studio.services.rag import RetrieverStatus
 from sage_studio.serving.metrics import Sample
@@ -459,7 +459,7 @@ class FakeEstimates:
     def __init__(self, studio: FakeStudio) -> None:
         self.studio = studio
 
-    def known(self, values: Mapping[str, Any]) -> Forecast | None:
+    def known(self, values: Mapping[str, Any]) -> Estimate | None:
         """Fits on this card up to a batch of two."""
         recipe = parse_recipe(values)
         batch = recipe.per_device_train_batch_size
@@ -477,7 +477,7 @@ class FakeEstimates:
         whole = 20 + 0.6 * total * recipe.num_train_epochs if rows < total else None
         duration = Duration(seconds, 0.8 * seconds, 1.25 * seconds, "runs", rows, total, whole)
         fitting = offered if memory.total > card[1] else ()
-        return Forecast(memory, *card, 4.2 * GIB, 0.1 * GIB, 70 * GIB, fitting, (), duration)
+        return Estimate(memory, *card, 4.2 * GIB, 0.1 * GIB, 70 * GIB, fitting, (), duration)
 
     def epoch_seconds(self, dataset_id: str, model: str, max_length: int) -> float | None:
         return 700.0
@@ -671,7 +671,7 @@ class FakeChat:
         sources = () if documents is False else SOURCES
         yield ChatChunk("", name, True, "stop", 9, 20, 18.2, 0.3, sources, bool(sources) + expand)
 
-    def compare(self, messages: Sequence[ChatMessage], models: Sequence[str], **sampling: Any) -> Iterator[Piece]:
+    def compare(self, messages: Sequence[ChatMessage], models: Sequence[str], **sampling: Any) -> Iterator[AnswerChunk]:
         check_models(models)
 
         def ask(name: str) -> Iterator[ChatChunk]:
@@ -733,7 +733,7 @@ class FakeStudio:
         self.chat = FakeChat(self)
         self.rag = FakeRag(self)
 
-    def doctor(self) -> list[Finding]:
+    def doctor(self) -> list[CheckResult]:
         """Recorded."""
         return diagnose(Facts(git="git version 2.43.0", disk_free_gb=300, home_free_gb=300))
 

@@ -154,9 +154,12 @@ def _literal(cell: str) -> Any:
 
 def _broken(row: int, line: int, cause: str) -> InvalidDataset:
     unclosed = "unexpected end of data" in cause or "field limit" in cause
-    said = Text("a quote that never closes", "引号没有闭合") if unclosed else Text(cause, cause)
+    message = Text("a quote that never closes", "引号没有闭合") if unclosed else Text(cause, cause)
     return invalid_row(
         max(row, 1),
-        Text(f"broken CSV from line {line} of the file on: {said.en}.", f"文件从第 {line} 行起 CSV 有误：{said.zh}。"),
+        Text(
+            f"broken CSV from line {line} of the file on: {message.en}.",
+            f"文件从第 {line} 行起 CSV 有误：{message.zh}。",
+        ),
         Text("A quote inside a quoted cell is written twice.", "带引号的单元格中，引号需要写两次。"),
     )

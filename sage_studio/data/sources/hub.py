@@ -36,7 +36,7 @@ NOT_ROWS = re.compile(r"(^|/)(dataset_infos?|config|metadata|state|\.[^/]*)\.jso
 
 
 @dataclass(frozen=True, slots=True)
-class HubFile:
+class HubDataFile:
     """One data file: its path in the dataset and its address under the hub."""
 
     path: str
@@ -48,7 +48,7 @@ class HubFiles:
     """The files of one split, in order, at one revision."""
 
     revision: str
-    files: tuple[HubFile, ...]
+    files: tuple[HubDataFile, ...]
 
 
 class HubClient:
@@ -93,10 +93,10 @@ class HubClient:
         base = f"/datasets/{repo}/resolve/{quote(revision)}/"
         return HubFiles(
             revision,
-            tuple(HubFile(path, base + quote(path)) for path in sorted(_chosen(splits, split, "train", "split"))),
+            tuple(HubDataFile(path, base + quote(path)) for path in sorted(_chosen(splits, split, "train", "split"))),
         )
 
-    def fetch(self, file: HubFile, to: Path, max_bytes: int, on_progress: OnProgress) -> None:
+    def fetch(self, file: HubDataFile, to: Path, max_bytes: int, on_progress: OnProgress) -> None:
         """Download a file. Raises as `files`, and `InvalidDataset` if it is larger than ``max_bytes``."""
         with self._asking(file.path), self._http.stream("GET", self.endpoint + file.address) as answer:
             answer.raise_for_status()
@@ -110,10 +110,10 @@ class HubClient:
                     target.write(piece)
                     on_progress(min(1.0, done / size) if size else 0.0, words)
 
-    def _own(self, address: str, number: int) -> HubFile:
+    def _own(self, address: str, number: int) -> HubDataFile:
         """A file that the Hub names by a full URL, requested from the endpoint, which may be a mirror."""
         path = urlsplit(urljoin(self.endpoint, address)).path
-        return HubFile("/".join(path.split("/parquet/")[-1:]) or f"{number}.parquet", path)
+        return HubDataFile("/".join(path.split("/parquet/")[-1:]) or f"{number}.parquet", path)
 
     def _parquet(self, repo: str) -> dict[str, dict[str, list[str]]]:
         """URLs of the Hub's Parquet conversion per configuration and split; empty if there is none."""

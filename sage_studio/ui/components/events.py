@@ -53,7 +53,7 @@ def on(
     """
     if options.setdefault("show_progress", "hidden") == "hidden":
         options.setdefault("show_progress_on", [])  # else a browser tells every output at each event that none is shown
-    fn = spoken(handler)
+    fn = localized_handler(handler)
     asking = _asking(triggers if isinstance(triggers, list) else [triggers])
     if any(isinstance(component, gr.HTML) for component in asking):
         # A second pick while the first is answered must count. "once" drops it, and Gradio 6.31's "always_last" sends
@@ -136,7 +136,7 @@ def follow(
     return Followed([sent, *outputs], render)
 
 
-def spoken(handler: Callable[..., Any]) -> Callable[..., Any]:
+def localized_handler(handler: Callable[..., Any]) -> Callable[..., Any]:
     """A function for Gradio: finds the request's language, and shows a `StudioError` as a toast in it."""
     if inspect.isgeneratorfunction(handler):
 

@@ -92,7 +92,7 @@ MODEL_KIND: dict[ModelKind, Text] = {
 }
 
 
-def in_labels(said: str, language: Language) -> str:
+def in_labels(message: str, language: Language) -> str:
     """A text that names fields of a recipe, for a person at the form: ``max_length = 64`` -> ``Max sequence length 64``
 
     Scripts, who know the fields, get the text as it is.
@@ -101,7 +101,7 @@ def in_labels(said: str, language: Language) -> str:
     return re.sub(
         rf"\b({'|'.join(names)})\b( = )?",
         lambda found: names[found[1]].in_(language) + (" " if found[2] else ""),
-        said,
+        message,
     )
 
 

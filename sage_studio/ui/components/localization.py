@@ -44,7 +44,7 @@ def requested_language(cookies: Mapping[str, str], headers: Mapping[str, str]) -
     return "en" if chosen == "en" else language_of(headers.get("accept-language"))
 
 
-class AskedLanguage:
+class RequestLanguage:
     """ASGI middleware that notes a request's language in `ASKED`."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -62,7 +62,7 @@ class LabelRegistry:
 
     Example:
         >>> words = LabelRegistry()
-        >>> with SpokenBlocks(words) as page:
+        >>> with LocalizedBlocks(words) as page:
         ...     button = words(gr.Button, value=Text("Stop", "停止"), variant="stop")
         >>> words.say(page.config, "zh")["components"][0]["props"]["value"]
         '停止'
@@ -74,7 +74,7 @@ class LabelRegistry:
     def __call__(self, component: Callable[..., B], **properties: Any) -> B:
         """Make a component; each property that is a `Text`, or holds some as choices, is translated from now on."""
         texts = {name: value for name, value in properties.items() if _has_text(value)}
-        made = component(**{**properties, **{name: said(value, DEFAULT) for name, value in texts.items()}})
+        made = component(**{**properties, **{name: localized(value, DEFAULT) for name, value in texts.items()}})
         if texts:
             self._texts[made._id] = texts
         return made
@@ -87,10 +87,13 @@ class LabelRegistry:
 
     def _say_component(self, component: dict[str, Any], language: Language) -> dict[str, Any]:
         texts = self._texts.get(component["id"], {})
-        return {**component, "props": component["props"] | {name: said(text, language) for name, text in texts.items()}}
+        return {
+            **component,
+            "props": component["props"] | {name: localized(text, language) for name, text in texts.items()},
+        }
 
 
-class SpokenBlocks(gr.Blocks):
+class LocalizedBlocks(gr.Blocks):
     """Blocks that a browser gets with every label in the language it asks for.
 
     Updates after the load would do it too, but the browser looks through the whole page for each of them: 200 labels
@@ -111,7 +114,7 @@ class SpokenBlocks(gr.Blocks):
         self._config = made
 
 
-def said(value: Any, language: Language) -> Any:
+def localized(value: Any, language: Language) -> Any:
     """A `Text`, or a list of ``(Text, value)`` choices, in one language."""
     if isinstance(value, Text):
         return value.in_(language)

@@ -110,7 +110,7 @@ class IntakePanel:
 
     def add_mapped(self, _: Language, path: str, known: str, *columns: str) -> tuple[Any, ...]:
         """Keep the file with the columns that a person named."""
-        dataset = self.studio.datasets.upload(Path(path), mapping=self.mapping.said(known, columns))
+        dataset = self.studio.datasets.upload(Path(path), mapping=self.mapping.chosen(known, columns))
         return dataset.id, "", *self.mapping.done()
 
     def add_repository(

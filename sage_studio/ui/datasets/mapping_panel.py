@@ -81,7 +81,7 @@ class MappingPanel:
         """Put the question away."""
         return ["", [], gr.update(visible=False), "", USUAL, *(gr.update(visible=False) for _ in self.keys)]
 
-    def said(self, name: str, columns: Sequence[str]) -> ColumnMapping:
+    def chosen(self, name: str, columns: Sequence[str]) -> ColumnMapping:
         """The answer."""
         named = zip(_keys(name), columns, strict=False)
         return ColumnMapping(format=name, columns={key: column for key, column in named if column and column != NONE})

@@ -268,8 +268,8 @@ def coloured(seen: RowPreview, language: Language) -> Markup:
 def show_pending(language: Language, changes: list[dict[str, Any]]) -> tuple[Any, Any]:
     """What is to be saved."""
     out = sum(bool(change.get("exclude")) for change in changes)
-    said = PENDING.in_(language).format(len(changes) - out, out) if changes else ""
-    return gr.update(visible=bool(changes)), notice("waiting", said) if said else ""
+    message = PENDING.in_(language).format(len(changes) - out, out) if changes else ""
+    return gr.update(visible=bool(changes)), notice("waiting", message) if message else ""
 
 
 def add_exclusion(_: Language, row: int, changes: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -176,8 +176,8 @@ def findings_view(found: QualityReport, seconds: float | None, language: Languag
             css="wide",
         )
     rows = [
-        Row((said.in_(language), count(found.counts[kind]), ", ".join(map(str, found.first.get(kind, ())))))
-        for kind, said in KINDS.items()
+        Row((message.in_(language), count(found.counts[kind]), ", ".join(map(str, found.first.get(kind, ())))))
+        for kind, message in KINDS.items()
         if kind in found.counts
     ]
     if not rows:

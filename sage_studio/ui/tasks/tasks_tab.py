@@ -162,8 +162,8 @@ class TasksTab:
     def set_retriever(self, language: Language, revision: int, event: gr.EventData) -> tuple[Any, Markup, int]:
         """Let the task's embedder look things up, after a yes."""
         status = self.studio.rag.use(picked_key(event))
-        said = strong(FINDS.in_(language).format(status.choice.model))
-        return gr.update(visible=True), notice("done", said, TURN_ON.in_(language)), revision + 1
+        message = strong(FINDS.in_(language).format(status.choice.model))
+        return gr.update(visible=True), notice("done", message, TURN_ON.in_(language)), revision + 1
 
     def stop_task(self, _: Language, revision: int, event: gr.EventData) -> int:
         """Stop it, after a yes."""

@@ -103,11 +103,11 @@ def job_row(job: Job, language: Language) -> Row:
     """A task that is no training; it is stopped and resumed where it was started."""
     status = JOB_STATUS[job.state]
     name, colour = TASK_STATUS[status].in_(language), TASK_COLOUR[status]
-    said = job.doing if job.state is JobState.RUNNING else job.message
+    message = job.doing if job.state is JobState.RUNNING else job.message
     percent = 100.0 if job.state is JobState.COMPLETED else 100.0 * job.done / job.total if job.total else 0.0
     return Row(
         (
-            Markup('<span class="chip {}" title="{}">{}</span>').format(colour, said.in_(language), name),
+            Markup('<span class="chip {}" title="{}">{}</span>').format(colour, message.in_(language), name),
             Markup('<span class="name">{}</span> {}').format(
                 KINDS.get(job.kind, Text(job.kind, job.kind)).in_(language), copyable(job.id, language)
             ),

@@ -99,9 +99,12 @@ class RecordFile(Generic[Record]):
         try:
             return self._kind.model_validate_json(line)
         except ValidationError as error:
-            said = first_error(error.errors()).said
+            message = first_error(error.errors()).sentence
             raise InvalidDataset(
-                Text(f"{self.path.name}, line {number}: {said.en}.", f"{self.path.name} 第 {number} 行：{said.zh}。"),
+                Text(
+                    f"{self.path.name}, line {number}: {message.en}.",
+                    f"{self.path.name} 第 {number} 行：{message.zh}。",
+                ),
                 Text(
                     "Correct the line, or delete it to have it generated again; then resume the task.",
                     "请改正该行，或删除该行以重新生成，然后继续任务。",
