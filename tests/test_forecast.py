@@ -221,7 +221,7 @@ def test_the_estimate_says_how_the_result_will_be_served(studio, model, asked, m
     assert on_gpu.serving.form is WeightFormat.BF16
     shown = EstimateView.of(on_gpu, "zh").serving
     assert (shown.form, shown.engine) == ("bf16", on_gpu.serving.engine)
-    assert "训练结果可在本机对话" in shown.said
+    assert "训练结果可在本机对话" in shown.message
 
 
 def test_what_our_own_engine_holds_is_free_for_a_training_that_it_yields_to(studio, model, asked, monkeypatch):
