@@ -24,8 +24,7 @@ from sage_studio.hardware import detect_hardware
 from sage_studio.training.environment import cpu_has_bf16
 from sage_studio.training.memory import TraceRequest, estimate, trace_in_child
 from sage_studio.training.progress import JOB, RECIPE, Job, read_result
-from sage_studio.training.recipes import SFTRecipe
-from sage_studio.training.recipes.parse import dump_recipe
+from sage_studio.training.recipes import SFTRecipe, dump_recipe
 
 PROJECT = Path(__file__).resolve().parent.parent
 SIZES = {

@@ -16,7 +16,7 @@ from sage_studio.serving.adapter_compat import check_adapter
 from sage_studio.tasks.store import TaskStore
 from sage_studio.text import Text
 from sage_studio.training.recipes import Recipe, methods_for
-from sage_studio.training.recipes.generative import GenerativeRecipe
+from sage_studio.training.recipes.methods import GenerativeRecipe
 from sage_studio.training.save import OutputNotEmpty, check_output
 from sage_studio.training.tokenize import check_template
 from sage_studio.training.truncation import (

@@ -17,8 +17,7 @@ from sage_studio.training import duration, memory
 from sage_studio.training.duration import StepTime
 from sage_studio.training.memory import MemoryTrace, StepMemory
 from sage_studio.training.progress import Job, Result, write_result
-from sage_studio.training.recipes import SFTRecipe
-from sage_studio.training.recipes.parse import parse_recipe
+from sage_studio.training.recipes import SFTRecipe, parse_recipe
 
 PACE = StepTime(constant=0.0, linear=0.01)
 CURVE = StepMemory(constant=0, linear=1e6, square=0)

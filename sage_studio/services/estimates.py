@@ -24,7 +24,6 @@ from sage_studio.tasks.scheduler import TaskScheduler
 from sage_studio.tasks.store import TaskStore
 from sage_studio.tasks.task import Task, TaskStatus
 from sage_studio.text import NOTHING, Text
-from sage_studio.training.checkpoints import COPIES
 from sage_studio.training.duration import (
     SPREAD,
     TEXTS,
@@ -53,10 +52,9 @@ from sage_studio.training.memory import (
     trains_in_half_precision,
 )
 from sage_studio.training.progress import Result
-from sage_studio.training.recipes import Recipe
-from sage_studio.training.recipes.generative import GenerativeRecipe
-from sage_studio.training.recipes.kbalign import KBAlignRecipe
-from sage_studio.training.recipes.parse import parse_recipe
+from sage_studio.training.recipes import Recipe, parse_recipe
+from sage_studio.training.recipes.methods import GenerativeRecipe, KBAlignRecipe
+from sage_studio.training.save import COPIES
 
 logger = logging.getLogger("sage_studio")
 

@@ -11,7 +11,7 @@ from sage_studio.hardware import detect_hardware
 from sage_studio.services.estimates import EstimateService
 from sage_studio.training.duration import TEXTS
 from sage_studio.training.presets import Preset, PresetStore
-from sage_studio.training.recipes.parse import parse_recipe
+from sage_studio.training.recipes import parse_recipe
 
 BUDGET_SECONDS = 300.0
 """On a CPU: what a first run may take, so that somebody waits for it."""

@@ -21,11 +21,10 @@ from sage_studio.tasks.scheduler import RESUMABLE
 from sage_studio.tasks.task import Task, TaskStatus
 from sage_studio.text import Text
 from sage_studio.training.failures import LOWER_RATE_FACTOR, Action
-from sage_studio.training.lineage import base_revision, read_lineage
 from sage_studio.training.methods.kbalign.stage_files import StageFile, replace_stage_file, stage_file, stage_files
 from sage_studio.training.progress import Job, read_result
-from sage_studio.training.recipes import RECIPES, Recipe
-from sage_studio.training.recipes.parse import parse_recipe
+from sage_studio.training.recipes import RECIPES, Recipe, parse_recipe
+from sage_studio.training.save import base_revision, read_lineage
 
 RUNS_ASKED = 5
 """The speed of a model is the median of its newest so many runs."""

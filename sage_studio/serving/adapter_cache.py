@@ -10,13 +10,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from sage_studio.errors import Conflict, EngineUnavailable, InvalidModel, naming_full_disk
-from sage_studio.serving.adapter_compat import CONFIG, WEIGHTS, check_adapter, check_full_model, check_path
+from sage_studio.serving.adapter_compat import (
+    CONFIG,
+    WEIGHTS,
+    check_adapter,
+    check_full_model,
+    check_path,
+    engine_base,
+    is_standalone,
+)
+from sage_studio.serving.capacity import needs_own_template
 from sage_studio.serving.client import EngineDisconnected
 from sage_studio.serving.engine import Engine
 from sage_studio.serving.engine_factory import EngineFactory
 from sage_studio.serving.merge import Merger
-from sage_studio.serving.model_config import needs_own_template
-from sage_studio.serving.registered_model import engine_base, is_standalone
 from sage_studio.serving.state import ServingState
 from sage_studio.serving.types import Base, ChatMessage, EngineRecord, RegisteredModel, SamplingParams
 from sage_studio.text import Text

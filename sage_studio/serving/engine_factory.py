@@ -25,10 +25,10 @@ from sage_studio.serving.capacity import (
     main_memory_gb,
     plan,
     plan_transformers,
+    read_facts,
     without_engine,
 )
 from sage_studio.serving.engine import LaunchSpec, fallback_command, is_about_machine
-from sage_studio.serving.model_config import read_facts
 from sage_studio.serving.state import ServingState
 from sage_studio.serving.types import Base, EngineKind, Refusal
 from sage_studio.serving.vllm import (

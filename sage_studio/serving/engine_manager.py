@@ -25,6 +25,7 @@ from sage_studio.serving.capacity import (
     fits_beside,
     main_memory_gb,
     query_gpu_processes,
+    read_facts,
     without_engine,
 )
 from sage_studio.serving.engine import (
@@ -37,7 +38,6 @@ from sage_studio.serving.engine import (
 )
 from sage_studio.serving.engine_factory import EngineFactory, EngineSpec, engine_plan
 from sage_studio.serving.metrics import RUNNING, WAITING
-from sage_studio.serving.model_config import read_facts
 from sage_studio.serving.state import ServingState
 from sage_studio.serving.types import Base, EngineRecord, Failure
 from sage_studio.serving.vllm import other_users, sleep_enabled

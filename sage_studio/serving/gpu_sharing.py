@@ -14,11 +14,11 @@ from sage_studio.serving.capacity import (
     LoraSlots,
     before_training,
     pinnable_memory_gb,
+    read_facts,
     sleep_memory_gb,
 )
 from sage_studio.serving.engine import Engine
 from sage_studio.serving.engine_manager import EngineManager
-from sage_studio.serving.model_config import read_facts
 from sage_studio.serving.state import ServingState
 from sage_studio.serving.switch import SwitchLock
 from sage_studio.serving.vllm import sleep_enabled

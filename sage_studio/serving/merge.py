@@ -14,8 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from sage_studio.errors import EngineUnavailable, InvalidModel, naming_full_disk, storage_full
-from sage_studio.files import write_atomically
-from sage_studio.jsonl import complete_lines
+from sage_studio.files import complete_lines, write_atomically
 from sage_studio.models.model_folder import CHAT_TEMPLATE, TOKENIZER_CONFIG, read_config, read_json
 from sage_studio.processes import POLL_SECONDS, last_words
 from sage_studio.serving.adapter_compat import CONFIG, WEIGHTS, check_full_model, size_on_disk

@@ -16,7 +16,7 @@ from peft import PeftModel
 from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from sage_studio import jsonl
+from sage_studio import files
 from sage_studio.serving.adapter_compat import WEIGHTS
 
 SHARE_OF_MEMORY = 0.7
@@ -73,7 +73,7 @@ def _exact_type(base: str, published: Any) -> Any:
 
 
 def _say(progress: Path, doing: str, share: float) -> None:
-    jsonl.append(progress, [json.dumps({"pid": os.getpid(), "doing": doing, "share": share})])
+    files.append(progress, [json.dumps({"pid": os.getpid(), "doing": doing, "share": share})])
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from sage_studio.jsonl import read_from
+from sage_studio.files import read_from
 from sage_studio.tasks.task import Curve, Task, TaskProgress, TaskStatus
 from sage_studio.training.progress import PROGRESS, RESULT, Event, Phase, Result, read_result
 

@@ -36,7 +36,7 @@ from sage_studio.tasks.task import Curve, Task, TaskProgress, TaskStatus
 from sage_studio.text import NOTHING, Text
 from sage_studio.training.failures import smaller_batch
 from sage_studio.training.progress import JOB, LOG, RECIPE, RESULT, Reason, Result, read_job, read_result
-from sage_studio.training.recipes.parse import dump_recipe, parse_recipe
+from sage_studio.training.recipes import dump_recipe, parse_recipe
 
 logger = logging.getLogger("sage_studio")
 

@@ -20,8 +20,7 @@ from sage_studio.files import safe_name, write_atomically
 from sage_studio.tasks.task import Task, TaskStatus
 from sage_studio.text import Text
 from sage_studio.training.progress import JOB, RECIPE, Job, Reason
-from sage_studio.training.recipes import Recipe
-from sage_studio.training.recipes.parse import dump_recipe
+from sage_studio.training.recipes import Recipe, dump_recipe
 
 logger = logging.getLogger("sage_studio")
 

@@ -17,7 +17,7 @@ from sage_studio.text import NOTHING, Text
 from sage_studio.training.environment import EAGER_LENGTH
 from sage_studio.training.failures import explain
 from sage_studio.training.progress import Job, Reason
-from sage_studio.training.recipes.generative import GenerativeRecipe
+from sage_studio.training.recipes.methods import GenerativeRecipe
 
 ALL_LINEAR = "all-linear"
 TRAINED, REFERENCE = "default", "ref"

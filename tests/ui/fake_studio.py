@@ -43,7 +43,7 @@ from sage_studio.training.methods.kbalign.stage_files import StageFile, stage_fi
 from sage_studio.training.presets import Preset, PresetStore
 from sage_studio.training.preview import PreviewSpan, RowPreview
 from sage_studio.training.progress import Event, Phase, Reason, Result
-from sage_studio.training.recipes.parse import parse_recipe
+from sage_studio.training.recipes import parse_recipe
 
 SECTIONS = [
     (

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sage_studio import jsonl
+from sage_studio import files
 from sage_studio.data.dataset import Dataset, SourceKind
 from sage_studio.data.jobs import Running
 from sage_studio.data.quality import in_batches
@@ -63,7 +63,7 @@ def generate_rows(
         JobStopped, and whatever ``generate`` raises; what was finished before stays in the file.
     """
     path = running.folder / GENERATED
-    done = jsonl.mend(path)
+    done = files.mend(path)
     for _ in range(done):
         next(rows, None)
     running.tell(done, total, doing)
@@ -74,14 +74,14 @@ def generate_rows(
                 break
             numbers = range(done + 1, done + 1 + len(batch))
             for number, generated in zip(numbers, pool.map(generate, numbers, batch), strict=True):
-                jsonl.append(path, [_to_json(number, generated)])
+                files.append(path, [_to_json(number, generated)])
                 done = number
             running.tell(done, total, doing)
 
 
 def read_generated(folder: Path) -> Iterator[tuple[int, GeneratedRows]]:
     """What a job has generated so far: the number (from 1) of each source row, and the rows made from it."""
-    for line in jsonl.complete_lines(folder / GENERATED):
+    for line in files.complete_lines(folder / GENERATED):
         values = json.loads(line)
         yield (
             values["source"],

@@ -11,7 +11,7 @@ import gradio as gr
 from markupsafe import Markup
 
 from sage_studio.doctor import CheckResult
-from sage_studio.jsonl import read_from
+from sage_studio.files import read_from
 from sage_studio.serving.capacity import WeightFormat
 from sage_studio.serving.types import EngineState, EngineStatus, RegisteredModel
 from sage_studio.text import NOTHING, Language, Text

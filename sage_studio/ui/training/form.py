@@ -1,4 +1,4 @@
-"""A recipe's fields as inputs, each derived from its one declaration in `sage_studio.training.recipes.parse`.
+"""A recipe's fields as inputs, each derived from its one declaration in `sage_studio.training.recipes`.
 
 Knows how a type, its bounds, label and explanation become an input. Knows no field by name and checks no value: what a
 person gave is checked where everyone's values are, by `parse_recipe`.

@@ -32,7 +32,7 @@ from sage_studio.training.methods.kbalign.chunks import Chunk, Cluster, TokenSpa
 from sage_studio.training.methods.kbalign.generator import Completion, DecodingParams, Generator
 from sage_studio.training.methods.kbalign.stage_files import RecordFile, StageRecord, process_pending
 from sage_studio.training.progress import Phase
-from sage_studio.training.recipes.kbalign import KBAlignRecipe
+from sage_studio.training.recipes.methods import KBAlignRecipe
 from sage_studio.training.run import Run
 
 # Short dependency

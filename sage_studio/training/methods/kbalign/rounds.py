@@ -24,7 +24,7 @@ from sage_studio.training.methods.kbalign.generator import DecodingParams, Gener
 from sage_studio.training.methods.kbalign.samples import Sample, conversation_row, training_rows
 from sage_studio.training.methods.kbalign.stage_files import RecordFile, StageRecord, process_pending
 from sage_studio.training.progress import Phase, ProgressWriter
-from sage_studio.training.recipes.kbalign import KBAlignRecipe
+from sage_studio.training.recipes.methods import KBAlignRecipe
 from sage_studio.training.run import Run, RunState
 from sage_studio.training.trainer import count_steps
 

@@ -12,7 +12,7 @@ from sage_studio.training.methods.kbalign import prompts
 from sage_studio.training.methods.kbalign.annotate import LongAnnotation, ShortAnnotation
 from sage_studio.training.methods.kbalign.chunks import Chunk, TokenSpans
 from sage_studio.training.methods.kbalign.stage_files import StageRecord
-from sage_studio.training.recipes.kbalign import KBAlignRecipe
+from sage_studio.training.recipes.methods import KBAlignRecipe
 
 
 class Sample(StageRecord):

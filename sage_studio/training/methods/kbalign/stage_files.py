@@ -14,12 +14,12 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sage_studio import jsonl
+from sage_studio import files
 from sage_studio.errors import InvalidDataset, NotFound
 from sage_studio.files import write_atomically
 from sage_studio.text import Text
 from sage_studio.training.progress import Phase
-from sage_studio.training.recipes.kbalign import KBAlignRecipe
+from sage_studio.training.recipes.methods import KBAlignRecipe
 from sage_studio.training.run import Run
 from sage_studio.validation_errors import first_error
 
@@ -73,7 +73,7 @@ class RecordFile(Generic[Record]):
         Raises:
             InvalidDataset: a line is not a record of this stage; the text names file, line and field.
         """
-        if not jsonl.mend(self.path, self._is_record):
+        if not files.mend(self.path, self._is_record):
             return []
         lines = enumerate(self.path.read_text(encoding="utf-8-sig").split("\n"), 1)
         return [self._parse(number, line) for number, line in lines if line.strip()]
@@ -81,7 +81,7 @@ class RecordFile(Generic[Record]):
     def append(self, records: Sequence[Record]) -> None:
         """Append records, all or none. Raises `StorageFull`."""
         self.path.parent.mkdir(exist_ok=True)
-        jsonl.append(self.path, map(_to_json, records), sync=True)
+        files.append(self.path, map(_to_json, records), sync=True)
 
     def replace(self, records: Sequence[Record]) -> None:
         """Write the file anew, atomically. Raises `StorageFull`."""
