@@ -1,7 +1,6 @@
-"""Downloads of hub models that somebody waits for: a folder and a process each, which outlives the studio.
+"""Downloads of hub models: a folder and a process each, which outlives the studio.
 
-Knows how a download is started, watched, waited for, cancelled and found again. How bytes are fetched is
-`sage_studio.fetching`'s.
+How bytes are fetched is `sage_studio.fetching`'s.
 """
 
 import json

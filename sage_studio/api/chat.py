@@ -1,4 +1,4 @@
-"""The chat routes: one answer, or several models' answers side by side, whole or streamed. Knows nothing of engines."""
+"""Chat routes: one model's answer or several side by side, whole or streamed."""
 
 from collections.abc import Generator, Iterator
 from itertools import chain

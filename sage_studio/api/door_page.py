@@ -1,7 +1,4 @@
-"""The one page for those who are not in: it says why, and what to do about it.
-
-Knows how such a page looks, without any file of gradio's. Knows nothing of who is in.
-"""
+"""The page for those who are not logged in: it says why, and what to do about it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,6 @@
-"""Who may use the REST routes, and how an error of the house becomes an HTTP answer.
+"""Guard of the REST routes: who may use them, and how an error becomes an HTTP answer.
 
-Knows cookies, the hub's session, Basic and Bearer credentials and the Origin header. Knows nothing of what the routes
-do.
+Accepts the login cookie, the hub's session, and Basic or Bearer credentials; checks the Origin header.
 """
 
 import base64
@@ -65,7 +64,7 @@ class Guard:
 
     @property
     def needs_login(self) -> bool:
-        """Whether strangers stay outside."""
+        """Whether a login is needed."""
         return self._credentials is not None or self._hub is not None
 
     def user_of(self, request: Request) -> str | None:

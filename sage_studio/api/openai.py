@@ -1,7 +1,6 @@
-"""The OpenAI protocol: what speaks it can use the studio's current model as it would use any server of models.
+"""OpenAI-compatible API: clients use the current model as they use any OpenAI server.
 
-Knows the shapes of that protocol, and which of its fields change no answer. Knows nothing of engines; which options
-there are and their bounds is for the registry to say.
+Which sampling options there are, and their bounds, is checked by the registry.
 """
 
 import time

@@ -1,7 +1,6 @@
-"""The steps that make a task ready, in their order.
+"""Steps that prepare a task, in their order.
 
-Knows what each step needs of the house and what it writes into the task's orders. Knows nothing of processes; that the
-steps can be broken off anywhere, and begun again, is due to each of them keeping what is complete and nothing else.
+They can be interrupted anywhere and begun again: each keeps what is complete and nothing else.
 """
 
 import time

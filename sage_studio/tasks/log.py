@@ -1,7 +1,4 @@
-"""Reading ``train.log``: its end, or on from a byte offset, at a cost that does not grow with the file.
-
-Knows bytes, lines and terminal progress bars. Knows nothing of what the lines say.
-"""
+"""Reads ``train.log`` from its end or from a byte offset, at a cost independent of its size."""
 
 import os
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The whole page: status bar, five tabs, and the steps that lead from one tab to the next.
 
-Knows the order of things and what a click leads to elsewhere. Knows nothing of what stands inside a tab.
-
 Every part that a test or a script needs has a stable ``elem_id``:
 
     status-bar                                   [data-tab=models|tasks], [data-tour] and [data-language] inside it
@@ -74,7 +72,7 @@ def build_page(studio: Studio, space: Space | None = None) -> gr.Blocks:
     """The page over a studio, with the named endpoints beside it.
 
     Args:
-        studio: the house.
+        studio: the services that the page and the routes call.
         space: the Hugging Face Space that it runs in, if it is one.
     """
     words = LabelRegistry()

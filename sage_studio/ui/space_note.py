@@ -1,8 +1,4 @@
-"""What stands on top of the page on a Hugging Face Space: the way out of the hub's frame, what a restart takes away,
-and the button to sign out.
-
-Knows words and looks. Knows nothing of how a login works.
-"""
+"""Note on top of the page on a Hugging Face Space: own tab, what a restart loses, sign out."""
 
 import functools
 from typing import Any

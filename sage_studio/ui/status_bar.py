@@ -1,8 +1,4 @@
-"""The line on top of every tab: who answers, what the engine does, what is being trained, how full the memory is.
-
-Knows how to say the state of the house in one line. Each part leads to its tab. Knows nothing of what stands
-there.
-"""
+"""Status bar: current model, engine, training and memory; each part leads to its tab."""
 
 import functools
 import time

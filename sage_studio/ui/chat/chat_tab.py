@@ -1,9 +1,4 @@
-"""The Chat tab: talk to the current model or to any other that is registered, or to several at once.
-
-Knows which verb each button says. Knows nothing of how a conversation is kept (`conversation`), of how models are
-compared (`compare_panel`) nor of who answers and how the engine is started: that is the studio's affair; while it
-starts, the banner says how far it is.
-"""
+"""The Chat tab: talk to the current model, to another registered one, or to several at once."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any

@@ -1,6 +1,6 @@
-"""What a comparison looks like: the columns side by side, the votes, and how the models stand.
+"""HTML of a comparison: the columns, the votes, and the models' win rates.
 
-Knows what is hidden in a blind comparison until somebody has voted. Knows no event and no verb.
+In a blind comparison the names are hidden until somebody has voted.
 """
 
 from collections.abc import Sequence

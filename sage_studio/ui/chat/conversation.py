@@ -1,7 +1,6 @@
-"""A conversation as the page keeps it: Gradio's list of messages, and what an engine is given of it.
+"""A conversation as the page keeps it, and the part of it that an engine is given.
 
-Knows how an answer carries its figures without mixing them with its words, and what becomes of an answer that never
-came. Knows no widget and no engine.
+An answer's figures stand in its metadata, apart from its words.
 """
 
 from typing import Any

@@ -1,8 +1,4 @@
-"""The Chat tab's switch "answer from documents": on or off, where, once or twice, and how far the retriever's index is.
-
-Knows how a choice becomes what `Studio.chat` is told, and how sources look under an answer. Knows nothing of how
-passages are found.
-"""
+"""The Chat tab's switch "answer from documents", and the state of the retriever's index."""
 
 from collections.abc import Sequence
 from typing import Any

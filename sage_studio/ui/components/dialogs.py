@@ -1,7 +1,7 @@
-"""A real dialog that names the object and the consequence before something is deleted, switched or stopped.
+"""Dialog that names object and consequence before something is deleted, switched or stopped.
 
 The browser's own ``<dialog>``: Esc cancels, focus stays inside and returns where it was. What is confirmed is checked
-again by the verb that follows. Knows nothing of what is being asked.
+again by the verb that follows.
 """
 
 import itertools

@@ -1,8 +1,7 @@
-"""How a handler is hung on an event: in the person's language, private to the page, its faults shown as a toast.
+"""Event handlers: in the person's language, private to the page, errors shown as a toast.
 
 The one place of the UI where a `StudioError` is turned into something a person sees, where a page that polls sends
-only what changed, and where a button learns to look busy until it is answered (``clicks.js``). Knows nothing of tabs or
-of the domain.
+only what changed, and where a button learns to look busy until it is answered (``clicks.js``).
 """
 
 import functools

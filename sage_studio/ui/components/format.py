@@ -1,6 +1,6 @@
-"""Figures, times and ids as a person reads them.
+"""Figures, times and ids formatted for people, in both languages.
 
-Knows units and the two languages. Knows nothing of components. What is returned as `Markup` is safe HTML.
+What is returned as `Markup` is safe HTML.
 """
 
 import time

@@ -1,7 +1,4 @@
-"""What the states and kinds of the house are called, and the fields of a recipe where a text names them.
-
-Knows words for enumerations, and which colour a state has. Knows no rule about them.
-"""
+"""Labels and colours of states and kinds, and of recipe fields named in a text."""
 
 import functools
 import re

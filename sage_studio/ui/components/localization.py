@@ -1,11 +1,9 @@
-"""Chinese or English: which one a request wants, and every label of the page in it.
+"""English or Chinese: the language of a request, and every label of the page in it.
 
-One mechanism for all words. The language of a request is the person's explicit choice (a cookie) or else the browser's
-``Accept-Language``; the server says every word in it, the labels in the page that it serves and the changing texts
-whenever they change. So labels, tables, hints and errors cannot disagree. Gradio's own ``gr.I18n`` is not used: it
-follows the browser only, cannot be switched, and takes a plain ``zh`` for English.
-
-Knows nothing of what the words mean.
+One mechanism for all words. The language of a request is the person's explicit choice (a cookie) or else the
+browser's ``Accept-Language``; the server says every word in it, the labels in the page that it serves and the
+changing texts whenever they change. So labels, tables, hints and errors cannot disagree. Gradio's own ``gr.I18n`` is
+not used: it follows the browser only, cannot be switched, and takes a plain ``zh`` for English.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,7 +1,6 @@
-"""The live plots: points in, what ``gr.LinePlot`` and ``gr.BarPlot`` draw out.
+"""Live plots: points in, values of ``gr.LinePlot`` and ``gr.BarPlot`` out.
 
-The plots are given in Gradio's plain column form, so that no data frame library is loaded for them. Knows shapes of
-data only.
+The plots are given in Gradio's plain column form, so that no data frame library is loaded for them.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -1,7 +1,4 @@
-"""What a process is doing, in words: ``reading rows 3,000 of 6,119``, ``downloading 1.2 of 3.1 GB · 24 MB/s``.
-
-Knows how counts, rates and what is left are said. Knows nothing of where they come from.
-"""
+"""Progress in words: ``reading rows 3,000 of 6,119``, ``downloading 1.2 of 3.1 GB``."""
 
 import time
 

@@ -1,7 +1,4 @@
-"""The Dataset tab's enlarging: rows in other words, questions about sections, and the jobs that write them.
-
-Knows which verb each button says. Knows nothing of prompts or filters.
-"""
+"""The Dataset tab's augmentation: rephrased rows, generated questions, and their jobs."""
 
 from typing import Any
 

@@ -1,7 +1,4 @@
-"""What a dataset looks like: the list, the report and the preview, as HTML.
-
-Knows how to show a manifest and some rows. Knows no event and no verb.
-"""
+"""HTML of a dataset: the list, the report and the preview."""
 
 import re
 from collections.abc import Collection, Sequence

@@ -1,7 +1,4 @@
-"""The ways in beside the SAGE documentation: a file, a repository's documents, a dataset of the hub.
-
-Knows which verb each button says. Knows nothing of how anything is read; which column is which is `mapping_panel`'s.
-"""
+"""The Dataset tab's imports: a file, a repository's documents, a dataset of the hub."""
 
 from pathlib import Path
 from typing import Any

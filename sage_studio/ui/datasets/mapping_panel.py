@@ -1,7 +1,4 @@
-"""Asks which column of a file is which, when the file is of no known format.
-
-Knows how the question looks and what its answer is. Knows nothing of what is done with it.
-"""
+"""Asks which column of a file is which, when the file is of no known format."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

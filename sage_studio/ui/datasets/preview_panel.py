@@ -1,7 +1,4 @@
-"""The Dataset tab's preview: rows by page and search, one of them as a model sees it, and changes to single rows.
-
-Knows which verb each button says. Knows nothing of templates or tokens: it is given pieces and their fate.
-"""
+"""The Dataset tab's preview: rows by page and search, a row as tokens, edits to rows."""
 
 import re
 from typing import Any

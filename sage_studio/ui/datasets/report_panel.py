@@ -1,7 +1,4 @@
-"""The Dataset tab's report: what became of the rows, and a close look at all of them on demand.
-
-Knows which verb each button says. Knows nothing of how anything is found in the rows.
-"""
+"""The Dataset tab's report: what became of the rows, and a quality check on demand."""
 
 from typing import Any
 

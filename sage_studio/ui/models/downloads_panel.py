@@ -1,6 +1,6 @@
-"""Downloads of hub models on the Models tab: how far each is, and a button to cancel it or to go on.
+"""Downloads on the Models tab: the progress of each, with buttons to cancel or resume.
 
-Knows how a download looks. Knows nothing of how one is done; those that are complete are not shown.
+Complete ones are not shown.
 """
 
 import gradio as gr

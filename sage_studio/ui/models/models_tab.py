@@ -1,7 +1,4 @@
-"""The Models tab: every model that can answer, which one does, the engine behind them and how well it does.
-
-Knows which verb each button says. Knows nothing of how a model is loaded: that is the registry's.
-"""
+"""The Models tab: registered models, the current one, the engine and its performance."""
 
 from collections.abc import Sequence
 from pathlib import Path

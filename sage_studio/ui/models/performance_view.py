@@ -1,7 +1,4 @@
-"""How the engine does, as one watches it: the newest figures as tiles, the last ten minutes as plots.
-
-Knows which figures are shown and in which units. Knows nothing of how they are measured.
-"""
+"""Live engine metrics: the newest as tiles, the last ten minutes as plots."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

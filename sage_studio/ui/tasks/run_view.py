@@ -1,8 +1,7 @@
-"""A task as one watches it: state, bar, figures, plots and the last lines of its log.
+"""Live view of a task: state, progress, figures, plots and the last lines of its log.
 
 Stands on the Train tab for the task under way and on the Tasks tab for the one picked. Everything is read from the
-task's folder at each tick, so a page that is opened later, or by someone else, shows the same at once. Knows
-nothing of what may be done with the task.
+task's folder at each tick, so a page that is opened later, or by someone else, shows the same at once.
 """
 
 import math

@@ -1,7 +1,4 @@
-"""What to do next about the task picked: mend and retry, run the very same again, or take its settings to the form.
-
-Knows which button a state offers. Knows nothing of what a remedy does: the house's verbs do that.
-"""
+"""Next steps for a task: retry with a remedy, reproduce it, or copy its settings."""
 
 from typing import Any
 

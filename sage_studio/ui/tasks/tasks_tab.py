@@ -1,8 +1,4 @@
-"""The Tasks tab: every task in a table that renews itself, and what can be done with the one picked.
-
-Knows which verb each button says and which state offers which button. Knows nothing of whether a verb may really be
-said: the verb checks that.
-"""
+"""The Tasks tab: every task in a live table, and what can be done with the selected one."""
 
 from collections.abc import Callable
 from typing import Any

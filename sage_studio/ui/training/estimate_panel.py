@@ -1,7 +1,4 @@
-"""What is said of a run before it starts: time and memory it would take, what lowers them, how to start it elsewhere.
-
-Knows how an estimate looks. Knows no rule about it: sizes, remedies and remarks are the house's.
-"""
+"""Estimate before a run: its time and memory, what lowers them, how to start it elsewhere."""
 
 import functools
 import json
