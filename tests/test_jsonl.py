@@ -87,7 +87,7 @@ def test_lines_that_do_not_fit_on_the_disk_leave_no_torn_line(path):
     """The limit of the file's size stands for the disk's end: a first write is cut short, the next one fails."""
     files.append(path, LINES)
     script = (
-        "import resource, signal, sys; from pathlib import Path; from sage_studio import jsonl\n"
+        "import resource, signal, sys; from pathlib import Path; from sage_studio import files\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
         "try:\n"
