@@ -1,4 +1,4 @@
-"""Child processes: start one in its own session, recognise it later, end its group, read the end of its log."""
+"""Child processes: start one in its own session, recognise it later, end its group."""
 
 import contextlib
 import os

@@ -17,7 +17,7 @@ from starlette.formparsers import MultiPartException
 from starlette.types import Message
 
 from sage_studio.api.guard import request_language
-from sage_studio.data.sources.data_file import file_too_large
+from sage_studio.data.sources.local import file_too_large
 from sage_studio.errors import InvalidDataset, InvalidInput, StudioError, naming_full_disk
 from sage_studio.files import upload_name
 from sage_studio.operations import operations

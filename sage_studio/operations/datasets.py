@@ -8,14 +8,13 @@ from sage_studio.data.column_mapping import ColumnMapping, parse_mapping
 from sage_studio.data.dataset import Dataset, FormatCount
 from sage_studio.data.formats import FORMATS, Format
 from sage_studio.data.grading import Question
-from sage_studio.data.inspect_file import FileInspection
 from sage_studio.data.quality import Finding, QualityReport
 from sage_studio.data.rows import DataRow
 from sage_studio.data.sources.documents import DocumentRows
+from sage_studio.data.sources.local import FileInspection
 from sage_studio.data.synthesis.annotate import AnnotateOrder
 from sage_studio.data.synthesis.augment import AugmentOrder
-from sage_studio.data.synthesis.edit import RowChange
-from sage_studio.data.synthesis.mix import MixtureWeight
+from sage_studio.data.synthesis.mix import MixtureWeight, RowChange
 from sage_studio.errors import (
     Conflict,
     DocsUnavailable,

@@ -12,7 +12,6 @@ from sage_studio.data.column_mapping import ColumnMapping, ColumnMappingStore, g
 from sage_studio.data.dataset import Dataset, DatasetSource, OnProgress, ignore_progress
 from sage_studio.data.documents.git import RepositoryDocuments
 from sage_studio.data.grading import Question
-from sage_studio.data.inspect_file import FileInspection, file_columns, inspect_file
 from sage_studio.data.jobs import Job, JobState, Running
 from sage_studio.data.quality import (
     INSPECTION,
@@ -24,21 +23,26 @@ from sage_studio.data.quality import (
     read_quality_report,
 )
 from sage_studio.data.readers.content import FileContent
-from sage_studio.data.row_file import Preview
 from sage_studio.data.rows import DataRow
-from sage_studio.data.sources.data_file import check_file
 from sage_studio.data.sources.documents import DocumentRows, DocumentSource
 from sage_studio.data.sources.hub import HubSource
-from sage_studio.data.sources.local import KnowledgeSource, source_of_file, subject_of
+from sage_studio.data.sources.local import (
+    FileInspection,
+    KnowledgeSource,
+    check_file,
+    file_columns,
+    inspect_file,
+    source_of_file,
+    subject_of,
+)
 from sage_studio.data.sources.quickstart import QuickstartSource, quickstart_questions
 from sage_studio.data.sources.sage_docs import SAGEDocsProcessor
-from sage_studio.data.store import DatasetStore
+from sage_studio.data.store import DatasetStore, Preview
 from sage_studio.data.synthesis import annotate, augment
 from sage_studio.data.synthesis.annotate import AnnotateOrder
 from sage_studio.data.synthesis.augment import AugmentOrder
-from sage_studio.data.synthesis.edit import EditedSource, RowChange
 from sage_studio.data.synthesis.generated import GeneratedSource, generate_rows, read_generated
-from sage_studio.data.synthesis.mix import MixedSource, MixturePart, MixtureWeight
+from sage_studio.data.synthesis.mix import EditedSource, MixedSource, MixturePart, MixtureWeight, RowChange
 from sage_studio.errors import Conflict, InvalidDataset, InvalidInput
 from sage_studio.files import safe_name
 from sage_studio.models.chat_template import ChatTokenizer, tokenizer_of

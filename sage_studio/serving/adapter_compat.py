@@ -1,6 +1,7 @@
-"""Models to serve, checked and described from their files alone: PEFT features, completeness, NaN, names.
+"""Models to serve, checked and described from their files alone.
 
-Runs before anything is switched. An adapter that the engine cannot load is either merged into its base or refused.
+PEFT features, completeness, NaN, names. Runs before anything is switched: an adapter that the engine cannot load is
+either merged into its base or refused.
 """
 
 import json

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from sage_studio.data.chunking import Snippet, snippets_of
 from sage_studio.data.dataset import Dataset
-from sage_studio.data.row_file import read_rows
+from sage_studio.data.store import read_rows
 from sage_studio.database import Database
 from sage_studio.errors import EmbedderUnavailable, InvalidDataset, NotFound, StudioError, naming_full_disk
 from sage_studio.files import write_atomically

@@ -1,4 +1,4 @@
-"""What a run leaves in its task folder: the finished model, its lineage, checkpoints to resume from."""
+"""What a run leaves in its task folder: model, lineage, checkpoints to resume from."""
 
 import hashlib
 import json

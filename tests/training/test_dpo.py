@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sage_studio.data.format_readers import read_retrieved
+from sage_studio.data.formats import read_retrieved
 from sage_studio.data.rows import Origin
 from sage_studio.training.progress import Reason, read_events
 

@@ -18,8 +18,8 @@ from sage_studio.data.column_mapping import ColumnMapping
 from sage_studio.data.dataset import Dataset, DatasetStats, Dropped
 from sage_studio.data.jobs import Job, JobState
 from sage_studio.data.quality import QualityReport
-from sage_studio.data.row_file import Preview
 from sage_studio.data.rows import Example, Message, Origin
+from sage_studio.data.store import Preview
 from sage_studio.doctor import CheckResult, Facts, diagnose
 from sage_studio.downloads import Download, DownloadState
 from sage_studio.errors import Conflict, DocsUnavailable, EngineUnavailable, InvalidDataset, NotFound

@@ -8,8 +8,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, TextIO
 
-from sage_studio.data.readers.content import FileContent
-from sage_studio.data.readers.encoding import detect_encoding, open_text, read_sample
+from sage_studio.data.readers.content import FileContent, detect_encoding, open_text, read_sample
 from sage_studio.data.rows import invalid_row
 from sage_studio.errors import InvalidDataset
 from sage_studio.text import Text

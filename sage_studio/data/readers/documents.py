@@ -5,8 +5,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sage_studio.data.readers.content import MIB, FileContent
-from sage_studio.data.readers.encoding import unsupported_file
+from sage_studio.data.readers.content import MIB, FileContent, unsupported_file
 from sage_studio.data.readers.file_type import DOCUMENTS, PDF, ROWS, ZIP, FileType
 from sage_studio.data.readers.zip import check_zip, zip_members
 from sage_studio.errors import InvalidDataset

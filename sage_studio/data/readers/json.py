@@ -12,8 +12,7 @@ from typing import Any, BinaryIO, TextIO
 
 import orjson
 
-from sage_studio.data.readers.content import FileContent
-from sage_studio.data.readers.encoding import detect_encoding, open_text
+from sage_studio.data.readers.content import FileContent, detect_encoding, open_text
 from sage_studio.data.rows import invalid_row
 from sage_studio.errors import InvalidDataset
 from sage_studio.text import Text

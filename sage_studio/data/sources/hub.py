@@ -19,10 +19,8 @@ import httpx
 from sage_studio.data.column_mapping import ColumnMapping
 from sage_studio.data.dataset import Dropped, FormatCount, OnProgress, ignore_progress
 from sage_studio.data.formats import IgnoredColumns, RecordReader
-from sage_studio.data.readers.content import CHUNK, FileContent, decompressed_too_large
-from sage_studio.data.readers.encoding import unsupported_file
-from sage_studio.data.readers.file_type import JSONS, TABLES, detect_file_type
-from sage_studio.data.readers.records import read_records
+from sage_studio.data.readers.content import CHUNK, FileContent, decompressed_too_large, unsupported_file
+from sage_studio.data.readers.file_type import JSONS, TABLES, detect_file_type, read_records
 from sage_studio.data.rows import DataRow
 from sage_studio.errors import HubUnavailable, InvalidDataset, InvalidInput, NotFound, naming_full_disk
 from sage_studio.text import Text

@@ -1,4 +1,7 @@
-"""The recipes: one class per training method, told apart by ``type``. A new method is entered here."""
+"""The recipes: one class per training method, read from a form, a REST body or YAML.
+
+A new method is entered in `RECIPES`.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -9,8 +9,8 @@ from markupsafe import Markup
 
 from sage_studio.data.dataset import Dataset, DatasetStats
 from sage_studio.data.quality import origin_text
-from sage_studio.data.row_file import Preview
 from sage_studio.data.rows import DataRow
+from sage_studio.data.store import Preview
 from sage_studio.text import Language, Text
 from sage_studio.training.recipes import methods_for
 from sage_studio.ui.components.format import ago, compact, count, joined, size

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from sage_studio.data.column_mapping import ColumnMapping
 from sage_studio.data.formats import BY_NAME, FORMATS
-from sage_studio.data.inspect_file import FileInspection
+from sage_studio.data.sources.local import FileInspection
 from sage_studio.text import NOTHING, Language, Text
 from sage_studio.ui.components.events import on
 from sage_studio.ui.components.html import html
