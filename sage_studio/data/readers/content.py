@@ -37,12 +37,12 @@ class FileContent:
     Attributes:
         path: the file.
         max_bytes: limit of its decompressed size.
-        faults: errors in the gzip data: reading ends there, and the reader adds the row.
+        read_errors: errors in the gzip data: reading ends there, and the reader adds the row.
     """
 
     path: Path
     max_bytes: int
-    faults: list[InvalidDataset] = field(default_factory=list, compare=False, repr=False)
+    read_errors: list[InvalidDataset] = field(default_factory=list, compare=False, repr=False)
 
     @property
     def name(self) -> str:
@@ -120,7 +120,7 @@ class _Decompressed(io.RawIOBase):
         try:
             piece = self._file.read1(len(memoryview(buffer)))  # no more at a time: what came before a fault is whole
         except (EOFError, gzip.BadGzipFile, zlib.error):
-            self._content.faults[:] = [_damaged(self._content.name, self._read)]
+            self._content.read_errors[:] = [_damaged(self._content.name, self._read)]
             return 0
         self._read += len(piece)
         if self._read > self._limit:

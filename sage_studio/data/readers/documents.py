@@ -28,7 +28,7 @@ def single_document(content: FileContent, kind: FileType) -> Iterator[DocumentFi
     """A file that is a document, gzipped or not. Raises `InvalidDataset` if it is too large."""
     with content.open() as file:
         document = _checked(DocumentFile(content.name, kind, file.read(MAX_DOCUMENT + 1)))
-    for fault in content.faults:
+    for fault in content.read_errors:
         raise fault
     yield document
 

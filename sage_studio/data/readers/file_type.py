@@ -198,9 +198,9 @@ def read_records(content: FileContent, kind: FileType) -> Iterator[Any]:
         what = Text(f"it holds bytes that are not {error.encoding}.", f"其中含有不属于 {error.encoding} 编码的字节。")
         raise invalid_row(row + 1, what, Text("Save the file as UTF-8.", "请将文件保存为 UTF-8。")) from error
     except InvalidDataset as error:
-        fault = next(iter(content.faults), error)
+        fault = next(iter(content.read_errors), error)
         if not row or (fault is error and error.row is not None):
             raise fault from None
         raise invalid_row(row + 1, fault.message, fault.hint) from error
-    for fault in content.faults:
+    for fault in content.read_errors:
         raise invalid_row(row + 1, fault.message, fault.hint)
