@@ -1,4 +1,4 @@
-"""Checks whether this machine can do what the studio is for, and names the command that mends what cannot be done.
+"""Checks what this machine can do, and names the command that mends what it cannot.
 
     make doctor        python3 -m sage_studio.doctor [--json]
 

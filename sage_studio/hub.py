@@ -1,4 +1,4 @@
-"""The Hugging Face hub: search for models, list the files that one needs, explain what went wrong.
+"""The Hugging Face hub: search models, list the files of one, explain errors.
 
 Reads ``HF_ENDPOINT``, ``HF_TOKEN`` and ``HF_HUB_OFFLINE`` as the library does. ``huggingface_hub`` is imported only
 when something is asked, for a child process sets its variables first. `sage_studio.fetching` does the download.

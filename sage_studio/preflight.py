@@ -1,4 +1,6 @@
-"""Checks a run before a task is made of it, from files alone: model, target modules, tokenizer, rows, output folder.
+"""Checks a run before its task is made, from files alone.
+
+Looks at model, target modules, tokenizer, rows and output folder.
 
 No model is loaded, and nothing is asked of the hub; what only the trainer can find out is left to it.
 """

@@ -1,4 +1,4 @@
-"""What a person sees at the studio's address before they are in: where to sign in, or that they are not on the list.
+"""The page before login: where to sign in, or that one is not on the list.
 
 Gradio's own login form knows only user and password; with another way in it answers a bare 401.
 """

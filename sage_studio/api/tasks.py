@@ -1,4 +1,4 @@
-"""The routes of tasks that stream or give files: the list, events, the archive, the files of stages."""
+"""Routes of tasks that stream or send files: the list, events, the archive, stage files."""
 
 import asyncio
 from collections.abc import AsyncIterator

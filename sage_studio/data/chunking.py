@@ -1,4 +1,4 @@
-"""Cuts texts into chunks that a model or an index can hold, at headings, paragraphs and sentences.
+"""Cuts texts into chunks at headings, paragraphs and sentences, within a size limit.
 
 Sizes of rows are in bytes of UTF-8, of which a tokenizer makes at most about half as many tokens in any language (of
 English a quarter). Code blocks are never cut open.

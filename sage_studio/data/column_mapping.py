@@ -1,4 +1,7 @@
-"""Column mappings: which column of a file is which key of a format, remembered per set of columns."""
+"""Column mappings: which column of a file is which key of a format.
+
+A person's choice is remembered per set of columns.
+"""
 
 import hashlib
 import json

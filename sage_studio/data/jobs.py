@@ -1,4 +1,4 @@
-"""Dataset jobs as ``/api/dataset-jobs`` shows them, and what such a job sees of itself while it runs.
+"""Dataset jobs as ``/api/dataset-jobs`` shows them, and as they see themselves.
 
 They are background tasks: `sage_studio.tasks.background` starts, stops and keeps them.
 """

@@ -1,4 +1,4 @@
-"""The four kinds of rows to train on, the same whatever file or document they came from, and where each came from."""
+"""The four kinds of rows to train on, the same whatever file they came from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

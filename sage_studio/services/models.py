@@ -1,4 +1,4 @@
-"""Base models: which ones suit this machine, where their files are, and downloads from the hub."""
+"""Base models: which suit this machine, where their files are, downloads."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""Retrieval-augmented generation (RAG): the retriever, and answers from the passages that it finds.
+"""Retrieval-augmented generation (RAG): the retriever, answers from its passages.
 
 `answer_twice` is targeted query expansion, KBAlign's way of answering (arXiv 2411.14790): a first answer names what the
 question only hints at, and so finds passages that the question alone does not.

@@ -1,4 +1,4 @@
-"""Adapters loaded into the running engine: checked, copied, loaded, probed with one token, evicted when unused.
+"""Adapters in the running engine: checked, loaded, probed, evicted when unused.
 
 Each load gets a name and a path that are used only once: vLLM keys its prefix cache by both, so that a second use could
 answer from old weights.

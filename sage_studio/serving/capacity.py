@@ -1,4 +1,4 @@
-"""GPU and memory capacity: which GPUs an engine takes, with what share of their memory, and what fits beside it.
+"""GPU and memory capacity: which GPUs an engine takes, and what fits on them.
 
 Pure arithmetic on recorded facts, tested without a GPU. vLLM refuses to start where less is free than it is told to
 take, so the share follows what is free now. Sizes are in GiB unless a name says bytes.

@@ -1,4 +1,7 @@
-"""Shares GPUs between serving and training: the engine sleeps or stops during a training and comes back afterwards."""
+"""Shares GPUs between serving and training: the engine sleeps during a training.
+
+It stops where it cannot sleep, and comes back afterwards.
+"""
 
 import logging
 import math

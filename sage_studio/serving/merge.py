@@ -1,4 +1,6 @@
-"""Merges an adapter into its base model, once, in a child process; the merged folder is reused while nothing changes.
+"""Merges an adapter into its base model, once, in a child process.
+
+The merged folder is reused while nothing changes.
 
 torch is imported only in the child, `sage_studio.serving.merge_child`.
 """

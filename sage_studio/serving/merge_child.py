@@ -1,4 +1,6 @@
-"""Merges an adapter into its base: ``python -m sage_studio.serving.merge_child ADAPTER BASE DEST PROGRESS``.
+"""Child that merges an adapter: ``python -m sage_studio.serving.merge_child``.
+
+Arguments: ADAPTER BASE DEST PROGRESS.
 
 DEST appears, by rename, once it is complete. PROGRESS gets a JSON line for each step.
 """

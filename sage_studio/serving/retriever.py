@@ -1,4 +1,4 @@
-"""The retriever: the embedder's process, the index of a dataset's passages, and the search in it."""
+"""The retriever: the embedder's process, an index of passages, and the search in it."""
 
 import base64
 import contextlib

@@ -1,4 +1,6 @@
-"""The fallback engine: one base model and its LoRA adapters behind vLLM's routes, for machines without vLLM.
+"""The fallback engine: one base model and its LoRA adapters behind vLLM's routes.
+
+For machines without vLLM.
 
 Run as ``python -m sage_studio.serving.transformers_server``; the key comes in ``VLLM_API_KEY``. It answers one chat at
 a time.

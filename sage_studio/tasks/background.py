@@ -1,4 +1,6 @@
-"""Background tasks: work other than training, in threads of the studio, queued per resource, kept like trainings.
+"""Background tasks: work other than training, in threads, queued per resource.
+
+They are kept like trainings.
 
 A task is a row of the table ``tasks``, whose status counts, and a folder with ``order.json`` (what was asked),
 ``state.json`` (how far it is), ``task.log`` and what the work writes. A task that was cut off, by a person, a fault or

@@ -1,4 +1,4 @@
-"""GPU assignment: a task runs on the GPUs it is pinned to, else on one that no other task and no engine holds."""
+"""GPU assignment: the GPUs that a task is pinned to, else a free one."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Starts the child process of a task, with its GPUs and log, and finds one that an earlier studio started."""
+"""Starts the child process of a task, with its GPUs and log, or finds a running one."""
 
 import math
 import os

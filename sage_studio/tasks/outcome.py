@@ -1,4 +1,4 @@
-"""Final status of a task, with its reason and remedy, from ``result.json``, the exit signal, or their absence."""
+"""Final status of a task, with reason and remedy, from ``result.json`` or its absence."""
 
 from pathlib import Path
 

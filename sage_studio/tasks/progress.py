@@ -1,4 +1,4 @@
-"""Task progress: the trainer's reports, read incrementally and kept in memory, as a state and as curves."""
+"""Task progress: the trainer's reports, read incrementally, as a state and as curves."""
 
 import math
 import os

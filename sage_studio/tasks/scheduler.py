@@ -1,4 +1,4 @@
-"""Task scheduler: starts queued tasks, monitors running ones, resumes and retries, re-attaches after a restart."""
+"""Task scheduler: starts queued tasks, monitors running ones, re-attaches after a restart."""
 
 import logging
 import signal

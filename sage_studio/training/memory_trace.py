@@ -1,4 +1,6 @@
-"""``python -m sage_studio.training.memory_trace``: traces the memory of a training step without loading any weights.
+"""Child that traces the memory of a training step without loading any weights.
+
+``python -m sage_studio.training.memory_trace``.
 
 The model is built on the meta device. A few of its layers are trained for one step on fake tensors while all living
 storages are counted, so the figure is what autograd really keeps, for any architecture. Lengths and depths in between

@@ -1,4 +1,4 @@
-"""The files of a task folder: ``job.json``, ``progress.jsonl`` while it runs, ``result.json`` last of all.
+"""Files of a task folder: ``job.json``, ``progress.jsonl``, ``result.json`` last of all.
 
 Both the training child, which writes them, and the web process, which reads them, import this; it imports no torch.
 """

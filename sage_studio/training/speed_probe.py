@@ -1,4 +1,6 @@
-"""``python -m sage_studio.training.speed_probe``: how fast this machine trains a model, measured on a few steps of it.
+"""Child that measures how fast this machine trains a model, on a few steps.
+
+``python -m sage_studio.training.speed_probe``.
 
 A copy of the model with random weights is trained on random tokens of some lengths, as the trainer would do it: the
 same precision, the same attention, the same adapter. Of a small model the copy is whole. A large one is measured on a

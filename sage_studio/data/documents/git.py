@@ -1,4 +1,4 @@
-"""Git repositories: shallow, partial and sparse clones with a deadline, and the documents in one."""
+"""Git repositories: shallow clones with a deadline, and the documents in one."""
 
 import contextvars
 import re

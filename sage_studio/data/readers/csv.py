@@ -1,4 +1,7 @@
-"""Reads CSV with a header line: detects the delimiter, keeps quoted line ends, yields one row at a time."""
+"""Reads CSV with a header line: detects the delimiter, yields one row at a time.
+
+Quoted line ends are kept.
+"""
 
 import ast
 import csv

@@ -1,4 +1,6 @@
-"""Large JSONL files in UTF-8, read in parts by several processes, each of which writes its rows itself.
+"""Large JSONL files in UTF-8, read in parts by several processes.
+
+Each process writes its rows itself.
 
 Plain conversations are copied without decoding their texts; everything else goes through `RecordReader`, as in any
 other file. A test compares the two.

@@ -1,4 +1,4 @@
-"""Documents as a source of rows: a question for each section, or the sections themselves as passages."""
+"""Documents as a source of rows: a question for each section, or passages."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal

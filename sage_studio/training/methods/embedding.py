@@ -1,4 +1,7 @@
-"""Trains an embedding model with in-batch negatives (sentence-transformers), with LoRA or full fine-tuning."""
+"""Trains an embedding model with in-batch negatives, with LoRA or full fine-tuning.
+
+The trainer is sentence-transformers'.
+"""
 
 import json
 from pathlib import Path

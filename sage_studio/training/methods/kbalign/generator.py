@@ -1,4 +1,4 @@
-"""Text generation for the stages: what they need of a model, and how a transformers model provides it."""
+"""Text generation for the stages, by a transformers model."""
 
 import zlib
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""KBAlign from end to end: chunk the knowledge base, annotate it, build samples, train in rounds, save."""
+"""KBAlign from end to end: chunk, annotate, build samples, train in rounds, save."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence

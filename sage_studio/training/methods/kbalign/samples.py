@@ -1,4 +1,4 @@
-"""Distributes the annotated questions, with their answers and retrieved references, over the rounds."""
+"""Distributes annotated questions, with answers and references, over the rounds."""
 
 import random
 from collections.abc import Sequence

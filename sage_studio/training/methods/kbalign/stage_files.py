@@ -1,4 +1,4 @@
-"""Stage files: JSON Lines in a task's folder, one record per unit of work, from which a stopped run resumes.
+"""Stage files: JSON lines in a task's folder, from which a stopped run resumes.
 
 Imports no torch: the web process lists these files and replaces them with edited ones.
 """
