@@ -117,7 +117,7 @@ def run(way: str, path: Path, home: Path) -> None:
 
 def take_studio(path: Path, home: Path) -> tuple[int, Callable[[], object]]:
     """As an upload, up to the kept dataset with its statistics; and what follows behind."""
-    from sage_studio.data.sources.data_file import UploadSource
+    from sage_studio.data.sources.local import UploadSource
     from sage_studio.data.store import DatasetStore
     from sage_studio.database import Database
 

@@ -24,8 +24,7 @@ from sage_studio.hardware import detect_hardware
 from sage_studio.training.environment import cpu_has_bf16
 from sage_studio.training.memory import TraceRequest, estimate, trace_in_child
 from sage_studio.training.progress import JOB, RECIPE, Job, read_result
-from sage_studio.training.recipes import SFTRecipe
-from sage_studio.training.recipes.parse import dump_recipe
+from sage_studio.training.recipes import SFTRecipe, dump_recipe
 
 PROJECT = Path(__file__).resolve().parent.parent
 SIZES = {
@@ -115,12 +114,12 @@ def main() -> None:
             make_model(options.tokenizer, model, size)
             dtype = "bfloat16" if on_card or cpu_has_bf16() else "float32"
             known = {"lora_dropout": 0.0 if options.whole else 0.05, "dtype": dtype, "on_card": on_card, **how}
-            footprint = trace_in_child(TraceRequest(type="sft", location=str(model), **known))
+            trace = trace_in_child(TraceRequest(type="sft", location=str(model), **known))
             bases = ("none", "4bit") if on_card and not options.whole else ("none",)
             for length, bits in product(LENGTHS, bases):
                 values = {"max_length": length, "max_steps": options.steps, "quantization": bits, **how}
                 recipe = SFTRecipe(model_name_or_path=name, dataset_id="d", **values)
-                guess = estimate(recipe.model_dump(), footprint, device, length)
+                guess = estimate(recipe.model_dump(), trace, device, length)
                 peak = run(model, Path(home), recipe) + extra
                 above = (guess.total - guess.context) / (peak - (extra or guess.context)) - 1
                 print(

@@ -34,8 +34,7 @@ from sage_studio.models.unpack import ensure_unpacked
 from sage_studio.settings import load_settings
 from sage_studio.training.preview import lengths
 from sage_studio.training.progress import Job
-from sage_studio.training.recipes import SFTRecipe
-from sage_studio.training.recipes.parse import dump_recipe
+from sage_studio.training.recipes import SFTRecipe, dump_recipe
 from sage_studio.training.tokenize import ANSWERS, IGNORED
 
 MAX_LENGTH = 512

@@ -36,8 +36,7 @@ from sage_studio.training.duration import (
 from sage_studio.training.environment import cpu_has_bf16
 from sage_studio.training.memory import TraceRequest
 from sage_studio.training.progress import JOB, RECIPE, Job, Result, read_result
-from sage_studio.training.recipes import SFTRecipe
-from sage_studio.training.recipes.parse import dump_recipe
+from sage_studio.training.recipes import SFTRecipe, dump_recipe
 
 PROJECT = Path(__file__).resolve().parent.parent
 WORDS = ("stream", "window", "operator", "source", "sink", "batch", "record", "state", "key", "time", "join", "filter")

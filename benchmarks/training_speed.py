@@ -28,8 +28,7 @@ from datasets import Dataset, DatasetDict
 from transformers import AutoTokenizer
 
 from sage_studio.training.progress import Job
-from sage_studio.training.recipes import SFTRecipe
-from sage_studio.training.recipes.parse import dump_recipe
+from sage_studio.training.recipes import SFTRecipe, dump_recipe
 from sage_studio.training.tokenize import ANSWERS, encode_each, read_rows
 
 BATCH, LENGTH = 4, 256

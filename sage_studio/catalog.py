@@ -1,4 +1,7 @@
-"""The model catalogue (``configs/models.yaml``): finds a model by catalogue id, hub id or folder; loads none."""
+"""The model catalogue: finds a model by catalogue id, hub id or folder; loads none.
+
+Its entries are in ``configs/models.yaml``.
+"""
 
 import importlib.metadata
 import re

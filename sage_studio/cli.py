@@ -53,17 +53,17 @@ BACKGROUND = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do one operation. Returns the exit status: 0, or 2 with the reason on standard error."""
     given = vars(parser().parse_args(arguments))
-    spoken = language_of(os.environ.get("LC_ALL") or os.environ.get("LANG"))
+    language = language_of(os.environ.get("LC_ALL") or os.environ.get("LANG"))
     try:
         if given["noun"] == "studio" and given["verb"] in BACKGROUND:
             return look_after(given["verb"], given)
-        studio = Studio(load_settings())
+        studio = Studio(load_settings(), queues_only=True)
         try:
-            show(say(studio, given, spoken))
+            show(say(studio, given, language))
         finally:
             studio.serving.registry.close()  # an engine that this process started ends with it
     except StudioError as error:
-        print(error.say(spoken), file=sys.stderr)
+        print(error.say(language), file=sys.stderr)
         return 2
     return 0
 
@@ -137,17 +137,19 @@ def look_after(verb: str, given: dict[str, Any]) -> int:
     return 0 if running is not None else 1
 
 
-def say(studio: Studio, given: dict[str, Any], spoken: Language) -> Any:
+def say(studio: Studio, given: dict[str, Any], language: Language) -> Any:
     """The operation's answer, as JSON values."""
     if given["noun"] == "chat":
         return "".join(chunk.text for chunk in studio.chat.answer([{"role": "user", "content": given["message"]}]))
     if given["noun"] == "train":
         texts = dict(field.partition("=")[::2] for field in given["fields"])
-        return _do(studio, _named("start_finetune"), {key: yaml.safe_load(text) for key, text in texts.items()}, spoken)
+        return _do(
+            studio, _named("start_finetune"), {key: yaml.safe_load(text) for key, text in texts.items()}, language
+        )
     operation: Operation = given["operation"]
     fields = operation.request.model_fields
     values = {name: _read(given.get(name), info) for name, info in fields.items()}
-    answer = _do(studio, operation, {name: value for name, value in values.items() if value is not None}, spoken)
+    answer = _do(studio, operation, {name: value for name, value in values.items() if value is not None}, language)
     return json.dumps(answer, ensure_ascii=False) if given.get("json") and isinstance(answer, str) else answer
 
 
@@ -155,8 +157,8 @@ def _named(name: str) -> Operation:
     return next(operation for operation in operations("cli") if operation.name == name)
 
 
-def _do(studio: Studio, operation: Operation, values: dict[str, Any], spoken: Language) -> Any:
-    return operation.plain(operation.run(studio, operation.checked(values), spoken))
+def _do(studio: Studio, operation: Operation, values: dict[str, Any], language: Language) -> Any:
+    return operation.plain(operation.run(studio, operation.checked(values), language))
 
 
 def _read(value: Any, info: FieldInfo) -> Any:

@@ -1,4 +1,4 @@
-"""The studio's one SQLite file: WAL, short transactions, safe from many threads and several processes."""
+"""The studio's SQLite file: WAL, short transactions, many threads and processes."""
 
 import sqlite3
 import threading

@@ -1,4 +1,4 @@
-"""Checks whether this machine can do what the studio is for, and names the command that mends what cannot be done.
+"""Checks what this machine can do, and names the command that mends what it cannot.
 
     make doctor        python3 -m sage_studio.doctor [--json]
 
@@ -65,7 +65,7 @@ class Level(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckResult:
     """One thing that was looked at.
 
     Attributes:
@@ -260,17 +260,17 @@ def _first_line(command: Sequence[str]) -> str:
 # Judging
 
 
-def diagnose(facts: Facts) -> list[Finding]:
+def diagnose(facts: Facts) -> list[CheckResult]:
     """Every check's finding, in the order in which a person would mend them."""
     checks = (_python, _system, _git, _disk, _other_gpus, _driver, _cards, _torch, _build_tools, _shm, _wsl)
     return [finding for check in checks for finding in check(facts)]
 
 
-def _python(facts: Facts) -> Iterator[Finding]:
+def _python(facts: Facts) -> Iterator[CheckResult]:
     version = ".".join(map(str, facts.python))
     found = Text(f"Python {version}", f"Python {version}")
     if facts.python[:2] < OLDEST_PYTHON:
-        yield Finding(
+        yield CheckResult(
             "python",
             Level.BLOCKING,
             found,
@@ -278,7 +278,7 @@ def _python(facts: Facts) -> Iterator[Finding]:
             _run(_package(facts, "python3.11 python3.11-venv", "python3.11", "python", "python@3.11")),
         )
     elif facts.python[:2] > NEWEST_PYTHON:
-        yield Finding(
+        yield CheckResult(
             "python",
             Level.PROBLEM,
             found,
@@ -288,15 +288,15 @@ def _python(facts: Facts) -> Iterator[Finding]:
             _run("PYTHON=python3.12 make run"),
         )
     else:
-        yield Finding("python", Level.OK, found)
+        yield CheckResult("python", Level.OK, found)
 
 
-def _system(facts: Facts) -> Iterator[Finding]:
+def _system(facts: Facts) -> Iterator[CheckResult]:
     name = Text(f"{facts.system} {facts.release} {facts.machine}", f"{facts.system} {facts.release} {facts.machine}")
     if facts.system == "Darwin":
         yield from _mac(facts)
     elif facts.system == "Windows":
-        yield Finding(
+        yield CheckResult(
             "system",
             Level.BLOCKING,
             name,
@@ -304,7 +304,7 @@ def _system(facts: Facts) -> Iterator[Finding]:
             _run("wsl --install -d Ubuntu-24.04"),
         )
     elif facts.glibc and _version(facts.glibc) < OLDEST_GLIBC:
-        yield Finding(
+        yield CheckResult(
             "system",
             Level.BLOCKING,
             Text(f"glibc {facts.glibc}", f"glibc {facts.glibc}"),
@@ -315,7 +315,7 @@ def _system(facts: Facts) -> Iterator[Finding]:
             Text("Use a newer distribution.", "请使用更新的发行版。"),
         )
     elif facts.kind == "neutral":
-        yield Finding(
+        yield CheckResult(
             "system",
             Level.NOTE,
             Text(f"{name.en}, without AVX2", f"{name.zh}，不支持 AVX2"),
@@ -325,13 +325,13 @@ def _system(facts: Facts) -> Iterator[Finding]:
             ),
         )
     else:
-        yield Finding("system", Level.OK, name)
+        yield CheckResult("system", Level.OK, name)
 
 
-def _mac(facts: Facts) -> Iterator[Finding]:
+def _mac(facts: Facts) -> Iterator[CheckResult]:
     found = Text(f"macOS {facts.macos} {facts.machine}", f"macOS {facts.macos} {facts.machine}")
     if facts.machine == "x86_64":
-        yield Finding(
+        yield CheckResult(
             "system",
             Level.BLOCKING,
             found,
@@ -339,7 +339,7 @@ def _mac(facts: Facts) -> Iterator[Finding]:
             Text("Use an Apple silicon Mac or Linux.", "请使用 Apple 芯片的 Mac 或 Linux。"),
         )
     elif facts.macos and _version(facts.macos) < OLDEST_MACOS:
-        yield Finding(
+        yield CheckResult(
             "system",
             Level.BLOCKING,
             found,
@@ -347,7 +347,7 @@ def _mac(facts: Facts) -> Iterator[Finding]:
             _run("softwareupdate --install --all"),
         )
     else:
-        yield Finding(
+        yield CheckResult(
             "gpu",
             Level.NOTE,
             Text(f"{found.en}: the Apple GPU is not used", f"{found.zh}：不使用 Apple GPU"),
@@ -358,11 +358,11 @@ def _mac(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def _git(facts: Facts) -> Iterator[Finding]:
+def _git(facts: Facts) -> Iterator[CheckResult]:
     if facts.git:
-        yield Finding("git", Level.OK, Text(facts.git, facts.git))
+        yield CheckResult("git", Level.OK, Text(facts.git, facts.git))
         return
-    yield Finding(
+    yield CheckResult(
         "git",
         Level.PROBLEM,
         Text("git is not installed", "未安装 git"),
@@ -371,13 +371,13 @@ def _git(facts: Facts) -> Iterator[Finding]:
     )
 
 
-def _disk(facts: Facts) -> Iterator[Finding]:
+def _disk(facts: Facts) -> Iterator[CheckResult]:
     download, installed = DISK_GB[facts.kind]
     need = WORKING_DISK_GB if facts.installed else download + installed + WORKING_DISK_GB
     free = min(facts.disk_free_gb, facts.home_free_gb)
     found = Text(f"{free:.0f} GB of disk are free", f"磁盘剩余 {free:.0f} GB")
     if free >= need:
-        yield Finding("disk", Level.OK, found)
+        yield CheckResult("disk", Level.OK, found)
         return
     what = (
         Text(
@@ -391,7 +391,7 @@ def _disk(facts: Facts) -> Iterator[Finding]:
             f"需要 {need:.0f} GB：下载 {download:g} GB，安装后占用 {installed:g} GB，工作空间 {WORKING_DISK_GB:g} GB。",
         )
     )
-    yield Finding(
+    yield CheckResult(
         "disk",
         Level.PROBLEM if facts.installed else Level.BLOCKING,
         found,
@@ -403,9 +403,9 @@ def _disk(facts: Facts) -> Iterator[Finding]:
     )
 
 
-def _other_gpus(facts: Facts) -> Iterator[Finding]:
+def _other_gpus(facts: Facts) -> Iterator[CheckResult]:
     if facts.system == "Linux" and not (facts.cards or facts.nvidia_smi_error or {AMD, NVIDIA} & set(facts.pci)):
-        yield Finding(
+        yield CheckResult(
             "gpu",
             Level.NOTE,
             Text("No NVIDIA GPU", "没有 NVIDIA GPU"),
@@ -415,7 +415,7 @@ def _other_gpus(facts: Facts) -> Iterator[Finding]:
             ),
         )
     if AMD in facts.pci and not facts.cards:
-        yield Finding(
+        yield CheckResult(
             "gpu",
             Level.NOTE,
             Text("An AMD GPU is there and is not used", "检测到 AMD GPU，但不会使用"),
@@ -426,15 +426,15 @@ def _other_gpus(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def _driver(facts: Facts) -> Iterator[Finding]:
+def _driver(facts: Facts) -> Iterator[CheckResult]:
     if facts.cards:
         old = [card for card in facts.cards if card.driver and _version(card.driver)[0] < OLDEST_DRIVER]
         version = facts.cards[0].driver
         found = Text(f"NVIDIA driver {version}", f"NVIDIA 驱动 {version}")
         if not old:
-            yield Finding("driver", Level.OK, found)
+            yield CheckResult("driver", Level.OK, found)
         else:
-            yield Finding(
+            yield CheckResult(
                 "driver",
                 Level.PROBLEM,
                 found,
@@ -446,14 +446,14 @@ def _driver(facts: Facts) -> Iterator[Finding]:
                 _driver_remedy(facts),
             )
     elif facts.nvidia_smi_error or NVIDIA in facts.pci:
-        said = facts.nvidia_smi_error.partition("\n")[0][:200]
+        message = facts.nvidia_smi_error.partition("\n")[0][:200]
         mismatch = "mismatch" in facts.nvidia_smi_error
-        yield Finding(
+        yield CheckResult(
             "driver",
             Level.PROBLEM,
             Text(
-                f"nvidia-smi does not work: {said}" if said else "An NVIDIA GPU is there, without a driver",
-                f"nvidia-smi 无法工作：{said}" if said else "检测到 NVIDIA GPU，但未安装驱动",
+                f"nvidia-smi does not work: {message}" if message else "An NVIDIA GPU is there, without a driver",
+                f"nvidia-smi 无法工作：{message}" if message else "检测到 NVIDIA GPU，但未安装驱动",
             ),
             Text("The GPU is not used; all runs on the CPU.", "不会使用 GPU；全部在 CPU 上运行。"),
             _run("sudo reboot") if mismatch else _driver_remedy(facts),
@@ -481,7 +481,7 @@ def _driver_remedy(facts: Facts) -> Text:
     )
 
 
-def _cards(facts: Facts) -> Iterator[Finding]:
+def _cards(facts: Facts) -> Iterator[CheckResult]:
     usable, others = sort_cards(facts.cards, facts.visible)
     for card in usable:
         yield _card(card)
@@ -490,14 +490,14 @@ def _cards(facts: Facts) -> Iterator[Finding]:
             yield _set_aside(card, why, facts)
 
 
-def _card(card: Card) -> Finding:
+def _card(card: Card) -> CheckResult:
     found = Text(
         f"GPU {card.index}: {card.name}, {card.free_gb:.1f} of {card.memory_gb:.1f} GB free",
         f"GPU {card.index}：{card.name}，显存 {card.memory_gb:.1f} GB，空闲 {card.free_gb:.1f} GB",
     )
     if card.free_gb >= LEAST_CARD_GB:
-        return Finding("gpu", Level.OK, found)
-    return Finding(
+        return CheckResult("gpu", Level.OK, found)
+    return CheckResult(
         "gpu",
         Level.PROBLEM,
         found,
@@ -509,7 +509,7 @@ def _card(card: Card) -> Finding:
     )
 
 
-def _set_aside(card: Card, why: Unusable, facts: Facts) -> Finding:
+def _set_aside(card: Card, why: Unusable, facts: Facts) -> CheckResult:
     name = Text(f"GPU {card.index}: {card.name} is not used", f"GPU {card.index}：{card.name} 不会使用")
     oldest = ".".join(map(str, OLDEST_CAPABILITY))
     capability = ".".join(map(str, card.capability or ()))
@@ -546,19 +546,19 @@ def _set_aside(card: Card, why: Unusable, facts: Facts) -> Finding:
         ),
     }
     level, consequence, remedy = reasons[why]
-    return Finding("gpu", level, name, consequence, remedy)
+    return CheckResult("gpu", level, name, consequence, remedy)
 
 
-def _torch(facts: Facts) -> Iterator[Finding]:
+def _torch(facts: Facts) -> Iterator[CheckResult]:
     usable, _ = sort_cards(facts.cards, facts.visible)
     if facts.torch is None or not usable:
         return
     version, devices = facts.torch["version"], facts.torch["devices"]
     found = Text(f"torch {version} sees {devices} GPU(s)", f"torch {version} 可见 {devices} 个 GPU")
     if devices >= len(usable):
-        yield Finding("torch", Level.OK, found)
+        yield CheckResult("torch", Level.OK, found)
     elif not facts.torch["cuda"]:
-        yield Finding(
+        yield CheckResult(
             "torch",
             Level.PROBLEM,
             found,
@@ -566,7 +566,7 @@ def _torch(facts: Facts) -> Iterator[Finding]:
             _run("rm -rf .venv && make run"),
         )
     else:
-        yield Finding(
+        yield CheckResult(
             "torch",
             Level.PROBLEM,
             found,
@@ -581,19 +581,19 @@ def _torch(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def _build_tools(facts: Facts) -> Iterator[Finding]:
+def _build_tools(facts: Facts) -> Iterator[CheckResult]:
     if facts.kind != "gpu":
         return
     missing = [
         name for name, there in (("a C compiler", facts.compiler), ("Python.h", facts.python_header)) if not there
     ]
     if not missing:
-        yield Finding("compiler", Level.OK, Text(f"{facts.compiler}, Python.h", f"{facts.compiler}，Python.h"))
+        yield CheckResult("compiler", Level.OK, Text(f"{facts.compiler}, Python.h", f"{facts.compiler}，Python.h"))
         return
     what = " and ".join(missing)
     zh = "、".join(missing).replace("a C compiler", "C 编译器")
     version = ".".join(map(str, facts.python[:2]))
-    yield Finding(
+    yield CheckResult(
         "compiler",
         Level.PROBLEM,
         Text(f"Missing: {what}", f"缺少：{zh}"),
@@ -609,9 +609,9 @@ def _build_tools(facts: Facts) -> Iterator[Finding]:
     )
 
 
-def _shm(facts: Facts) -> Iterator[Finding]:
+def _shm(facts: Facts) -> Iterator[CheckResult]:
     if facts.kind == "gpu" and facts.system == "Linux" and facts.shm_gb < LEAST_SHM_GB:
-        yield Finding(
+        yield CheckResult(
             "shm",
             Level.PROBLEM if len(facts.cards) > 1 else Level.NOTE,
             Text(f"/dev/shm has {facts.shm_gb * 1024:.0f} MB", f"/dev/shm 为 {facts.shm_gb * 1024:.0f} MB"),
@@ -623,9 +623,9 @@ def _shm(facts: Facts) -> Iterator[Finding]:
         )
 
 
-def _wsl(facts: Facts) -> Iterator[Finding]:
+def _wsl(facts: Facts) -> Iterator[CheckResult]:
     if facts.wsl and facts.cards:
-        yield Finding(
+        yield CheckResult(
             "wsl",
             Level.NOTE,
             Text(f"WSL 2 with {facts.memory_gb:.0f} GB of memory", f"WSL 2，内存 {facts.memory_gb:.0f} GB"),
@@ -679,7 +679,7 @@ def _version(text: str) -> tuple[int, ...]:
 MARKS = {Level.OK: "✓", Level.NOTE: "·", Level.PROBLEM: "✗", Level.BLOCKING: "✗"}
 
 
-def report(findings: Sequence[Finding], language: Language, quiet: bool = False) -> str:
+def report(findings: Sequence[CheckResult], language: Language, quiet: bool = False) -> str:
     """Lines for a terminal: each finding with its consequence and remedy; ``quiet`` leaves out what is well."""
     lines = []
     for finding in findings:
@@ -690,7 +690,7 @@ def report(findings: Sequence[Finding], language: Language, quiet: bool = False)
     return "\n".join(lines)
 
 
-def as_json(finding: Finding, language: Language | None = None) -> dict[str, Any]:
+def as_json(finding: CheckResult, language: Language | None = None) -> dict[str, Any]:
     """A finding as plain JSON: in one language, or with both where none is given."""
 
     def shown(text: Text) -> str | dict[str, str]:

@@ -1,7 +1,6 @@
-"""Downloads of hub models that somebody waits for: a folder and a process each, which outlives the studio.
+"""Downloads of hub models: a folder and a process each, which outlives the studio.
 
-Knows how a download is started, watched, waited for, cancelled and found again. How bytes are fetched is
-`sage_studio.fetching`'s.
+How bytes are fetched is `sage_studio.fetching`'s.
 """
 
 import json
@@ -171,8 +170,10 @@ class Downloads:
         transfer = _transfer(held.name, self._reports.newest(folder))
         if result is not None:
             state = DownloadState(result.status)
-            said = (NOTHING, NOTHING) if state is DownloadState.COMPLETED else (result.message_text, result.hint_text)
-            return Download(held.name, state, transfer, held.started_at, *said)
+            message = (
+                (NOTHING, NOTHING) if state is DownloadState.COMPLETED else (result.message_text, result.hint_text)
+            )
+            return Download(held.name, state, transfer, held.started_at, *message)
         if alive:
             return Download(held.name, DownloadState.RUNNING, transfer, held.started_at)
         return Download(held.name, DownloadState.STOPPED, transfer, held.started_at, INTERRUPTED, GO_ON)

@@ -1,4 +1,6 @@
-"""Everything that can go wrong, as one tree. The edges (``api``, ``ui``, ``cli``) translate it once; nobody else does.
+"""Errors of the studio, as one tree.
+
+The edges (``api``, ``ui``, ``cli``) translate them once; nobody else does.
 
     StudioError                  500  a fault that has a name
     ├── InvalidInput             422  what was given breaks a rule; the text names value, rule and remedy
@@ -19,8 +21,6 @@
     │   └── EmbedderUnavailable  503  the process that turns texts into vectors
     ├── NewerHome                409  a newer studio made the home's database
     └── StorageFull              507  no room on the disk
-
-Knows nothing of HTTP beyond the number, nor of any widget.
 """
 
 import errno

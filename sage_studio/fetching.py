@@ -1,4 +1,4 @@
-"""Fetching a hub model into the Hugging Face cache, so that it can be watched, broken off and gone on with.
+"""Fetches a hub model into the Hugging Face cache, with progress, stop and resume.
 
 ``huggingface_hub`` 2.4 keeps nothing of a file that was broken off (each download writes a file of its own and deletes
 it in the end), so an unfinished file lies here under a name that the next attempt finds; the requests, the addresses

@@ -1,4 +1,4 @@
-"""The Hugging Face hub: search for models, list the files that one needs, explain what went wrong.
+"""The Hugging Face hub: search models, list the files of one, explain errors.
 
 Reads ``HF_ENDPOINT``, ``HF_TOKEN`` and ``HF_HUB_OFFLINE`` as the library does. ``huggingface_hub`` is imported only
 when something is asked, for a child process sets its variables first. `sage_studio.fetching` does the download.
@@ -256,8 +256,8 @@ def explained(name: str, error: Exception) -> StudioError:
         return _no_hub(name)
     if cause is not None and cause is not error and isinstance(error, FileNotFoundError):
         return explained(name, cause)  # the library says only that the file is not in its cache
-    said = str(error) or type(error).__name__
-    return _unavailable(name, said[:200], said[:200])
+    message = str(error) or type(error).__name__
+    return _unavailable(name, message[:200], message[:200])
 
 
 def unknown(name: str) -> InvalidModel:

@@ -33,7 +33,7 @@ def main() -> int:
         settings = load_settings() if space is None else space_settings()
         return serve(settings, space)
     except StudioError as error:
-        print(error.say(_spoken()), file=sys.stderr)
+        print(error.say(_language()), file=sys.stderr)
         return 2
 
 
@@ -65,7 +65,7 @@ def serve(settings: Settings, space: Space | None = None) -> int:
         if settings.share and space is None:
             from sage_studio.ui.share_link import open_share_link
 
-            open_share_link(settings, page.share_token, stopping, _spoken())
+            open_share_link(settings, page.share_token, stopping, _language())
         stopping.wait()
         close()
     finally:
@@ -122,7 +122,7 @@ def stay_closed(settings: Settings, reason: StudioError) -> int:
     """Show why the studio is not open, until a signal."""
     from sage_studio.api.closed import serve_closed
 
-    print(reason.say(_spoken()), file=sys.stderr, flush=True)
+    print(reason.say(_language()), file=sys.stderr, flush=True)
     serve_closed(settings, reason)
     return 0
 
@@ -210,7 +210,7 @@ def write_log(path: Path) -> None:
     logger.setLevel(logging.INFO)
 
 
-def _spoken() -> Language:
+def _language() -> Language:
     return language_of(os.environ.get("LC_ALL") or os.environ.get("LANG"))
 
 

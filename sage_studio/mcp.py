@@ -1,4 +1,6 @@
-"""MCP server over stdio: ``python -m sage_studio.mcp [ADDRESS]`` offers the table of operations as tools.
+"""MCP server over stdio: ``python -m sage_studio.mcp [ADDRESS]``.
+
+It offers the table of operations as tools.
 
 It talks to a running studio through ``gradio_client``, so a tool does what the named endpoint of the same name does.
 ``SAGE_STUDIO_AUTH=user:password`` logs in. Nothing is offered unless somebody starts it: it is not part of the studio.

@@ -1,4 +1,6 @@
-"""Checks a run before a task is made of it, from files alone: model, target modules, tokenizer, rows, output folder.
+"""Checks a run before its task is made, from files alone.
+
+Looks at model, target modules, tokenizer, rows and output folder.
 
 No model is loaded, and nothing is asked of the hub; what only the trainer can find out is left to it.
 """
@@ -16,7 +18,7 @@ from sage_studio.serving.adapter_compat import check_adapter
 from sage_studio.tasks.store import TaskStore
 from sage_studio.text import Text
 from sage_studio.training.recipes import Recipe, methods_for
-from sage_studio.training.recipes.generative import GenerativeRecipe
+from sage_studio.training.recipes.methods import GenerativeRecipe
 from sage_studio.training.save import OutputNotEmpty, check_output
 from sage_studio.training.tokenize import check_template
 from sage_studio.training.truncation import (
@@ -165,7 +167,7 @@ def rows_left_out(recipe: Recipe, model: ModelRef, path: Path) -> SkippedRows:
     return find_skipped_rows(path, recipe, tokenizer_of(model)) if _reads_here(model) else SkippedRows()
 
 
-def said_of(rows: SkippedRows, recipe: Recipe) -> list[Text]:
+def remarks_on_rows(rows: SkippedRows, recipe: Recipe) -> list[Text]:
     """A sentence about rows that are left out; none without any."""
     if not rows.count:
         return []
@@ -196,7 +198,7 @@ def why_merged(recipe: Recipe, base: str, adapter: str, max_rank: int) -> str:
     return f"rank {recipe.lora_r} (limit {max_rank})" if recipe.lora_r > max_rank else ""
 
 
-def said_of_serving(why: str) -> list[Text]:
+def remarks_on_serving(why: str) -> list[Text]:
     """A sentence about an adapter that is merged into its base, see `why_merged`; none where it is not."""
     if not why:
         return []

@@ -1,9 +1,12 @@
-"""Child processes: start one in a session of its own, recognise it again by pid and start time, end its whole group."""
+"""Child processes: start one in its own session, recognise it later, end its group."""
 
 import contextlib
 import os
+import re
 import signal
+import socket
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,10 +16,21 @@ from typing import BinaryIO
 
 import psutil
 
+from sage_studio.errors import naming_full_disk
+
 REAP_SECONDS = 5.0
 POLL_SECONDS = 0.05
+CHECK_SECONDS = 0.1
+PARENT = "SAGE_STUDIO_PARENT_PIPE"
+"""Environment variable: the pipe whose other end the parent holds open as long as it lives."""
 SAME_START_SECONDS = 2.0
 """The system computes a process's start from the clock; the same process may read a little different later."""
+TAIL_BYTES = 64 << 10
+PREFIX = re.compile(
+    r"^(\(\w+( pid=\d+)?\)\s*)*((DEBUG|INFO|WARNING|ERROR|CRITICAL)\s+[\d-]+\s+[\d:,]+\s+\[[^\]]*\]\s*)?"
+)
+CAUSE = re.compile(r"\b(\w*Error|\w*Exception|Killed|out of memory|Address already in use)\b", re.IGNORECASE)
+SECONDARY = ("EngineCore initialization failed", "Engine core initialization failed", "See root cause above")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +138,105 @@ def start_detached(command: Sequence[str], env: Mapping[str, str], cwd: Path, ou
     return child
 
 
+def run_to_end(
+    command: Sequence[str],
+    env: Mapping[str, str],
+    cwd: Path,
+    *,
+    input: str = "",
+    seconds: float | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> "subprocess.CompletedProcess[str]":
+    """Run a child that is of use to this process alone, and wait for its end. It must call `end_with_parent`.
+
+    Args:
+        input: what it reads from standard input.
+        seconds: how long it may take; None for as long as it needs.
+        check: asked ten times a second; what it raises ends the child.
+
+    Raises:
+        TimeoutExpired: it took longer, and was ended.
+    """
+    theirs, ours = os.pipe()
+    try:
+        with tempfile.TemporaryFile() as given:  # `communicate` forgets what is left for a pipe when it is broken off
+            given.write(input.encode())
+            given.seek(0)
+            child = subprocess.Popen(
+                list(command),
+                stdin=given,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                cwd=cwd,
+                env={**env, PARENT: str(theirs)},
+                pass_fds=(theirs,),
+            )
+        try:
+            out, err = _outputs(child, seconds, check)
+        except BaseException:
+            child.kill()
+            child.communicate()
+            raise
+    finally:
+        os.close(theirs)
+        os.close(ours)
+    return subprocess.CompletedProcess(child.args, child.returncode, out, err)
+
+
+def _outputs(child: "subprocess.Popen[str]", seconds: float | None, check: Callable[[], None]) -> tuple[str, str]:
+    deadline = time.monotonic() + (seconds or float("inf"))
+    while True:
+        try:
+            return child.communicate(timeout=CHECK_SECONDS)
+        except subprocess.TimeoutExpired:
+            if time.monotonic() > deadline:
+                raise
+        check()
+
+
+def end_with_parent() -> None:
+    """In a child of `run_to_end`: end at once, from now on, when the parent does, even if that is killed."""
+    pipe = os.environ.pop(PARENT, "")
+    if pipe:
+        threading.Thread(target=_end_at_eof, args=(int(pipe),), name="end-with-parent", daemon=True).start()
+
+
+def _end_at_eof(pipe: int) -> None:
+    os.read(pipe, 1)  # nothing is ever written: it returns when the last writer, the parent, is gone
+    os._exit(1)
+
+
+def start_with_log(command: Sequence[str], env: Mapping[str, str], folder: Path, log: Path) -> ChildProcess:
+    """Start a child in a session of its own; what it prints goes to ``log``, the log before it to ``log.1``.
+
+    Raises:
+        OSError: the command cannot be run.
+        StorageFull: no room for the log.
+    """
+    with naming_full_disk(log):
+        folder.mkdir(parents=True, exist_ok=True)
+        if log.exists():
+            log.replace(log.with_name(f"{log.name}.1"))
+        with log.open("ab") as output:
+            return start_detached(command, {**os.environ, **env}, folder, output)
+
+
+def free_port() -> int:
+    """A port on loopback that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def last_words(log: Path) -> str:
+    """The line of a log that says best why its process ended: the last that names an error, else the last with text."""
+    lines = [PREFIX.sub("", line).strip() for line in _tail(log)]
+    lines = [line for line in lines if line and not any(word in line for word in SECONDARY)]
+    named = [line for line in lines if CAUSE.search(line)]
+    return (named or lines or [""])[-1][:500]
+
+
 def known_process(pid: int, started: float) -> ChildProcess:
     """The process of a recorded pid and start time; one that is gone is not alive, but may have left a session."""
     try:
@@ -177,3 +290,12 @@ def _signal_group(group: int, number: signal.Signals) -> bool:
 def _signal_name(number: int) -> str:
     names = {member.value: member.name for member in signal.Signals}
     return names.get(number, f"signal {number}")
+
+
+def _tail(log: Path) -> list[str]:
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - TAIL_BYTES))
+            return file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return []

@@ -1,4 +1,4 @@
-"""Safetensors files, read without torch: whether a file is complete, its weights finite, a tensor all zero.
+"""Safetensors files, read without torch: complete, finite, all zero.
 
 The format: eight bytes with the header's length, a JSON header of tensors, then their bytes.
 """

@@ -190,9 +190,9 @@ def load_settings(**overrides: object) -> Settings:
         return Settings(**overrides)  # type: ignore[arg-type]  # pydantic checks them
     except ValidationError as error:
         first = first_error(error.errors())
-        name, said = first.name, first.said
+        name, message = first.name, first.sentence
         raise InvalidSetting(
-            Text(f"A setting cannot be used. {said.en}.", f"设置无效：{said.zh}。"),
+            Text(f"A setting cannot be used. {message.en}.", f"设置无效：{message.zh}。"),
             Text(
                 f"Correct {PREFIX}{name.upper()} or the key {name} in {config_file()}.",
                 f"请改正环境变量 {PREFIX}{name.upper()} 或 {config_file()} 中的 {name}。",

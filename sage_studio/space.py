@@ -1,7 +1,4 @@
-"""What a Hugging Face Space says of itself, and where a studio keeps its things there.
-
-Knows a Space's environment variables and its storage. Knows nothing of how a person logs in, nor of any page.
-"""
+"""Hugging Face Space: what its environment says, and where a studio keeps its files there."""
 
 import importlib.util
 import os

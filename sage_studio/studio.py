@@ -7,7 +7,7 @@ from sage_studio.data.column_mapping import ColumnMappingStore
 from sage_studio.data.sources.sage_docs import SAGEDocsProcessor
 from sage_studio.data.store import DatasetStore
 from sage_studio.database import Database
-from sage_studio.doctor import Finding, diagnose, look
+from sage_studio.doctor import CheckResult, diagnose, look
 from sage_studio.downloads import Downloads
 from sage_studio.errors import Conflict
 from sage_studio.hardware import detect_hardware
@@ -42,7 +42,12 @@ class Studio:
         >>> task = studio.training.start(recipe)  # doctest: +SKIP
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, queues_only: bool = False) -> None:
+        """A studio over a home; nothing runs before `start`.
+
+        Args:
+            queues_only: leave the tasks that are made to the studio that runs on this home, or to the next one.
+        """
         self.settings = settings
         self.catalog = Catalog(settings)
         self.database = Database(settings.database_path)
@@ -62,10 +67,12 @@ class Studio:
             engine_gpus=registry.engine_cards,
         )
         retriever = Retriever(settings, self.database)
-        self._jobs = BackgroundTasks(store, settings.jobs_dir)
+        self._jobs = BackgroundTasks(store, settings.jobs_dir, queues_only=queues_only)
         self.models = ModelService(settings, detect_hardware(), self.catalog, registry, downloads, self._jobs)
         self.tasks = TaskService(store, scheduler, registry, retriever, self._jobs)
-        self.serving = ServingService(settings, self.catalog, registry, self.models, store, scheduler, self.database)
+        self.serving = ServingService(
+            settings, self.catalog, registry, self.models, store, scheduler, self.database, self._jobs
+        )
         self.datasets = DatasetService(
             settings,
             rows,
@@ -105,6 +112,7 @@ class Studio:
         self.serving.registry.adopt()
         self.tasks.scheduler.start()
         self._jobs.recover()
+        self._jobs.watch()
         self.serving.after_training()  # the last one may have ended while no studio ran
         self.serving.sampler.start()
 
@@ -117,6 +125,6 @@ class Studio:
         self.serving.registry.close()
         self._lock.release()
 
-    def doctor(self) -> list[Finding]:
+    def doctor(self) -> list[CheckResult]:
         """What this machine can and cannot do; where there is a GPU, torch is asked, which takes seconds."""
         return diagnose(look(PROJECT, self.settings.root))

@@ -1,7 +1,4 @@
-"""One sentence in the two languages that the studio speaks.
-
-Knows how a text is kept and chosen. Knows nothing of where it is shown, nor of how a person's language is found.
-"""
+"""One sentence in the two languages of the studio."""
 
 import re
 from typing import Literal, NamedTuple

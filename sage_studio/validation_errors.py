@@ -88,7 +88,7 @@ class FieldError:
         return ".".join(self.path)
 
     @property
-    def said(self) -> Text:
+    def sentence(self) -> Text:
         """``learning_rate = 0: it must be greater than 0``; no full stop."""
         value = "" if self.kind in ("missing", "json_invalid") else f" = {_shown(self.value)}"
         if not self.path:
@@ -106,7 +106,7 @@ def first_error(errors: Sequence[Any]) -> FieldError:
         >>> try:
         ...     Recipe(epochs=0)
         ... except ValidationError as error:
-        ...     print(first_error(error.errors()).said.zh)
+        ...     print(first_error(error.errors()).sentence.zh)
         epochs = 0：必须大于 0
     """
     error = errors[0]
@@ -117,8 +117,8 @@ def first_error(errors: Sequence[Any]) -> FieldError:
     if isinstance(raised, ValueError):
         return FieldError(path, error["type"], error.get("input"), Text(str(raised), str(raised)))
     rule = RULES.get(error["type"], Text("{}", "{}"))
-    said = Text(*(words.format(error["msg"], **context) for words in rule))
-    return FieldError(path, error["type"], error.get("input"), said)
+    message = Text(*(words.format(error["msg"], **context) for words in rule))
+    return FieldError(path, error["type"], error.get("input"), message)
 
 
 def _plain(value: Any) -> Any:

@@ -298,7 +298,7 @@ def report(rows: list[dict[str, Any]], versions: dict[str, str]) -> str:
             "",
             "## What the form says",
             "",
-            *[f"- {row['gpu'].label}, {_short(row['model'])}: {row['served'].said.en}" for row in others],
+            *[f"- {row['gpu'].label}, {_short(row['model'])}: {row['served'].message.en}" for row in others],
             "",
         ]
     )

@@ -15,7 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "sentence_transformers", "vllm", "gguf"}
 
 BOTTOM = {
-    *("text", "errors", "files", "jsonl", "settings", "database", "migrations", "hardware", "doctor", "processes"),
+    *("text", "errors", "files", "settings", "database", "migrations", "hardware", "doctor", "processes"),
     *("models", "validation_errors", "catalog", "hub", "space", "safetensors_file", "sse", "fields"),
 }
 LAYERS: list[set[str]] = [

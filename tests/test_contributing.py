@@ -7,8 +7,7 @@ import pytest
 
 from sage_studio.data import formats
 from sage_studio.settings import PROJECT
-from sage_studio.training.recipes import RECIPES
-from sage_studio.training.recipes.parse import parse_recipe
+from sage_studio.training.recipes import RECIPES, parse_recipe
 
 PAGES = [PROJECT / "CONTRIBUTING.md", PROJECT / "CONTRIBUTING.zh.md"]
 RECIPE_HEAD = re.compile(r"^## (?:Add |新增)", re.M)

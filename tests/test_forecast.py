@@ -12,7 +12,7 @@ from sage_studio.catalog import ModelRef
 from sage_studio.data.jobs import JobState
 from sage_studio.errors import InvalidModel, InvalidRecipe
 from sage_studio.hardware import Card, Hardware
-from sage_studio.operations.training import ForecastView
+from sage_studio.operations.training import EstimateView
 from sage_studio.services.estimates import GIB
 from sage_studio.serving.capacity import WeightFormat
 from sage_studio.studio import Studio
@@ -44,7 +44,7 @@ def asked(monkeypatch):
     """The child answers at once; what it was asked is kept."""
     asked = []
 
-    def answer(request):
+    def answer(request, *_):
         asked.append(request)
         return FOOTPRINT
 
@@ -78,7 +78,7 @@ def test_sizes_are_found_once_and_kept(studio, settings, model, asked):
 def test_a_memory_trace_is_a_task_while_it_runs(studio, model, asked, monkeypatch):
     seen = []
 
-    def answer(request):
+    def answer(request, *_):
         seen.extend(studio.tasks.background("inspect"))
         return FOOTPRINT
 
@@ -91,7 +91,7 @@ def test_a_memory_trace_is_a_task_while_it_runs(studio, model, asked, monkeypatc
 def test_unpacking_is_a_task(studio, monkeypatch):
     seen, packed = [], ModelRef("m", "/models/m", trust_remote_code=False, packed=Path("/wheel/m.bin"))
 
-    def unpack(catalog, name):
+    def unpack(catalog, name, *_):
         seen.extend(studio.tasks.background("unpack"))
         return replace(packed, packed=None)
 
@@ -113,7 +113,7 @@ def test_a_run_too_large_is_offered_what_fits(studio, model, asked):
     forecast = studio.estimates.estimate(
         {"model_name_or_path": model, "dataset_id": "d", "per_device_train_batch_size": 16}
     )
-    view = ForecastView.of(forecast, "zh")
+    view = EstimateView.of(forecast, "zh")
     assert (view.fits, view.free_gb, view.device) == (False, 10.0, "cpu")
     assert view.remedies[0]["changes"] == {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4}
     assert view.remedies[0]["total_gb"] < 10
@@ -194,7 +194,7 @@ def test_a_whole_model_that_would_fill_the_gpu_is_estimated_with_the_small_optim
 ):
     """With it the weights are in bf16, where the GPU has that; the sizes are then found out anew."""
     large = FOOTPRINT.model_copy(update={"parameters": 1_500_000_000, "trained": 1_500_000_000})
-    monkeypatch.setattr(memory, "trace_in_child", lambda request: asked.append(request) or large)
+    monkeypatch.setattr(memory, "trace_in_child", lambda request, *_: asked.append(request) or large)
     monkeypatch.setattr("sage_studio.services.estimates.detect_hardware", lambda: Hardware((card,), 64, 8, 8))
     forecast = studio.estimates.estimate({"model_name_or_path": model, "dataset_id": "d", "use_lora": False})
     assert [request.half_weights for request in asked] == halved
@@ -219,9 +219,9 @@ def test_the_estimate_says_how_the_result_will_be_served(studio, model, asked, m
     assert (alone.serving.form, alone.serving.possible) == (WeightFormat.CPU, True)
     on_gpu = at(studio, monkeypatch, Card(0, "RTX 3060", 12.0, 1.0, capability=(8, 6))).estimates.estimate(values)
     assert on_gpu.serving.form is WeightFormat.BF16
-    shown = ForecastView.of(on_gpu, "zh").serving
+    shown = EstimateView.of(on_gpu, "zh").serving
     assert (shown.form, shown.engine) == ("bf16", on_gpu.serving.engine)
-    assert "训练结果可在本机对话" in shown.said
+    assert "训练结果可在本机对话" in shown.message
 
 
 def test_what_our_own_engine_holds_is_free_for_a_training_that_it_yields_to(studio, model, asked, monkeypatch):
@@ -230,7 +230,9 @@ def test_what_our_own_engine_holds_is_free_for_a_training_that_it_yields_to(stud
     taken = studio.estimates.estimate(values)
     assert taken.free == 1.5 * GIB
     assert not taken.fits
-    monkeypatch.setattr(studio.serving.registry, "engine_memory", lambda yielding=False: {0: 8.6 if yielding else 9.5})
+    monkeypatch.setattr(
+        studio.serving.registry, "engine_memory", lambda for_training=False: {0: 8.6 if for_training else 9.5}
+    )
     yielded = studio.estimates.estimate(values)
     assert yielded.free == pytest.approx(10.1 * GIB), "what a sleeping engine keeps is not given back"
     assert yielded.serving.form is WeightFormat.BF16, "served when nothing is trained any more"

@@ -108,7 +108,7 @@ def test_a_malformed_recipe_is_refused_by_its_field(studio: Studio, kb: Path, fi
 
 def test_every_field_of_the_method_has_a_bad_value_here():
     from sage_studio.training.recipes import KBAlignRecipe
-    from sage_studio.training.recipes.generative import GenerativeRecipe
+    from sage_studio.training.recipes.methods import GenerativeRecipe
 
     own = set(KBAlignRecipe.model_fields) - set(GenerativeRecipe.model_fields)
     assert own - {field for field, _ in RECIPES} == {"input_path"}

@@ -156,7 +156,7 @@ def remarks(studio: Studio, model: Path, tmp_path: Path, monkeypatch: pytest.Mon
 
     from sage_studio.training import memory
 
-    monkeypatch.setattr(memory, "trace_in_child", lambda request: FOOTPRINT)
+    monkeypatch.setattr(memory, "trace_in_child", lambda *_: FOOTPRINT)
     monkeypatch.setattr("sage_studio.services.estimates.detect_hardware", lambda: Hardware((), 64.0, 6.0, 2))
 
     def remarks(rows: list[Any], **values: Any) -> list[str]:

@@ -19,9 +19,9 @@ from sage_studio.preparing.child import prepare
 from sage_studio.settings import PROJECT, Settings
 from sage_studio.studio import Studio
 from sage_studio.tasks.task import Task, TaskStatus
-from sage_studio.training.lineage import base_revision, write_lineage
 from sage_studio.training.progress import Phase, Reason, Result, read_events, read_job, read_result
 from sage_studio.training.run import StopRequest
+from sage_studio.training.save import base_revision, write_lineage
 
 ROW = {"instruction": "Why?", "output": "Because."}
 MANY = 6000

@@ -8,9 +8,9 @@ from sage_studio.studio import Studio
 from sage_studio.tasks.compare import differing
 from sage_studio.tasks.task import TaskStatus
 from sage_studio.training.failures import LOWER_RATE_FACTOR
-from sage_studio.training.lineage import LINEAGE, base_revision, changed_versions, read_lineage, write_lineage
 from sage_studio.training.progress import Reason, read_job
-from sage_studio.training.recipes.parse import parse_recipe
+from sage_studio.training.recipes import parse_recipe
+from sage_studio.training.save import LINEAGE, base_revision, changed_versions, read_lineage, write_lineage
 
 COMPLETED, FAILED, QUEUED = TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.QUEUED
 

@@ -8,7 +8,7 @@ from waiting import wait_until
 
 from sage_studio.errors import InvalidModel
 from sage_studio.hardware import Card, Hardware
-from sage_studio.operations.training import ForecastView
+from sage_studio.operations.training import EstimateView
 from sage_studio.services.estimates import GIB
 from sage_studio.studio import Studio
 from sage_studio.tasks.task import TaskStatus
@@ -17,8 +17,7 @@ from sage_studio.training import duration, memory
 from sage_studio.training.duration import StepTime
 from sage_studio.training.memory import MemoryTrace, StepMemory
 from sage_studio.training.progress import Job, Result, write_result
-from sage_studio.training.recipes import SFTRecipe
-from sage_studio.training.recipes.parse import parse_recipe
+from sage_studio.training.recipes import SFTRecipe, parse_recipe
 
 PACE = StepTime(constant=0.0, linear=0.01)
 CURVE = StepMemory(constant=0, linear=1e6, square=0)
@@ -42,7 +41,7 @@ def asked(monkeypatch):
         asked.append(request)
         return PACE
 
-    monkeypatch.setattr(memory, "trace_in_child", lambda _: FOOTPRINT)
+    monkeypatch.setattr(memory, "trace_in_child", lambda *_: FOOTPRINT)
     monkeypatch.setattr(duration, "measure_in_child", answer)
     return asked
 
@@ -88,8 +87,8 @@ def test_a_pace_is_measured_once_and_kept(studio, settings, values, asked):
 
 
 def test_who_may_not_wait_gets_a_rough_time_first_and_the_measured_one_later(studio, values, asked, monkeypatch):
-    studio.estimates.footprints.find(studio.estimates._request(parse_recipe(values)))
-    monkeypatch.setattr(studio.estimates.footprints, "later", lambda *_: None)
+    studio.estimates.traces.find(studio.estimates._request(parse_recipe(values)))
+    monkeypatch.setattr(studio.estimates.traces, "later", lambda *_: None)
     assert studio.estimates.known(values).duration.basis == "rough"
     monkeypatch.undo()
     monkeypatch.setattr(duration, "measure_in_child", lambda _: PACE)
@@ -135,8 +134,8 @@ def test_on_a_gpu_nothing_is_guessed(studio, values, asked, monkeypatch):
     cards = (Card(0, "RTX 4090", 24.0, 2.0),)
     monkeypatch.setattr("sage_studio.services.estimates.detect_hardware", lambda: Hardware(cards, 64.0, 6.0, 8))
     monkeypatch.setattr(duration, "machine", lambda _: "RTX 4090")
-    monkeypatch.setattr(studio.estimates.footprints, "later", lambda *_: None)
-    studio.estimates.footprints.find(studio.estimates._request(parse_recipe(values)))
+    monkeypatch.setattr(studio.estimates.traces, "later", lambda *_: None)
+    studio.estimates.traces.find(studio.estimates._request(parse_recipe(values)))
     forecast = studio.estimates.known(values)
     assert forecast.duration is None
     assert "GPU" in forecast.untimed.en
@@ -144,14 +143,14 @@ def test_on_a_gpu_nothing_is_guessed(studio, values, asked, monkeypatch):
 
 
 def test_the_view_carries_seconds_basis_and_rows(studio, values, asked):
-    view = ForecastView.of(studio.estimates.estimate({**values, "max_samples": 40}), "zh")
+    view = EstimateView.of(studio.estimates.estimate({**values, "max_samples": 40}), "zh")
     assert view.seconds_low < view.seconds < view.seconds_high < view.seconds_all_rows
     assert (view.seconds_basis, view.rows, view.total_rows, view.seconds_unknown) == ("probe", 40, ROWS, "")
 
 
 def test_kbalign_says_why_there_is_no_time(studio, values, asked):
     asked_for = {"type": "kbalign", "model_name_or_path": values["model_name_or_path"], "dataset_id": "d"}
-    view = ForecastView.of(studio.estimates.estimate(asked_for))
+    view = EstimateView.of(studio.estimates.estimate(asked_for))
     assert view.seconds is None
     assert "KBAlign" in view.seconds_unknown
 

@@ -57,7 +57,7 @@ def broken(values):
     ],
 )
 def test_field_value_and_rule_are_said(values, en, zh):
-    assert broken(values).said == Text(en, zh)
+    assert broken(values).sentence == Text(en, zh)
 
 
 def test_a_rule_of_our_own_brings_its_sentence_for_the_form():
@@ -65,11 +65,11 @@ def test_a_rule_of_our_own_brings_its_sentence_for_the_form():
 
 
 def test_a_long_value_is_not_repeated_whole():
-    assert len(broken({"share": "x" * 10_000}).said.en) < SHOWN + 100
+    assert len(broken({"share": "x" * 10_000}).sentence.en) < SHOWN + 100
 
 
 def test_what_is_no_json_is_said_without_the_whole_text():
-    said = broken("{" + json.dumps("x" * 500)).said
+    said = broken("{" + json.dumps("x" * 500)).sentence
     assert said.zh.startswith("不是有效的 JSON")
     assert "xxx" not in said.en
 

@@ -53,7 +53,7 @@ def app_arguments(
     """Arguments for the FastAPI app that gradio makes: our routes, and our errors in one shape.
 
     Args:
-        studio: the house.
+        studio: the services that the page and the routes call.
         credentials: user and password, or None where they open nothing.
         hub: who may come in with an account on the hub; None where nobody can sign in so.
         address: of the Space outside the hub's frame, if it is one.

@@ -1,4 +1,4 @@
-"""The chat routes: one answer, or several models' answers side by side, whole or streamed. Knows nothing of engines."""
+"""Chat routes: one model's answer or several side by side, whole or streamed."""
 
 from collections.abc import Generator, Iterator
 from itertools import chain
@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from sage_studio.api.errors import UnsupportedMediaType, error_responses, file_response, language, own_error
+from sage_studio.api.errors import UnsupportedMediaType, error_responses, file_response, own_error, request_language
 from sage_studio.api.exact import exact
 from sage_studio.api.stream import EventStream
 from sage_studio.errors import (
@@ -20,7 +20,7 @@ from sage_studio.errors import (
     NotFound,
     StudioError,
 )
-from sage_studio.evaluation.arena import Piece
+from sage_studio.evaluation.arena import AnswerChunk
 from sage_studio.fields import Temperature, TokenCount, Words
 from sage_studio.operations.chat import ReplyView
 from sage_studio.operations.rag import SourceView
@@ -33,7 +33,7 @@ UNANSWERED = (NotFound, Conflict, EngineUnavailable, EmbedderUnavailable, HubUna
 ANSWERS = file_response(EventStream.media_type) | error_responses(UnsupportedMediaType, *UNANSWERED)
 
 
-class Turn(BaseModel):
+class HistoryMessage(BaseModel):
     """One earlier turn."""
 
     model_config = ConfigDict(extra="forbid")
@@ -42,20 +42,20 @@ class Turn(BaseModel):
     content: str
 
 
-class Question(BaseModel):
+class ChatInput(BaseModel):
     """A message and what was said before it."""
 
     model_config = ConfigDict(extra="forbid")
 
     message: Words = Field(min_length=1)
-    history: list[Turn] = Field([], description="Earlier turns, oldest first")
+    history: list[HistoryMessage] = Field([], description="Earlier turns, oldest first")
     stream: bool = False
     temperature: Temperature = 0.7
     max_tokens: TokenCount = 512
 
     def messages(self) -> list[ChatMessage]:
         """The whole conversation."""
-        turns = [*self.history, Turn(role="user", content=self.message)]
+        turns = [*self.history, HistoryMessage(role="user", content=self.message)]
         return [ChatMessage(role=turn.role, content=turn.content) for turn in turns]
 
     def sampling(self) -> dict[str, float]:
@@ -63,7 +63,7 @@ class Question(BaseModel):
         return {"temperature": self.temperature, "max_tokens": self.max_tokens}
 
 
-class ChatRequest(Question):
+class ChatRequest(ChatInput):
     """A question to one model."""
 
     model: str | None = Field(None, description="A registered model; the current one when left out")
@@ -71,7 +71,7 @@ class ChatRequest(Question):
     expand: bool = Field(False, description="With documents: look up twice, the second time with a first answer too")
 
 
-class CompareRequest(Question):
+class CompareRequest(ChatInput):
     """A question to several models."""
 
     models: list[str] = Field(
@@ -115,7 +115,7 @@ def routes(studio: Studio) -> APIRouter:
         if not body.stream:
             return whole(chunks)
         first = next(chunks)  # a fault before the first word is answered with its own status
-        return EventStream(_events(first, chunks, language(request)))
+        return EventStream(_events(first, chunks, request_language(request)))
 
     return router
 
@@ -129,20 +129,20 @@ def _add_comparing(router: APIRouter, studio: Studio) -> None:
 
         With ``stream``, server-sent events ``{column, text, …the answer's figures}`` come as the models speak.
         """
-        pieces = studio.chat.compare(body.messages(), body.models, **body.sampling())
-        spoken = language(request)
+        chunks = studio.chat.compare(body.messages(), body.models, **body.sampling())
+        language = request_language(request)
         if body.stream:
-            return EventStream(_columns(pieces, spoken))
-        replies = {piece.column: piece.reply for piece in pieces}
-        return CompareResponse(answers=[ReplyView.of(replies[column], spoken) for column in sorted(replies)])
+            return EventStream(_columns(chunks, language))
+        replies = {chunk.column: chunk.reply for chunk in chunks}
+        return CompareResponse(answers=[ReplyView.of(replies[column], language) for column in sorted(replies)])
 
 
 def whole(chunks: Iterator[ChatChunk]) -> ChatResponse:
     """Gather a streamed answer."""
-    pieces = list(chunks)
-    last = pieces[-1]
+    answer = list(chunks)
+    last = answer[-1]
     return ChatResponse(
-        response="".join(piece.text for piece in pieces),
+        response="".join(chunk.text for chunk in answer),
         model=last.model,
         usage={"prompt_tokens": last.prompt_tokens, "completion_tokens": last.completion_tokens},
         tokens_per_second=last.tokens_per_second,
@@ -151,19 +151,19 @@ def whole(chunks: Iterator[ChatChunk]) -> ChatResponse:
     )
 
 
-def _events(first: ChatChunk, rest: Iterator[ChatChunk], spoken: Language) -> Generator[str, None, None]:
+def _events(first: ChatChunk, rest: Iterator[ChatChunk], language: Language) -> Generator[str, None, None]:
     try:
         for chunk in chain((first,), rest):
-            said: dict[str, Any] = {"text": chunk.text, "model": chunk.model, "done": chunk.done}
+            message: dict[str, Any] = {"text": chunk.text, "model": chunk.model, "done": chunk.done}
             if chunk.sources:
-                said["sources"] = [SourceView.of(source).model_dump() for source in chunk.sources]
-                said["look_ups"] = chunk.look_ups
-            yield sse_event(said)
+                message["sources"] = [SourceView.of(source).model_dump() for source in chunk.sources]
+                message["look_ups"] = chunk.look_ups
+            yield sse_event(message)
     except StudioError as error:  # the status is sent already
-        yield sse_event({"text": "", "model": first.model, "done": False, "error": own_error(error, spoken)})
+        yield sse_event({"text": "", "model": first.model, "done": False, "error": own_error(error, language)})
 
 
-def _columns(pieces: Iterator[Piece], spoken: Language) -> Generator[str, None, None]:
-    for piece in pieces:
-        view = ReplyView.of(piece.reply, spoken).model_dump(exclude={"response"})
-        yield sse_event({"column": piece.column, "text": piece.text, **view})
+def _columns(chunks: Iterator[AnswerChunk], language: Language) -> Generator[str, None, None]:
+    for chunk in chunks:
+        view = ReplyView.of(chunk.reply, language).model_dump(exclude={"response"})
+        yield sse_event({"column": chunk.column, "text": chunk.text, **view})

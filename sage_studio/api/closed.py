@@ -1,4 +1,4 @@
-"""A studio that must not open: one page that says why and what to do, and a refusal for everything else.
+"""App of a studio that must not open: a page that says why, a refusal for everything else.
 
 A Space is on the public internet. One without a login would let anybody train on it and read its data; one that
 merely ends looks broken, with the reason in a log that nobody thinks of.
@@ -46,8 +46,8 @@ def closed_app(reason: StudioError) -> Starlette:
 
     async def refuse(request: Request) -> Response:
         language = language_of(request.headers.get("accept-language"))
-        said = {"code": reason.code, "message": reason.message.in_(language), "hint": reason.hint.in_(language)}
-        return JSONResponse({"detail": said}, status_code=503)
+        message = {"code": reason.code, "message": reason.message.in_(language), "hint": reason.hint.in_(language)}
+        return JSONResponse({"detail": message}, status_code=503)
 
     app = Starlette()
     app.add_route("/", page, methods=["GET"])  # and HEAD

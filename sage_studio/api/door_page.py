@@ -1,7 +1,4 @@
-"""The one page for those who are not in: it says why, and what to do about it.
-
-Knows how such a page looks, without any file of gradio's. Knows nothing of who is in.
-"""
+"""The page for those who are not logged in: it says why, and what to do about it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,7 +47,7 @@ def door_page(title: Text, lines: Sequence[Text], links: Sequence[Link], address
         address: of the Space outside the hub's frame; empty where there is none.
         language: of the words.
     """
-    said = Markup().join(Markup("<p>{}</p>").format(line.in_(language)) for line in lines)
+    message = Markup().join(Markup("<p>{}</p>").format(line.in_(language)) for line in lines)
     ways = Markup().join(
         Markup('<p><a href="{}"{}>{}</a></p>').format(
             link.where, Markup(' class="button"') if link.button else "", link.label.in_(language)
@@ -63,7 +60,7 @@ def door_page(title: Text, lines: Sequence[Text], links: Sequence[Link], address
             '<!doctype html><html lang="{}"><head><meta charset="utf-8"><title>SAGE Studio</title>'
             '<meta name="viewport" content="width=device-width, initial-scale=1"><style>{}</style></head>'
             "<body><main><h1>{}</h1>{}{}{}</main></body></html>"
-        ).format("zh-CN" if language == "zh" else "en", Markup(STYLE), title.in_(language), said, ways, outside)
+        ).format("zh-CN" if language == "zh" else "en", Markup(STYLE), title.in_(language), message, ways, outside)
     )
 
 

@@ -106,7 +106,7 @@ def file_response(*media_types: str) -> dict[int | str, dict[str, Any]]:
     return {200: {"content": {each: {"schema": SCHEMAS.get(each, {"type": "string"})} for each in media_types}}}
 
 
-def language(request: HTTPConnection) -> Language:
+def request_language(request: HTTPConnection) -> Language:
     """The caller's language, by ``Accept-Language``."""
     return language_of(request.headers.get("accept-language"))
 
@@ -120,7 +120,7 @@ def studio_error(request: Request, error: Exception) -> Response:
 def validation_error(request: Request, error: Exception) -> Response:
     """A body that does not fit the route's schema, in the same shape."""
     assert isinstance(error, RequestValidationError)
-    said = first_error(error.errors()).said
+    said = first_error(error.errors()).sentence
     return error_answer(
         request,
         InvalidInput(Text(f"The request does not fit. {said.en}.", f"请求格式不正确：{said.zh}。"), SEE_DOCS),
@@ -173,7 +173,7 @@ def openai_error(error: StudioError, spoken: Language) -> dict[str, dict[str, st
 
 def error_answer(request: HTTPConnection, error: StudioError, headers: dict[str, str] | None = None) -> Response:
     """An error with its status, in the shape and the language of who asks."""
-    spoken = language(request)
+    spoken = request_language(request)
     content = openai_error(error, spoken) if _speaks_openai(request) else {"detail": own_error(error, spoken)}
     return JSONResponse(content, status_code=error.status, headers=headers)
 

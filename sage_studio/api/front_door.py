@@ -9,7 +9,7 @@ from starlette.responses import HTMLResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sage_studio.api.door_page import Link, door_page
-from sage_studio.api.errors import BadRequest, error_answer, language
+from sage_studio.api.errors import BadRequest, error_answer, request_language
 from sage_studio.api.guard import Guard
 from sage_studio.api.hub_login import SIGN_IN, SIGN_OUT
 from sage_studio.settings import PREFIX
@@ -101,7 +101,7 @@ class FrontDoor:
         if name is None:
             lines, link = [WHO], Link(SIGN_IN, SIGN_IN_LABEL, button=True)
         else:
-            refused = Text(*(said.format(name=name) for said in NOT_LISTED))
+            refused = Text(*(message.format(name=name) for message in NOT_LISTED))
             lines, link = [refused, REMEDY], Link(SIGN_OUT, SIGN_OUT_LABEL, button=True)
-        page = door_page(TITLE, lines, [link], self._address, language(request))
+        page = door_page(TITLE, lines, [link], self._address, request_language(request))
         return HTMLResponse(page, headers={"Cache-Control": "no-store"})

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from fastapi import HTTPException, Request
 
-from sage_studio.api.errors import NOT_LOGGED_IN, language
+from sage_studio.api.errors import NOT_LOGGED_IN, request_language
 from sage_studio.api.hub_login import HubLogin
 from sage_studio.errors import NotAllowed
 from sage_studio.settings import PREFIX
@@ -52,13 +52,13 @@ class Guard:
                     f"Its owner can add the name to {PREFIX}ALLOWED_USERS.", f"所有者可将其加入 {PREFIX}ALLOWED_USERS。"
                 ),
             )
-        spoken = language(request)
+        spoken = request_language(request)
         detail = {"code": NOT_LOGGED_IN, "message": LOGIN.in_(spoken), "hint": LOGIN_HINT.in_(spoken)}
         raise HTTPException(401, detail=detail, headers=REALM)
 
     @property
     def needs_login(self) -> bool:
-        """Whether strangers stay outside."""
+        """Whether a login is needed."""
         return self._credentials is not None or self._hub is not None
 
     def user_of(self, request: Request) -> str | None:

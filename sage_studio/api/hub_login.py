@@ -1,7 +1,4 @@
-"""Who may come in with an account on the Hugging Face hub: the Space's owner, and whoever the owner names.
-
-Knows the session that gradio's OAuth routes leave behind. Knows nothing of user and password.
-"""
+"""Login with a Hugging Face account: the Space's owner, and whoever the owner names."""
 
 import time
 from collections.abc import Iterable

@@ -1,7 +1,6 @@
-"""The OpenAI protocol: what speaks it can use the studio's current model as it would use any server of models.
+"""OpenAI-compatible API: clients use the current model as they use any OpenAI server.
 
-Knows the shapes of that protocol, and which of its fields change no answer. Knows nothing of engines; which options
-there are and their bounds is for the registry to say.
+Which sampling options there are, and their bounds, is checked by the registry.
 """
 
 import time
@@ -13,7 +12,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
-from sage_studio.api.errors import UnsupportedMediaType, error_responses, file_response, language, openai_error
+from sage_studio.api.errors import UnsupportedMediaType, error_responses, file_response, openai_error, request_language
 from sage_studio.api.exact import exact
 from sage_studio.api.stream import EventStream
 from sage_studio.errors import Conflict, EngineUnavailable, InvalidInput, InvalidModel, NotFound, StudioError
@@ -41,18 +40,18 @@ ANSWERS = file_response(EventStream.media_type) | error_responses(
 )
 
 
-class Part(BaseModel):
+class ContentPart(BaseModel):
     """A piece of a message; only text is understood."""
 
     type: Literal["text"]
     text: str
 
 
-class Message(BaseModel):
+class ChatCompletionMessage(BaseModel):
     """A turn."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[Part]
+    content: str | list[ContentPart]
 
     def plain(self) -> ChatMessage:
         """As the registry takes it."""
@@ -66,12 +65,12 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
-class Completion(BaseModel):
+class ChatCompletionRequest(BaseModel):
     """A request for an answer. Fields that are not declared here are options of the registry, or refused by name."""
 
     model_config = ConfigDict(extra="allow")
 
-    messages: list[Message] = Field(min_length=1)
+    messages: list[ChatCompletionMessage] = Field(min_length=1)
     model: str | None = Field(None, description="A registered model; with any other name the current model answers")
     stream: bool = False
     stream_options: StreamOptions | None = None
@@ -145,7 +144,9 @@ def routes(studio: Studio) -> APIRouter:
         return ModelList(data=[ModelCard.of(model) for model in registered])
 
     @router.post("/chat/completions", response_model=ChatCompletion, responses=ANSWERS)
-    def complete(request: Request, body: Annotated[Completion, exact(Completion)]) -> dict[str, Any] | EventStream:
+    def complete(
+        request: Request, body: Annotated[ChatCompletionRequest, exact(ChatCompletionRequest)]
+    ) -> dict[str, Any] | EventStream:
         """Answer as the OpenAI protocol has it: from the model named if it is registered, else from the current one."""
         known = any(model.name == body.model for model in studio.serving.models())
         messages = [message.plain() for message in body.messages]
@@ -156,7 +157,7 @@ def routes(studio: Studio) -> APIRouter:
             return _whole(chunks)
         first = next(chunks)  # a fault before the first word is answered with its own status
         usage = body.stream_options is not None and body.stream_options.include_usage
-        return EventStream(_events(first, chunks, usage, language(request)))
+        return EventStream(_events(first, chunks, usage, request_language(request)))
 
     return router
 
@@ -174,7 +175,7 @@ def _whole(chunks: Iterator[ChatChunk]) -> dict[str, Any]:
 
 
 def _events(
-    first: ChatChunk, rest: Iterator[ChatChunk], with_usage: bool, spoken: Language
+    first: ChatChunk, rest: Iterator[ChatChunk], with_usage: bool, language: Language
 ) -> Generator[str, None, None]:
     head = _head(first.model, "chat.completion.chunk")
     yield sse_event({**head, "choices": [_choice({"role": "assistant", "content": ""})]})
@@ -187,7 +188,7 @@ def _events(
             if with_usage:
                 yield sse_event({**head, "choices": [], "usage": _usage(chunk)})
     except StudioError as error:  # the status is sent already
-        yield sse_event(openai_error(error, spoken))
+        yield sse_event(openai_error(error, language))
     yield DONE
 
 

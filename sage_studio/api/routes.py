@@ -15,9 +15,9 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.types import Message
 
-from sage_studio.api.errors import UnsupportedMediaType, error_responses, language
+from sage_studio.api.errors import UnsupportedMediaType, error_responses, request_language
 from sage_studio.api.exact import exact
-from sage_studio.data.sources.data_file import file_too_large
+from sage_studio.data.sources.local import file_too_large
 from sage_studio.errors import InvalidDataset, StudioError, naming_full_disk
 from sage_studio.files import upload_name
 from sage_studio.operations import operations
@@ -60,9 +60,9 @@ def _endpoint(studio: Studio, operation: Operation) -> Callable[..., Any]:
         if isinstance(body, BaseModel):
             given |= {name: getattr(body, name) for name in body.model_fields_set}
         if upload is None:
-            return operation.run(studio, given, language(request))
+            return operation.run(studio, given, request_language(request))
         with _received(studio, given[upload]) as path:
-            return operation.run(studio, {**given, upload: path}, language(request))
+            return operation.run(studio, {**given, upload: path}, request_language(request))
 
     parameters = [inspect.Parameter("request", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=Request)]
     parameters += _parameters(operation)

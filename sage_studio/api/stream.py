@@ -1,7 +1,4 @@
-"""An answer in pieces whose source is closed the moment the client leaves, not when garbage is next collected.
-
-Knows how the sending of a response ends. Knows nothing of what the pieces are.
-"""
+"""Streaming response whose source is closed at once when the client leaves."""
 
 from collections.abc import Generator
 

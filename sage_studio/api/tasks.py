@@ -1,4 +1,4 @@
-"""The routes of tasks that stream or give files: the list, events, the archive, the files of stages."""
+"""Routes of tasks that stream or send files: the list, events, the archive, stage files."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,12 +8,13 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Header, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, StreamingResponse
+from pydantic import TypeAdapter
 
-from sage_studio.api.errors import error_responses, file_response, language
+from sage_studio.api.errors import error_responses, file_response, request_language
 from sage_studio.api.stream import EventStream
 from sage_studio.errors import Conflict, InvalidDataset, InvalidName, NotFound
 from sage_studio.fields import Id
-from sage_studio.operations.tasks import TaskView
+from sage_studio.operations.tasks import OfKind, TaskView, listed
 from sage_studio.operations.training import StageFileView
 from sage_studio.sse import sse_event
 from sage_studio.studio import Studio
@@ -33,14 +34,14 @@ class _Listing:
     def __init__(self) -> None:
         self._known: dict[tuple[str, Language], tuple[tuple[object, ...], str]] = {}
 
-    def json_of(self, tasks: list[tuple[Task, TaskProgress]], spoken: Language) -> str:
+    def json_of(self, tasks: list[tuple[Task, TaskProgress]], language: Language) -> str:
         known: dict[tuple[str, Language], tuple[tuple[object, ...], str]] = {}
         for task, progress in tasks:
-            now, before = (task, progress.now, progress.result), self._known.get((task.id, spoken))
+            now, before = (task, progress.now, progress.result), self._known.get((task.id, language))
             is_same = task.status.is_over and before is not None and all(map(is_, before[0], now))
-            shown = before[1] if before and is_same else TaskView.of(task, progress, spoken).model_dump_json()
-            known[task.id, spoken] = now, shown
-        self._known = {**{key: value for key, value in self._known.items() if key[1] != spoken}, **known}
+            shown = before[1] if before and is_same else TaskView.of(task, progress, language).model_dump_json()
+            known[task.id, language] = now, shown
+        self._known = {**{key: value for key, value in self._known.items() if key[1] != language}, **known}
         return f"[{','.join(shown for _, shown in known.values())}]"
 
 
@@ -50,9 +51,12 @@ def routes(studio: Studio) -> APIRouter:
     listing = _Listing()
 
     @router.get("", response_model=list[TaskView], responses=error_responses())
-    def tasks(request: Request) -> Response:
-        """All tasks, newest first."""
-        shown = listing.json_of(studio.tasks.list_with_progress(), language(request))
+    def tasks(request: Request, kind: OfKind = "train") -> Response:
+        """All trainings, or the tasks of another kind, newest first."""
+        if kind != "train":
+            views = listed(studio, kind, request_language(request))
+            return Response(TypeAdapter(list[TaskView]).dump_json(views), media_type="application/json")
+        shown = listing.json_of(studio.tasks.list_with_progress(), request_language(request))
         return Response(shown, media_type="application/json")
 
     @router.get(
@@ -92,7 +96,7 @@ def routes(studio: Studio) -> APIRouter:
         request: Request, task_id: Id, name: str, text: Annotated[str, Body(media_type=JSON_LINES)]
     ) -> StageFileView:
         """Put an edited file in its place; the task must be stopped, and continues from it when it is resumed."""
-        return StageFileView.of(studio.training.edit_stage_file(task_id, name, text), language(request))
+        return StageFileView.of(studio.training.edit_stage_file(task_id, name, text), request_language(request))
 
     return router
 

@@ -1,4 +1,4 @@
-"""Cuts texts into chunks that a model or an index can hold, at headings, paragraphs and sentences.
+"""Cuts texts into chunks at headings, paragraphs and sentences, within a size limit.
 
 Sizes of rows are in bytes of UTF-8, of which a tokenizer makes at most about half as many tokens in any language (of
 English a quarter). Code blocks are never cut open.
@@ -114,9 +114,9 @@ def _chunks(spans: Sequence[TextSpan]) -> Iterator[tuple[TextSpan, ...]]:
     yield tuple(_outdented(chunk) if goes_on else chunk)
 
 
-def _without_lead(chunk: list[TextSpan], room: int) -> tuple[list[TextSpan], list[TextSpan]]:
+def _without_lead(chunk: list[TextSpan], limit: int) -> tuple[list[TextSpan], list[TextSpan]]:
     """The chunk and the last line that introduces the next chunk, if that line fits there."""
-    if len(chunk) > 1 and LEADS_ON.search(chunk[-1].text) and utf8_size(chunk[-1].text) <= room:
+    if len(chunk) > 1 and LEADS_ON.search(chunk[-1].text) and utf8_size(chunk[-1].text) <= limit:
         return (chunk[:-1], chunk[-1:]) if not is_short(chunk[:-1]) else (chunk, [])
     return chunk, []
 
@@ -151,10 +151,10 @@ def _split(span: TextSpan) -> list[TextSpan]:
         head, tail, lines = lines[:1], lines[-1:], lines[1:-1]
     elif span.kind == "table":
         head, lines = lines[:2], lines[2:]
-    room = MAX_BYTES - sum(utf8_size(line) + 1 for line in (*head, *tail))
-    if room < MAX_BYTES // 2:  # a header that long is not worth repeating
-        head, tail, lines, room = [], [], span.text.split("\n"), MAX_BYTES
-    bodies = _packed([part for line in lines for part in split_sentences(line, room, utf8_size)], room)
+    limit = MAX_BYTES - sum(utf8_size(line) + 1 for line in (*head, *tail))
+    if limit < MAX_BYTES // 2:  # a header that long is not worth repeating
+        head, tail, lines, limit = [], [], span.text.split("\n"), MAX_BYTES
+    bodies = _packed([part for line in lines for part in split_sentences(line, limit, utf8_size)], limit)
     texts = ["\n".join((*head, *body, *tail)) for body in bodies]
     return [replace(span, text=text, glue=span.glue if i == 0 else "\n\n") for i, text in enumerate(texts)]
 
@@ -164,10 +164,10 @@ def _narrow(padding: re.Match[str]) -> str:
     return " " if padding[0].startswith(" ") else ""
 
 
-def _packed(lines: Sequence[str], room: int) -> Iterator[list[str]]:
+def _packed(lines: Sequence[str], limit: int) -> Iterator[list[str]]:
     body, size = list[str](), 0
     for line in lines:
-        if body and size + utf8_size(line) > room:
+        if body and size + utf8_size(line) > limit:
             yield body
             body, size = [], 0
         body.append(line)

@@ -1,4 +1,7 @@
-"""Column mappings: which column of a file is which key of a format, remembered per set of columns."""
+"""Column mappings: which column of a file is which key of a format.
+
+A person's choice is remembered per set of columns.
+"""
 
 import hashlib
 import json
@@ -115,9 +118,9 @@ def parse_mapping(text: str) -> ColumnMapping | None:
     try:
         return ColumnMapping.model_validate_json(text)
     except ValidationError as error:
-        said = first_error(error.errors()).said
+        message = first_error(error.errors()).sentence
         raise InvalidInput(
-            Text(f"The mapping cannot be read: {said.en}.", f"无法读取列映射：{said.zh}。"),
+            Text(f"The mapping cannot be read: {message.en}.", f"无法读取列映射：{message.zh}。"),
             Text(
                 'Give {"format": "Alpaca", "columns": {"instruction": "column", "output": "column"}}.',
                 '请写成 {"format": "Alpaca", "columns": {"instruction": "列名", "output": "列名"}}。',

@@ -1,4 +1,4 @@
-"""Dataset manifest: what is stored about a dataset besides its rows, and the protocol of a source of rows."""
+"""Dataset manifest: what is stored besides the rows; and the protocol of a source."""
 
 import json
 from collections import Counter, defaultdict

@@ -1,4 +1,4 @@
-"""Detects the format of each record by its keys and reads the records of a file as rows of one kind."""
+"""Formats of training data: detected by a record's keys, each read as rows of one kind."""
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -7,29 +7,383 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from sage_studio.data.dataset import DropCounter, Dropped, FormatCount
-from sage_studio.data.format_readers import (
-    BadValue,
-    NothingToLearn,
-    json_type,
-    read_alpaca,
-    read_conversed,
-    read_implicit,
-    read_instructed,
-    read_judged,
-    read_pair,
-    read_prompted,
-    read_retrieval,
-    read_retrieved,
-    read_text,
-    read_turns,
-    shown,
-)
 from sage_studio.data.rows import DataRow, Origin, RowKind, invalid_row
 from sage_studio.errors import InvalidDataset, UnknownColumns
 from sage_studio.text import Text
 
 if TYPE_CHECKING:
     from sage_studio.data.column_mapping import ColumnMapping
+
+import json
+import re
+from itertools import count, takewhile
+
+from sage_studio.data.rows import Example, Message, Passage, Preference, Retrieval, Role
+
+# Reading a record
+
+ROLES: Mapping[str, Role] = {
+    "system": "system",
+    "user": "user",
+    "human": "user",
+    "developer": "system",
+    "prompter": "user",
+    "assistant": "assistant",
+    **dict.fromkeys(("gpt", "chatgpt", "bing", "bard", "bot", "ai", "model"), "assistant"),
+}
+"""Compared in lower case: exports of one tool write both ``Human`` and ``human``."""
+TOOLS = frozenset(
+    {"tool", "tool_call", "tool_calls", "tool_response", "function", "function_call", "observation", "ipython"}
+)
+"""Roles of tool calls and tool results."""
+CALLS = ("tool_calls", "function_call")
+TEXT_PARTS = ("text", "input_text", "output_text")
+TOOL_CALL = Text("a tool call, which cannot be trained on yet", "含有工具调用，暂不支持训练")
+NOT_TEXT = Text("an image, audio or file in the conversation", "对话中含有图片、音频或文件")
+Turns = list[Message]
+
+
+class BadValue(Exception):
+    """A value of the wrong type for its key."""
+
+    def __init__(self, en: str, zh: str) -> None:
+        super().__init__(en)
+        self.message = Text(en, zh)
+
+
+class NothingToLearn(Exception):
+    """A well-formed record without anything to train on: it is dropped and counted."""
+
+    def __init__(self, reason: Text) -> None:
+        super().__init__(reason.en)
+        self.reason = reason
+
+
+def as_text(value: Any, key: str) -> str:
+    """Text; null is empty text. Raises `BadValue`."""
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise BadValue(
+            f"{key} must be text, not {json_type(value)}: {shown(value)}", f"{key} 必须是文本，而不是：{shown(value)}"
+        )
+    return value
+
+
+def as_list(value: Any, key: str) -> list[Any]:
+    """A list; null is an empty one. Raises `BadValue`."""
+    if value is not None and not isinstance(value, list):
+        raise BadValue(f"{key} must be a list, not {json_type(value)}.", f"{key} 必须是列表。")
+    return value or []
+
+
+def as_turns(value: Any, key: str) -> Turns:
+    """A list of turns, ``role``/``content`` or ``from``/``value``. Raises `BadValue`, `NothingToLearn`."""
+    if not isinstance(value, list):
+        raise BadValue(
+            f"{key} must be a list of turns, not {json_type(value)}: {shown(value)}",
+            f"{key} 必须是对话轮次的列表，而不是：{shown(value)}",
+        )
+    return [_message(turn, key) for turn in value]
+
+
+def parsed_list(value: Any) -> Any:
+    """A list that was serialized as a string, as some tools write it; other values unchanged."""
+    if not isinstance(value, str) or not value.lstrip().startswith("["):
+        return value
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+    return found if isinstance(found, list) else value
+
+
+def check_characters(texts: Iterable[str]) -> None:
+    """Raise `NothingToLearn` for text that cannot be written as UTF-8."""
+    try:
+        for text in texts:
+            text.encode()
+    except UnicodeEncodeError as error:
+        raise NothingToLearn(BROKEN_CHARACTERS) from error
+
+
+BROKEN_CHARACTERS = Text(
+    "a broken character (lone surrogate), or bytes that are not UTF-8",
+    "含有残缺字符（孤立的代理项），或不是 UTF-8 的字节",
+)
+
+
+def json_type(value: Any) -> str:
+    """The JSON type of a value, for messages."""
+    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def shown(value: Any) -> str:
+    """A value for a message, shortened."""
+    text = json.dumps(value, ensure_ascii=True, default=str)
+    return text if len(text) <= 60 else f"{text[:60]}…"
+
+
+def _message(turn: Any, key: str) -> Message:
+    if not isinstance(turn, dict):
+        raise BadValue(f"a turn of {key} is {json_type(turn)}, not an object.", f"{key} 中有一轮不是对象。")
+    speaker = turn.get("role", turn.get("from"))
+    name = speaker.strip().lower() if isinstance(speaker, str) else ""
+    if name in TOOLS or any(turn.get(call) for call in CALLS):
+        raise NothingToLearn(TOOL_CALL)
+    if name not in ROLES:
+        raise BadValue(
+            f"{key} has a turn of role {speaker!r}; known are {', '.join(ROLES)}.",
+            f"{key} 中出现角色 {speaker!r}；支持的角色为 {', '.join(ROLES)}。",
+        )
+    return Message(ROLES[name], _content(turn.get("content", turn.get("value")), key))
+
+
+def _content(value: Any, key: str) -> str:
+    """Text, or a list of parts of it. Raises `NothingToLearn` for a part of another type."""
+    if not isinstance(value, list):
+        return as_text(value, key)
+    types = {part.get("type") for part in value if isinstance(part, dict) and isinstance(part.get("type"), str)}
+    if types - set(TEXT_PARTS):
+        raise NothingToLearn(NOT_TEXT)
+    return "\n".join(as_text(part.get("text") if isinstance(part, dict) else part, key) for part in value)
+
+
+NO_ANSWER = Text("empty answer", "回答为空")
+NO_QUESTION = Text("empty question", "问题为空")
+NO_TURN_BEFORE = Text("no question before the answer", "回答之前没有问题")
+JUDGED_BAD = Text("marked as a bad answer", "标记为差的回答")
+NOT_WEIGHTED = Text("every answer has weight 0", "所有回答的权重均为 0")
+JUDGEMENTS: Mapping[Any, bool] = {True: True, False: False, "true": True, "false": False, "1": True, "0": False}
+
+Reader = Callable[[Mapping[str, Any], Origin], Example]
+
+
+def read_alpaca(record: Mapping[str, Any], origin: Origin) -> Example:
+    """``instruction``, ``input``, ``output``, with ``system`` and ``history``."""
+    return _example([*alpaca_turns(record), Message("assistant", as_text(record["output"], "output"))], origin)
+
+
+def read_pair(ask: str, answer: str) -> Reader:
+    """A reader for a question under one key and its answer under another; each is text or a list of turns."""
+
+    def read(record: Mapping[str, Any], origin: Origin) -> Example:
+        return _example([*prompt_turns(record, ask), Message("assistant", answer_text(record, answer))], origin)
+
+    return read
+
+
+def read_turns(key: str) -> Reader:
+    """A reader for a conversation under one key, up to its last answer whose OpenAI ``weight`` is not 0."""
+
+    def read(record: Mapping[str, Any], origin: Origin) -> Example:
+        messages = parsed_list(record[key])
+        turns = as_turns(messages, key)
+        has_answer = any(turn.role == "assistant" for turn in turns)
+        while turns and (turns[-1].role != "assistant" or messages[len(turns) - 1].get("weight") == 0):
+            turns.pop()
+        if has_answer and not turns:
+            raise NothingToLearn(NOT_WEIGHTED)
+        return _example([*system_turn(record), *turns] if turns else [], origin)
+
+    return read
+
+
+def read_judged(read: Reader, key: str) -> Reader:
+    """A reader for KTO rows, labelled true (good) or false (bad) under ``key``: the good ones are kept."""
+
+    def read_good(record: Mapping[str, Any], origin: Origin) -> Example:
+        value = record[key]
+        is_good = judgement(value)
+        if is_good is None:
+            raise BadValue(
+                f"{key} must be true or false, not {shown(value)}",
+                f"{key} 必须是 true 或 false：{shown(value)}",
+            )
+        if not is_good:
+            raise NothingToLearn(JUDGED_BAD)
+        return read(record, origin)
+
+    return read_good
+
+
+def judgement(value: Any) -> bool | None:
+    """A KTO label: true/false, 1/0 or the same as words; None for anything else."""
+    plain = value.strip().lower() if isinstance(value, str) else value
+    return JUDGEMENTS.get(plain) if isinstance(plain, bool | int | float | str) else None
+
+
+def alpaca_turns(record: Mapping[str, Any]) -> Turns:
+    """System, history and the instruction with its input. Raises `BadValue`."""
+    turns = system_turn(record)
+    for pair in as_list(record.get("history"), "history"):
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise BadValue("history must be a list of [question, answer] pairs.", "history 必须是 [问, 答] 的列表。")
+        turns += [Message("user", as_text(pair[0], "history")), Message("assistant", as_text(pair[1], "history"))]
+    asked = (as_text(record["instruction"], "instruction"), as_text(record.get("input"), "input"))
+    return [*turns, Message("user", "\n".join(part for part in asked if part.strip()))]
+
+
+def prompt_turns(record: Mapping[str, Any], key: str) -> Turns:
+    """A prompt that is text or a list of turns, after the record's ``system``. Raises `BadValue`."""
+    value = record[key]
+    asked = as_turns(value, key) if isinstance(value, list) else [Message("user", as_text(value, key))]
+    return [*system_turn(record), *asked]
+
+
+def answer_text(record: Mapping[str, Any], key: str) -> str:
+    """An answer that is text or a list whose last turn it is. Raises `BadValue`."""
+    value = record[key]
+    turns = as_turns(value, key)[-1:] if isinstance(value, list) and value else []
+    return turns[0].content if turns else as_text(value, key)
+
+
+def system_turn(record: Mapping[str, Any]) -> Turns:
+    """The record's ``system`` as a turn; none without. Raises `BadValue`."""
+    system = as_text(record.get("system"), "system")
+    return [Message("system", system)] if system.strip() else []
+
+
+def check_prompt(turns: Turns) -> None:
+    """Raise `NothingToLearn` unless the last turn is a question."""
+    if not turns or turns[-1].role != "user":
+        raise NothingToLearn(NO_TURN_BEFORE)
+    if not turns[-1].content.strip():
+        raise NothingToLearn(NO_QUESTION)
+
+
+def _example(turns: Turns, origin: Origin) -> Example:
+    if not turns or not turns[-1].content.strip():
+        raise NothingToLearn(NO_ANSWER)
+    check_prompt(turns[:-1])
+    check_characters(turn.content for turn in turns)
+    return Example(tuple(turns[:-1]), turns[-1].content, origin)
+
+
+SAME_ANSWER = Text("chosen and rejected are the same", "chosen 与 rejected 相同")
+SPEAKER = re.compile(r"^(Human|Assistant):", re.MULTILINE)
+CONTEXT = "{query}\n\n{retrieved}"
+
+
+def read_retrieved(record: Mapping[str, Any], origin: Origin) -> Preference:
+    """``query``, ``retrieval_result``, ``chosen``, ``rejected``; the retrieved text becomes context in the prompt."""
+    query = as_text(record["query"], "query")
+    retrieved = _retrieved(record.get("retrieval_result"))
+    asked = CONTEXT.format(query=query, retrieved=retrieved) if retrieved else query
+    if not query.strip():
+        asked = ""
+    return _preference([*system_turn(record), Message("user", asked)], record, origin)
+
+
+def read_prompted(record: Mapping[str, Any], origin: Origin) -> Preference:
+    """TRL's ``prompt``, ``chosen``, ``rejected``, each text or a list of turns."""
+    return _preference(prompt_turns(record, "prompt"), record, origin)
+
+
+def read_instructed(record: Mapping[str, Any], origin: Origin) -> Preference:
+    """LLaMA-Factory's Alpaca ranking: ``instruction``, ``input``, ``chosen``, ``rejected``."""
+    return _preference(alpaca_turns(record), record, origin)
+
+
+def read_conversed(record: Mapping[str, Any], origin: Origin) -> Preference:
+    """LLaMA-Factory's ShareGPT ranking: ``conversations``, ``chosen``, ``rejected``."""
+    turns = [*system_turn(record), *as_turns(parsed_list(record["conversations"]), "conversations")]
+    return _preference(turns, record, origin)
+
+
+def read_implicit(record: Mapping[str, Any], origin: Origin) -> Preference:
+    """TRL's implicit prompt: two conversations that differ in the last answer only, as lists or Anthropic's text."""
+    chosen, rejected = (_dialogue(record[key], key) for key in ("chosen", "rejected"))
+    if not chosen or not rejected or chosen[:-1] != rejected[:-1]:
+        raise BadValue(
+            "chosen and rejected must be the same conversation but for the last answer, or a prompt must be given.",
+            "chosen 与 rejected 除最后的回答外必须是同一段对话，或另外给出 prompt。",
+        )
+    answers = {"chosen": chosen[-1].content, "rejected": rejected[-1].content}
+    return _preference([*system_turn(record), *chosen[:-1]], answers, origin)
+
+
+def _dialogue(value: Any, key: str) -> Turns:
+    if not isinstance(value, str):
+        return as_turns(value, key)
+    _, *parts = SPEAKER.split(value.strip())
+    if not parts:
+        raise BadValue(
+            f"{key} is one text without a prompt: {shown(value)}", f"{key} 只是一段文本，缺少 prompt：{shown(value)}"
+        )
+    return [
+        Message("user" if who == "Human" else "assistant", message.strip())
+        for who, message in zip(parts[::2], parts[1::2], strict=True)
+    ]
+
+
+def _preference(prompt: Turns, record: Mapping[str, Any], origin: Origin) -> Preference:
+    chosen, rejected = (_answer_text(record[key], key) for key in ("chosen", "rejected"))
+    if not chosen.strip() or not rejected.strip():
+        raise NothingToLearn(NO_ANSWER)
+    if chosen == rejected:
+        raise NothingToLearn(SAME_ANSWER)
+    check_prompt(prompt)
+    check_characters((*(turn.content for turn in prompt), chosen, rejected))
+    return Preference(tuple(prompt), chosen, rejected, origin)
+
+
+def _answer_text(value: Any, key: str) -> str:
+    """Text, ``{"text": …}``, a turn, or a list whose last turn it is."""
+    if isinstance(value, list) and value:
+        return as_turns(value, key)[-1].content
+    if isinstance(value, dict):
+        named = next((name for name in ("text", "content", "value") if name in value), None)
+        if named is None:
+            raise BadValue(f"{key} has no text: {shown(value)}", f"{key} 中没有 text：{shown(value)}")
+        return as_text(value[named], f"{key}.{named}")
+    return as_text(value, key)
+
+
+def _retrieved(value: Any) -> str:
+    """Retrieved text: a string, or a list of strings or of objects with a ``text``."""
+    parts = value if isinstance(value, list) else [value]
+    return "\n\n".join(filter(None, (_answer_text(part, "retrieval_result").strip() for part in parts)))
+
+
+NO_PASSAGE = Text("no passage that answers the query", "没有能回答查询的段落")
+NO_TEXT = Text("empty text", "文本为空")
+
+
+def read_retrieval(query: str, pos: str, neg: str) -> Callable[[Mapping[str, Any], Origin], Retrieval]:
+    """A reader for a query with positive and negative passages, each text or a list of texts; ``neg`` is optional.
+
+    Further negatives may have numbered keys: ``negative_1``, ``negative_2``, ….
+    """
+
+    def read(record: Mapping[str, Any], origin: Origin) -> Retrieval:
+        asked = as_text(record[query], query)
+        numbered = takewhile(record.__contains__, (f"{neg}_{number}" for number in count(1)))
+        right = _passages(record.get(pos), pos)
+        wrong = tuple(text for key in (neg, *numbered) for text in _passages(record.get(key), key))
+        if not asked.strip():
+            raise NothingToLearn(NO_QUESTION)
+        if not right:
+            raise NothingToLearn(NO_PASSAGE)
+        check_characters((asked, *right, *wrong))
+        return Retrieval(asked, right, wrong, origin)
+
+    return read
+
+
+def read_text(record: Mapping[str, Any], origin: Origin) -> Passage:
+    """Bare ``text``."""
+    text = as_text(record["text"], "text")
+    if not text.strip():
+        raise NothingToLearn(NO_TEXT)
+    check_characters((text,))
+    return Passage(text, origin)
+
+
+def _passages(value: Any, key: str) -> tuple[str, ...]:
+    texts = value if isinstance(value, list) else [value]
+    return tuple(filter(str.strip, (as_text(text, key) for text in texts)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,21 +53,21 @@ def grade(question: Question, answer: str) -> Verdict:
         >>> grade(port, "The gateway uses port `8000`.").right, grade(port, "Port 8000 or 9000.").right
         (True, False)
     """
-    said = _plain(first_sentence(answer))
-    if not said:
+    given = _plain(first_sentence(answer))
+    if not given:
         return Verdict(False, Text("no answer", "没有回答"))
     for item in question.key:
-        if not any(_says(said, either) for either in item.split("|")):
+        if not any(_says(given, either) for either in item.split("|")):
             return Verdict(False, Text(f"does not say {item}", f"没有提到 {item}"))
-    if len(said.split()) > MOST_WORDS:
+    if len(given.split()) > MOST_WORDS:
         return Verdict(False, Text(f"more than {MOST_WORDS} words", f"超过 {MOST_WORDS} 个词"))
-    if (denied := DENIAL.search(said)) is not None:
+    if (denied := DENIAL.search(given)) is not None:
         return Verdict(False, Text(f"denies: {denied[0]}", f"含有否定：{denied[0]}"))
-    rejected = [word for words in question.reject for word in words.split("|") if _says(said, word)]
+    rejected = [word for words in question.reject for word in words.split("|") if _says(given, word)]
     if rejected:
         return Verdict(False, Text(f"says {rejected[0].strip()} too", f"还提到了 {rejected[0].strip()}"))
     wanted = {either.strip() for item in question.key for either in item.split("|")}
-    others = [number for number in NUMBER.findall(said) if number not in wanted]
+    others = [number for number in NUMBER.findall(given) if number not in wanted]
     if others and any(NUMBER.fullmatch(each) for each in wanted):
         return Verdict(False, Text(f"says {others[0]} too", f"还提到了 {others[0]}"))
     return Verdict(True)
@@ -81,18 +81,18 @@ def first_sentence(answer: str) -> str:
         'Run this: sage doctor'
     """
     lines = [line.strip() for line in answer.splitlines() if line.strip() and not FENCE.match(line)]
-    said = ""
+    text = ""
     for line in lines:
-        said = f"{said} {line}".strip()
+        text = f"{text} {line}".strip()
         if not line.endswith((":", "：")):
             break
-    return SENTENCE_END.split(said, maxsplit=1)[0].strip()
+    return SENTENCE_END.split(text, maxsplit=1)[0].strip()
 
 
 def _plain(text: str) -> str:
     return " ".join(MARKS.sub("", unicodedata.normalize("NFKC", text).lower()).split())
 
 
-def _says(said: str, words: str) -> bool:
+def _says(sentence: str, words: str) -> bool:
     """Whether ``words`` stand in ``said`` as whole words: ``main`` is not in ``main-dev``, ``80`` not in ``8080``."""
-    return re.search(rf"(?<![\w-]){re.escape(_plain(words))}(?![\w-])", said) is not None
+    return re.search(rf"(?<![\w-]){re.escape(_plain(words))}(?![\w-])", sentence) is not None

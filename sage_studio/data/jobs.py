@@ -1,4 +1,4 @@
-"""Dataset jobs as ``/api/dataset-jobs`` shows them, and what such a job sees of itself while it runs.
+"""Dataset jobs as ``/api/dataset-jobs`` shows them, and as they see themselves.
 
 They are background tasks: `sage_studio.tasks.background` starts, stops and keeps them.
 """
@@ -26,7 +26,7 @@ class Job:
     """A background task.
 
     Attributes:
-        kind: ``report``, ``augment``, ``annotate``, or another that was registered.
+        kind: ``report``, ``augment``, ``merge``, or another that was registered.
         dataset_id: the dataset that is worked on; empty for a kind that works on none.
         state: ``running`` while it waits in the queue too; ``doing`` says so.
         done: of ``total`` units; 0 of 0 until it is known.
@@ -49,6 +49,10 @@ class Job:
 
 class JobStopped(Exception):
     """The work was asked to stop."""
+
+
+class StudioCloses(JobStopped):
+    """The work is to stop because the studio ends; a kind that ``restarts`` is then queued for the next one."""
 
 
 class Running(Protocol):

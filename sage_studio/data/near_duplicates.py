@@ -1,4 +1,4 @@
-"""Near-duplicate detection by MinHash: signatures from `rensa`, candidates from bands that agree.
+"""Near-duplicate detection by MinHash: signatures from `rensa`, candidates from bands.
 
 Signatures lie in a memory-mapped file, 512 bytes a text; memory grows by about 20 bytes a text.
 

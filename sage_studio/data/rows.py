@@ -1,4 +1,4 @@
-"""The four kinds of rows to train on, the same whatever file or document they came from, and where each came from."""
+"""The four kinds of rows to train on, the same whatever file they came from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -95,7 +95,7 @@ class Example:
         """The row as in ``data.jsonl``: conversational prompt and completion, and the origin."""
         return {
             "prompt": _turns(self.prompt),
-            "completion": _said(self.completion),
+            "completion": _answer(self.completion),
             "origin": self.origin.to_json(),
         }
 
@@ -130,8 +130,8 @@ class Preference:
         """The row as in ``data.jsonl``: conversational prompt, chosen and rejected, and the origin."""
         return {
             "prompt": _turns(self.prompt),
-            "chosen": _said(self.chosen),
-            "rejected": _said(self.rejected),
+            "chosen": _answer(self.chosen),
+            "rejected": _answer(self.rejected),
             "origin": self.origin.to_json(),
         }
 
@@ -230,7 +230,7 @@ def _turns(messages: tuple[Message, ...]) -> list[dict[str, str]]:
     return [{"role": message.role, "content": message.content} for message in messages]
 
 
-def _said(text: str) -> list[dict[str, str]]:
+def _answer(text: str) -> list[dict[str, str]]:
     return [{"role": "assistant", "content": text}]
 
 

@@ -1,4 +1,4 @@
-"""Statistics of a dataset: rows, characters, tokens, languages and duplicates, counted in one pass.
+"""Statistics of a dataset: rows, tokens, languages and duplicates, in one pass.
 
 `RunningStats` of two parts of a file can be added up. Memory grows by 8 bytes a row (digests that find duplicates).
 """

@@ -18,7 +18,7 @@ from sage_studio.text import Text
 FEWEST, MOST = 2, 4
 
 Ask = Callable[[str], Iterator[ChatChunk]]
-"""A model's name -> its answer, piece by piece."""
+"""A model's name -> its answer, chunk by chunk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Reply:
     Attributes:
         asked: the model that was asked.
         model: the identity that the server returned; empty before its first word.
-        seconds: from asking to the newest piece.
+        seconds: from asking to the newest chunk.
         error: why it says no more; None while all is well.
     """
 
@@ -50,7 +50,7 @@ class Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class AnswerChunk:
     """A step forward in one column: the new characters, and the reply as it stands with them."""
 
     column: int
@@ -73,40 +73,44 @@ def check_models(models: Sequence[str]) -> None:
         )
 
 
-def compare(ask: Ask, models: Sequence[str]) -> Iterator[Piece]:
-    """Ask all models at once. Closing the iterator ends every answer at its next piece.
+def compare(ask: Ask, models: Sequence[str]) -> Iterator[AnswerChunk]:
+    """Ask all models at once. Closing the iterator ends every answer at its next chunk.
 
     Args:
         ask: called once for each model, each call in a thread of its own.
         models: see `check_models`.
 
     Yields:
-        pieces of any column as they come; the last one of a column has a reply that ``is_over``.
+        chunks of any column as they come; the last one of a column has a reply that ``is_over``.
     """
-    pieces: queue.SimpleQueue[Piece | None] = queue.SimpleQueue()
+    chunks: queue.SimpleQueue[AnswerChunk | None] = queue.SimpleQueue()
     over = threading.Event()
     threads = ThreadPoolExecutor(len(models), thread_name_prefix="compare")
-    asked = [threads.submit(_answer, ask, name, column, pieces, over) for column, name in enumerate(models)]
+    asked = [threads.submit(_answer, ask, name, column, chunks, over) for column, name in enumerate(models)]
     try:
-        yield from _until_all_end(pieces, asked)
+        yield from _until_all_end(chunks, asked)
     finally:
         over.set()
         threads.shutdown(wait=False)  # a slow engine must not hold up whoever closes this
 
 
-def _until_all_end(pieces: "queue.SimpleQueue[Piece | None]", asked: "Sequence[Future[None]]") -> Iterator[Piece]:
+def _until_all_end(
+    chunks: "queue.SimpleQueue[AnswerChunk | None]", asked: "Sequence[Future[None]]"
+) -> Iterator[AnswerChunk]:
     ended = 0
     while ended < len(asked):
-        piece = pieces.get()
-        if piece is None:
+        chunk = chunks.get()
+        if chunk is None:
             ended += 1
         else:
-            yield piece
+            yield chunk
     for future in asked:
         future.result()
 
 
-def _answer(ask: Ask, name: str, column: int, pieces: "queue.SimpleQueue[Piece | None]", over: threading.Event) -> None:
+def _answer(
+    ask: Ask, name: str, column: int, chunks: "queue.SimpleQueue[AnswerChunk | None]", over: threading.Event
+) -> None:
     begun = time.monotonic()
     reply = Reply(name)
     try:
@@ -114,11 +118,11 @@ def _answer(ask: Ask, name: str, column: int, pieces: "queue.SimpleQueue[Piece |
             if over.is_set():
                 break
             reply = _grown(reply, chunk, time.monotonic() - begun)
-            pieces.put(Piece(column, chunk.text, reply))
+            chunks.put(AnswerChunk(column, chunk.text, reply))
     except StudioError as error:
-        pieces.put(Piece(column, "", replace(reply, error=error, seconds=time.monotonic() - begun)))
+        chunks.put(AnswerChunk(column, "", replace(reply, error=error, seconds=time.monotonic() - begun)))
     finally:
-        pieces.put(None)
+        chunks.put(None)
 
 
 def _grown(reply: Reply, chunk: ChatChunk, seconds: float) -> Reply:

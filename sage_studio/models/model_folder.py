@@ -18,6 +18,8 @@ CONFIG = "config.json"
 TOKENIZER, TOKENIZER_CONFIG = "tokenizer.json", "tokenizer_config.json"
 CHAT_TEMPLATE = "chat_template.jinja"
 WEIGHT_SUFFIXES = (".safetensors", ".bin")
+SECOND_COPY = ("consolidated", "training_args", "optimizer")
+"""How files begin that are no weights, or the same weights again for other software."""
 SAFETENSORS_INDEX = "model.safetensors.index.json"
 INDEXES = (SAFETENSORS_INDEX, "pytorch_model.bin.index.json")
 """Name the files of weights that are stored in several."""
@@ -103,6 +105,11 @@ def read_config(location: str) -> dict[str, Any]:
     return read_json(cached_file(location, CONFIG))
 
 
+def read_tokenizer_config(location: str) -> dict[str, Any]:
+    """A model's ``tokenizer_config.json``; empty where it is not on this machine."""
+    return read_json(cached_file(location, TOKENIZER_CONFIG))
+
+
 def read_chat_template(location: str) -> str | None:
     """A model's chat template: ``chat_template.jinja``, else the one in ``tokenizer_config.json``.
 
@@ -111,7 +118,7 @@ def read_chat_template(location: str) -> str | None:
     file = cached_file(location, CHAT_TEMPLATE)
     if file is not None:
         return file.read_text(encoding="utf-8")
-    template = read_json(cached_file(location, TOKENIZER_CONFIG)).get("chat_template")
+    template = read_tokenizer_config(location).get("chat_template")
     if isinstance(template, list):
         named = {each.get("name"): each.get("template") for each in template if isinstance(each, dict)}
         template = named.get("default")
@@ -133,6 +140,20 @@ def indexed_weights(folder: Path, index: str = SAFETENSORS_INDEX) -> set[str]:
             Text(f"{folder / index} cannot be read: {error!r}", f"无法读取 {folder / index}：{error!r}"),
             Text("Copy the model again.", "请重新复制该模型。"),
         ) from error
+
+
+def weights_bytes(location: str) -> int:
+    """Bytes of a model's weights on this machine; 0 where they are not here. Safetensors count before ``*.bin``."""
+    config = cached_file(location, CONFIG)
+    folder = Path(location) if is_local(location) else config.parent if config is not None else None
+    if folder is None:
+        return 0
+    for suffix in WEIGHT_SUFFIXES:
+        files = (path for path in folder.glob(f"*{suffix}") if not path.name.startswith(SECOND_COPY))
+        sizes = [path.stat().st_size for path in files if path.is_file()]
+        if sizes:
+            return sum(sizes)
+    return 0
 
 
 def missing_files(folder: Path) -> list[str]:

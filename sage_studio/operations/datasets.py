@@ -8,14 +8,13 @@ from sage_studio.data.column_mapping import ColumnMapping, parse_mapping
 from sage_studio.data.dataset import Dataset, FormatCount
 from sage_studio.data.formats import FORMATS, Format
 from sage_studio.data.grading import Question
-from sage_studio.data.inspect_file import FileInspection
 from sage_studio.data.quality import Finding, QualityReport
 from sage_studio.data.rows import DataRow
 from sage_studio.data.sources.documents import DocumentRows
+from sage_studio.data.sources.local import FileInspection
 from sage_studio.data.synthesis.annotate import AnnotateOrder
 from sage_studio.data.synthesis.augment import AugmentOrder
-from sage_studio.data.synthesis.edit import RowChange
-from sage_studio.data.synthesis.mix import MixtureWeight
+from sage_studio.data.synthesis.mix import MixtureWeight, RowChange
 from sage_studio.errors import (
     Conflict,
     DocsUnavailable,
@@ -165,7 +164,7 @@ class QuestionView(BaseModel):
         )
 
 
-class LookView(BaseModel):
+class FileInspectionView(BaseModel):
     """What a file holds."""
 
     container: str
@@ -182,7 +181,7 @@ class LookView(BaseModel):
     known_formats: list[KnownFormat]
 
     @classmethod
-    def of(cls, found: FileInspection, language: Language = "en") -> "LookView":
+    def of(cls, found: FileInspection, language: Language = "en") -> "FileInspectionView":
         """The view of an inspected file."""
         fault = found.fault
         return cls(
@@ -258,7 +257,7 @@ class InspectionView(BaseModel):
         )
 
 
-class PieceView(BaseModel):
+class PreviewSpanView(BaseModel):
     """A readable piece of the rendered text."""
 
     text: str
@@ -266,7 +265,7 @@ class PieceView(BaseModel):
     fate: str = Field(description="read, learned, or cut")
 
 
-class SeenView(BaseModel):
+class RowPreviewView(BaseModel):
     """One text of a row as the model sees it."""
 
     side: str
@@ -274,10 +273,10 @@ class SeenView(BaseModel):
     left_out: bool
     ids: list[int]
     labels: list[int] = Field(description="As long as ids; -100 where the loss does not fall")
-    pieces: list[PieceView]
+    pieces: list[PreviewSpanView]
 
     @classmethod
-    def of(cls, seen: RowPreview) -> "SeenView":
+    def of(cls, seen: RowPreview) -> "RowPreviewView":
         """The view of a text."""
         return cls(
             side=seen.side,
@@ -285,7 +284,7 @@ class SeenView(BaseModel):
             left_out=seen.left_out,
             ids=list(seen.ids),
             labels=list(seen.labels),
-            pieces=[PieceView(text=piece.text, tokens=piece.tokens, fate=piece.fate) for piece in seen.pieces],
+            pieces=[PreviewSpanView(text=piece.text, tokens=piece.tokens, fate=piece.fate) for piece in seen.pieces],
         )
 
 
@@ -326,9 +325,9 @@ class DatasetDeleted(Acknowledged):
 def prepare_sage_docs_by_rest(studio: Studio, language: Language, force_refresh: bool = False) -> PrepareResponse:
     """Fetch the SAGE documentation and make it a dataset."""
     view = DatasetView.of(studio.datasets.prepare_sage_docs(force_refresh))
-    said = {"en": f"{view.stats.total_samples} rows ready", "zh": f"已准备 {view.stats.total_samples} 条数据"}
+    message = {"en": f"{view.stats.total_samples} rows ready", "zh": f"已准备 {view.stats.total_samples} 条数据"}
     return PrepareResponse(
-        message=said[language],
+        message=message[language],
         data_file=str(studio.settings.docs_data_path),
         dataset_id=view.id,
         stats=view.stats,
@@ -356,9 +355,9 @@ def upload_dataset(
 
 
 @datasets.post("/api/datasets/look", "look", raises=(InvalidDataset, InvalidName, StorageFull))
-def look_at_file(studio: Studio, language: Language, file: UploadedFile) -> LookView:
+def look_at_file(studio: Studio, language: Language, file: UploadedFile) -> FileInspectionView:
     """What a file holds: columns, first rows, formats, the methods it can train. Nothing is kept."""
-    return LookView.of(studio.datasets.inspect_file(file), language)
+    return FileInspectionView.of(studio.datasets.inspect_file(file), language)
 
 
 @datasets.post(
@@ -489,9 +488,9 @@ def see_row(
     row: int,
     model: str = "",
     max_length: Annotated[int, Field(ge=16, le=131072, description="Tokens at which a row is cut")] = 1024,
-) -> list[SeenView]:
+) -> list[RowPreviewView]:
     """A row, from 1, as a model would see it in a training: pieces, ids and labels."""
-    return [SeenView.of(each) for each in studio.datasets.tokenized_row(dataset_id, row, model, max_length)]
+    return [RowPreviewView.of(each) for each in studio.datasets.tokenized_row(dataset_id, row, model, max_length)]
 
 
 # Make new datasets

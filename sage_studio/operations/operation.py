@@ -155,10 +155,10 @@ class Operation:
         try:
             yield
         except ValidationError as error:
-            said = first_error(error.errors()).said
+            message = first_error(error.errors()).sentence
             fields = ", ".join(self.request.model_fields)
             raise InvalidInput(
-                Text(f"{self.name}: {said.en}.", f"{self.name}：{said.zh}。"),
+                Text(f"{self.name}: {message.en}.", f"{self.name}：{message.zh}。"),
                 Text(f"It takes {fields or 'no parameters'}.", f"可用参数：{fields or '无'}。"),
             ) from error
 

@@ -96,8 +96,8 @@ class BackendView(BaseModel):
         """The view of the model that is current now."""
         tuned = bool(model.config.get("task_id"))
         kind = Text("the tuned model", "微调模型") if tuned else Text("the base model", "基座模型")
-        said = Text(f"Switched to {kind.en}: {model.name}", f"已切换到{kind.zh}: {model.name}")
-        return cls(message="✅ " + said.in_(language), model_name=model.name, model_path=model.path)
+        message = Text(f"Switched to {kind.en}: {model.name}", f"已切换到{kind.zh}: {model.name}")
+        return cls(message="✅ " + message.in_(language), model_name=model.name, model_path=model.path)
 
 
 class MetricsView(BaseModel):

@@ -1,9 +1,10 @@
 """Operations on tasks: list, watch, compare, stop, resume, delete."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
+from sage_studio.data.jobs import Job
 from sage_studio.errors import Conflict, InvalidInput, InvalidName, NotFound
 from sage_studio.fields import Id, Ids, LineCount, Offset
 from sage_studio.operations.operation import SCRIPTS, Acknowledged, Noun
@@ -15,11 +16,15 @@ from sage_studio.text import Language
 tasks = Noun("tasks")
 
 
+OfKind = Annotated[str, Field(description="train; all; or a kind of other work, e.g. merge")]
+
+
 class TaskView(BaseModel):
-    """A run of a recipe and where it stands."""
+    """A task and where it stands: a run of a recipe, or other work."""
 
     id: str
-    type: str
+    kind: str = Field("train", description="train, or the kind of other work, e.g. merge")
+    type: str = Field(description="The training method; of other work its kind")
     name: str
     status: str
     model: str
@@ -44,6 +49,8 @@ class TaskView(BaseModel):
     learning_rate: float | None
     tokens_per_second: float | None
     eta_seconds: float | None
+    doing: str = Field("", description="What work other than training is doing now")
+    result: str = Field("", description="What such work made: the id of a dataset, or a folder")
     queue_place: int | None
     seconds: float
     peak_memory_gb: float | None = Field(description="GiB; known when the run is over")
@@ -51,11 +58,12 @@ class TaskView(BaseModel):
     config: dict[str, Any]
 
     @classmethod
-    def of(cls, task: Task, progress: TaskProgress, language: Language = "en") -> "TaskView":
-        """The view of a task."""
+    def of(cls, task: Task, progress: TaskProgress, language: Language = "en", job: Job | None = None) -> "TaskView":
+        """The view of a task; of one that is no training with its ``job``."""
         now, result = progress.now, progress.result
         return cls(
             id=task.id,
+            kind=task.kind,
             type=task.type,
             name=task.name,
             status=str(task.status),
@@ -69,7 +77,7 @@ class TaskView(BaseModel):
             reason=task.reason.in_(language),
             hint=task.hint.in_(language),
             next_action=str(task.next_action) if task.next_action is not None else None,
-            served_name=task.served_name,
+            served_name=task.served_name if job is None else "",
             output_dir=str(task.folder),
             progress=round(progress.percent, 1),
             phase=str(now.phase) if now is not None else None,
@@ -81,6 +89,8 @@ class TaskView(BaseModel):
             learning_rate=now.learning_rate if now is not None else None,
             tokens_per_second=now.tokens_per_second if now is not None else None,
             eta_seconds=now.eta_seconds if now is not None else None,
+            doing=job.doing.in_(language) if job is not None else "",
+            result=job.result if job is not None else "",
             queue_place=progress.queue_place,
             seconds=round(progress.seconds, 1),
             peak_memory_gb=result.peak_memory_gb if result is not None else None,
@@ -149,14 +159,26 @@ class TaskDeleted(Acknowledged):
 
 
 def shown(studio: Studio, task_id: str, language: Language) -> TaskView:
-    """The view of a task as it is now."""
-    return TaskView.of(studio.tasks.get(task_id), studio.tasks.progress(task_id), language)
+    """The view of a task of whatever kind as it is now."""
+    task = studio.tasks.find(task_id)
+    job = studio.tasks.job(task_id) if task.kind != "train" else None
+    return TaskView.of(task, studio.tasks.progress(task_id), language, job)
+
+
+def listed(studio: Studio, kind: str, language: Language) -> list[TaskView]:
+    """The tasks of a kind, newest first; ``all`` for every kind."""
+    views = []
+    if kind in ("train", "all"):
+        views = [TaskView.of(task, progress, language) for task, progress in studio.tasks.list_with_progress()]
+    if kind != "train":
+        views += [shown(studio, job.id, language) for job in studio.tasks.background("" if kind == "all" else kind)]
+    return sorted(views, key=lambda view: view.created_at, reverse=True) if kind == "all" else views
 
 
 @tasks.get("/api/finetune/tasks", "list", doors=SCRIPTS, parallel=True)
-def list_tasks(studio: Studio, language: Language) -> list[TaskView]:
-    """All tasks, newest first."""
-    return [TaskView.of(task, progress, language) for task, progress in studio.tasks.list_with_progress()]
+def list_tasks(studio: Studio, language: Language, kind: OfKind = "train") -> list[TaskView]:
+    """All trainings, or the tasks of another kind, newest first."""
+    return listed(studio, kind, language)
 
 
 @tasks.get("/api/finetune/compare", "compare", raises=(NotFound, InvalidName, InvalidInput), doors=("rest",))
@@ -192,18 +214,18 @@ def task_logs(studio: Studio, task_id: Id, limit: LineCount = 100) -> str:
 
 @tasks.delete("/api/finetune/tasks/{task_id}", "stop", raises=(NotFound, InvalidName, Conflict))
 def stop_task(studio: Studio, language: Language, task_id: Id) -> TaskView:
-    """Stop a task, keeping a checkpoint to resume from."""
+    """Stop a task. A training keeps a checkpoint to resume from, other work what it has done."""
     return shown(studio, studio.tasks.stop(task_id).id, language)
 
 
 @tasks.post("/api/finetune/tasks/{task_id}/resume", "resume", raises=(NotFound, InvalidName, Conflict))
 def resume_task(studio: Studio, language: Language, task_id: Id) -> TaskView:
-    """Resume a stopped or failed task from its newest checkpoint."""
+    """Resume a stopped or failed task: a training from its newest checkpoint, other work where it was or anew."""
     return shown(studio, studio.tasks.resume(task_id).id, language)
 
 
 @tasks.delete("/api/finetune/tasks/{task_id}/delete", "delete", raises=(NotFound, InvalidName, Conflict))
 def delete_task(studio: Studio, task_id: Id) -> TaskDeleted:
-    """Delete a task and its folder."""
+    """Delete a task and its folder; what other work made elsewhere, as a dataset, stays."""
     studio.tasks.delete(task_id)
     return TaskDeleted(task_id=task_id)

@@ -17,7 +17,7 @@ from sage_studio.errors import (
 from sage_studio.fields import Id
 from sage_studio.operations.operation import SCRIPTS, Noun
 from sage_studio.operations.tasks import TaskView, shown
-from sage_studio.services.estimates import Forecast
+from sage_studio.services.estimates import Estimate
 from sage_studio.serving.engine_factory import Servable
 from sage_studio.studio import Studio
 from sage_studio.text import Language
@@ -35,7 +35,7 @@ class ServableView(BaseModel):
     form: str = Field(description="bf16, fp8_per_tensor, 4bit, as_stored, cpu, external, embedder, unknown or none")
     engine: str = Field(description="vllm, transformers, openai; empty where none serves it")
     memory_gb: float = Field(description="GiB that it takes, as estimated")
-    said: str
+    message: str
 
     @classmethod
     def of(cls, serving: Servable, language: Language = "en") -> "ServableView":
@@ -44,11 +44,11 @@ class ServableView(BaseModel):
             form=str(serving.form),
             engine=serving.engine,
             memory_gb=round(serving.memory_gb, 3),
-            said=serving.said.in_(language),
+            message=serving.message.in_(language),
         )
 
 
-class ForecastView(BaseModel):
+class EstimateView(BaseModel):
     """What a run would take; memory and disk in GiB."""
 
     fits: bool
@@ -75,34 +75,34 @@ class ForecastView(BaseModel):
     serving: ServableView
 
     @classmethod
-    def of(cls, forecast: Forecast, language: Language = "en") -> "ForecastView":
-        """The view of a forecast."""
-        time = forecast.duration
+    def of(cls, estimate: Estimate, language: Language = "en") -> "EstimateView":
+        """The view of a estimate."""
+        time = estimate.duration
         parts = ("context", "weights", "adapter", "gradients", "optimizer", "activations")
         return cls(
-            fits=forecast.fits,
-            total_gb=_gib(forecast.memory.total),
-            free_gb=_gib(forecast.free),
-            device=forecast.device,
-            components={name: _gib(getattr(forecast.memory, name)) for name in parts},
-            factor=round(forecast.memory.factor, 3),
-            measured_gb=None if forecast.measured is None else _gib(forecast.measured),
-            disk_gb=_gib(forecast.disk),
-            disk_free_gb=_gib(forecast.disk_free),
+            fits=estimate.fits,
+            total_gb=_gib(estimate.memory.total),
+            free_gb=_gib(estimate.free),
+            device=estimate.device,
+            components={name: _gib(getattr(estimate.memory, name)) for name in parts},
+            factor=round(estimate.memory.factor, 3),
+            measured_gb=None if estimate.measured is None else _gib(estimate.measured),
+            disk_gb=_gib(estimate.disk),
+            disk_free_gb=_gib(estimate.disk_free),
             remedies=[
                 {"label": each.label.in_(language), "changes": each.changes, "total_gb": _gib(each.total)}
-                for each in forecast.remedies
+                for each in estimate.remedies
             ],
-            remarks=[remark.in_(language) for remark in forecast.remarks],
+            remarks=[remark.in_(language) for remark in estimate.remarks],
             seconds=_rounded(time.seconds if time else None),
             seconds_low=_rounded(time.low if time else None),
             seconds_high=_rounded(time.high if time else None),
             seconds_basis=time.basis if time else None,
-            seconds_unknown=forecast.untimed.in_(language),
+            seconds_unknown=estimate.untimed.in_(language),
             rows=time.rows if time else None,
             total_rows=time.total_rows if time else None,
             seconds_all_rows=_rounded(time.all_rows if time else None),
-            serving=ServableView.of(forecast.serving, language),
+            serving=ServableView.of(estimate.serving, language),
         )
 
 
@@ -175,15 +175,15 @@ def _given(recipe: RecipeFields) -> dict[str, Any]:
 
 
 @training.post("/api/finetune/estimate", "estimate", raises=REFUSALS, doors=("rest",))
-def estimate_by_rest(studio: Studio, language: Language, request: StartRequest) -> ForecastView:
+def estimate_by_rest(studio: Studio, language: Language, request: StartRequest) -> EstimateView:
     """What a training would take, and what would make it fit; some seconds the first time for a model."""
-    return ForecastView.of(studio.estimates.estimate(request.fields()), language)
+    return EstimateView.of(studio.estimates.estimate(request.fields()), language)
 
 
 @training.post("/api/finetune/estimate", "estimate", doors=SCRIPTS)
-def estimate_memory(studio: Studio, language: Language, recipe: RecipeFields) -> ForecastView:
+def estimate_memory(studio: Studio, language: Language, recipe: RecipeFields) -> EstimateView:
     """What a training would take, without starting it; the parameters are the recipe's fields."""
-    return ForecastView.of(studio.estimates.estimate(_given(recipe)), language)
+    return EstimateView.of(studio.estimates.estimate(_given(recipe)), language)
 
 
 @training.post("/api/finetune/start", "start", status=201, raises=REFUSALS, doors=("rest",))

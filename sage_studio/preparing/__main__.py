@@ -1,6 +1,6 @@
-"""``python -m sage_studio.preparing FOLDER``: the child that makes a task ready, or fetches a model.
+"""``python -m sage_studio.preparing FOLDER``: prepares a task, or downloads a model.
 
-Knows only how to begin: a stop is heard before anything else is imported.
+A stop is heard before anything else is imported.
 """
 
 import io

@@ -1,7 +1,4 @@
-"""The preparing child's life: do the steps, and say last of all how it ended.
-
-Knows the task folder and every way a preparation can end. Knows no step.
-"""
+"""Preparing child: runs the steps and writes, last of all, how it ended."""
 
 import contextlib
 import sys

@@ -1,7 +1,6 @@
-"""The steps that make a task ready, in their order.
+"""Steps that prepare a task, in their order.
 
-Knows what each step needs of the house and what it writes into the task's orders. Knows nothing of processes; that the
-steps can be broken off anywhere, and begun again, is due to each of them keeping what is complete and nothing else.
+They can be interrupted anywhere and begun again: each keeps what is complete and nothing else.
 """
 
 import time
@@ -18,10 +17,9 @@ from sage_studio.models.model_folder import snapshot, task_of_folder
 from sage_studio.services.training import add_source, not_the_same
 from sage_studio.settings import load_settings
 from sage_studio.studio import Studio
-from sage_studio.training.lineage import base_revision, read_lineage
 from sage_studio.training.progress import RECIPE, Job, Phase, ProgressWriter, read_job, write_job
-from sage_studio.training.recipes import Recipe
-from sage_studio.training.recipes.parse import load_recipe
+from sage_studio.training.recipes import Recipe, load_recipe
+from sage_studio.training.save import base_revision, read_lineage
 
 TELL_SECONDS = 0.3
 """Between two reports of the same step."""

@@ -1,11 +1,11 @@
-"""One model answers, with or without documents; several answer side by side; votes are counted."""
+"""Chat: one model's answer, several side by side, and votes."""
 
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 from sage_studio.database import Database
 from sage_studio.errors import InvalidInput
-from sage_studio.evaluation.arena import Piece, Standing, Vote, VoteStore, check_models, compare, standings
+from sage_studio.evaluation.arena import AnswerChunk, Standing, Vote, VoteStore, check_models, compare, standings
 from sage_studio.services.rag import RagService, answer_once, answer_twice
 from sage_studio.services.serving import ServingService
 from sage_studio.serving.types import ChatChunk, ChatMessage, Source, check_sampling
@@ -59,10 +59,10 @@ class ChatService:
 
         return answer_twice(messages, ask, retrieve)
 
-    def compare(self, messages: Sequence[ChatMessage], models: Sequence[str], **sampling: Any) -> Iterator[Piece]:
+    def compare(self, messages: Sequence[ChatMessage], models: Sequence[str], **sampling: Any) -> Iterator[AnswerChunk]:
         """Ask two to four models the same and stream their answers side by side; closing the iterator ends them.
 
-        A model that cannot answer says why in its own reply (``Piece.reply.error``); the others go on.
+        A model that cannot answer says why in its own reply (``AnswerChunk.reply.error``); the others go on.
 
         Args:
             messages: the conversation, the user's message last.

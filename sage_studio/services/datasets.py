@@ -10,9 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sage_studio.data.column_mapping import ColumnMapping, ColumnMappingStore, guess_mapping
 from sage_studio.data.dataset import Dataset, DatasetSource, OnProgress, ignore_progress
-from sage_studio.data.documents.git import RepositoryDocuments
+from sage_studio.data.documents.git import CREDENTIALS, RepositoryDocuments
 from sage_studio.data.grading import Question
-from sage_studio.data.inspect_file import FileInspection, file_columns, inspect_file
 from sage_studio.data.jobs import Job, JobState, Running
 from sage_studio.data.quality import (
     INSPECTION,
@@ -24,21 +23,26 @@ from sage_studio.data.quality import (
     read_quality_report,
 )
 from sage_studio.data.readers.content import FileContent
-from sage_studio.data.row_file import Preview
 from sage_studio.data.rows import DataRow
-from sage_studio.data.sources.data_file import check_file
 from sage_studio.data.sources.documents import DocumentRows, DocumentSource
-from sage_studio.data.sources.hub import HubSource
-from sage_studio.data.sources.local import KnowledgeSource, source_of_file, subject_of
+from sage_studio.data.sources.hub import HubSource, check_repo
+from sage_studio.data.sources.local import (
+    FileInspection,
+    KnowledgeSource,
+    check_file,
+    file_columns,
+    inspect_file,
+    source_of_file,
+    subject_of,
+)
 from sage_studio.data.sources.quickstart import QuickstartSource, quickstart_questions
 from sage_studio.data.sources.sage_docs import SAGEDocsProcessor
-from sage_studio.data.store import DatasetStore
+from sage_studio.data.store import DatasetStore, Preview
 from sage_studio.data.synthesis import annotate, augment
 from sage_studio.data.synthesis.annotate import AnnotateOrder
 from sage_studio.data.synthesis.augment import AugmentOrder
-from sage_studio.data.synthesis.edit import EditedSource, RowChange
 from sage_studio.data.synthesis.generated import GeneratedSource, generate_rows, read_generated
-from sage_studio.data.synthesis.mix import MixedSource, MixturePart, MixtureWeight
+from sage_studio.data.synthesis.mix import EditedSource, MixedSource, MixturePart, MixtureWeight, RowChange, check_parts
 from sage_studio.errors import Conflict, InvalidDataset, InvalidInput
 from sage_studio.fields import Id, OptionalId
 from sage_studio.files import safe_name
@@ -46,7 +50,7 @@ from sage_studio.models.chat_template import ChatTokenizer, tokenizer_of
 from sage_studio.services.models import ModelService
 from sage_studio.services.serving import ServingService
 from sage_studio.settings import Settings
-from sage_studio.tasks.background import BackgroundTasks, Resource
+from sage_studio.tasks.background import BackgroundTasks, Resource, TaskContext
 from sage_studio.tasks.store import TaskStore
 from sage_studio.text import Text
 from sage_studio.training.preview import RowPreview, lengths, preview_row
@@ -93,6 +97,8 @@ class DatasetService:
         jobs.register("report", self._report, Resource.CPU)
         jobs.register("augment", self._augment, Resource.ENGINE)
         jobs.register("annotate", self._annotate, Resource.ENGINE)
+        jobs.register("import", self._import, Resource.NETWORK, restarts=True)
+        jobs.register("mix", self._mix, Resource.CPU, restarts=True)
 
     # Add
 
@@ -139,12 +145,8 @@ class DatasetService:
         Raises:
             DocsUnavailable: it cannot be fetched; a cached copy, if any, is untouched and named in the hint.
         """
-        self._docs.prepare_training_data(
-            force_refresh, on_progress=lambda share, doing: on_progress(FETCHED * share, doing)
-        )
-        return self.add(
-            self._docs, on_progress=lambda share, doing: on_progress(FETCHED + (1 - FETCHED) * share, doing)
-        )
+        order = {"source": "SAGE docs", "from": "docs", "force_refresh": force_refresh}
+        return self.get(self._jobs.run("import", order, on_progress))
 
     def add_repository(
         self,
@@ -168,16 +170,18 @@ class DatasetService:
         Raises:
             InvalidInput, DocsUnavailable, InvalidDataset.
         """
-        documents = RepositoryDocuments(address, branch, folder, self._settings.uploads_dir, on_progress)
-        source = DocumentSource(
-            documents.files,
-            documents.name,
-            documents.address,
-            rows,
-            about=subject_of(documents.name),
-            commit=lambda: documents.commit,
-        )
-        return self.add(source, name)
+        RepositoryDocuments(address, branch, folder, self._settings.uploads_dir).check()
+        if CREDENTIALS.search(address):  # a password is written nowhere, so there is no task that could be resumed
+            return self._add_repository(address, branch, folder, name, rows, on_progress)
+        order = {
+            "from": "repository",
+            "address": address,
+            "branch": branch,
+            "folder": folder,
+            "name": name,
+            "rows": rows,
+        }
+        return self.get(self._jobs.run("import", {"source": address, **order}, on_progress))
 
     def add_from_hub(
         self,
@@ -205,9 +209,10 @@ class DatasetService:
         """
         if mapping is not None:
             mapping.check()
-        work_dir = self._settings.uploads_dir
-        source = HubSource(repo.strip(), config, split, max_rows, self._most, work_dir, mapping, on_progress)
-        return self.add(source, name)
+        check_repo(repo.strip())
+        read = mapping.model_dump(mode="json") if mapping is not None else None
+        order = {"from": "hub", "config": config, "split": split, "max_rows": max_rows, "name": name, "mapping": read}
+        return self.get(self._jobs.run("import", {"source": repo.strip(), **order}, on_progress))
 
     def add_quickstart(self, on_progress: OnProgress = ignore_progress) -> Dataset:
         """Keep the questions about SAGE that come with the studio as a dataset; its test questions are not in it."""
@@ -304,11 +309,11 @@ class DatasetService:
         self, portions: Iterable[Mapping[str, Any]], name: str = "combined", seed: int = 42, shuffle: bool = True
     ) -> Dataset:
         """Several datasets as one; every row names the row it came from. Fields of a portion as of `MixtureWeight`."""
-        parts = [
-            MixturePart(portion, self.get(portion.dataset_id), self.store.folder(safe_name(portion.dataset_id)))
-            for portion in (checked(MixtureWeight, values) for values in portions)
-        ]
-        return self.add(MixedSource(name or "combined", parts, seed, shuffle))
+        weights = [checked(MixtureWeight, values) for values in portions]
+        check_parts(self._parts(weights))
+        read = [weight.model_dump(mode="json") for weight in weights]
+        order = {"source": name or "combined", "portions": read, "seed": seed, "shuffle": shuffle}
+        return self.get(self._jobs.run("mix", order))
 
     def augment(self, **values: Any) -> Job:
         """Say rows in other words with the current chat model, in the background. Fields as of `AugmentOrder`."""
@@ -347,7 +352,7 @@ class DatasetService:
     def busy_with(self, dataset_id: str) -> builtins.list[str]:
         """Ids of the jobs that need a dataset now."""
         running = [job for job in self._jobs.list() if job.state is JobState.RUNNING]
-        return [job.id for job in running if dataset_id in self._jobs.order(job.id).values()]
+        return [job.id for job in running if dataset_id in _datasets_of(self._jobs.order(job.id))]
 
     # Inside
 
@@ -399,6 +404,54 @@ class DatasetService:
         source = GeneratedSource("annotated", name, dataset, running.folder, None, annotate.REASONS)
         return self.add(source, name).id
 
+    def _import(self, task: TaskContext) -> str:
+        """Fetch what a task of the kind ``import`` names and make it a dataset; after a break from the beginning."""
+        order = task.order
+
+        def tell(share: float, doing: Text) -> None:
+            task.tell(round(100 * share), 100, doing)
+
+        if order["from"] == "docs":
+            self._docs.prepare_training_data(
+                order["force_refresh"], on_progress=lambda share, doing: tell(FETCHED * share, doing)
+            )
+            return self.add(
+                self._docs, on_progress=lambda share, doing: tell(FETCHED + (1 - FETCHED) * share, doing)
+            ).id
+        if order["from"] == "repository":
+            given = {name: order[name] for name in ("address", "branch", "folder", "name", "rows")}
+            return self._add_repository(**given, on_progress=tell).id
+        mapping = ColumnMapping(**order["mapping"]) if order["mapping"] is not None else None
+        chosen = order["source"], order["config"], order["split"], order["max_rows"]
+        source = HubSource(*chosen, self._most, self._settings.uploads_dir, mapping, tell)
+        return self.add(source, order["name"]).id
+
+    def _add_repository(
+        self, address: str, branch: str, folder: str, name: str, rows: DocumentRows, on_progress: OnProgress
+    ) -> Dataset:
+        documents = RepositoryDocuments(address, branch, folder, self._settings.uploads_dir, on_progress)
+        source = DocumentSource(
+            documents.files,
+            documents.name,
+            documents.address,
+            rows,
+            about=subject_of(documents.name),
+            commit=lambda: documents.commit,
+        )
+        return self.add(source, name)
+
+    def _mix(self, task: TaskContext) -> str:
+        order = task.order
+        parts = self._parts([MixtureWeight(**values) for values in order["portions"]])
+        source = MixedSource(str(order["source"]), parts, order["seed"], order["shuffle"])
+        return self.add(source, on_progress=lambda share, doing: task.tell(round(100 * share), 100, doing)).id
+
+    def _parts(self, weights: Sequence[MixtureWeight]) -> builtins.list[MixturePart]:
+        return [
+            MixturePart(each, self.get(each.dataset_id), self.store.folder(safe_name(each.dataset_id)))
+            for each in weights
+        ]
+
     def _tokenizer_of(self, model: str) -> ChatTokenizer:
         return tokenizer_of(self._models.ensure(model or self._models.default()))
 
@@ -417,11 +470,17 @@ def checked(order: type[Order], values: Mapping[str, Any]) -> Order:
     try:
         return order.model_validate(values)
     except ValidationError as error:
-        said = first_error(error.errors()).said
+        message = first_error(error.errors()).sentence
         raise InvalidInput(
-            Text(f"This cannot be done. {said.en}.", f"无法执行。{said.zh}。"),
+            Text(f"This cannot be done. {message.en}.", f"无法执行。{message.zh}。"),
             Text(f"Fields: {', '.join(order.model_fields)}.", f"可用字段：{', '.join(order.model_fields)}。"),
         ) from error
+
+
+def _datasets_of(order: Mapping[str, Any]) -> set[str]:
+    """Everything that an order names, in which the datasets that it needs are."""
+    named = {each for each in order.values() if isinstance(each, str)}
+    return named | {str(portion["dataset_id"]) for portion in order.get("portions", ())}
 
 
 def _first(most: int, dataset: Dataset) -> int:

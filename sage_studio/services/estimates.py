@@ -24,7 +24,6 @@ from sage_studio.tasks.scheduler import TaskScheduler
 from sage_studio.tasks.store import TaskStore
 from sage_studio.tasks.task import Task, TaskStatus
 from sage_studio.text import NOTHING, Text
-from sage_studio.training.checkpoints import COPIES
 from sage_studio.training.duration import (
     SPREAD,
     TEXTS,
@@ -53,10 +52,9 @@ from sage_studio.training.memory import (
     trains_in_half_precision,
 )
 from sage_studio.training.progress import Result
-from sage_studio.training.recipes import Recipe
-from sage_studio.training.recipes.generative import GenerativeRecipe
-from sage_studio.training.recipes.kbalign import KBAlignRecipe
-from sage_studio.training.recipes.parse import parse_recipe
+from sage_studio.training.recipes import Recipe, parse_recipe
+from sage_studio.training.recipes.methods import GenerativeRecipe, KBAlignRecipe
+from sage_studio.training.save import COPIES
 
 logger = logging.getLogger("sage_studio")
 
@@ -66,8 +64,8 @@ BF16_FROM = (8, 0)
 """The compute capability of Ampere."""
 FACTORS = (0.67, 1.5)
 """How far earlier runs may correct an estimate: beyond that they were something else."""
-PACE_FACTORS = (0.2, 5.0)
-"""How far earlier runs may correct a pace: beyond that they were something else."""
+STEP_TIME_FACTORS = (0.2, 5.0)
+"""How far earlier runs may correct a step_time: beyond that they were something else."""
 TEMPLATE_TOKENS = 25
 """What a chat template adds to a row, about; exact once the model's tokenizer has looked at the rows."""
 SAME = ("use_lora", "quantization", "precision")
@@ -96,7 +94,7 @@ FETCHING = Text(
 
 
 @dataclass(frozen=True, slots=True)
-class Forecast:
+class Estimate:
     """What a run would take, in bytes, and what there is.
 
     Attributes:
@@ -153,24 +151,24 @@ class EstimateService:
         self._registry = registry
         self._background = background
         background.register("inspect", self._inspect, Resource.CPU, forgets=True)
-        self.footprints = MemoryTraceCache(settings.models_dir / ".footprints")
-        self.paces = StepTimeCache(settings.models_dir / ".footprints")
+        self.traces = MemoryTraceCache(settings.models_dir / ".footprints")
+        self.step_times = StepTimeCache(settings.models_dir / ".footprints")
         self._known_models: dict[str, ModelRef] = {}
         self._known_rows: dict[tuple[Any, ...], tuple[Text, ...]] = {}
         self._known_lengths: dict[tuple[Any, ...], tuple[int, ...]] = {}
 
-    def estimate(self, values: Mapping[str, Any]) -> Forecast:
+    def estimate(self, values: Mapping[str, Any]) -> Estimate:
         """What a recipe would take. The first time for a model it takes some seconds.
 
         Raises:
             InvalidRecipe, InvalidModel, NotFound, HubUnavailable: naming what to correct.
         """
         recipe = parse_recipe(values)
-        footprint = self._sizes(recipe, self._request(recipe))
+        trace = self._sizes(recipe, self._request(recipe))
         self._look_at_rows(recipe)
-        return self._forecast(recipe, footprint, wait=True)
+        return self._estimate(recipe, trace, wait=True)
 
-    def known(self, values: Mapping[str, Any]) -> Forecast | None:
+    def known(self, values: Mapping[str, Any]) -> Estimate | None:
         """The same at once: None while the model's sizes are being found out, for a later call.
 
         Raises:
@@ -178,14 +176,14 @@ class EstimateService:
         """
         recipe = parse_recipe(values)
         model = self._known_models.get(recipe.model_name_or_path)
-        footprint = self._known_sizes(recipe, _request(recipe, model)) if model is not None else None
-        if footprint is not None:
+        trace = self._known_sizes(recipe, _request(recipe, model)) if model is not None else None
+        if trace is not None:
             key = self._rows_key(recipe)
             if key not in self._known_rows:
-                self.footprints.later(f"rows {key}", lambda: self._look_at_rows(recipe))
-            return self._forecast(recipe, footprint)
+                self.traces.later(f"rows {key}", lambda: self._look_at_rows(recipe))
+            return self._estimate(recipe, trace)
         variant = (recipe.use_lora, recipe.precision, recipe.lora_r, recipe.lora_target_modules, recipe.optimizer)
-        self.footprints.later(
+        self.traces.later(
             f"{recipe.type} {recipe.model_name_or_path} {variant}", lambda: self._sizes(recipe, self._request(recipe))
         )
         return None
@@ -223,57 +221,57 @@ class EstimateService:
         """
         model = self._known_models.get(recipe.model_name_or_path)
         request = _request(recipe, model) if model is not None else None
-        footprint = self.footprints.kept(request) if request is not None else None
-        count = footprint.parameters if footprint is not None else parameters
+        trace = self.traces.kept(request) if request is not None else None
+        count = trace.parameters if trace is not None else parameters
         return None if count is None else self._guess(recipe, request, count)
 
     def known_gib(self, recipe: Recipe) -> float | None:
         """Memory that a recipe would take, in GiB, where the model's sizes are known; nothing is found out for it."""
         model = self._known_models.get(recipe.model_name_or_path)
-        footprint = self._known_sizes(recipe, _request(recipe, model)) if model is not None else None
-        return None if footprint is None else round(self._memory(recipe, footprint).total / GIB, 3)
+        trace = self._known_sizes(recipe, _request(recipe, model)) if model is not None else None
+        return None if trace is None else round(self._memory(recipe, trace).total / GIB, 3)
 
     # Memory
 
     def _sizes(self, recipe: Recipe, request: TraceRequest) -> MemoryTrace:
         """The sizes of what a recipe trains, found out where they are not known. Raises `InvalidModel`."""
-        footprint, hardware = self._find(request), detect_hardware()
-        if trains_in_half_precision(_with_optimizer(recipe, footprint, hardware)):
-            return self._find(_halved(request)) if has_bf16(hardware) else _in_fp32(footprint)
-        return footprint
+        trace, hardware = self._find(request), detect_hardware()
+        if trains_in_half_precision(_with_optimizer(recipe, trace, hardware)):
+            return self._find(_halved(request)) if has_bf16(hardware) else _in_fp32(trace)
+        return trace
 
     def _find(self, request: TraceRequest) -> MemoryTrace:
         """What is known of a model, or found out by a task of the kind ``inspect``. Raises as that."""
-        if self.footprints.kept(request) is None:
+        if self.traces.kept(request) is None:
             self._background.run("inspect", {"model": request.location, "request": request.model_dump(mode="json")})
-        return self.footprints.find(request)
+        return self.traces.find(request)
 
     def _inspect(self, task: TaskContext) -> str:
         task.tell(0, 1, READING)
-        self.footprints.find(TraceRequest.model_validate(task.order["request"]))
+        self.traces.find(TraceRequest.model_validate(task.order["request"]), task.check)
         task.tell(1, 1, READING)
         return ""
 
     def _known_sizes(self, recipe: Recipe, request: TraceRequest) -> MemoryTrace | None:
         """The same of what is known already; None where something has to be found out."""
-        footprint, hardware = self.footprints.kept(request), detect_hardware()
-        if footprint is not None and trains_in_half_precision(_with_optimizer(recipe, footprint, hardware)):
-            return self.footprints.kept(_halved(request)) if has_bf16(hardware) else _in_fp32(footprint)
-        return footprint
+        trace, hardware = self.traces.kept(request), detect_hardware()
+        if trace is not None and trains_in_half_precision(_with_optimizer(recipe, trace, hardware)):
+            return self.traces.kept(_halved(request)) if has_bf16(hardware) else _in_fp32(trace)
+        return trace
 
-    def _forecast(self, recipe: Recipe, footprint: MemoryTrace, *, wait: bool = False) -> Forecast:
+    def _estimate(self, recipe: Recipe, trace: MemoryTrace, *, wait: bool = False) -> Estimate:
         hardware = detect_hardware()
-        values = _with_optimizer(recipe, footprint, hardware)
+        values = _with_optimizer(recipe, trace, hardware)
         device, length = "cuda" if hardware.has_gpu else "cpu", self._longest(recipe)
         peaks = self._peaks(recipe)
-        name, free, total = room(hardware, self._registry.engine_memory(yielding=True))
-        memory = self._memory(recipe, footprint)
-        disk = float(recipe.save_total_limit + 1) * COPIES * 4 * footprint.trained
+        name, free, total = memory_capacity(hardware, self._registry.engine_memory(for_training=True))
+        memory = self._memory(recipe, trace)
+        disk = float(recipe.save_total_limit + 1) * COPIES * 4 * trace.trained
         disk_free = float(shutil.disk_usage(_existing(self._settings.root)).free)
         request = _request(recipe, self._known_models[recipe.model_name_or_path])
-        duration, untimed = self._time(recipe, request, footprint.parameters, wait=wait)
-        fitting = savings(values, footprint, device, length, memory.factor, free) if memory.total > free else []
-        return Forecast(
+        duration, untimed = self._time(recipe, request, trace.parameters, wait=wait)
+        fitting = savings(values, trace, device, length, memory.factor, free) if memory.total > free else []
+        return Estimate(
             memory=memory,
             device=name,
             free=free,
@@ -281,19 +279,19 @@ class EstimateService:
             measured=peaks[0][1] if peaks else None,
             disk=disk,
             disk_free=disk_free,
-            serving=self._serving(recipe, footprint, hardware),
+            serving=self._serving(recipe, trace, hardware),
             remedies=tuple(fitting),
             remarks=tuple(self._remarks(recipe, disk, disk_free)),
             duration=duration,
             untimed=untimed,
         )
 
-    def _memory(self, recipe: Recipe, footprint: MemoryTrace) -> MemoryEstimate:
+    def _memory(self, recipe: Recipe, trace: MemoryTrace) -> MemoryEstimate:
         device, peaks = "cuda" if has_card() else "cpu", self._peaks(recipe)
-        values = _with_optimizer(recipe, footprint, detect_hardware())
-        return estimate(values, footprint, device, self._longest(recipe), self._factor(peaks, device))
+        values = _with_optimizer(recipe, trace, detect_hardware())
+        return estimate(values, trace, device, self._longest(recipe), self._factor(peaks, device))
 
-    def _serving(self, recipe: Recipe, footprint: MemoryTrace, hardware: Hardware) -> Servable:
+    def _serving(self, recipe: Recipe, trace: MemoryTrace, hardware: Hardware) -> Servable:
         """How the result will be served once nothing is trained: what our engine holds is its own again by then."""
         if not isinstance(recipe, GenerativeRecipe):
             return EMBEDDER
@@ -303,7 +301,7 @@ class EstimateService:
             without_engine(hardware, self._registry.engine_memory()),
             location,
             recipe.lora_r if recipe.use_lora else 0,
-            footprint.parameters,
+            trace.parameters,
             self._why_merged(recipe),
         )
 
@@ -315,7 +313,7 @@ class EstimateService:
     def _remarks(self, recipe: Recipe, disk: float, disk_free: float) -> list[Text]:
         why = self._why_merged(recipe) if configured_engine(self._settings) == "vllm" else ""
         remarks = [
-            *preflight.said_of_serving(why),
+            *preflight.remarks_on_serving(why),
             *self._known_rows.get(self._rows_key(recipe), ()),
         ]
         if disk > disk_free:
@@ -340,12 +338,12 @@ class EstimateService:
         key, model = self._rows_key(recipe), self._known_models[recipe.model_name_or_path]
         if key in self._known_rows:
             return
-        said: list[Text] = []
+        message: list[Text] = []
         try:
             if recipe.dataset_id:
                 path = self._datasets.data_path(self._datasets.get(recipe.dataset_id).id)
                 found = preflight.rows_left_out(recipe, model, path)
-                said = preflight.said_of(found, recipe)
+                message = preflight.remarks_on_rows(found, recipe)
                 self._known_lengths[lengths_key(recipe)] = found.lengths
                 if recipe.max_samples:  # what all rows would take is said too
                     every = recipe.model_copy(update={"max_samples": 0})
@@ -353,8 +351,8 @@ class EstimateService:
         except NotFound:  # said when the run is started; here it may be half typed
             return
         except InvalidDataset as error:
-            said = [error.message]
-        self._known_rows[key] = tuple(said)
+            message = [error.message]
+        self._known_rows[key] = tuple(message)
 
     def _rows_key(self, recipe: Recipe) -> tuple[Any, ...]:
         model = self._known_models[recipe.model_name_or_path]
@@ -387,24 +385,26 @@ class EstimateService:
             return None, NOTHING
         if dataset is None:
             return None, FILE_UNREAD
-        pace, basis, why = self._pace(request, parameters, wait=wait)
-        if pace is None:
+        step_time, basis, why = self._step_time(request, parameters, wait=wait)
+        if step_time is None:
             return None, why
-        return self._duration(recipe, dataset, pace, basis, parameters), NOTHING
+        return self._duration(recipe, dataset, step_time, basis, parameters), NOTHING
 
     def _guess(self, recipe: Recipe, request: TraceRequest | None, parameters: int) -> Duration | None:
         """By what is known already; nothing is measured or looked at for it. None where nothing is."""
         if recipe.type not in TEXTS or not recipe.dataset_id:
             return None
-        pace = self.paces.kept(request) if request is not None else None
+        step_time = self.step_times.kept(request) if request is not None else None
         basis: Basis = "probe"
-        if pace is None:
-            pace, basis = estimate_step_time(parameters, recipe.use_lora, operations_per_second()), "rough"
-        return self._duration(recipe, self._datasets.get(recipe.dataset_id), pace, basis, parameters)
+        if step_time is None:
+            step_time, basis = estimate_step_time(parameters, recipe.use_lora, operations_per_second()), "rough"
+        return self._duration(recipe, self._datasets.get(recipe.dataset_id), step_time, basis, parameters)
 
-    def _duration(self, recipe: Recipe, dataset: Dataset, pace: StepTime, basis: Basis, parameters: int) -> Duration:
+    def _duration(
+        self, recipe: Recipe, dataset: Dataset, step_time: StepTime, basis: Basis, parameters: int
+    ) -> Duration:
         runs = self._runs(recipe)
-        factor = self._pace_factor(runs, pace)
+        factor = self._step_time_factor(runs, step_time)
         if factor is not None:
             basis = "runs"
         elif getattr(recipe, "quantization", "none") != "none":
@@ -415,7 +415,7 @@ class EstimateService:
         def seconds(asked: Recipe) -> float:
             values = asked.model_dump()
             work = work_of(values, self._lengths(asked, dataset), dataset.stats.total_samples)
-            return fixed + (factor or 1.0) * loop_seconds(values, work, pace)
+            return fixed + (factor or 1.0) * loop_seconds(values, work, step_time)
 
         total = dataset.stats.total_samples
         fewer = 0 < recipe.max_samples < total
@@ -431,22 +431,22 @@ class EstimateService:
             all_rows=whole,
         )
 
-    def _pace(self, request: TraceRequest, parameters: int, *, wait: bool) -> tuple[StepTime | None, Basis, Text]:
+    def _step_time(self, request: TraceRequest, parameters: int, *, wait: bool) -> tuple[StepTime | None, Basis, Text]:
         """Measured; on a CPU guessed until it is. Beside a training nothing is measured: each would slow the other."""
-        pace, why = self.paces.kept(request), MEASURING
-        if pace is not None:
-            return pace, "probe", NOTHING
+        step_time, why = self.step_times.kept(request), MEASURING
+        if step_time is not None:
+            return step_time, "probe", NOTHING
         if self._tasks.running():
             why = BUSY
         elif wait:
             try:
-                return self.paces.find(request), "probe", NOTHING
+                return self.step_times.find(request), "probe", NOTHING
             except StudioError as error:
-                logger.warning("No measured pace: %s", error)
+                logger.warning("No measured step_time: %s", error)
                 why = error.message
         else:
             try:
-                self.footprints.later(f"pace {request}", lambda: self.paces.find(request))
+                self.traces.later(f"step_time {request}", lambda: self.step_times.find(request))
             except StudioError as error:
                 why = error.message
         if request.on_card:
@@ -490,11 +490,11 @@ class EstimateService:
         for task, peak in peaks:
             recipe = parse_recipe(task.recipe)
             model = self._known_models.get(task.model)
-            footprint = self._known_sizes(recipe, _request(recipe, model)) if model is not None else None
-            if footprint is not None:
+            trace = self._known_sizes(recipe, _request(recipe, model)) if model is not None else None
+            if trace is not None:
                 context = CUDA_CONTEXT if device == "cuda" else 0.0
-                values = _with_optimizer(recipe, footprint, detect_hardware())
-                guess = estimate(values, footprint, device, self._longest(recipe)).total
+                values = _with_optimizer(recipe, trace, detect_hardware())
+                guess = estimate(values, trace, device, self._longest(recipe)).total
                 factors.append((peak + context) / guess)
         return min(max(statistics.median(factors), FACTORS[0]), FACTORS[1]) if factors else 1.0
 
@@ -516,8 +516,8 @@ class EstimateService:
                 break
         return found
 
-    def _pace_factor(self, runs: Sequence[tuple[Task, Result]], pace: StepTime) -> float | None:
-        """How much longer those runs took than the pace says; the median, within bounds. None without any."""
+    def _step_time_factor(self, runs: Sequence[tuple[Task, Result]], step_time: StepTime) -> float | None:
+        """How much longer those runs took than the step_time says; the median, within bounds. None without any."""
         factors = []
         for task, result in runs:
             tokens, rows = result.details.get("dataset_tokens"), result.details.get("rows_used")
@@ -526,8 +526,8 @@ class EstimateService:
             known = self._known_lengths.get(lengths_of_task(task)) or self._scaled(task, tokens / rows)
             work = work_of({**task.recipe, "max_samples": 0}, known, rows)
             share = result.steps / max(result.total_steps, 1)
-            factors.append(result.details["train_seconds"] / (share * loop_seconds(task.recipe, work, pace)))
-        return min(max(statistics.median(factors), PACE_FACTORS[0]), PACE_FACTORS[1]) if factors else None
+            factors.append(result.details["train_seconds"] / (share * loop_seconds(task.recipe, work, step_time)))
+        return min(max(statistics.median(factors), STEP_TIME_FACTORS[0]), STEP_TIME_FACTORS[1]) if factors else None
 
     def _scaled(self, task: Task, mean: float) -> Sequence[int]:
         """Lengths of a run's rows: its dataset's, brought to the mean that the run had."""
@@ -555,20 +555,20 @@ def _request(recipe: Recipe, model: ModelRef) -> TraceRequest:
     )
 
 
-def _with_optimizer(recipe: Recipe, footprint: MemoryTrace, hardware: Hardware) -> dict[str, Any]:
+def _with_optimizer(recipe: Recipe, trace: MemoryTrace, hardware: Hardware) -> dict[str, Any]:
     """The recipe's fields with the optimizer that the trainer will choose."""
     values = recipe.model_dump(mode="json")
-    card = room(hardware)[2] if hardware.has_gpu else 0.0
-    return values | {"optimizer": optimizer_for(values, footprint.parameters, card)}
+    card = memory_capacity(hardware)[2] if hardware.has_gpu else 0.0
+    return values | {"optimizer": optimizer_for(values, trace.parameters, card)}
 
 
 def _halved(request: TraceRequest) -> TraceRequest:
     return request.model_copy(update={"half_weights": True})
 
 
-def _in_fp32(footprint: MemoryTrace) -> MemoryTrace:
+def _in_fp32(trace: MemoryTrace) -> MemoryTrace:
     """Of a model trained whole on a GPU without bf16: its weights stay in fp32 with either optimizer."""
-    return footprint.model_copy(update={"weight_bytes": 4})
+    return trace.model_copy(update={"weight_bytes": 4})
 
 
 def has_bf16(hardware: Hardware) -> bool:
@@ -576,7 +576,7 @@ def has_bf16(hardware: Hardware) -> bool:
     return all((card.capability or BF16_FROM) >= BF16_FROM for card in hardware.cards)
 
 
-def room(hardware: Hardware, yielded: Mapping[int, float] | None = None) -> tuple[str, float, float]:
+def memory_capacity(hardware: Hardware, yielded: Mapping[int, float] | None = None) -> tuple[str, float, float]:
     """The device that would be used: its name, free and total memory in bytes; of several GPUs the freest.
 
     Args:

@@ -1,9 +1,9 @@
-"""Base models: which ones suit this machine, where their files are, and downloads from the hub."""
+"""Base models: which suit this machine, where their files are, downloads."""
 
 import functools
 
 from sage_studio.catalog import Catalog, ModelEntry, ModelRef
-from sage_studio.data.jobs import JobStopped
+from sage_studio.data.jobs import JobStopped, StudioCloses
 from sage_studio.downloads import POLL_SECONDS, Download, Downloads, DownloadState
 from sage_studio.errors import HubUnavailable, InvalidModel, StudioError
 from sage_studio.hardware import Hardware, detect_hardware
@@ -14,7 +14,7 @@ from sage_studio.serving.capacity import WeightFormat, without_engine
 from sage_studio.serving.engine_factory import servable_for
 from sage_studio.serving.registry import VLLMRegistry
 from sage_studio.settings import Settings
-from sage_studio.tasks.background import BackgroundTasks, Resource, StudioCloses, TaskContext
+from sage_studio.tasks.background import BackgroundTasks, Resource, TaskContext
 from sage_studio.text import Text
 
 DOWNLOADING = Text("Downloading", "下载中")
@@ -161,7 +161,7 @@ class ModelService:
 
     def _unpack(self, task: TaskContext) -> str:
         task.tell(0, 1, UNPACKING)
-        ref = ensure_unpacked(self._catalog, str(task.order["model"]))
+        ref = ensure_unpacked(self._catalog, str(task.order["model"]), task.check)
         task.tell(1, 1, UNPACKING)
         return ref.name
 

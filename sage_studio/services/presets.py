@@ -11,7 +11,7 @@ from sage_studio.hardware import detect_hardware
 from sage_studio.services.estimates import EstimateService
 from sage_studio.training.duration import TEXTS
 from sage_studio.training.presets import Preset, PresetStore
-from sage_studio.training.recipes.parse import parse_recipe
+from sage_studio.training.recipes import parse_recipe
 
 BUDGET_SECONDS = 300.0
 """On a CPU: what a first run may take, so that somebody waits for it."""
@@ -73,8 +73,8 @@ class PresetService:
         if not lora:
             return None
         if hardware.has_gpu:
-            room = max(card.memory_gb for card in hardware.cards)
-            fitting = [preset for preset in lora if _needs(preset, entry) <= room]
+            available = max(card.memory_gb for card in hardware.cards)
+            fitting = [preset for preset in lora if _needs(preset, entry) <= available]
             return Recommendation((fitting or lora[-1:])[0])
         preset = next((preset for preset in lora if preset.machine == "cpu"), lora[0])
         return Recommendation(preset, self._rows(preset, model, dataset_id, entry))

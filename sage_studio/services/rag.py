@@ -1,4 +1,4 @@
-"""Retrieval-augmented generation (RAG): the retriever, and answers from the passages that it finds.
+"""Retrieval-augmented generation (RAG): the retriever, answers from its passages.
 
 `answer_twice` is targeted query expansion, KBAlign's way of answering (arXiv 2411.14790): a first answer names what the
 question only hints at, and so finds passages that the question alone does not.
@@ -257,13 +257,13 @@ def _anew(
             if chunk.done or len(read) == FIRST_PIECES:
                 break
             yield ChatChunk("", chunk.model, look_ups=1)
-        said = "".join(chunk.text for chunk in read).strip()
-        query = f"{question_of(messages)}\n{said}"[:LONGEST_QUERY]
-        again = look_up(query) if said else found
+        draft = "".join(chunk.text for chunk in read).strip()
+        query = f"{question_of(messages)}\n{draft}"[:LONGEST_QUERY]
+        again = look_up(query) if draft else found
         waited = time.monotonic() - began
         if _passages(again) == _passages(found):
             stands = (replace(chunk, first_token_seconds=0.0) for chunk in chain(read, first))
-            yield from _finished(stands, found, 2 if said else 1, waited)
+            yield from _finished(stands, found, 2 if draft else 1, waited)
             return
     yield from _finished(ask(grounded(messages, again)), again, 2, waited)
 

@@ -4,7 +4,7 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from sage_studio.serving.metrics import MetricsEndpoint, MetricsSampler, Sample
 from sage_studio.serving.registry import VLLMRegistry
 from sage_studio.serving.types import ChatChunk, ChatMessage, EngineState, EngineStatus, RegisteredModel
 from sage_studio.settings import PREFIX, Settings
+from sage_studio.tasks.background import BackgroundTasks, Resource
 from sage_studio.tasks.scheduler import TaskScheduler
 from sage_studio.tasks.store import TaskStore
 from sage_studio.text import NOTHING, Text
@@ -38,6 +39,7 @@ class ServingService:
         tasks: TaskStore,
         scheduler: TaskScheduler,
         database: Database,
+        background: BackgroundTasks,
     ) -> None:
         self._settings = settings
         self._catalog = catalog
@@ -46,6 +48,9 @@ class ServingService:
         self._tasks = tasks
         self._scheduler = scheduler
         self._database = database
+        self._background = background
+        background.register("merge", registry.merge, Resource.MEMORY, restarts=True)
+        registry.queue_merges(self)
         self.sampler = MetricsSampler(self._metrics_address, lambda: detect_hardware().cards)
 
     # Which model
@@ -164,8 +169,8 @@ class ServingService:
             return replace(status, download=waited[0])
         error = self._models.not_fetched
         if error is not None and status.state is EngineState.DOWN:
-            said = Text(*map(" ".join, zip(error.message, error.hint, strict=True)))
-            return replace(status, state=EngineState.FAILED, message=said)
+            message = Text(*map(" ".join, zip(error.message, error.hint, strict=True)))
+            return replace(status, state=EngineState.FAILED, message=message)
         return status
 
     def metrics(self) -> list[Sample]:
@@ -211,6 +216,10 @@ class ServingService:
         """The current model's whole answer to one message, for work that asks many. Raises as `answer`."""
         message: ChatMessage = {"role": "user", "content": prompt}
         return "".join(chunk.text for chunk in self.answer([message], temperature=temperature, max_tokens=max_tokens))
+
+    def merge(self, order: Mapping[str, Any]) -> None:
+        """Merge an adapter into its base by a task of the kind ``merge``, and wait for its end; see `MergeQueue`."""
+        self._background.finish("merge", order)
 
     # Inside
 

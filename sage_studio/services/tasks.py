@@ -10,9 +10,10 @@ from sage_studio.files import safe_name
 from sage_studio.serving.registry import VLLMRegistry
 from sage_studio.serving.retriever import Retriever
 from sage_studio.tasks.archive import stream_archive
-from sage_studio.tasks.background import BackgroundTasks
+from sage_studio.tasks.background import LOG, BackgroundTasks
 from sage_studio.tasks.compare import TaskComparison, compare_runs
 from sage_studio.tasks.log import LogPage, read_log
+from sage_studio.tasks.outcome import over_already
 from sage_studio.tasks.scheduler import TaskScheduler
 from sage_studio.tasks.store import TaskStore
 from sage_studio.tasks.task import Curve, Task, TaskProgress, TaskStatus
@@ -45,6 +46,22 @@ class TaskService:
         """Tasks that are no trainings, of one kind or of all, newest first."""
         return [job for job in self._background.list() if kind in ("", job.kind)]
 
+    def find(self, task_id: str) -> Task:
+        """One task of whatever kind. Raises `NotFound`."""
+        return self.get(task_id) if self.is_training(task_id) else self._background.task(task_id)
+
+    def is_training(self, task_id: str) -> bool:
+        """Whether an id is a training's; every other task's begins with its kind."""
+        return safe_name(task_id).partition("-")[0] not in self._background.kinds
+
+    def job(self, task_id: str) -> Job:
+        """How a task stands that is no training. Raises `NotFound`."""
+        return self._background.get(task_id)
+
+    def others(self) -> builtins.list[tuple[Task, Job]]:
+        """The newest tasks that are no trainings, newest first, each with how it stands."""
+        return self._background.list_with_tasks()
+
     def list_with_progress(self) -> builtins.list[tuple[Task, TaskProgress]]:
         """All tasks, newest first, each with where it stands; made for thousands of them."""
         tasks = self.store.list()
@@ -56,16 +73,20 @@ class TaskService:
         return self.store.get(safe_name(task_id))
 
     def progress(self, task_id: str) -> TaskProgress:
-        """Where a task stands now."""
-        return self.scheduler.progress(self.get(task_id))
+        """Where a task of whatever kind stands now."""
+        if self.is_training(task_id):
+            return self.scheduler.progress(self.get(task_id))
+        return self._background.progress(task_id)
 
     def curve(self, task_id: str, points: int = 500) -> Curve:
         """The points of its plots, thinned to at most ``points``."""
         return self.scheduler.curve(self.get(task_id), points)
 
     def logs(self, task_id: str, limit: int = 100, offset: int | None = None) -> LogPage:
-        """The last ``limit`` lines of the log, or the lines from a byte ``offset`` on."""
-        return read_log(self.get(task_id).folder, limit=limit, offset=offset)
+        """The last ``limit`` lines of the log of a task of whatever kind, or the lines from a byte ``offset`` on."""
+        if self.is_training(task_id):
+            return read_log(self.get(task_id).folder, limit, offset)
+        return read_log(self._background.task(task_id).folder, limit, offset, LOG)
 
     def events(self, task_id: str, offset: int = 0) -> builtins.list[tuple[int, Event]]:
         """Events of a task from a byte offset on, each with the offset behind it."""
@@ -81,19 +102,43 @@ class TaskService:
         )
 
     def stop(self, task_id: str) -> Task:
-        """Stop a task; a running one first writes a checkpoint to continue from. Raises `Conflict` if it is over."""
-        return self.scheduler.stop(self.get(task_id))
+        """Stop a task of whatever kind.
+
+        A training first writes a checkpoint to continue from; other work ends after the piece at hand.
+
+        Raises:
+            Conflict: it is over.
+        """
+        task = self.find(task_id)
+        if task.kind == "train":
+            return self.scheduler.stop(task)
+        if task.status.is_over:
+            raise over_already(task)
+        self._background.stop(task_id)
+        return self._background.task(task_id)
 
     def resume(self, task_id: str) -> Task:
-        """Queue a stopped or failed task again, from its newest checkpoint. Raises `Conflict` if it is neither."""
-        return self.scheduler.resume(self.get(task_id))
+        """Queue a stopped or failed task of whatever kind again.
+
+        A training goes on from its newest checkpoint, other work from what lies in its folder.
+
+        Raises:
+            Conflict: it is neither.
+        """
+        if self.is_training(task_id):
+            return self.scheduler.resume(self.get(task_id))
+        self._background.resume(task_id)
+        return self._background.task(task_id)
 
     def delete(self, task_id: str) -> None:
-        """Delete a task and its folder.
+        """Delete a task of whatever kind and its folder; what other work made elsewhere, as a dataset, stays.
 
         Raises:
             Conflict: it runs, it is the retriever, or a task that is not over starts from its adapter or model.
         """
+        if not self.is_training(task_id):
+            self._background.delete(task_id)
+            return
         task = self.get(task_id)
         if not task.status.is_over and task.status is not TaskStatus.QUEUED:
             raise Conflict(

@@ -21,11 +21,10 @@ from sage_studio.tasks.scheduler import RESUMABLE
 from sage_studio.tasks.task import Task, TaskStatus
 from sage_studio.text import Text
 from sage_studio.training.failures import LOWER_RATE_FACTOR, Action
-from sage_studio.training.lineage import base_revision, read_lineage
 from sage_studio.training.methods.kbalign.stage_files import StageFile, replace_stage_file, stage_file, stage_files
 from sage_studio.training.progress import Job, read_result
-from sage_studio.training.recipes import RECIPES, Recipe
-from sage_studio.training.recipes.parse import parse_recipe
+from sage_studio.training.recipes import RECIPES, Recipe, parse_recipe
+from sage_studio.training.save import base_revision, read_lineage
 
 RUNS_ASKED = 5
 """The speed of a model is the median of its newest so many runs."""
@@ -108,13 +107,17 @@ class TrainingService:
     def retry(self, task_id: str) -> Task:
         """Do what is to be done next about a stopped or failed task, where the studio can do it by itself.
 
+        Work other than training is resumed.
+
         Returns:
             The task, queued again; a new one if the learning rate had to be lowered.
 
         Raises:
             Conflict: it is neither stopped nor failed, or a person has to choose something else first.
         """
-        task = self._tasks.get(task_id)
+        task = self._tasks.find(task_id)
+        if task.kind != "train":
+            return self._tasks.resume(task_id)
         match task.next_action:
             case Action.SMALLER_BATCH:
                 return self._tasks.scheduler.retry_smaller(task)

@@ -1,4 +1,4 @@
-"""Adapters loaded into the running engine: checked, copied, loaded, probed with one token, evicted when unused.
+"""Adapters in the running engine: checked, loaded, probed, evicted when unused.
 
 Each load gets a name and a path that are used only once: vLLM keys its prefix cache by both, so that a second use could
 answer from old weights.
@@ -10,13 +10,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from sage_studio.errors import Conflict, EngineUnavailable, InvalidModel, naming_full_disk
-from sage_studio.serving.adapter_compat import CONFIG, WEIGHTS, check_adapter, check_full_model, check_path
+from sage_studio.serving.adapter_compat import (
+    CONFIG,
+    WEIGHTS,
+    check_adapter,
+    check_full_model,
+    check_path,
+    engine_base,
+    is_standalone,
+)
+from sage_studio.serving.capacity import needs_own_template
 from sage_studio.serving.client import EngineDisconnected
 from sage_studio.serving.engine import Engine
 from sage_studio.serving.engine_factory import EngineFactory
 from sage_studio.serving.merge import Merger
-from sage_studio.serving.model_config import needs_own_template
-from sage_studio.serving.registered_model import engine_base, is_standalone
 from sage_studio.serving.state import ServingState
 from sage_studio.serving.types import Base, ChatMessage, EngineRecord, RegisteredModel, SamplingParams
 from sage_studio.text import Text
@@ -165,16 +172,16 @@ class AdapterCache:
 
     def _probe(self, engine: Engine, model: RegisteredModel, internal: str) -> None:
         if engine.record.kind == "vllm":  # it has the cheaper route, and a switch waits for this under full load
-            said_by, tokens = engine.client.complete(internal, TRIAL)
+            answered_as, tokens = engine.client.complete(internal, TRIAL)
         else:
             messages: list[ChatMessage] = [{"role": "user", "content": TRIAL}]
             last = list(engine.client.chat(internal, messages, SamplingParams(max_tokens=1, temperature=0)))[-1]
-            said_by, tokens = last.model, last.completion_tokens
-        if said_by != internal or not tokens:
+            answered_as, tokens = last.model, last.completion_tokens
+        if answered_as != internal or not tokens:
             raise EngineUnavailable(
                 Text(
-                    f"The engine does not answer as {model.name}, but as {said_by}.",
-                    f"引擎没有以 {model.name} 回答，而是以 {said_by} 回答。",
+                    f"The engine does not answer as {model.name}, but as {answered_as}.",
+                    f"引擎没有以 {model.name} 回答，而是以 {answered_as} 回答。",
                 ),
                 Text("Switch again, or restart the studio.", "请再次切换，或重启工作室。"),
             )

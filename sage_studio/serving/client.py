@@ -1,4 +1,4 @@
-"""HTTP client of an engine: the OpenAI protocol, and vLLM's routes for adapters, sleep and metrics."""
+"""HTTP client of an engine: the OpenAI protocol and vLLM's routes."""
 
 import json
 import re

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Protocol
 
 from sage_studio.errors import EngineUnavailable
-from sage_studio.processes import POLL_SECONDS, known_process
+from sage_studio.processes import POLL_SECONDS, known_process, last_words, start_with_log
 from sage_studio.serving.capacity import EnginePlan, WeightFormat
 from sage_studio.serving.client import EngineClient
-from sage_studio.serving.process import last_words, spawn
 from sage_studio.serving.types import Base, EngineKind, EngineRecord
 from sage_studio.text import Text
 
@@ -147,7 +146,7 @@ def spawn_engine(kind: EngineKind, base: Base, port: int, launch: LaunchSpec, fo
     """
     key, started = secrets.token_urlsafe(24), time.time()
     try:
-        process = spawn(launch.command, {**launch.env, KEY_VARIABLE: key}, folder, log)
+        process = start_with_log(launch.command, {**launch.env, KEY_VARIABLE: key}, folder, log)
     except (FileNotFoundError, PermissionError) as error:
         raise EngineUnavailable(
             Text(f"{launch.command[0]} cannot be run: {error}", f"无法运行 {launch.command[0]}：{error}"),

@@ -25,10 +25,10 @@ from sage_studio.serving.capacity import (
     main_memory_gb,
     plan,
     plan_transformers,
+    read_facts,
     without_engine,
 )
 from sage_studio.serving.engine import LaunchSpec, fallback_command, is_about_machine
-from sage_studio.serving.model_config import read_facts
 from sage_studio.serving.state import ServingState
 from sage_studio.serving.types import Base, EngineKind, Refusal
 from sage_studio.serving.vllm import (
@@ -64,13 +64,13 @@ class Servable:
             size is not known yet.
         engine: which engine serves it; empty where none does.
         memory_gb: what it takes, as estimated, in GiB: of all its GPUs together, or of main memory.
-        said: a sentence about it for the user.
+        message: a sentence about it for the user.
     """
 
     form: WeightFormat
     engine: EngineKind | Literal[""]
     memory_gb: float
-    said: Text
+    message: Text
 
     @property
     def possible(self) -> bool:
@@ -160,11 +160,11 @@ def _by_vllm(planned: EnginePlan, bf16: EnginePlan) -> Servable:
         WeightFormat.FP8: f"vLLM，权重以 8 位加载（fp8_per_tensor），因为 {half} 需要 {bf16.need_gb:.1f} GB",
         WeightFormat.STORED: "vLLM，按存储的量化格式加载",
     }[planned.form]
-    said = Text(
+    message = Text(
         f"You can chat with the result here: {en}; about {need} of {available} GB on {where.en}.",
         f"训练结果可在本机对话：{zh}；约需 {need} GB，{where.zh} 可用 {available} GB。",
     )
-    return Servable(planned.form, "vllm", planned.need_gb * len(planned.cards), said)
+    return Servable(planned.form, "vllm", planned.need_gb * len(planned.cards), message)
 
 
 def _by_transformers(planned: EnginePlan, vllm: EnginePlan | None, refused: Text | None) -> Servable:
@@ -177,13 +177,13 @@ def _by_transformers(planned: EnginePlan, vllm: EnginePlan | None, refused: Text
     if why is None and vllm is not None:
         why = Text(f"vLLM would take {vllm.need_gb:.1f} GB", f"vLLM 需要 {vllm.need_gb:.1f} GB")
     since = Text(f", since {why.en}", f"（{why.zh}）") if why is not None else Text("", "")
-    said = Text(
+    message = Text(
         f"You can chat with the result here: the transformers engine {how.en}, one chat at a time{since.en}; "
         f"about {need} of {available} GB on {where.en}.",
         f"训练结果可在本机对话：transformers 引擎（{how.zh}），一次一个对话{since.zh}；"
         f"约需 {need} GB，{where.zh} 可用 {available} GB。",
     )
-    return Servable(planned.form, "transformers", planned.need_gb, said)
+    return Servable(planned.form, "transformers", planned.need_gb, message)
 
 
 def _on_cpu(kind: EngineKind, model: ModelFacts, planned: EnginePlan, hardware: Hardware) -> Servable:
@@ -201,13 +201,13 @@ def _on_cpu(kind: EngineKind, model: ModelFacts, planned: EnginePlan, hardware: 
             ),
         )
     slowly = Text(", slowly: no GPU has room for it", "（较慢：GPU 显存不足）") if hardware.has_gpu else Text("", "")
-    said = Text(
+    message = Text(
         f"You can chat with the result here: the {kind} engine on the CPU{slowly.en}; about {need:.1f} of "
         f"{hardware.memory_gb:.1f} GB of memory.",
         f"训练结果可在本机对话：{kind} 引擎，使用 CPU{slowly.zh}；约需 {need:.1f} GB 内存，"
         f"本机共有 {hardware.memory_gb:.1f} GB。",
     )
-    return Servable(WeightFormat.CPU, kind, need, said)
+    return Servable(WeightFormat.CPU, kind, need, message)
 
 
 def _not_at_all(model: ModelFacts, vllm: EnginePlan, why: Text | None) -> Servable:
@@ -216,11 +216,11 @@ def _not_at_all(model: ModelFacts, vllm: EnginePlan, why: Text | None) -> Servab
         need = f"{vllm.need_gb:.1f}"
         en = f"it takes about {need} of {available} GB on {where.en}"
         why = Text(en, f"约需 {need} GB，{where.zh} 可用 {available} GB")
-    said = Text(
+    message = Text(
         f"You cannot chat with the result here: {why.en}. {ELSEWHERE.en}",
         f"训练结果无法在本机对话：{why.zh}。{ELSEWHERE.zh}",
     )
-    return Servable(WeightFormat.NONE, "", vllm.need_gb, said)
+    return Servable(WeightFormat.NONE, "", vllm.need_gb, message)
 
 
 def _refused_by_vllm(model: ModelFacts, merge: str) -> Text | None:
@@ -242,12 +242,12 @@ def _not_in_transformers(model: ModelFacts) -> Text:
 
 
 def _external_servable() -> Servable:
-    said = Text(
+    message = Text(
         "Chat uses an external server (engine=openai), which cannot load models fine-tuned here. "
         "Set engine: auto to chat with the result.",
         "对话由外部服务器回答（engine=openai），无法加载此处的微调模型。如需与训练结果对话，请设置 engine: auto。",
     )
-    return Servable(WeightFormat.EXTERNAL, "openai", 0.0, said)
+    return Servable(WeightFormat.EXTERNAL, "openai", 0.0, message)
 
 
 def _figures(planned: EnginePlan) -> tuple[str, str, Text]:

@@ -19,11 +19,13 @@ import psutil
 
 from sage_studio.errors import EngineUnavailable
 from sage_studio.hardware import Hardware
+from sage_studio.processes import free_port
 from sage_studio.serving.capacity import (
     engine_memory_gb,
     fits_beside,
     main_memory_gb,
     query_gpu_processes,
+    read_facts,
     without_engine,
 )
 from sage_studio.serving.engine import (
@@ -36,8 +38,6 @@ from sage_studio.serving.engine import (
 )
 from sage_studio.serving.engine_factory import EngineFactory, EngineSpec, engine_plan
 from sage_studio.serving.metrics import RUNNING, WAITING
-from sage_studio.serving.model_config import read_facts
-from sage_studio.serving.process import free_port
 from sage_studio.serving.state import ServingState
 from sage_studio.serving.types import Base, EngineRecord, Failure
 from sage_studio.serving.vllm import other_users, sleep_enabled

@@ -1,4 +1,7 @@
-"""Shares GPUs between serving and training: the engine sleeps or stops during a training and comes back afterwards."""
+"""Shares GPUs between serving and training: the engine sleeps during a training.
+
+It stops where it cannot sleep, and comes back afterwards.
+"""
 
 import logging
 import math
@@ -14,11 +17,11 @@ from sage_studio.serving.capacity import (
     LoraSlots,
     before_training,
     pinnable_memory_gb,
+    read_facts,
     sleep_memory_gb,
 )
 from sage_studio.serving.engine import Engine
 from sage_studio.serving.engine_manager import EngineManager
-from sage_studio.serving.model_config import read_facts
 from sage_studio.serving.state import ServingState
 from sage_studio.serving.switch import SwitchLock
 from sage_studio.serving.vllm import sleep_enabled

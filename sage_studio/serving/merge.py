@@ -1,31 +1,38 @@
-"""Merges an adapter into its base model, once, in a child process; the merged folder is reused while nothing changes.
+"""Merges an adapter into its base model, once, in a child process.
 
-torch is imported only in the child, `sage_studio.serving.merge_child`.
+The merged folder is reused while nothing changes.
+
+The child outlives the studio: who is to make the same merge finds it again by the record that is kept of it. torch is
+imported only in the child, `sage_studio.serving.merge_child`.
 """
 
 import hashlib
 import json
+import os
 import shutil
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
-from sage_studio.errors import EngineUnavailable, InvalidModel, naming_full_disk, storage_full
-from sage_studio.files import write_atomically
-from sage_studio.jsonl import complete_lines
-from sage_studio.processes import POLL_SECONDS
+from filelock import FileLock
+
+from sage_studio.data.jobs import JobStopped, Running, StudioCloses
+from sage_studio.errors import EngineUnavailable, InvalidModel, StudioError, naming_full_disk, storage_full
+from sage_studio.files import complete_lines, write_atomically
+from sage_studio.models.model_folder import CHAT_TEMPLATE, TOKENIZER_CONFIG, read_config, read_json
+from sage_studio.processes import POLL_SECONDS, ChildProcess, known_process, last_words, start_detached
 from sage_studio.serving.adapter_compat import CONFIG, WEIGHTS, check_full_model, size_on_disk
-from sage_studio.serving.model_config import TEMPLATE, TOKENIZER
-from sage_studio.serving.process import last_words
 from sage_studio.serving.types import RegisteredModel
 from sage_studio.settings import PROJECT
 from sage_studio.text import NOTHING, Text
 
 MERGED = "merged"
 MANIFEST = "merged.json"
+LOG = "task.log"
 STOP_SECONDS = 5.0
 DOING = {
     "loading": Text("loading the base model", "加载基座模型"),
@@ -42,11 +49,19 @@ def merge_command(adapter: Path, base: str, dest: Path, progress: Path) -> list[
     return [sys.executable, "-m", "sage_studio.serving.merge_child", str(adapter), base, str(dest), str(progress)]
 
 
+class MergeQueue(Protocol):
+    """Has a merge done as a task of the studio."""
+
+    def merge(self, order: Mapping[str, Any]) -> None:
+        """Do `Merger.work` as ordered, and wait for its end. Raises as that."""
+        ...
+
+
 class Merger:
-    """Merges one adapter at a time; callers hold the `SwitchLock`.
+    """Merges adapters; `merged` is called by who holds the `SwitchLock`.
 
     Attributes:
-        message: what it is doing now, for the status bar; empty while it does nothing.
+        queue: does the merges; None: they are done at once, in the caller's thread.
     """
 
     def __init__(self, folder: Path, outputs: Path, seconds: float, command: MakeCommand = merge_command) -> None:
@@ -54,9 +69,17 @@ class Merger:
         self._outputs = outputs
         self._seconds = seconds
         self._command = command
-        self._child: subprocess.Popen[bytes] | None = None
         self._closing = threading.Event()
-        self.message = NOTHING
+        self._awaited: Mapping[str, Any] | None = None
+        self.queue: MergeQueue | None = None
+
+    @property
+    def message(self) -> Text:
+        """What the merge that a switch waits for is doing, for the status bar; empty while none does."""
+        order = self._awaited
+        if order is None:
+            return NOTHING
+        return _message(str(order["model"]), str(order["why"]), _last_step(self._files(order).progress))
 
     def merged(self, model: RegisteredModel, why: str) -> Path:
         """The folder of the model that an adapter and its base make; made now unless it is there already.
@@ -69,20 +92,30 @@ class Merger:
             InvalidModel: the two cannot be merged; the message quotes the child.
             StorageFull: no room for it.
             EngineUnavailable: it took too long, or the studio closes.
+            Conflict: the merge was stopped.
         """
-        dest, digest = self.place(model), _digest(model)
-        if _manifest(dest).get("sha256") == digest:
-            check_full_model(dest)
-            return dest
-        _check_base(model)
-        _check_room(dest, model.base)
-        try:
-            self._run(model, dest, why)
-        finally:
-            self.message = NOTHING
-            shutil.rmtree(f"{dest}.part", ignore_errors=True)
+        dest = self.place(model)
+        order = {
+            "model": model.name,
+            "adapter": model.path,
+            "base": model.base,
+            "dest": str(dest),
+            "sha256": _digest(model.path, model.base),
+            "why": why,
+            "trust_remote_code": bool(model.config.get("trust_remote_code")),
+        }
+        if _manifest(dest).get("sha256") != order["sha256"]:
+            _check_base(model.base)
+            _check_room(dest, model.base)
+            self._awaited = order
+            try:
+                if self.queue is None:
+                    self._merge_now(order)
+                else:
+                    self.queue.merge(order)
+            finally:
+                self._awaited = None
         check_full_model(dest)
-        write_atomically(dest / MANIFEST, json.dumps({"sha256": digest, "adapter": model.path, "base": model.base}))
         return dest
 
     def place(self, model: RegisteredModel) -> Path:
@@ -92,52 +125,148 @@ class Merger:
             return folder / MERGED
         return self._folder / MERGED / hashlib.sha256(model.path.encode()).hexdigest()[:16]
 
+    def work(self, running: Running, log: str = LOG) -> str:
+        """Merge as ordered, or follow the child that does it already. Returns the folder.
+
+        Args:
+            running: with an order of `merged`. If it is stopped, the child is ended; if the studio closes, the child
+                goes on and is found again.
+            log: the file in its folder that gets the child's output.
+
+        Raises:
+            InvalidModel, StorageFull, EngineUnavailable: as `merged`.
+        """
+        order, dest = running.order, Path(str(running.order["dest"]))
+        files = self._files(order)
+        with naming_full_disk(dest):
+            for folder in (files.lock.parent, dest.parent):
+                folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(files.lock):  # a command may be at it too
+            wanted = _digest(str(order["adapter"]), str(order["base"]))
+            if _manifest(dest).get("sha256") == wanted:
+                return str(dest)
+            child = self._child_at_work(files) or self._start(order, files, running.folder / log)
+            self._follow(child, order, files, running)
+            if _inode(dest) in (None, _record(files).get("before")):
+                raise _failed(str(order["model"]), str(order["why"]), Path(str(_record(files)["log"])), dest)
+            check_full_model(dest)
+            content = {"sha256": wanted, "adapter": order["adapter"], "base": order["base"]}
+            write_atomically(dest / MANIFEST, json.dumps(content))
+        return str(dest)
+
     def close(self) -> None:
-        """End the child, if there is one."""
+        """End the child of a switch of this process, if there is one and the studio does not queue it."""
         self._closing.set()
 
     def open(self) -> None:
         """Allow merging again after `close`."""
         self._closing.clear()
 
-    def _run(self, model: RegisteredModel, dest: Path, why: str) -> None:
-        log, progress = self._folder / "merge.log", self._folder / "merge.jsonl"
-        with naming_full_disk(dest):
-            for folder in (self._folder, dest.parent):
-                folder.mkdir(parents=True, exist_ok=True)
-            progress.write_bytes(b"")
-            command = self._command(Path(model.path), model.base, dest, progress)
-            if model.config.get("trust_remote_code"):
-                command.append("--trust-remote-code")
-            with log.open("wb") as output:
-                self._child = subprocess.Popen(
-                    command, cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
-                )
-        self._watch(self._child, model.name, why, progress)
-        if self._child.returncode:
-            raise _failed(model, why, log, dest)
+    def _merge_now(self, order: Mapping[str, Any]) -> None:
+        """Without a studio around it: closing ends the child, for nobody would look after it."""
+        (self._folder / "merge.log").unlink(missing_ok=True)
+        try:
+            self.work(_Alone(self._folder, order, self._closing), "merge.log")
+        except JobStopped as stopped:
+            raise self._not_merged(order) from stopped
 
-    def _watch(self, child: "subprocess.Popen[bytes]", name: str, why: str, progress: Path) -> None:
+    def _not_merged(self, order: Mapping[str, Any]) -> StudioError:
+        name = order["model"]
+        return EngineUnavailable(
+            Text(
+                f"{name} was not merged into its base: studio closing, or more than {self._seconds:.0f} s.",
+                f"{name} 未能合并进基座：工作室正在关闭，或已超过 {self._seconds:.0f} 秒。",
+            ),
+            Text("Raise SAGE_STUDIO_ENGINE_START_SECONDS.", "请增大 SAGE_STUDIO_ENGINE_START_SECONDS。"),
+        )
+
+    def _files(self, order: Mapping[str, Any]) -> "_Files":
+        name = hashlib.sha256(str(order["dest"]).encode()).hexdigest()[:16]
+        folder = self._folder / "merges"
+        return _Files(folder / f"{name}.lock", folder / f"{name}.json", folder / f"{name}.jsonl")
+
+    def _child_at_work(self, files: "_Files") -> ChildProcess | None:
+        """The child that this or an earlier studio started for the same merge, if it still runs."""
+        record = _record(files)
+        child = known_process(record["pid"], record["started"]) if record else None
+        return child if child is not None and child.is_alive() else None
+
+    def _start(self, order: Mapping[str, Any], files: "_Files", log: Path) -> ChildProcess:
+        dest = Path(str(order["dest"]))
+        command = self._command(Path(str(order["adapter"])), str(order["base"]), dest, files.progress)
+        if order["trust_remote_code"]:
+            command.append("--trust-remote-code")
+        with naming_full_disk(dest), log.open("ab") as output:
+            files.progress.write_bytes(b"")
+            before = _inode(dest)
+            child = start_detached(command, os.environ, PROJECT, output)
+            record = {"pid": child.pid, "started": child.started, "log": str(log), "before": before}
+            write_atomically(files.record, json.dumps(record))
+        return child
+
+    def _follow(self, child: ChildProcess, order: Mapping[str, Any], files: "_Files", running: Running) -> None:
         deadline = time.monotonic() + self._seconds
-        while child.poll() is None:
-            self.message = _message(name, why, _last_step(progress))
-            if self._closing.is_set() or time.monotonic() > deadline:
-                _end(child)
-                raise EngineUnavailable(
-                    Text(
-                        f"{name} was not merged into its base: studio closing, or more than {self._seconds:.0f} s.",
-                        f"{name} 未能合并进基座：工作室正在关闭，或已超过 {self._seconds:.0f} 秒。",
-                    ),
-                    Text("Raise SAGE_STUDIO_ENGINE_START_SECONDS.", "请增大 SAGE_STUDIO_ENGINE_START_SECONDS。"),
-                )
-            time.sleep(POLL_SECONDS)
+        try:
+            while child.is_alive():
+                share, doing = _where(_last_step(files.progress))
+                running.tell(round(100 * share), 100, doing)
+                if time.monotonic() > deadline:
+                    raise self._not_merged(order)
+                time.sleep(POLL_SECONDS)
+        except StudioCloses:
+            raise
+        except BaseException:
+            child.stop(STOP_SECONDS)
+            raise
+        finally:
+            if not child.is_alive():
+                shutil.rmtree(f"{order['dest']}.part", ignore_errors=True)
 
 
-def _digest(model: RegisteredModel) -> str:
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """What is kept of a merge: who is at it, its child, and the child's reports."""
+
+    lock: Path
+    record: Path
+    progress: Path
+
+
+@dataclass(slots=True)
+class _Alone:
+    """A merge that is no task; see `Running`."""
+
+    folder: Path
+    order: Mapping[str, Any]
+    closing: threading.Event
+
+    def tell(self, _: int, __: int, ___: Text) -> None:
+        if self.closing.is_set():
+            raise JobStopped
+
+
+def _record(files: _Files) -> dict[str, Any]:
+    """What is known of the child; empty where there was none."""
+    try:
+        content: dict[str, Any] = json.loads(files.record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content
+
+
+def _inode(folder: Path) -> int | None:
+    """Tells a folder from the one that took its place; None where there is none."""
+    try:
+        return folder.stat().st_ino
+    except FileNotFoundError:
+        return None
+
+
+def _digest(adapter: str, base: str) -> str:
     """What a merged model depends on: the adapter's bytes, its tokenizer's template, and which base it is."""
-    found = hashlib.sha256(f"{model.base}\n{size_on_disk(Path(model.base))}\n".encode())
-    for name in (CONFIG, WEIGHTS, TEMPLATE, TOKENIZER):
-        path = Path(model.path) / name
+    found = hashlib.sha256(f"{base}\n{size_on_disk(Path(base))}\n".encode())
+    for name in (CONFIG, WEIGHTS, CHAT_TEMPLATE, TOKENIZER_CONFIG):
+        path = Path(adapter) / name
         if path.is_file():
             with path.open("rb") as file:
                 found.update(hashlib.file_digest(file, "sha256").digest())
@@ -145,23 +274,15 @@ def _digest(model: RegisteredModel) -> str:
 
 
 def _manifest(dest: Path) -> dict[str, str]:
-    try:
-        content = json.loads((dest / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}  # none, or cut off: merged again
-    return content if isinstance(content, dict) else {}
+    return read_json(dest / MANIFEST)  # none, or cut off: merged again
 
 
-def _check_base(model: RegisteredModel) -> None:
-    try:
-        config = json.loads((Path(model.base) / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return  # a hub id, or broken: the child says what is wrong
-    if config.get("quantization_config"):
+def _check_base(base: str) -> None:
+    if read_config(base).get("quantization_config"):  # of a broken one the child says what is wrong
         raise InvalidModel(
             Text(
-                f"The base {model.base} is quantized: adapters cannot be merged into it.",
-                f"基座 {model.base} 以量化形式存储，无法合并适配器。",
+                f"The base {base} is quantized: adapters cannot be merged into it.",
+                f"基座 {base} 以量化形式存储，无法合并适配器。",
             ),
             Text("Register the adapter with the bf16 base.", "请以 bf16 基座注册该适配器。"),
         )
@@ -179,31 +300,27 @@ def _last_step(progress: Path) -> dict[str, object]:
     return step
 
 
+def _where(step: Mapping[str, object]) -> tuple[float, Text]:
+    """How far the child is, and what it is doing."""
+    return float(str(step.get("share", 0.0))), DOING[str(step.get("doing", "loading"))]
+
+
 def _message(name: str, why: str, step: Mapping[str, object]) -> Text:
-    share, doing = float(str(step.get("share", 0.0))), DOING[str(step.get("doing", "loading"))]
+    share, doing = _where(step)
     return Text(
         f"Merging {name} into its base ({why}): {doing.en}, {share:.0%}.",
         f"正在将 {name} 合并进基座（{why}）：{doing.zh}，{share:.0%}。",
     )
 
 
-def _end(child: "subprocess.Popen[bytes]") -> None:
-    child.terminate()
-    try:
-        child.wait(STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
-
-
-def _failed(model: RegisteredModel, why: str, log: Path, dest: Path) -> Exception:
+def _failed(name: str, why: str, log: Path, dest: Path) -> Exception:
     words = last_words(log)
     if "No space left" in words:
         return storage_full(dest)
     return InvalidModel(
         Text(
-            f"The engine cannot serve {model.name} as an adapter ({why}), and merging it failed: {words}",
-            f"引擎无法以适配器形式加载 {model.name}（{why}），合并也失败了：{words}",
+            f"The engine cannot serve {name} as an adapter ({why}), and merging it failed: {words}",
+            f"引擎无法以适配器形式加载 {name}（{why}），合并也失败了：{words}",
         ),
         Text(f"Free memory, or read {log}.", f"请释放内存，或查看 {log}。"),
     )

@@ -1,4 +1,6 @@
-"""Merges an adapter into its base: ``python -m sage_studio.serving.merge_child ADAPTER BASE DEST PROGRESS``.
+"""Child that merges an adapter: ``python -m sage_studio.serving.merge_child``.
+
+Arguments: ADAPTER BASE DEST PROGRESS.
 
 DEST appears, by rename, once it is complete. PROGRESS gets a JSON line for each step.
 """
@@ -16,7 +18,7 @@ from peft import PeftModel
 from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from sage_studio import jsonl
+from sage_studio import files
 from sage_studio.serving.adapter_compat import WEIGHTS
 
 SHARE_OF_MEMORY = 0.7
@@ -73,7 +75,7 @@ def _exact_type(base: str, published: Any) -> Any:
 
 
 def _say(progress: Path, doing: str, share: float) -> None:
-    jsonl.append(progress, [json.dumps({"pid": os.getpid(), "doing": doing, "share": share})])
+    files.append(progress, [json.dumps({"pid": os.getpid(), "doing": doing, "share": share})])
 
 
 if __name__ == "__main__":

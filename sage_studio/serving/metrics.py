@@ -1,4 +1,7 @@
-"""Engine metrics: parses ``/metrics``, derives throughput and latency, and samples them while an engine is ready."""
+"""Engine metrics: parses ``/metrics``, derives throughput and latency.
+
+A thread samples them while an engine is ready.
+"""
 
 import logging
 import math

@@ -5,35 +5,292 @@ One instance per process (`sage_studio.serving.vllm_registry`), one truth per ma
 
 import atexit
 import logging
+import os
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from sage_studio.data.jobs import Running
 from sage_studio.database import Database
-from sage_studio.errors import Conflict, InvalidInput, StudioError
+from sage_studio.errors import Conflict, InvalidInput, NotFound, StudioError
 from sage_studio.hardware import Hardware, detect_hardware
-from sage_studio.serving.components import ServingComponents
-from sage_studio.serving.engine import Engine
-from sage_studio.serving.engine_factory import EngineFactory, EngineSpec
+from sage_studio.serving.adapter_cache import AdapterCache
+from sage_studio.serving.adapter_compat import base_of, check_removable, make_registered_model
+from sage_studio.serving.capacity import without_gpus
+from sage_studio.serving.client import EngineDisconnected
+from sage_studio.serving.engine import Engine, ExternalEngine, external_record
+from sage_studio.serving.engine_factory import EngineFactory, EngineSpec, choose_engine
 from sage_studio.serving.engine_manager import EngineManager
-from sage_studio.serving.gpu_sharing import PAUSED
-from sage_studio.serving.registered_model import base_of, check_removable, make_registered_model
-from sage_studio.serving.router import not_registered
+from sage_studio.serving.gpu_sharing import PAUSED, GpuSharing
+from sage_studio.serving.merge import MergeQueue, Merger
+from sage_studio.serving.state import ServingState
+from sage_studio.serving.switch import EngineWatchdog, Switcher, SwitchLock
 from sage_studio.serving.types import (
+    Base,
     ChatChunk,
     ChatMessage,
     EngineRecord,
     EngineState,
     EngineStatus,
     RegisteredModel,
+    SamplingParams,
     check_sampling,
 )
 from sage_studio.settings import Settings, load_settings
 from sage_studio.text import NOTHING, Text
 
 logger = logging.getLogger("sage_studio")
+
+# Which model answers
+
+DYING_SECONDS = 2.0
+TOUCH_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Who answers: an engine, a model's name in there, and its name for everybody else."""
+
+    engine: Engine
+    internal: str
+    name: str
+
+
+class ChatRouter:
+    """Streams answers.
+
+    Attributes:
+        speed: tokens per second of the last answer; None before the first.
+    """
+
+    def __init__(
+        self,
+        state: ServingState,
+        engines: EngineManager,
+        adapters: AdapterCache,
+        switcher: Switcher,
+        switch_lock: SwitchLock,
+        gpu_sharing: GpuSharing,
+    ) -> None:
+        self._state = state
+        self._engines = engines
+        self._adapters = adapters
+        self._switcher = switcher
+        self._switch_lock = switch_lock
+        self._gpu_sharing = gpu_sharing
+        self._touched: dict[str, float] = {}
+        self.speed: float | None = None
+
+    def stream(
+        self, name: str | None, messages: Sequence[ChatMessage], sampling: SamplingParams
+    ) -> Generator[ChatChunk, None, None]:
+        """Bring up the engine and the model if they are not there, then answer. See `VLLMRegistry.stream`.
+
+        Args:
+            name: a registered model; None for the one that is current when the engine is free to answer.
+        """
+        return self._answer(self._route(name), name, messages, sampling)
+
+    def _route(self, requested: str | None) -> Route:
+        """The engine that answers for a model, and the model's name in there."""
+        name = self._name(requested)
+        engine = self._engines.running()
+        internal = self._adapters.internal_name(engine, self._model(name)) if engine is not None else None
+        if engine is not None and internal is not None:
+            return Route(engine, internal, name)
+        self._gpu_sharing.wait_until_free()
+        with self._switch_lock.hold():
+            return self._prepared(self._name(requested))
+
+    def _prepared(self, name: str) -> Route:
+        """Have the engine hold a model. Only the current one may change which base it runs."""
+        engine = self._engines.running() or self._switcher.ensure_running(self._model(name))
+        model = self._model(name)
+        if self._adapters.internal_name(engine, model) is None:
+            if name == self._state.current():
+                model, base = self._adapters.check(model)
+                self._switcher.switch_to(model, base)
+                engine = self._engines.running() or engine
+            else:
+                self._adapters.check_loadable(engine, model)
+        return Route(engine, self._adapters.load(engine, model), name)
+
+    def _answer(
+        self, route: Route, requested: str | None, messages: Sequence[ChatMessage], sampling: SamplingParams
+    ) -> Generator[ChatChunk, None, None]:
+        self._touch(route.name)
+        try:
+            yield from self._chunks(route, messages, sampling)
+        except EngineDisconnected as error:
+            if error.answered or not self._replaced(route.engine):
+                raise
+            yield from self._chunks(self._route(requested), messages, sampling)
+
+    def _chunks(self, route: Route, messages: Sequence[ChatMessage], sampling: SamplingParams) -> Iterator[ChatChunk]:
+        for chunk in route.engine.client.chat(route.internal, messages, sampling):
+            if chunk.done and chunk.tokens_per_second is not None:
+                self.speed = chunk.tokens_per_second
+            # Only the name that was asked for has a public form: any other is shown as the server said it.
+            yield replace(chunk, model=route.name) if chunk.model == route.internal else chunk
+
+    def _replaced(self, engine: Engine) -> bool:
+        """Whether the engine that broke off is dead or no longer the one in use; a dying one is waited for."""
+        deadline = time.monotonic() + DYING_SECONDS
+        while time.monotonic() < deadline:
+            if self._engines.running() is not engine:
+                return True
+            time.sleep(0.05)
+        return False
+
+    def _touch(self, name: str) -> None:
+        """Note the use of a model, at most once a minute: an answer needs no write to the disk."""
+        now = time.monotonic()
+        if now - self._touched.get(name, -TOUCH_SECONDS) >= TOUCH_SECONDS:
+            self._touched[name] = now
+            self._state.touch(name)
+
+    def _name(self, requested: str | None) -> str:
+        name = requested or self._state.current()
+        if name is None:
+            raise Conflict(
+                Text("No model is selected.", "尚未选择当前模型。"),
+                Text("Call switch_model first, or name a model.", "请先切换到某个模型，或指定模型。"),
+            )
+        return name
+
+    def _model(self, name: str) -> RegisteredModel:
+        found = self._state.model(name)
+        if found is None:
+            raise not_registered(name, self._state.models())
+        return found
+
+
+def not_registered(name: str, models: Sequence[RegisteredModel]) -> NotFound:
+    """The error for a name that is not registered."""
+    known = ", ".join(model.name for model in models)
+    return NotFound(
+        Text(f"No model is registered as {name!r}.", f"没有注册名为 {name!r} 的模型。"),
+        Text(f"Registered: {known or 'none'}.", f"已注册：{known or '无'}。"),
+    )
+
+
+# The parts wired together
+
+CLOSE_SECONDS = 20.0
+
+
+class ServingComponents:
+    """Everything that a configured registry works with.
+
+    Args:
+        choose: which engine to use and how to start it; None: what `choose_engine` finds.
+        detect: what the machine has now.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        choose: Callable[[], EngineSpec] | None,
+        detect: Callable[[], Hardware],
+    ) -> None:
+        self.settings = settings
+        self.detect = detect
+        self.state = ServingState(database)
+        self.factory = EngineFactory(
+            self.state,
+            choose or (lambda: choose_engine(settings, self.engine_hardware)),
+            self.engine_hardware,
+            lambda: self.engines.gpu_memory_gb(),
+        )
+        self.engines = EngineManager(settings, self.state, self.factory, self.engine_hardware)
+        folder, outputs = self.engines.folder, settings.outputs_dir
+        self.merger = Merger(folder, outputs, 2 * settings.engine_start_seconds)
+        self.adapters = AdapterCache(self.state, folder / "adapters", outputs, self.factory, self.merger)
+        self.switcher = Switcher(self.state, self.engines, self.adapters)
+        self.switch_lock = SwitchLock(folder / "switch.lock", 4 * settings.engine_start_seconds + 60)
+        self.gpu_sharing = GpuSharing(settings, self.state, self.engines, self.adapters, self.switch_lock, detect)
+        self.router = ChatRouter(
+            self.state, self.engines, self.adapters, self.switcher, self.switch_lock, self.gpu_sharing
+        )
+        self.watchdog = EngineWatchdog(self.state, self.engines, self.switcher, self.switch_lock)
+
+    def engine_hardware(self) -> Hardware:
+        """What an engine may use now: the machine without the GPUs that trainings have."""
+        return without_gpus(self.detect(), self.state.training_cards())
+
+    def base_name(self) -> str | None:
+        """The name of the base model of the current model, or else of the running engine."""
+        name = self.state.current()
+        current = self.state.model(name) if name is not None else None
+        if current is not None:
+            return current.name if current.kind in ("base", "external") else str(current.config["base_name"])
+        engine = self.engines.recorded()
+        return engine.record.base.name if engine is not None else None
+
+    def adopt(self) -> None:
+        """Take over the engine that an earlier studio left running, and start the watchdog."""
+        with self.switch_lock.hold():
+            self.engines.stop_others()  # a studio was killed in the middle of a switch
+            engine = self.engines.recorded()
+            if engine is not None and not (engine.alive() and self.engines.matches_settings(engine)):
+                self.engines.stop()  # also ends what a killed engine left behind on the GPU
+                engine = None
+            self.state.set_keeper(os.getpid())
+            if engine is not None:
+                self.state.set_owner(engine.record, os.getpid())
+                logger.info("Adopted the %s engine at %s", engine.record.kind, engine.record.url)
+            self.state.clear_failure()
+            if not self.settings.restore_backend:
+                self.state.set_current(self.base_name())
+            if self.settings.engine == "openai":
+                self._register_external_models()
+        self.watchdog.start()
+
+    def close(self) -> None:
+        """Stop the engine if this process started or adopted it, unless ``keep_engine``; also one that is starting."""
+        self.watchdog.stop()
+        if self.state.keeper() == os.getpid():
+            self.state.set_keeper(None)
+        if self.settings.keep_engine:
+            return
+        self.engines.closing.set()
+        self.merger.close()
+        self._stop_own_engines()  # whoever starts one now holds the lock, and releases it when the engine is gone
+        try:
+            with self.switch_lock.hold(seconds=CLOSE_SECONDS):
+                self._stop_own_engines()
+                self.engines.closing.clear()
+                self.merger.open()
+        except Conflict:
+            logger.warning("A change of the model did not end; what it starts is stopped")
+
+    def _stop_own_engines(self) -> None:
+        engine = self.engines.recorded()
+        if engine is not None and engine.record.owner_pid == os.getpid():
+            self.engines.stop()
+        self.engines.stop_others(owner=os.getpid())
+
+    def _register_external_models(self) -> None:
+        """Register what an external server serves; the first is current. No answer is not an error yet."""
+        settings = self.settings
+        probe = external_record(
+            self.factory.configured().kind, Base("", ""), settings.engine_url, settings.engine_api_key
+        )
+        client = ExternalEngine(probe).client
+        names = client.models(quick=True)
+        client.close()
+        for name in names:
+            self.state.save_model(make_registered_model(name, name, {"kind": "external"}, settings.outputs_dir))
+        if names:
+            self.engines.start(Base(names[0], names[0]))
+            if self.state.current() not in names:
+                self.state.set_current(names[0])
+
+
+# The registry
 
 
 class VLLMRegistry:
@@ -103,15 +360,15 @@ class VLLMRegistry:
         """Restore the engine after the last training, with the model that was current, if it had released its GPUs."""
         self._components.gpu_sharing.after_training()
 
-    def engine_memory(self, yielding: bool = False) -> dict[int, float]:
+    def engine_memory(self, for_training: bool = False) -> dict[int, float]:
         """What the engine holds of each GPU now, in GiB by index; empty while none runs.
 
         Args:
-            yielding: only what a training would get: a sleeping engine keeps a little.
+            for_training: only what a training would get: a sleeping engine keeps a little.
         """
         components = self._components
         held = components.engines.gpu_memory_gb()
-        return components.gpu_sharing.released_to_training(held) if yielding else held
+        return components.gpu_sharing.released_to_training(held) if for_training else held
 
     def engine_cards(self) -> tuple[int, ...]:
         """Indices of the GPUs that the engine uses; a training had better take others. Empty while none runs."""
@@ -236,6 +493,16 @@ class VLLMRegistry:
     def base_name(self) -> str | None:
         """The name of the base model of the current model, or else of the running engine."""
         return self._components.base_name()
+
+    # Merges
+
+    def queue_merges(self, queue: MergeQueue) -> None:
+        """Have adapters that the engine cannot hold merged by tasks of the studio; without it, at once."""
+        self._components.merger.queue = queue
+
+    def merge(self, running: Running) -> str:
+        """Do such a task: merge an adapter into its base. Returns the folder; raises as `Merger.work`."""
+        return self._components.merger.work(running)
 
     # Answers
 

@@ -1,4 +1,4 @@
-"""Serving tables in ``studio.db``: models, the running engine, its adapters, and which model is current.
+"""Serving tables in ``studio.db``: models, the engine, its adapters, the current model.
 
 All processes of the machine share them.
 """

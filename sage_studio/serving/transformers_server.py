@@ -1,4 +1,6 @@
-"""The fallback engine: one base model and its LoRA adapters behind vLLM's routes, for machines without vLLM.
+"""The fallback engine: one base model and its LoRA adapters behind vLLM's routes.
+
+For machines without vLLM.
 
 Run as ``python -m sage_studio.serving.transformers_server``; the key comes in ``VLLM_API_KEY``. It answers one chat at
 a time.
@@ -34,7 +36,7 @@ from sage_studio.sse import DONE, sse_event
 # Protocol
 
 
-class ChatRequest(BaseModel):
+class CompletionRequest(BaseModel):
     """The part of OpenAI's request that this server honours; the rest is ignored."""
 
     model: str
@@ -159,7 +161,7 @@ class ModelServer:
         )
         return encoded["input_ids"]
 
-    def generate(self, request: ChatRequest, prompt: torch.Tensor, streamer: Any, cancelled: Cancelled) -> int:
+    def generate(self, request: CompletionRequest, prompt: torch.Tensor, streamer: Any, cancelled: Cancelled) -> int:
         """Answer into a streamer; the number of new tokens. Ends the streamer whatever happens."""
         try:
             with self._lock, torch.inference_mode(), self._speaking_as(request.model):
@@ -216,7 +218,9 @@ def half_type() -> torch.dtype:
 class Generation:
     """One generation under way, piece by piece."""
 
-    def __init__(self, server: ModelServer, metrics: ServerMetrics, request: ChatRequest, prompt: torch.Tensor) -> None:
+    def __init__(
+        self, server: ModelServer, metrics: ServerMetrics, request: CompletionRequest, prompt: torch.Tensor
+    ) -> None:
         self.id = f"chatcmpl-{secrets.token_hex(8)}"
         self.request = request
         self.prompt_tokens = int(prompt.shape[1])
@@ -298,7 +302,7 @@ def build_app(server: ModelServer, key: str) -> FastAPI:
     _add_adapter_routes(app, server)
 
     @app.post("/v1/chat/completions")
-    async def chat(request: ChatRequest) -> Response:
+    async def chat(request: CompletionRequest) -> Response:
         generation = _start_generation(server, metrics, request)
         if request.stream:
             return StreamingResponse(_events(generation), media_type="text/event-stream")
@@ -353,7 +357,7 @@ def main() -> None:
     uvicorn.run(app, host="127.0.0.1", port=given.port, log_level="warning", timeout_graceful_shutdown=5)
 
 
-def _start_generation(server: ModelServer, metrics: ServerMetrics, request: ChatRequest) -> Generation:
+def _start_generation(server: ModelServer, metrics: ServerMetrics, request: CompletionRequest) -> Generation:
     if request.model not in server.names():
         raise HTTPException(404, f"The model {request.model!r} does not exist.")
     prompt = server.prompt(request.messages)
@@ -386,7 +390,7 @@ def _error(status: int, message: str) -> Response:
     return JSONResponse({"error": {"message": message, "code": status}}, status_code=status)
 
 
-def _drawing(request: ChatRequest) -> dict[str, Any]:
+def _drawing(request: CompletionRequest) -> dict[str, Any]:
     if request.temperature == 0:
         return {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
     return {"do_sample": True, "temperature": request.temperature, "top_p": request.top_p, "top_k": 0}

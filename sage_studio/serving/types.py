@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sage_studio.errors import InvalidInput
 from sage_studio.text import NOTHING, Text
+from sage_studio.validation_errors import first_error
 
 if TYPE_CHECKING:
     from sage_studio.fetching import Transfer
@@ -258,15 +259,6 @@ class SamplingParams(BaseModel):
     stop: str | list[str] | None = None
 
 
-RULES = {
-    "temperature": Text("it must be a number from 0 to 2", "必须是 0 到 2 之间的数字"),
-    "top_p": Text("it must be a number above 0 and up to 1", "必须是大于 0 且不超过 1 的数字"),
-    "max_tokens": Text("it must be an integer of at least 1", "必须是不小于 1 的整数"),
-    "seed": Text("it must be an integer or empty", "必须是整数或留空"),
-    "stop": Text("it must be a string or a list of strings", "必须是文本或文本列表"),
-}
-
-
 def check_sampling(options: Mapping[str, Any]) -> SamplingParams:
     """Check a caller's options; one that is None takes its default.
 
@@ -276,11 +268,9 @@ def check_sampling(options: Mapping[str, Any]) -> SamplingParams:
     try:
         return SamplingParams.model_validate({name: value for name, value in options.items() if value is not None})
     except ValidationError as error:
-        name = str(error.errors()[0]["loc"][0])
-        rule = RULES.get(name, Text("unknown option", "没有这个选项"))
-        shown = options.get(name)
+        found = first_error(error.errors())
+        message = replace(found, path=found.path[:1]).sentence  # behind the option: which member of a union was tried
         known = ", ".join(SamplingParams.model_fields)
         raise InvalidInput(
-            Text(f"{name} = {shown!r}: {rule.en}.", f"{name} = {shown!r}：{rule.zh}。"),
-            Text(f"Options: {known}.", f"可用选项：{known}。"),
+            Text(f"{message.en}.", f"{message.zh}。"), Text(f"Options: {known}.", f"可用选项：{known}。")
         ) from error

@@ -10,10 +10,18 @@ from typing import Protocol
 import psutil
 
 from sage_studio.hardware import VISIBLE, Hardware
-from sage_studio.models.model_folder import is_here
-from sage_studio.serving.capacity import EnginePlan, LoraSlots, WeightFormat, adapters_kept_loaded, lora_rank_for, plan
+from sage_studio.models.model_folder import is_here, weights_bytes
+from sage_studio.serving.capacity import (
+    EnginePlan,
+    LoraSlots,
+    WeightFormat,
+    adapters_kept_loaded,
+    lora_rank_for,
+    model_shape,
+    plan,
+    read_facts,
+)
 from sage_studio.serving.engine import LaunchSpec
-from sage_studio.serving.model_config import model_shape, read_facts, weights_bytes
 from sage_studio.serving.types import Base
 from sage_studio.settings import Settings
 

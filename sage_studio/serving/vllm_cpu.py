@@ -1,10 +1,10 @@
-"""vLLM's server for a machine without a card, with adapters computed adapter by adapter. Run as a script.
+"""vLLM's server for a machine without a GPU, with adapters computed one by one. A script.
 
-vLLM 0.32 on a CPU copies an adapter's matrices for every single token, and gives a token that asked for no adapter the
-one in the last slot (its index is -1). Here the tokens of one adapter are multiplied at once and tokens without one are
-left alone, so that a tuned model answers about as fast as its base. Knows the class of vLLM that it replaces, and the
-method that puts an adapter into a slot. Knows nothing of the studio, for it may run in an environment that has only
-vLLM.
+vLLM 0.32 on a CPU copies an adapter's matrices for every single token, and gives a token that asked for no adapter
+the one in the last slot (its index is -1). Here the tokens of one adapter are multiplied at once and tokens without
+one are left alone, so that a tuned model answers about as fast as its base.
+
+Imports nothing of the studio: it may run in an environment that has only vLLM.
 """
 
 import sys

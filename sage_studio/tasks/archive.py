@@ -1,7 +1,4 @@
-"""A task's folder as a ``tar.gz``, made while it is sent: no temporary file, little memory.
-
-Knows what of a task folder is worth taking away. Knows nothing of HTTP.
-"""
+"""A task's folder as a ``tar.gz``, made while it is sent, without a temporary file."""
 
 import os
 import stat

@@ -1,7 +1,4 @@
-"""Several runs beside each other: their curves, and only those settings that differ.
-
-Knows what makes runs comparable. Knows nothing of screens.
-"""
+"""Compares runs: their curves, and only those settings that differ."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

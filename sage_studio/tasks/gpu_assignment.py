@@ -1,4 +1,4 @@
-"""GPU assignment: a task runs on the GPUs it is pinned to, else on one that no other task and no engine holds."""
+"""GPU assignment: the GPUs that a task is pinned to, else a free one."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -38,10 +38,10 @@ def pinned_gpus(recipe: Mapping[str, Any]) -> tuple[int, ...]:
 def check_pinned_gpus(recipe: Mapping[str, Any], hardware: Hardware) -> None:
     """Raise `InvalidRecipe` unless every GPU that a recipe is pinned to is there, visible and usable."""
     pinned = pinned_gpus(recipe)
-    said = f"gpu_vis = {','.join(map(str, pinned))}"
+    message = f"gpu_vis = {','.join(map(str, pinned))}"
     if len(set(pinned)) < len(pinned):
         raise _refused(
-            Text(f"{said}: a GPU is named twice.", f"{said}：同一个 GPU 出现了两次。"),
+            Text(f"{message}: a GPU is named twice.", f"{message}：同一个 GPU 出现了两次。"),
             Text("Name each GPU once.", "每个 GPU 只填写一次。"),
         )
     usable = {card.index for card in hardware.cards}
@@ -49,7 +49,9 @@ def check_pinned_gpus(recipe: Mapping[str, Any], hardware: Hardware) -> None:
         if number not in usable:
             why = _why_not(number, hardware)
             raise _refused(
-                Text(f"{said}: GPU {number} cannot be used: {why.en}.", f"{said}：GPU {number} 不可用：{why.zh}。"),
+                Text(
+                    f"{message}: GPU {number} cannot be used: {why.en}.", f"{message}：GPU {number} 不可用：{why.zh}。"
+                ),
                 _instead(hardware),
             )
 

@@ -1,4 +1,4 @@
-"""Starts the child process of a task, with its GPUs and log, and finds one that an earlier studio started."""
+"""Starts the child process of a task, with its GPUs and log, or finds a running one."""
 
 import math
 import os
@@ -87,8 +87,8 @@ def gpu_environment(gpus: Sequence[str], stop_grace_seconds: float) -> dict[str,
     """What the child's environment says about its GPUs."""
     if not gpus:
         return {}
-    said = {VISIBLE: ",".join(gpus)}
-    return said if len(gpus) < 2 else said | {SHUTDOWN_TIMEOUT: str(math.ceil(stop_grace_seconds))}
+    variables = {VISIBLE: ",".join(gpus)}
+    return variables if len(gpus) < 2 else variables | {SHUTDOWN_TIMEOUT: str(math.ceil(stop_grace_seconds))}
 
 
 def child_environment(environment: Mapping[str, str]) -> dict[str, str]:

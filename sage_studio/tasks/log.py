@@ -1,7 +1,4 @@
-"""Reading ``train.log``: its end, or on from a byte offset, at a cost that does not grow with the file.
-
-Knows bytes, lines and terminal progress bars. Knows nothing of what the lines say.
-"""
+"""Reads ``train.log`` from its end or from a byte offset, at a cost independent of its size."""
 
 import os
 from dataclasses import dataclass
@@ -34,7 +31,7 @@ class LogPage:
     partial: str = ""
 
 
-def read_log(folder: Path, limit: int = 100, offset: int | None = None) -> LogPage:
+def read_log(folder: Path, limit: int = 100, offset: int | None = None, name: str = LOG) -> LogPage:
     """Lines of a task's log.
 
     Args:
@@ -42,6 +39,7 @@ def read_log(folder: Path, limit: int = 100, offset: int | None = None) -> LogPa
         limit: most lines.
         offset: byte to read on from, as a page gave it; one beyond the file's end (it was replaced) begins anew.
             None: the last ``limit`` lines.
+        name: of the file.
 
     Raises:
         InvalidInput: ``limit`` below 1 or ``offset`` below 0.
@@ -49,7 +47,7 @@ def read_log(folder: Path, limit: int = 100, offset: int | None = None) -> LogPa
     _check("limit", limit, at_least=1)
     _check("offset", offset or 0, at_least=0)
     try:
-        with (folder / LOG).open("rb") as file:
+        with (folder / name).open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             if offset is None:
                 return _tail(file, limit, size)

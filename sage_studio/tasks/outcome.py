@@ -1,4 +1,4 @@
-"""Final status of a task, with its reason and remedy, from ``result.json``, the exit signal, or their absence."""
+"""Final status of a task, with reason and remedy, from ``result.json`` or its absence."""
 
 from pathlib import Path
 
@@ -49,12 +49,14 @@ def ended_without_result(folder: Path, exit_signal: str, who: Text = TRAINER) ->
     if not folder.is_dir():
         return folder_gone(folder)
     page = read_log(folder, limit=20)
-    said = next((line.strip() for line in reversed((*page.lines, page.partial)) if line.strip()), "")[-LONGEST_QUOTE:]
+    message = next((line.strip() for line in reversed((*page.lines, page.partial)) if line.strip()), "")[
+        -LONGEST_QUOTE:
+    ]
     how = Text(f" ({exit_signal})", f"（{exit_signal}）") if exit_signal else NOTHING
     reason = Text(
         f"{who.en} ended{how.en} without a result; "
-        + (f"the last log line was: {said}" if said else "its log is empty."),
-        f"{who.zh}没有留下结果就结束了{how.zh}；" + (f"日志的最后一行是：{said}" if said else "日志为空。"),
+        + (f"the last log line was: {message}" if message else "its log is empty."),
+        f"{who.zh}没有留下结果就结束了{how.zh}；" + (f"日志的最后一行是：{message}" if message else "日志为空。"),
     )
     return TaskStatus.FAILED, {"reason_class": Reason.KILLED, "reason": reason, "hint": _remedy(exit_signal)}
 

@@ -1,4 +1,4 @@
-"""Task progress: the trainer's reports, read incrementally and kept in memory, as a state and as curves."""
+"""Task progress: the trainer's reports, read incrementally, as a state and as curves."""
 
 import math
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from sage_studio.jsonl import read_from
+from sage_studio.files import read_from
 from sage_studio.tasks.task import Curve, Task, TaskProgress, TaskStatus
 from sage_studio.training.progress import PROGRESS, RESULT, Event, Phase, Result, read_result
 

@@ -1,4 +1,4 @@
-"""Task scheduler: starts queued tasks, monitors running ones, resumes and retries, re-attaches after a restart."""
+"""Task scheduler: starts queued tasks, monitors running ones, re-attaches after a restart."""
 
 import logging
 import signal
@@ -36,7 +36,7 @@ from sage_studio.tasks.task import Curve, Task, TaskProgress, TaskStatus
 from sage_studio.text import NOTHING, Text
 from sage_studio.training.failures import smaller_batch
 from sage_studio.training.progress import JOB, LOG, RECIPE, RESULT, Reason, Result, read_job, read_result
-from sage_studio.training.recipes.parse import dump_recipe, parse_recipe
+from sage_studio.training.recipes import dump_recipe, parse_recipe
 
 logger = logging.getLogger("sage_studio")
 
@@ -236,9 +236,9 @@ class TaskScheduler:
 
     def _start_waiting(self) -> None:
         """Start what there is room for, in the queue's order; a task that waits for its GPUs is passed by."""
-        room = max_running_tasks(self._settings.max_running, self._gpus) - len(self._store.training())
+        places = max_running_tasks(self._settings.max_running, self._gpus) - len(self._store.training())
         awaited: set[int] = set()
-        for task in self._store.queue() if room > 0 else ():
+        for task in self._store.queue() if places > 0 else ():
             if not self._is_prepared(task):
                 continue
             gpus = self._gpus_for(task, awaited)
@@ -248,8 +248,8 @@ class TaskScheduler:
                 awaited.update(pinned_gpus(task.recipe))
                 continue
             self._guarded(partial(self._launch, gpus=gpus), task)
-            room -= 1
-            if room <= 0:
+            places -= 1
+            if places <= 0:
                 break
 
     def _gpus_for(self, task: Task, awaited: set[int]) -> tuple[int, ...] | None:
@@ -267,13 +267,13 @@ class TaskScheduler:
 
     def _prepare_some(self) -> None:
         """Start preparing queued tasks, in their order, whatever is being trained."""
-        room = MOST_PREPARING - sum(task.in_preparation for task in self._store.running())
+        places = MOST_PREPARING - sum(task.in_preparation for task in self._store.running())
         for task in self._store.queue():
-            if room <= 0:
+            if places <= 0:
                 return
             if not self._is_prepared(task):
                 self._guarded(self._prepare, task)
-                room -= 1
+                places -= 1
 
     def _prepare(self, task: Task) -> None:
         task = self._store.transition(task.id, {TaskStatus.QUEUED}, TaskStatus.PREPARING)
@@ -387,11 +387,11 @@ class TaskScheduler:
 
     def _requeue_with_smaller_batch(self, task: Task) -> Task:
         """Queue a task again with half the batch; one taken from the queue has kept its place there."""
-        recipe, said = prepare_smaller_batch(task)
+        recipe, message = prepare_smaller_batch(task)
         self._forget(task)
-        changes: Changes = {**FRESH_RUN, "reason": said, "recipe": recipe}
+        changes: Changes = {**FRESH_RUN, "reason": message, "recipe": recipe}
         queued = self._store.transition(task.id, {task.status}, TaskStatus.QUEUED, **changes)
-        logger.info("Queued task again: %s (%s)", task.id, said.en)
+        logger.info("Queued task again: %s (%s)", task.id, message.en)
         return queued
 
     def _forget(self, task: Task) -> None:
@@ -515,17 +515,17 @@ def prepare_smaller_batch(task: Task) -> tuple[dict[str, Any], Text]:
     job = read_job(task.folder)
     update = {"smaller_batches": job.smaller_batches + 1, "resume": _rows(after) == _rows(before)}
     write_atomically(task.folder / JOB, job.model_copy(update=update).model_dump_json(indent=2))
-    said = _said(before, after)
+    message = _batch_message(before, after)
     with (task.folder / LOG).open("a", encoding="utf-8") as log:
-        log.write(f"{said.en}\n")
-    return after, said
+        log.write(f"{message.en}\n")
+    return after, message
 
 
 def _rows(recipe: dict[str, Any]) -> int:
     return int(recipe["per_device_train_batch_size"] * recipe["gradient_accumulation_steps"])
 
 
-def _said(before: dict[str, Any], after: dict[str, Any]) -> Text:
+def _batch_message(before: dict[str, Any], after: dict[str, Any]) -> Text:
     old, new = before["per_device_train_batch_size"], after["per_device_train_batch_size"]
     accumulated = after["gradient_accumulation_steps"]
     return Text(

@@ -20,8 +20,7 @@ from sage_studio.files import safe_name, write_atomically
 from sage_studio.tasks.task import Task, TaskStatus
 from sage_studio.text import Text
 from sage_studio.training.progress import JOB, RECIPE, Job, Reason
-from sage_studio.training.recipes import Recipe
-from sage_studio.training.recipes.parse import dump_recipe
+from sage_studio.training.recipes import Recipe, dump_recipe
 
 logger = logging.getLogger("sage_studio")
 
@@ -264,6 +263,15 @@ class TaskStore:
         rows = self._database.rows(f"SELECT * FROM tasks WHERE NOT {TRAINING} ORDER BY created_at DESC, number DESC")
         return [self._records.task_of(row) for row in rows]
 
+    def unfinished_background(self) -> Tasks:
+        """Those that wait or run, the next to start first."""
+        statuses = tuple(status.value for status in TaskStatus if not status.is_over)
+        marks = ", ".join("?" * len(statuses))
+        rows = self._database.rows(
+            f"SELECT * FROM tasks WHERE NOT {TRAINING} AND status IN ({marks}) ORDER BY place", statuses
+        )
+        return [self._records.task_of(row) for row in rows]
+
     def background_task(self, task_id: str) -> Task:
         """One of them. Raises `NotFound`."""
         rows = self._database.rows(f"SELECT * FROM tasks WHERE id = ? AND NOT {TRAINING}", (task_id,))
@@ -284,7 +292,7 @@ class TaskStore:
             "type": kind,
             "name": "",
             "status": TaskStatus.QUEUED.value,
-            "model": str(order.get("model") or ""),
+            "model": str(order.get("model") or order.get("source") or ""),
             "dataset_id": dataset_id,
             "dataset_name": dataset_id,
             "created_at": created_at,

@@ -3,7 +3,7 @@
 import functools
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -132,10 +132,10 @@ def work_of(recipe: dict[str, Any], lengths: Sequence[int], total_rows: int) -> 
     )
 
 
-def loop_seconds(recipe: dict[str, Any], work: Work, pace: StepTime) -> float:
+def loop_seconds(recipe: dict[str, Any], work: Work, step_time: StepTime) -> float:
     """Of the training itself, without what stands before and after it."""
     texts = TEXTS[recipe["type"]]
-    step = pace.seconds(work.batch * texts, work.length, work.length_squared)
+    step = step_time.seconds(work.batch * texts, work.length, work.length_squared)
     if recipe["type"] == "dpo":
         step *= REFERENCE
     measured = FORWARD[recipe["use_lora"]] * step * work.held_batches
@@ -151,7 +151,7 @@ def fixed_seconds(parameters: int) -> float:
 
 
 def estimate_step_time(parameters: int, use_lora: bool, operations_per_second: float) -> StepTime:
-    """A pace by the model's size alone.
+    """A step_time by the model's size alone.
 
     Args:
         operations_per_second: of a large matrix product on this machine.
@@ -196,12 +196,12 @@ SIDE, ROUNDS = 1024, 4
 
 
 class StepTimeCache(ChildResultCache[StepTime]):
-    """All paces measured so far, each for one machine."""
+    """All step times measured so far, each for one machine."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, StepTime, prefix="pace-")
 
-    def _ask(self, request: TraceRequest) -> StepTime:
+    def _ask(self, request: TraceRequest, check: Callable[[], None]) -> StepTime:
         return measure_in_child(request)
 
     def _holds_for(self, request: TraceRequest) -> str:
@@ -215,7 +215,7 @@ def measure_in_child(request: TraceRequest) -> StepTime:
 
 @functools.lru_cache(maxsize=2)
 def machine(on_card: bool) -> str:
-    """What a pace belongs to: the GPU's name, or the processor's with its usable cores."""
+    """What a step_time belongs to: the GPU's name, or the processor's with its usable cores."""
     if on_card:
         return detect_hardware().cards[0].name
     lines = CPU_FLAGS.read_text(encoding="utf-8").splitlines() if CPU_FLAGS.is_file() else []

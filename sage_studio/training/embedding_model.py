@@ -33,9 +33,9 @@ def load_embedder(location: str, trust_remote_code: bool = False, device: str | 
     except unusable as error:
         if explain(error)[0] in (Reason.MEMORY, Reason.DISK):
             raise
-        said = str(error).strip().partition("\n")[0][:300]
+        message = str(error).strip().partition("\n")[0][:300]
         raise InvalidModel(
-            Text(f"The embedder {location} cannot be loaded: {said}", f"无法加载嵌入模型 {location}：{said}"),
+            Text(f"The embedder {location} cannot be loaded: {message}", f"无法加载嵌入模型 {location}：{message}"),
             Text(
                 "Check that it is a whole sentence-transformers or encoder model, or choose another.",
                 "请确认它是完整的 sentence-transformers 或编码器模型，或选择其他模型。",

@@ -1,4 +1,4 @@
-"""What the hardware decides about a run: environment variables, GPU, threads, precision, attention and optimizer.
+"""What the hardware decides about a run: GPU, threads, precision, attention, optimizer.
 
 `prepare` must be called before torch is imported; nothing here imports torch at module level.
 """

@@ -119,8 +119,8 @@ def _is_full_disk(error: BaseException) -> bool:
 
 
 def _says(error: BaseException, phrases: tuple[str, ...]) -> bool:
-    said = str(error).lower()
-    return any(phrase in said for phrase in phrases)
+    message = str(error).lower()
+    return any(phrase in message for phrase in phrases)
 
 
 # What to do next

@@ -122,8 +122,8 @@ def reload_saved_model(model: Any, folder: Path, is_adapter: bool, trust_remote_
     except (*UNUSABLE, RuntimeError, SafetensorError) as error:
         if explain(error)[0] in (Reason.MEMORY, Reason.DISK):
             raise
-        said = str(error).strip().partition("\n")[0][:300]
+        message = str(error).strip().partition("\n")[0][:300]
         raise ModelHealthError(
-            Text(f"The saved model cannot be loaded again: {said}", f"保存的模型无法重新加载：{said}"),
+            Text(f"The saved model cannot be loaded again: {message}", f"保存的模型无法重新加载：{message}"),
             Text("Train again; if it happens once more, please report it.", "请重新训练；如再次出现，请反馈该问题。"),
         ) from error

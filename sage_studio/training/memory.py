@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 from sage_studio.errors import HubUnavailable, InvalidModel, StudioError
 from sage_studio.files import write_atomically
+from sage_studio.processes import run_to_end
 from sage_studio.settings import PROJECT
 from sage_studio.text import Text
 from sage_studio.training.environment import EAGER_LENGTH, versions
@@ -43,7 +44,7 @@ FEW_MORE_TOKENS = 64
 
 
 class TraceRequest(BaseModel):
-    """What a footprint depends on.
+    """What a trace depends on.
 
     Attributes:
         dtype: computed in; that of the weights under an adapter.
@@ -134,7 +135,7 @@ class MemorySaving:
 
 
 def estimate(
-    recipe: dict[str, Any], footprint: MemoryTrace, device: str, length: int, factor: float = 1.0
+    recipe: dict[str, Any], trace: MemoryTrace, device: str, length: int, factor: float = 1.0
 ) -> MemoryEstimate:
     """The peak memory of a run.
 
@@ -146,27 +147,27 @@ def estimate(
     """
     length = min(length, recipe["max_length"])
     rows = recipe["per_device_train_batch_size"] * SEQUENCES.get(recipe["type"], 1)
-    quantized = BYTES_PER_WEIGHT.get(recipe.get("quantization", "none"), footprint.weight_bytes)
-    plain = footprint.parameters - footprint.quantizable
+    quantized = BYTES_PER_WEIGHT.get(recipe.get("quantization", "none"), trace.weight_bytes)
+    plain = trace.parameters - trace.quantizable
     small = recipe.get("quantization", "none") != "none"
-    base = plain * footprint.weight_bytes + footprint.quantizable * quantized
+    base = plain * trace.weight_bytes + trace.quantizable * quantized
     base += LEFT_BY_LOADING if small and device == "cuda" else 0.0
     optimizer = "adamw_8bit" if recipe.get("optimizer") == "adamw_8bit" else "adamw"
-    each = float(footprint.weight_bytes) if trains_in_half_precision(recipe) else 4.0
-    trained = each * footprint.trained
+    each = float(trace.weight_bytes) if trains_in_half_precision(recipe) else 4.0
+    trained = each * trace.trained
     attention = "eager" if device == "cpu" and recipe["max_length"] <= EAGER_LENGTH else "sdpa"
-    step = footprint.steps[attention + ("+checkpointing" if recipe["gradient_checkpointing"] else "")].at(rows, length)
+    step = trace.steps[attention + ("+checkpointing" if recipe["gradient_checkpointing"] else "")].at(rows, length)
     kept = max(0.0, step - trained) if recipe["gradient_accumulation_steps"] == 1 else step
     if not recipe["use_lora"]:
         kept = max(kept, 2 * each * plain)  # the embedding's gradient is the sum of two as large as it
         if optimizer == "adamw_8bit" and device == "cpu":
             kept = max(kept, UPDATED_ON_CPU * plain)
     return MemoryEstimate(
-        context=footprint.context if device == "cpu" else CUDA_CONTEXT,
-        weights=base if recipe["use_lora"] else each * footprint.parameters,
+        context=trace.context if device == "cpu" else CUDA_CONTEXT,
+        weights=base if recipe["use_lora"] else each * trace.parameters,
         adapter=trained if recipe["use_lora"] else 0.0,
         gradients=trained,
-        optimizer=STATE_BYTES[optimizer] * footprint.trained,
+        optimizer=STATE_BYTES[optimizer] * trace.trained,
         activations=ALLOCATOR_OVERHEAD[device] * kept,
         factor=factor,
     )
@@ -178,21 +179,21 @@ def trains_in_half_precision(recipe: dict[str, Any]) -> bool:
 
 
 def savings(
-    recipe: dict[str, Any], footprint: MemoryTrace, device: str, length: int, factor: float, room: float
+    recipe: dict[str, Any], trace: MemoryTrace, device: str, length: int, factor: float, available: float
 ) -> list[MemorySaving]:
-    """Changes that make a run fit into ``room`` bytes: each that does alone, else the first few together that do."""
+    """Changes that make a run fit into ``available`` bytes: each that does alone, else the first few together."""
 
     def with_changes(changes: dict[str, Any]) -> float:
-        return estimate({**recipe, **changes}, footprint, device, length, factor).total
+        return estimate({**recipe, **changes}, trace, device, length, factor).total
 
     single = [MemorySaving(label, changes, with_changes(changes)) for label, changes in _changes(recipe, device)]
-    fitting = [remedy for remedy in single if remedy.total <= room]
+    fitting = [remedy for remedy in single if remedy.total <= available]
     if fitting:
         return _least_of_each(fitting)
     together: dict[str, Any] = {}
     for label, changes in _changes(recipe, device):
         together |= changes
-        if (total := with_changes(together)) <= room:
+        if (total := with_changes(together)) <= available:
             return [MemorySaving(TOGETHER if len(together) > len(changes) else label, together, total)]
     return []
 
@@ -218,8 +219,8 @@ def _changes(recipe: dict[str, Any], device: str) -> Iterator[tuple[Text, dict[s
     batch, accumulated = recipe["per_device_train_batch_size"], recipe["gradient_accumulation_steps"]
     while batch > 1:
         batch, accumulated = (batch + 1) // 2, accumulated * 2
-        said = Text(BATCH.en.format(batch), BATCH.zh.format(batch))
-        yield said, {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulated}
+        message = Text(BATCH.en.format(batch), BATCH.zh.format(batch))
+        yield message, {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulated}
     whole = not recipe["use_lora"] and recipe["type"] != "embedding"
     if whole and device == "cuda" and recipe.get("optimizer") != "adamw_8bit":  # on a CPU it takes many times as long
         yield SMALL_OPTIMIZER, {"optimizer": "adamw_8bit"}
@@ -273,17 +274,24 @@ class ChildResultCache(Generic[Answer]):
         except FileNotFoundError:
             return None
 
-    def find(self, request: TraceRequest) -> Answer:
-        """The answer; some seconds the first time. Raises `InvalidModel` with what the child said."""
+    def find(self, request: TraceRequest, check: Callable[[], None] = lambda: None) -> Answer:
+        """The answer; some seconds the first time.
+
+        Args:
+            check: asked meanwhile; what it raises ends the child.
+
+        Raises:
+            InvalidModel: with what the child said.
+        """
         with self._one_at_a_time:
             found = self.kept(request)
             if found is None:
-                found = self._ask(request)
+                found = self._ask(request, check)
                 self._folder.mkdir(parents=True, exist_ok=True)
                 write_atomically(self._path(request), found.model_dump_json())
         return found
 
-    def _ask(self, request: TraceRequest) -> Answer:
+    def _ask(self, request: TraceRequest, check: Callable[[], None]) -> Answer:
         raise NotImplementedError
 
     def _holds_for(self, request: TraceRequest) -> str:
@@ -304,8 +312,8 @@ class MemoryTraceCache(ChildResultCache[MemoryTrace]):
         self._under_way: set[str] = set()
         self._failed: dict[str, tuple[StudioError, float]] = {}
 
-    def _ask(self, request: TraceRequest) -> MemoryTrace:
-        return trace_in_child(request)
+    def _ask(self, request: TraceRequest, check: Callable[[], None]) -> MemoryTrace:
+        return trace_in_child(request, check)
 
     def later(self, key: str, work: Callable[[], object]) -> None:
         """Do something in a thread, unless it is being done; for those who may not wait.
@@ -320,7 +328,7 @@ class MemoryTraceCache(ChildResultCache[MemoryTrace]):
             if key in self._under_way:
                 return
             self._under_way.add(key)
-        threading.Thread(target=self._do, args=(key, work), name="footprint", daemon=True).start()
+        threading.Thread(target=self._do, args=(key, work), name="trace", daemon=True).start()
 
     def _do(self, key: str, work: Callable[[], object]) -> None:
         try:
@@ -332,35 +340,40 @@ class MemoryTraceCache(ChildResultCache[MemoryTrace]):
             self._under_way.discard(key)
 
 
-def trace_in_child(request: TraceRequest) -> MemoryTrace:
+def trace_in_child(request: TraceRequest, check: Callable[[], None] = lambda: None) -> MemoryTrace:
     """Have a child process find out the sizes. Raises `InvalidModel`, or `HubUnavailable` for a model not yet here."""
     return MemoryTrace.model_validate_json(
-        run_child(CHILD, request, {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"})
+        run_child(CHILD, request, {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}, check=check)
     )
 
 
-def run_child(child: str, request: TraceRequest, variables: Mapping[str, str], seconds: float = CHILD_SECONDS) -> str:
+def run_child(
+    child: str,
+    request: TraceRequest,
+    variables: Mapping[str, str],
+    seconds: float = CHILD_SECONDS,
+    check: Callable[[], None] = lambda: None,
+) -> str:
     """What a child process prints last about a model: a line of JSON.
 
     Args:
         child: a module that reads the request from its standard input.
         variables: of the environment, besides this process's own.
         seconds: how long it may take.
+        check: asked meanwhile; what it raises ends the child.
 
     Raises:
         InvalidModel: with what the child said.
         HubUnavailable: the model is not on this machine, and its hub does not answer.
     """
     try:
-        done = subprocess.run(
+        done = run_to_end(
             [sys.executable, "-m", child],
+            {**os.environ, **variables},
+            PROJECT,
             input=request.model_dump_json(),
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=PROJECT,
-            env={**os.environ, **variables},
-            timeout=seconds,
+            seconds=seconds,
+            check=check,
         )
     except subprocess.TimeoutExpired as error:
         raise _not_found_out(request, f"> {seconds:.0f} s") from error
@@ -375,8 +388,8 @@ def _last_error(stderr: str) -> str:
     return next((line for line in reversed(lines) if NAMES_ERROR.match(line)), lines[-1])
 
 
-def _not_found_out(request: TraceRequest, said: str) -> StudioError:
-    if not Path(request.location).is_absolute() and NO_HUB.search(said):
+def _not_found_out(request: TraceRequest, message: str) -> StudioError:
+    if not Path(request.location).is_absolute() and NO_HUB.search(message):
         return HubUnavailable(
             Text(
                 f"{request.location} is not downloaded yet, and the hub does not answer: no estimate.",
@@ -389,8 +402,8 @@ def _not_found_out(request: TraceRequest, said: str) -> StudioError:
         )
     return InvalidModel(
         Text(
-            f"What {request.location} takes in training could not be found out: {said}",
-            f"无法得知训练 {request.location} 所需的内存：{said}",
+            f"What {request.location} takes in training could not be found out: {message}",
+            f"无法得知训练 {request.location} 所需的内存：{message}",
         ),
         Text("Check that it is a whole transformers model.", "请确认它是完整的 transformers 模型。"),
     )

@@ -1,4 +1,6 @@
-"""``python -m sage_studio.training.memory_trace``: traces the memory of a training step without loading any weights.
+"""Child that traces the memory of a training step without loading any weights.
+
+``python -m sage_studio.training.memory_trace``.
 
 The model is built on the meta device. A few of its layers are trained for one step on fake tensors while all living
 storages are counted, so the figure is what autograd really keeps, for any architecture. Lengths and depths in between
@@ -23,6 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
+from sage_studio.processes import end_with_parent
 from sage_studio.training.memory import MemoryTrace, StepMemory, TraceRequest
 from sage_studio.training.model_loading import patch_lora_layers
 
@@ -229,6 +232,7 @@ def _context(request: TraceRequest) -> int:
 
 def main() -> int:
     """Answer one request."""
+    end_with_parent()
     request = TraceRequest.model_validate_json(sys.stdin.read())
     print(json.dumps(measure(request).model_dump()))
     return 0

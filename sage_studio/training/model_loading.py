@@ -17,7 +17,7 @@ from sage_studio.text import NOTHING, Text
 from sage_studio.training.environment import EAGER_LENGTH
 from sage_studio.training.failures import explain
 from sage_studio.training.progress import Job, Reason
-from sage_studio.training.recipes.generative import GenerativeRecipe
+from sage_studio.training.recipes.methods import GenerativeRecipe
 
 ALL_LINEAR = "all-linear"
 TRAINED, REFERENCE = "default", "ref"
@@ -169,11 +169,11 @@ def _load_adapter(model: Any, job: Job) -> Any:
     try:
         return PeftModel.from_pretrained(model, job.adapter_location, adapter_name=TRAINED, is_trainable=True)
     except (*UNUSABLE, RuntimeError, SafetensorError) as error:
-        said = str(error).strip().partition("\n")[0][:300]
+        message = str(error).strip().partition("\n")[0][:300]
         raise InvalidModel(
             Text(
-                f"The adapter {job.adapter_location} cannot be put on {job.model_location}: {said}",
-                f"无法将适配器 {job.adapter_location} 用于 {job.model_location}：{said}",
+                f"The adapter {job.adapter_location} cannot be put on {job.model_location}: {message}",
+                f"无法将适配器 {job.adapter_location} 用于 {job.model_location}：{message}",
             ),
             Text("Choose another task in start_from, or leave it empty.", "请在 start_from 中选择其他任务，或留空。"),
         ) from error
@@ -191,12 +191,12 @@ def _unusable(job: Job, error: Exception) -> Exception:
     reason, _, __ = explain(error)
     if reason in (Reason.MEMORY, Reason.DISK):
         return error
-    said = str(error).strip().partition("\n")[0][:300]
+    message = str(error).strip().partition("\n")[0][:300]
     hint = NOTHING if Path(job.model_location).is_absolute() else HUB
     return InvalidModel(
         Text(
-            f"The model {job.model_location} cannot be loaded: {said}",
-            f"无法加载模型 {job.model_location}：{said}",
+            f"The model {job.model_location} cannot be loaded: {message}",
+            f"无法加载模型 {job.model_location}：{message}",
         ),
         hint or FOLDER,
     )

@@ -14,8 +14,7 @@ from sage_studio.errors import Conflict, InvalidRecipe, NotFound
 from sage_studio.files import safe_name, write_atomically
 from sage_studio.settings import CONFIGS
 from sage_studio.text import Text
-from sage_studio.training.recipes import RECIPES
-from sage_studio.training.recipes.parse import FIELD, SHAPE, fields_of, parse_recipe
+from sage_studio.training.recipes import FIELD, RECIPES, SHAPE, fields_of, parse_recipe
 
 logger = logging.getLogger("sage_studio")
 

@@ -53,9 +53,9 @@ def preview_row(row: DataRow, tokenizer: ChatTokenizer, max_length: int) -> tupl
     """
     if isinstance(row, (Example, Preference)):
         check_template(tokenizer)
-        return tuple(_seen(side, tokens, tokenizer, max_length) for side, tokens in _sides(row, tokenizer))
+        return tuple(_preview(side, tokens, tokenizer, max_length) for side, tokens in _sides(row, tokenizer))
     ids = tokenizer(row.texts)["input_ids"]
-    return tuple(_seen("text", TokenizedRow(each, 0, False), tokenizer, max_length) for each in ids)
+    return tuple(_preview("text", TokenizedRow(each, 0, False), tokenizer, max_length) for each in ids)
 
 
 def lengths(rows: Sequence[DataRow], tokenizer: ChatTokenizer, max_length: int) -> Iterator[tuple[int, bool]]:
@@ -79,7 +79,7 @@ def _sides(row: Example | Preference, tokenizer: Any) -> Iterator[tuple[str, Tok
     yield from zip(names, encode_each(rows, tokenizer, row.origin.row or 1), strict=True)
 
 
-def _seen(side: str, tokens: TokenizedRow, tokenizer: ChatTokenizer, max_length: int) -> RowPreview:
+def _preview(side: str, tokens: TokenizedRow, tokenizer: ChatTokenizer, max_length: int) -> RowPreview:
     kept = tokens.ids[:max_length]
     left_out = not tokens.learned(max_length)
     labels = [IGNORED] * min(tokens.known, len(kept)) + kept[tokens.known :]

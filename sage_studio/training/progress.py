@@ -1,4 +1,4 @@
-"""The files of a task folder: ``job.json``, ``progress.jsonl`` while it runs, ``result.json`` last of all.
+"""Files of a task folder: ``job.json``, ``progress.jsonl``, ``result.json`` last of all.
 
 Both the training child, which writes them, and the web process, which reads them, import this; it imports no torch.
 """
@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sage_studio import jsonl
+from sage_studio import files
 from sage_studio.files import write_atomically
 from sage_studio.text import NOTHING, Text
 
@@ -182,12 +182,12 @@ class ProgressWriter:
     def write(self, **fields: Any) -> None:
         """Append one event of the present phase."""
         event = Event(time=time.time(), phase=self._phase, **fields)
-        jsonl.append(self._path, [event.model_dump_json(exclude_none=True)])
+        files.append(self._path, [event.model_dump_json(exclude_none=True)])
 
 
 def read_events(folder: Path, offset: int = 0) -> tuple[list[Event], int]:
     """Events from a byte offset on, and the next offset."""
-    lines, offset = jsonl.read_from(folder / PROGRESS, offset)
+    lines, offset = files.read_from(folder / PROGRESS, offset)
     return [Event.model_validate_json(line) for line in lines], offset
 
 
@@ -197,7 +197,7 @@ def numbered_events(folder: Path, offset: int = 0) -> list[tuple[int, Event]]:
     What is no event is passed over: half a line of a trainer that was killed, or of an offset within one.
     """
     while True:
-        lines, end = jsonl.read_from(folder / PROGRESS, offset)
+        lines, end = files.read_from(folder / PROGRESS, offset)
         events, behind = [], end
         for line in reversed(lines):
             with contextlib.suppress(ValidationError):

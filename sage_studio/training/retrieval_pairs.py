@@ -1,4 +1,4 @@
-"""Reads ``data.jsonl`` as queries with positive and negative passages, and splits off a test set for the evaluation.
+"""Reads rows as queries with positive and negative passages; splits off a test set.
 
 Equal queries are merged first, so that no held-out query is trained on.
 """

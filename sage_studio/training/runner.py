@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from sage_studio.errors import StudioError
 from sage_studio.text import Text
-from sage_studio.training import checkpoints, environment
+from sage_studio.training import environment, save
 from sage_studio.training.failures import Action, explain, is_expected, next_action
 from sage_studio.training.progress import (
     RECIPE,
@@ -25,7 +25,7 @@ from sage_studio.training.progress import (
     result_for,
     write_result,
 )
-from sage_studio.training.recipes.parse import load_recipe
+from sage_studio.training.recipes import load_recipe
 from sage_studio.training.run import Run, Stopped, StopRequest
 
 METHODS = {
@@ -116,16 +116,16 @@ def _read_orders(orders: Path, folder: Path, rank: int, stop: StopRequest) -> Ru
 
 def _stopped(run: Run[Any] | None, folder: Path, began: float) -> Result:
     figures = _figures(run, began)
-    newest = checkpoints.newest_checkpoint(folder / "checkpoints")
+    newest = save.newest_checkpoint(folder / "checkpoints")
     if not figures.get("steps") and newest is not None:
-        figures["steps"] = checkpoints.step_of(newest)
+        figures["steps"] = save.step_of(newest)
     done, total = figures.get("steps", 0), figures.get("total_steps", 0)
-    said = Text(f"Stopped at step {done} of {total or '?'}.", f"已在第 {done}/{total or '?'} 步停止。")
+    message = Text(f"Stopped at step {done} of {total or '?'}.", f"已在第 {done}/{total or '?'} 步停止。")
     if run is not None and run.state.place:
-        said = Text(f"Stopped {run.state.place.en}.", f"已停止：{run.state.place.zh}。")
+        message = Text(f"Stopped {run.state.place.en}.", f"已停止：{run.state.place.zh}。")
     return Result(
         status="stopped",
-        message=tuple(said),
+        message=tuple(message),
         action=Action.RESUME,
         hint=tuple(Text("Resume to continue from there.", "可以从此处继续训练。")),
         **figures,
@@ -137,7 +137,7 @@ def _failed(error: Exception, run: Run[Any] | None, began: float) -> Result:
         if not is_expected(error) or not isinstance(error, StudioError):
             traceback.print_exc(file=sys.stdout)
     if run is not None:
-        checkpoints.remove_broken(run.checkpoints)
+        save.remove_broken(run.checkpoints)
     reason, message, hint = explain(error)
     action = next_action(reason, run.recipe.model_dump() if run is not None else {})
     return result_for(message, hint, reason=reason, action=action, **_figures(run, began))

@@ -1,4 +1,6 @@
-"""``python -m sage_studio.training.speed_probe``: how fast this machine trains a model, measured on a few steps of it.
+"""Child that measures how fast this machine trains a model, on a few steps.
+
+``python -m sage_studio.training.speed_probe``.
 
 A copy of the model with random weights is trained on random tokens of some lengths, as the trainer would do it: the
 same precision, the same attention, the same adapter. Of a small model the copy is whole. A large one is measured on a
@@ -12,6 +14,7 @@ import sys
 import time
 from typing import Any
 
+from sage_studio.processes import end_with_parent
 from sage_studio.training.duration import StepTime
 from sage_studio.training.environment import EAGER_LENGTH, prepare
 from sage_studio.training.memory import TraceRequest
@@ -134,6 +137,7 @@ def _loss(model: Any, rows: Any, request: TraceRequest, length: int) -> Any:
 
 def main() -> int:
     """Answer one request."""
+    end_with_parent()
     request = TraceRequest.model_validate_json(sys.stdin.read())
     prepare(request.location)
     print(measure(request).model_dump_json())

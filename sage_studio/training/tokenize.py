@@ -32,7 +32,7 @@ class EncodedRows:
         truncated: numbers (from 1) of the rows that were longer, and kept.
         dropped: numbers of the rows left out because truncation had cut off all there was to learn.
         diverging: rows whose prompt the template renders differently once an answer follows.
-        said: for each row a number for its question, and one for a long answer; the same for the same text.
+        text_keys: for each row a number for its question, and one for a long answer; the same for the same text.
     """
 
     columns: dict[str, list[list[int]]] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class EncodedRows:
     truncated: list[int] = field(default_factory=list)
     dropped: list[int] = field(default_factory=list)
     diverging: int = 0
-    said: list[tuple[int, ...]] = field(default_factory=list)
+    text_keys: list[tuple[int, ...]] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), ()))
@@ -51,7 +51,7 @@ class EncodedRows:
         for name, values in row.items():
             self.columns.setdefault(name, []).append(values)
         asked = hash((0, *question))
-        self.said.append((asked, hash((1, *answer))) if len(answer) >= LONG_ANSWER else (asked,))
+        self.text_keys.append((asked, hash((1, *answer))) if len(answer) >= LONG_ANSWER else (asked,))
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,12 +21,12 @@ from transformers import EarlyStoppingCallback, PrinterCallback, set_seed
 from sage_studio.errors import InvalidDataset
 from sage_studio.files import write_atomically
 from sage_studio.text import Text
-from sage_studio.training import checkpoints, environment, health_checks, model_loading, save, tokenize
+from sage_studio.training import environment, health_checks, model_loading, save, tokenize
 from sage_studio.training.callbacks import ProgressCallback
 from sage_studio.training.health_checks import reload_saved_model
 from sage_studio.training.progress import Phase
 from sage_studio.training.recipes import Recipe
-from sage_studio.training.recipes.generative import GenerativeRecipe
+from sage_studio.training.recipes.methods import GenerativeRecipe
 from sage_studio.training.run import AnyRecipe, Run, Stopped
 
 MEASUREMENTS = 10
@@ -183,11 +183,11 @@ def fit_rows(
     return trainer.model
 
 
-def finish(run: Run[Any], model: Any, tokenizer: Any, said: dict[str, Any]) -> None:
+def finish(run: Run[Any], model: Any, tokenizer: Any, figures: dict[str, Any]) -> None:
     """Save a trained model and its training arguments, and check it. Raises `ModelHealthError`."""
     run.progress.phase(Phase.SAVING)
     save.save_model(run, model, tokenizer, model_loading.stored_dtype(run.job))
-    save.write_arguments(run, str(tokenizer.chat_template), said)
+    save.write_arguments(run, str(tokenizer.chat_template), figures)
 
     run.progress.phase(Phase.CHECKING)
     health_checks.check_weights(run.folder, "adapter" if run.recipe.use_lora else "full")
@@ -217,7 +217,7 @@ def _split(encoded: tokenize.EncodedRows, recipe: GenerativeRecipe) -> tuple[Dat
             ),
             Text("Add rows, or set eval_share to 0.", "请增加数据，或将 eval_share 设为 0。"),
         )
-    held = hold_out(encoded.said, recipe.eval_share, recipe.seed)
+    held = hold_out(encoded.text_keys, recipe.eval_share, recipe.seed)
     print(f"held out {len(held):,} rows; where rows share a question or a long answer, all or none of them")
     return whole.select(sorted(set(range(len(whole))) - set(held))), whole.select(held)
 
@@ -280,7 +280,7 @@ def decide_optimizer(run: Run[AnyRecipe], parameters: Callable[[], int], card_by
     kept = run.checkpoints.parent / OPTIMIZER_FILE
     if run.job.resume and kept.is_file():
         chosen = cast("environment.Optimizer", kept.read_text(encoding="utf-8").strip())
-    elif run.job.resume and checkpoints.newest_checkpoint(run.checkpoints) is not None:
+    elif run.job.resume and save.newest_checkpoint(run.checkpoints) is not None:
         chosen = "adamw"  # of a studio that had no other
     else:
         matters = not recipe.use_lora and card_bytes > 0
@@ -332,8 +332,8 @@ def fit(run: Run[Any], trainer: Any) -> None:
         StorageFull: there is no room for the checkpoints; nothing was trained.
         Stopped: with a checkpoint written.
     """
-    newest = checkpoints.newest_checkpoint(run.checkpoints) if run.job.resume else None
-    for path in checkpoints.remove_broken(run.checkpoints):
+    newest = save.newest_checkpoint(run.checkpoints) if run.job.resume else None
+    for path in save.remove_broken(run.checkpoints):
         print(f"{path.name} was cut off while it was written, and is left out")
     if newest is not None:
         print(f"continuing from {newest.name}")
@@ -342,7 +342,7 @@ def fit(run: Run[Any], trainer: Any) -> None:
         cast_trained_to_fp32(trainer.model)
     weights = (weight for weight in trainer.model.parameters() if weight.requires_grad)
     trained = sum(weight.numel() * weight.element_size() for weight in weights)
-    checkpoints.check_room(run.checkpoints, trained, run.recipe.save_total_limit)
+    save.check_room(run.checkpoints, trained, run.recipe.save_total_limit)
     run.stop.wait()
     run.progress.phase(Phase.TRAINING)
     began = time.monotonic()

@@ -1,5 +1,5 @@
-"""The browser's door: one Gradio page over the verbs of `sage_studio.studio.Studio`.
+"""The web page: one Gradio app over the services of `sage_studio.studio.Studio`.
 
-Knows widgets, words and looks. Knows no rule of the domain: a handler parses what a person gave, says one verb of the
-studio and shows the outcome. `page.build_page` puts it together; `theme.look` is how it looks.
+No rule of the domain is here: a handler parses the input, calls one method of a service and shows the outcome.
+`page.build_page` puts the page together; `theme.look` is its style.
 """

@@ -1,7 +1,5 @@
 """The whole page: status bar, five tabs, and the steps that lead from one tab to the next.
 
-Knows the order of things and what a click leads to elsewhere. Knows nothing of what stands inside a tab.
-
 Every part that a test or a script needs has a stable ``elem_id``:
 
     status-bar                                   [data-tab=models|tasks], [data-tour] and [data-language] inside it
@@ -48,7 +46,7 @@ from sage_studio.text import Language, Text
 from sage_studio.ui import endpoints
 from sage_studio.ui.chat.chat_tab import ChatTab
 from sage_studio.ui.components.events import HEAD, TICK_SECONDS, on
-from sage_studio.ui.components.localization import AskedLanguage, LabelRegistry, SpokenBlocks
+from sage_studio.ui.components.localization import LabelRegistry, LocalizedBlocks, RequestLanguage
 from sage_studio.ui.components.page_context import PageContext
 from sage_studio.ui.datasets.dataset_tab import DatasetTab
 from sage_studio.ui.models.models_tab import ModelsTab
@@ -74,12 +72,12 @@ def build_page(studio: Studio, space: Space | None = None) -> gr.Blocks:
     """The page over a studio, with the named endpoints beside it.
 
     Args:
-        studio: the house.
+        studio: the services that the page and the routes call.
         space: the Hugging Face Space that it runs in, if it is one.
     """
     words = LabelRegistry()
-    page: SpokenBlocks
-    with SpokenBlocks(words, title=TITLE, analytics_enabled=False, fill_width=True) as page:
+    page: LocalizedBlocks
+    with LocalizedBlocks(words, title=TITLE, analytics_enabled=False, fill_width=True) as page:
         bar = StatusBar(studio)
         if space is not None:
             space_note(studio, space, words, page)
@@ -108,7 +106,7 @@ def page_arguments(app_arguments: Mapping[str, Any] = MappingProxyType({})) -> d
     Args:
         app_arguments: what else the app behind the page is made with.
     """
-    middleware = [*app_arguments.get("middleware", ()), Middleware(AskedLanguage)]
+    middleware = [*app_arguments.get("middleware", ()), Middleware(RequestLanguage)]
     app_kwargs = {**app_arguments, "middleware": middleware}
     return {"theme": StudioTheme(), "css": CSS, "head": HEAD, "footer_links": ["api"], "app_kwargs": app_kwargs}
 

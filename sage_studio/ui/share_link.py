@@ -1,4 +1,4 @@
-"""The public link: gradio's tunnel to this machine, opened once the studio answers, or why it did not open.
+"""The public link: gradio's tunnel to this machine, or why it did not open.
 
 Not left to ``launch``, which says nothing, not even the local address, for as long as the tunnel's server does not
 answer (a minute), and keeps a certificate in the working folder, which may be read-only.

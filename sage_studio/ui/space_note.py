@@ -1,8 +1,4 @@
-"""What stands on top of the page on a Hugging Face Space: the way out of the hub's frame, what a restart takes away,
-and the button to sign out.
-
-Knows words and looks. Knows nothing of how a login works.
-"""
+"""Note on top of the page on a Hugging Face Space: own tab, what a restart loses, sign out."""
 
 import functools
 from typing import Any
@@ -40,7 +36,7 @@ FRAME_JS = "element.querySelector('.own-tab')?.toggleAttribute('hidden', window.
 def space_note(studio: Studio, space: Space, words: LabelRegistry, page: gr.Blocks) -> None:
     """Put the note on the page that is being built."""
     passing = not outlives_a_restart(studio.settings)
-    shown = Text(*(str(said_on_top(space, passing, language)) for language in ("en", "zh")))
+    shown = Text(*(str(note_on_top(space, passing, language)) for language in ("en", "zh")))
     if shown:
         words(functools.partial(html, "space-note", FRAME_JS), value=shown)
     if space.has_oauth:
@@ -54,13 +50,13 @@ def sign_out_label(profile: gr.OAuthProfile | None) -> Any:
     return gr.update(value=SIGN_OUT.format(profile.username)) if profile is not None else gr.update()
 
 
-def said_on_top(space: Space, passing: bool, language: Language) -> Markup:
+def note_on_top(space: Space, passing: bool, language: Language) -> Markup:
     """The link out of the frame, and the notice where nothing outlives a restart."""
-    said = Markup()
+    message = Markup()
     if space.address:
-        said += Markup(
+        message += Markup(
             '<p class="own-tab"><a href="{}" target="_blank" rel="noopener">{} ↗</a> <span class="quiet">{}</span></p>'
         ).format(space.address, OWN_TAB.in_(language), OWN_TAB_REASON.in_(language))
     if passing:
-        said += notice("waiting", PASSING.in_(language), PASSING_REMEDY.in_(language))
-    return said
+        message += notice("waiting", PASSING.in_(language), PASSING_REMEDY.in_(language))
+    return message

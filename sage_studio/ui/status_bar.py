@@ -1,8 +1,4 @@
-"""The line on top of every tab: who answers, what the engine does, what is being trained, how full the memory is.
-
-Knows how to say the state of the house in one line. Each part leads to its tab. Knows nothing of what stands
-there.
-"""
+"""Status bar: current model, engine, training and memory; each part leads to its tab."""
 
 import functools
 import time
@@ -101,19 +97,19 @@ def engine_line(status: EngineStatus, language: Language) -> Markup:
 
 def engine_state(status: EngineStatus, language: Language) -> str:
     """``ready 18 tok/s``, ``starting 38 % (12 s of about 31 s)``."""
-    said = ENGINE_STATE[status.state].in_(language)
+    message = ENGINE_STATE[status.state].in_(language)
     if status.state is EngineState.DOWNLOADING and status.download is not None:
         return transfer_line(status.download, language)
     if status.state is EngineState.READY and status.tokens_per_second is not None:
-        return f"{said} {status.tokens_per_second:.0f} tok/s"
+        return f"{message} {status.tokens_per_second:.0f} tok/s"
     if status.state not in (EngineState.STARTING, EngineState.SWITCHING):
-        return said
+        return message
     passed = duration(status.seconds, language)
     if not status.expected_seconds:
-        return f"{said} {passed}"
+        return f"{message} {passed}"
     percent = start_percent(status)
     expected = EXPECTED.in_(language).format(passed, duration(status.expected_seconds, language))
-    return f"{said} {percent:.0f} % ({expected})"
+    return f"{message} {percent:.0f} % ({expected})"
 
 
 def start_percent(status: EngineStatus) -> float:

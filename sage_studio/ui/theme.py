@@ -1,7 +1,7 @@
-"""How the studio looks: a quiet theme on Gradio's base, light and dark, and the little CSS that its own HTML needs.
+"""Theme: a quiet style on Gradio's base, light and dark, and the CSS of the studio's HTML.
 
-Knows colours, spacing and fonts, and nothing of what is shown in them. All fonts are the system's, so the page asks
-nobody outside for anything. Every text colour stands at 4.5:1 or more on its ground.
+All fonts are the system's, so the page asks nobody outside for anything. Every text colour stands at 4.5:1 or more on
+its ground.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A tour of five hints, in the order of the main job: dataset, train, watch, set as backend, chat.
+"""A tour of five hints: dataset, train, watch, set as backend, chat.
 
 A card at the foot of the page says what a tab is for, while that tab is open and the place meant is outlined; the page
 stays usable. It is shown on a first visit (remembered in the browser once it was closed) and comes back by the status

@@ -15,7 +15,7 @@ from sage_studio.errors import Conflict, EmbedderUnavailable, InvalidDataset, In
 from sage_studio.studio import Studio
 from sage_studio.tasks.task import TaskStatus
 from sage_studio.training.progress import Job
-from sage_studio.training.recipes.parse import parse_recipe
+from sage_studio.training.recipes import parse_recipe
 
 FACTS = {
     "The Eiffel Tower is 330 metres tall and stands in Paris.": "towers.md",

@@ -13,9 +13,8 @@ import test_format_matrix as matrix
 from hypothesis import strategies as st
 
 from sage_studio.data.formats import FORMATS
-from sage_studio.data.inspect_file import inspect_file
 from sage_studio.data.readers.content import FileContent
-from sage_studio.data.sources.local import source_of_file
+from sage_studio.data.sources.local import inspect_file, source_of_file
 from sage_studio.errors import StudioError
 
 LIMIT = 16 << 20

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from sage_studio.data.chunking import MAX_BYTES, chunk_document, utf8_size
-from sage_studio.data.documents.cleaning import clean_text, mend_fences
-from sage_studio.data.documents.markdown import parse_markdown
+from sage_studio.data.documents.markdown import clean_text, mend_fences, parse_markdown
 from sage_studio.data.documents.questions import BROKEN, questions_from
 from sage_studio.data.sources.sage_docs import SAGEDocsProcessor
 from sage_studio.settings import PROJECT, load_settings

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from sage_studio.data import row_file, statistics
+from sage_studio.data import statistics
+from sage_studio.data import store as dataset_store
 from sage_studio.data.dataset import Dropped, FormatCount
 from sage_studio.data.rows import Example, Message, Origin, row_from_json
-from sage_studio.data.sources.data_file import UploadSource
+from sage_studio.data.sources.local import UploadSource
 from sage_studio.data.statistics import StatsCollector, histogram
 from sage_studio.data.store import DatasetStore, checked_name
 from sage_studio.errors import InvalidDataset, InvalidInput, InvalidName, NotFound, StorageFull
@@ -131,7 +132,7 @@ def test_a_source_that_fails_or_is_empty_leaves_nothing(store, settings, tmp_pat
 
 def test_a_full_disk_is_named_and_nothing_is_lost(store, settings, monkeypatch):
     kept = store.add(Rows("one"))
-    monkeypatch.setattr(row_file, "open_for_writing", lambda path: open("/dev/full", "wb"))  # noqa: SIM115
+    monkeypatch.setattr(dataset_store, "open_for_writing", lambda path: open("/dev/full", "wb"))  # noqa: SIM115
     with pytest.raises(StorageFull, match="No room left"):
         store.add(Rows(*["long answer " * 1000] * 20, name="big"))
     assert folders(settings) == ["rows-v1"]

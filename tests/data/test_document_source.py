@@ -130,6 +130,12 @@ def test_a_repositorys_folder_gives_rows_with_its_commit(repository, tmp_path):
     assert list((tmp_path / "work").iterdir()) == []
 
 
+def test_without_a_folder_the_whole_repository_is_read(repository, tmp_path):
+    committed(repository)
+    rows = list(source_of(RepositoryDocuments(f"file://{repository}", "", "", tmp_path / "work")).examples())
+    assert any(row.origin.file.startswith("guide/") for row in rows)
+
+
 def test_a_plain_folder_is_read_where_it_lies(repository, tmp_path):
     rows = list(source_of(RepositoryDocuments(str(repository), "", "", tmp_path)).examples())
     assert len(rows) == 3

@@ -8,13 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sage_studio.data.documents import cleaning
-from sage_studio.data.documents.cleaning import clean_heading, clean_html, clean_text
-from sage_studio.data.documents.markdown import parse_markdown
+from sage_studio.data.documents import markdown
+from sage_studio.data.documents.markdown import clean_heading, clean_html, clean_text, parse_markdown
 from sage_studio.data.documents.sections import Section, file_title, join_spans
 from sage_studio.data.language import detect_language, estimate_tokens, prose_of, useful_chars
 
-EVERYWHERE = re.compile(cleaning.MARKUP.pattern.replace(r"(?=[`<!\[\]\\:{]|^[ \t]*[:-])", "", 1), cleaning.MARKUP.flags)
+EVERYWHERE = re.compile(markdown.MARKUP.pattern.replace(r"(?=[`<!\[\]\\:{]|^[ \t]*[:-])", "", 1), markdown.MARKUP.flags)
 """The same marks, looked for at each character without a look at it first."""
 WORDS = (
     'a 词 ` `` ![x](y) [x](y) \\[ [ ] ( ) <br> <div> <b > " <!-- --> <http://x> {.a} { } :octicons-x: : ::: --8<-- - '
@@ -122,12 +121,12 @@ def test_marks_become_text(marked, plain):
 
 @given(MARKED)
 def test_no_mark_is_overlooked_for_the_sake_of_speed(text):
-    assert len(EVERYWHERE.pattern) < len(cleaning.MARKUP.pattern)
-    thorough = cleaning.EMPTY_ITEM.sub("", EVERYWHERE.sub(cleaning._plain, text)).expandtabs(4)
-    thorough = cleaning.BLANK_LINES.sub("\n\n", cleaning.TRAILING.sub("", thorough)).strip("\n")
+    assert len(EVERYWHERE.pattern) < len(markdown.MARKUP.pattern)
+    thorough = markdown.EMPTY_ITEM.sub("", EVERYWHERE.sub(markdown._plain, text)).expandtabs(4)
+    thorough = markdown.BLANK_LINES.sub("\n\n", markdown.TRAILING.sub("", thorough)).strip("\n")
     if EVERYWHERE.search(text):
         assert clean_text(text) == thorough
-    assert EVERYWHERE.sub("", text) == cleaning.MARKUP.sub("", text)
+    assert EVERYWHERE.sub("", text) == markdown.MARKUP.sub("", text)
 
 
 def test_admonitions_and_tabs_become_bold_titles_with_their_text():

@@ -26,8 +26,8 @@ from sage_studio.data.column_mapping import ColumnMapping
 from sage_studio.data.language import ADDRESS, CODE
 from sage_studio.data.readers import fast_jsonl
 from sage_studio.data.readers.fast_jsonl import PartLines, PartSpec, serve
-from sage_studio.data.sources import data_file
-from sage_studio.data.sources.data_file import UploadSource
+from sage_studio.data.sources import local
+from sage_studio.data.sources.local import UploadSource
 from sage_studio.data.statistics import TextBatch, is_utf8, row_language
 from sage_studio.data.store import DatasetStore
 from sage_studio.database import Database
@@ -107,7 +107,7 @@ def small_parts(monkeypatch):
 
 def kept(path: Path, home: Path, monkeypatch, count: int, **options) -> object:
     """What becomes of a file: all that is kept of it, or the error."""
-    monkeypatch.setattr(data_file, "reader_count", lambda: count)
+    monkeypatch.setattr(local, "reader_count", lambda: count)
     mapping = options.pop("mapping", None)
     home.mkdir(exist_ok=True)
     store = DatasetStore(Database(home / "studio.db"), home / "datasets")
@@ -212,7 +212,7 @@ def test_several_processes_read_a_large_file_and_none_is_left(tmp_path, monkeypa
 
 @pytest.mark.usefixtures("small_parts")
 def test_the_sha256_of_what_the_readers_wrote_follows_behind(tmp_path, monkeypatch):
-    monkeypatch.setattr(data_file, "reader_count", lambda: 2)
+    monkeypatch.setattr(local, "reader_count", lambda: 2)
     monkeypatch.setattr(DatasetStore, "_hash_behind", lambda *_: None)
     path, store = tmp_path / "rows.jsonl", DatasetStore(Database(tmp_path / "studio.db"), tmp_path / "datasets")
     path.write_bytes(matrix.lines(*[PLAIN] * 30))
@@ -230,7 +230,7 @@ def test_the_sha256_of_what_the_readers_wrote_follows_behind(tmp_path, monkeypat
 @pytest.mark.usefixtures("small_parts")
 def test_a_dataset_that_is_deleted_while_it_is_hashed_is_only_noted(tmp_path, monkeypatch, caplog):
     caplog.set_level("INFO")
-    monkeypatch.setattr(data_file, "reader_count", lambda: 2)
+    monkeypatch.setattr(local, "reader_count", lambda: 2)
     hash_behind, hashing = DatasetStore._hash_behind, threading.Event()
     monkeypatch.setattr(DatasetStore, "_hash_behind", lambda *_: hashing.set())
     path, store = tmp_path / "rows.jsonl", DatasetStore(Database(tmp_path / "studio.db"), tmp_path / "datasets")

@@ -12,7 +12,7 @@ import pytest
 
 from sage_studio.data.documents import git as cloning
 from sage_studio.data.documents.git import CloneFailed, clone
-from sage_studio.data.sources.data_file import UploadSource
+from sage_studio.data.sources.local import UploadSource
 from sage_studio.data.sources.sage_docs import SAGEDocsProcessor
 from sage_studio.errors import DocsUnavailable, InvalidSetting, StorageFull
 from sage_studio.settings import Settings, load_settings

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.strategies import integers, lists, sampled_from
 
-from sage_studio.data.row_file import RowWriter, search_rows
 from sage_studio.data.rows import DataRow, Example, Message, Origin, Passage, Preference, Retrieval
+from sage_studio.data.store import RowWriter, search_rows
 
 PIECES = [
     "Rain",

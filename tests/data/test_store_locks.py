@@ -6,9 +6,8 @@ import threading
 from waiting import patient
 
 from sage_studio.data import store as storing
-from sage_studio.data.row_file import RowWriter
-from sage_studio.data.sources.data_file import UploadSource
-from sage_studio.data.store import DatasetStore
+from sage_studio.data.sources.local import UploadSource
+from sage_studio.data.store import DatasetStore, RowWriter
 from sage_studio.database import Database
 
 

@@ -11,7 +11,6 @@ from sage_studio.data.store import DatasetStore
 from sage_studio.data.synthesis import DerivedSource, annotate, augment
 from sage_studio.data.synthesis.annotate import AnnotateOrder, annotator
 from sage_studio.data.synthesis.augment import AugmentOrder, augmenter
-from sage_studio.data.synthesis.edit import EditedSource, RowChange, apply_change
 from sage_studio.data.synthesis.generated import (
     GENERATED,
     GeneratedSource,
@@ -19,7 +18,14 @@ from sage_studio.data.synthesis.generated import (
     generate_rows,
     read_generated,
 )
-from sage_studio.data.synthesis.mix import MixedSource, MixturePart, MixtureWeight
+from sage_studio.data.synthesis.mix import (
+    EditedSource,
+    MixedSource,
+    MixturePart,
+    MixtureWeight,
+    RowChange,
+    apply_change,
+)
 from sage_studio.data.synthesis.qa_filter import QAPair, parse_pairs
 from sage_studio.errors import EngineUnavailable, InvalidInput
 from sage_studio.tasks.background import BackgroundTasks, Resource

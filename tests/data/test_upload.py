@@ -9,9 +9,8 @@ import pytest
 from waiting import patient
 
 from sage_studio.data.readers import content
-from sage_studio.data.readers.file_type import FileType
-from sage_studio.data.readers.records import first_records
-from sage_studio.data.sources.data_file import UploadSource
+from sage_studio.data.readers.file_type import FileType, first_records
+from sage_studio.data.sources.local import UploadSource
 from sage_studio.errors import InvalidDataset
 from sage_studio.settings import PROJECT
 
@@ -135,7 +134,7 @@ def test_a_file_of_200_mb_needs_little_memory(tmp_path):
     script = """
 import sys
 from pathlib import Path
-from sage_studio.data.sources.data_file import UploadSource
+from sage_studio.data.sources.local import UploadSource
 def peak():  # of this process alone: getrusage() would begin with that of pytest, which started it
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 before = peak()

@@ -26,15 +26,16 @@ from sage_studio.serving.capacity import (
     engine_memory_gb,
     lora_slots_gb,
     memory_share_for,
+    model_shape,
     parse_gpu_processes,
     pinnable_memory_gb,
     plan,
     plan_transformers,
+    read_facts,
     sleep_memory_gb,
     without_engine,
     without_gpus,
 )
-from sage_studio.serving.model_config import model_shape, read_facts
 from sage_studio.serving.types import Base, EngineRecord
 from sage_studio.serving.vllm import MODULE, SAMPLER, others, sleep_enabled, vllm_environment, vllm_launch, vllm_plan
 from sage_studio.settings import load_settings

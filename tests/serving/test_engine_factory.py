@@ -9,11 +9,17 @@ import pytest
 from sage_studio.database import Database
 from sage_studio.errors import EngineUnavailable, InvalidSetting
 from sage_studio.hardware import Card, Hardware, parse_cards
+from sage_studio.processes import last_words
 from sage_studio.serving import engine_factory
-from sage_studio.serving.capacity import Architecture, ModelFacts, lora_rank_for, plan, tensor_parallel_size
+from sage_studio.serving.capacity import (
+    Architecture,
+    ModelFacts,
+    lora_rank_for,
+    model_shape,
+    plan,
+    tensor_parallel_size,
+)
 from sage_studio.serving.engine_factory import choose_engine
-from sage_studio.serving.model_config import model_shape
-from sage_studio.serving.process import last_words
 from sage_studio.serving.registry import VLLMRegistry
 from sage_studio.serving.types import Base
 from sage_studio.serving.vllm import CPU_SERVER, cpu_threads, vllm_command, vllm_environment, vllm_rank

@@ -14,8 +14,8 @@ from waiting import wait_until
 
 from sage_studio.errors import Conflict, EngineUnavailable, InvalidModel, StorageFull
 from sage_studio.serving import merge
+from sage_studio.serving.capacity import needs_own_template
 from sage_studio.serving.merge import merge_command
-from sage_studio.serving.model_config import needs_own_template
 from sage_studio.serving.types import EngineState
 from sage_studio.settings import PROJECT
 

@@ -34,19 +34,19 @@ TURING = gpu(gb=15.0, name="Tesla T4", capability=(7, 5))
 def test_how_a_model_is_served_by_vllm_or_in_its_place(model, card, engine, form, words):
     served = check_servable(model, machine(card), 0.8, "vllm", slots=SLOTS)
     assert (served.engine, served.form) == (engine, form)
-    assert words in served.said.en
+    assert words in served.message.en
     assert served.possible is bool(engine)
-    assert served.said.zh
-    assert served.said.zh != served.said.en
+    assert served.message.zh
+    assert served.message.zh != served.message.en
     if engine:
         assert served.memory_gb > 0
-        assert f"{served.memory_gb:.1f}" in served.said.en
+        assert f"{served.memory_gb:.1f}" in served.message.en
 
 
 def test_on_a_machine_without_a_gpu_the_memory_decides():
     served = check_servable(QWEN_7B, machine(memory=32.0), 0.8, "vllm")
     assert (served.engine, served.form) == ("vllm", WeightFormat.CPU)
-    assert "slowly" not in served.said.en
+    assert "slowly" not in served.message.en
     assert check_servable(QWEN_7B, machine(memory=16.0), 0.8, "vllm", falls_back=False).form is WeightFormat.NONE
     assert check_servable(BNB, machine(memory=16.0), 0.8, "vllm").engine == "transformers"
 
@@ -60,7 +60,7 @@ def test_what_cannot_be_merged_cannot_be_served_by_vllm():
 def test_an_operator_who_insists_on_vllm_is_told_that_it_cannot():
     served = check_servable(QWEN_7B, machine(gpu(gb=12.0)), 0.8, "vllm", falls_back=False, slots=SLOTS)
     assert (served.form, served.possible, served.engine) == (WeightFormat.NONE, False, "")
-    assert "cannot chat with the result" in served.said.en
+    assert "cannot chat with the result" in served.message.en
 
 
 def test_someone_elses_server_and_an_unknown_size_are_said():

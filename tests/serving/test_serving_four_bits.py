@@ -3,10 +3,9 @@
 import pytest
 
 from sage_studio.database import Database
-from sage_studio.serving.capacity import EnginePlan, WeightFormat
+from sage_studio.serving.capacity import EnginePlan, WeightFormat, read_facts
 from sage_studio.serving.engine import LaunchSpec, fallback_command
 from sage_studio.serving.engine_factory import EngineSpec
-from sage_studio.serving.model_config import read_facts
 from sage_studio.serving.registry import VLLMRegistry
 from sage_studio.serving.types import EngineState
 from sage_studio.settings import PROJECT, load_settings

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from sage_studio.serving.metrics import parse_metrics
-from sage_studio.serving.transformers_server import ChatRequest, ServerMetrics, stop_at
+from sage_studio.serving.transformers_server import CompletionRequest, ServerMetrics, stop_at
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_a_client_that_leaves_ends_the_generation_itself():
     from sage_studio.serving.transformers_server import Generation
 
     async def leave():
-        request = ChatRequest(model="m", messages=[{"role": "user", "content": "Tell a story."}], stream=True)
+        request = CompletionRequest(model="m", messages=[{"role": "user", "content": "Tell a story."}], stream=True)
         answer = Generation(Endless(), ServerMetrics(), request, torch.ones(1, 3))
         pieces = answer.pieces()
         assert await anext(pieces) == "word "

@@ -321,3 +321,102 @@ def test_what_another_process_works_on_is_left_alone(jobs, studio, tmp_path):
     (jobs._folder / job).mkdir(parents=True, exist_ok=True)
     jobs.recover()
     assert jobs.wait(job).result == "mine"
+
+
+def test_who_waits_for_a_queued_task_gets_its_result_or_its_error(jobs):
+    steps = Steps()
+    jobs.register("merge", steps, Resource.MEMORY)
+    answers = []
+
+    def wait(model):
+        try:
+            answers.append(jobs.finish("merge", {"model": model, "steps": 1}))
+        except (Conflict, InvalidInput) as error:
+            answers.append(error)
+
+    first = threading.Thread(target=wait, args=("m",))
+    first.start()
+    assert steps.reached.acquire(timeout=patient())
+    second = threading.Thread(target=wait, args=("n",))
+    second.start()
+    waiting = wait_until(lambda: next((job for job in jobs.list() if job.doing == WAITING), None))
+    jobs.stop(waiting.id)
+    second.join(patient())
+    steps.may.release()
+    first.join(patient())
+    assert answers[1] == "made-v1"
+    assert f"{waiting.id} was stopped" in answers[0].message.en
+
+    def fail(running):
+        raise InvalidInput(Text("no", "不"), Text("do", "做"))
+
+    jobs.register("merge", fail, Resource.MEMORY)
+    with pytest.raises(InvalidInput, match="no"):
+        jobs.finish("merge", {"model": "m"})
+
+
+def test_who_does_a_task_that_is_stopped_is_told(jobs):
+    def work(running):
+        jobs.stop(running.job.id)
+        running.tell(1, 2, DOING)
+
+    jobs.register("import", work, Resource.NETWORK)
+    with pytest.raises(Conflict, match="was stopped"):
+        jobs.run("import", {"source": "lab/qa"})
+    assert [(job.state, jobs.task(job.id).model) for job in jobs.list()] == [(JobState.STOPPED, "lab/qa")]
+
+
+def test_only_the_thread_that_works_is_broken_off(jobs):
+    def work(running):
+        jobs.stop(running.job.id)
+        other = threading.Thread(target=running.tell, args=(1, 2, DOING))  # as git's reader does
+        other.start()
+        other.join()
+        told.append(running.job.done)
+        running.tell(2, 2, DOING)
+
+    told = []
+    assert jobs.wait(start(jobs, "report", "a-v1", {}, work).id).state is JobState.STOPPED
+    assert told == [1]
+
+
+def test_a_command_leaves_its_tasks_to_the_studio(jobs, studio, database, settings):
+    command = BackgroundTasks(
+        TaskStore(database, settings.outputs_dir, settings.jobs_dir), settings.jobs_dir, queues_only=True
+    )
+    steps = Steps()
+    for each in (jobs, command):
+        each.register("report", steps, Resource.CPU)
+    jobs.watch()
+    job = command.start("report", "a-v1", {"steps": 2})
+    assert job.doing == WAITING
+    assert steps.reached.acquire(timeout=patient()), "the studio found it in the table"
+    jobs._store.transition(job.id, {TaskStatus.RUNNING}, TaskStatus.STOPPING)  # as a command in its own process does
+    wait_until(lambda: jobs._running[job.id][0].stop.is_set())
+    assert jobs.task(job.id).status is TaskStatus.STOPPING
+    steps.may.release()
+    wait_until(lambda: jobs.get(job.id).state is JobState.STOPPED)
+    command.resume(job.id)
+    steps.may.release()
+    wait_until(lambda: jobs.get(job.id).state is JobState.COMPLETED)
+    jobs.close()
+
+
+def test_what_a_command_that_died_left_behind_is_found_while_the_studio_runs(jobs):
+    jobs.register("mix", lambda running: "made", Resource.CPU, restarts=True)
+    number = jobs._store.next_number()
+    job = f"mix-{number}"
+    (jobs._folder / job).mkdir(parents=True)
+    jobs._store.add_background(number, job, "mix", "", {"source": "m"}, 1.0)
+    jobs._store.transition(job, {TaskStatus.QUEUED}, TaskStatus.RUNNING, pid=2**22 + 1, process_started=1.0)
+    jobs.watch()
+    assert wait_until(lambda: jobs.get(job).result) == "made"
+    jobs.close()
+
+
+def test_why_a_task_failed_stands_in_its_log(jobs):
+    def fail(running):
+        raise InvalidInput(Text("no", "不"), Text("do", "做"))
+
+    job = jobs.wait(start(jobs, "report", "a-v1", {}, fail).id)
+    assert (jobs._folder / job.id / "task.log").read_text().rstrip().endswith("no do")

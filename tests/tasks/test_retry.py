@@ -7,7 +7,7 @@ from sage_studio.tasks.scheduler import prepare_smaller_batch
 from sage_studio.tasks.task import TaskStatus
 from sage_studio.training.failures import BY_REASON, Action, next_action, smaller_batch
 from sage_studio.training.progress import Reason, read_job
-from sage_studio.training.recipes.parse import load_recipe
+from sage_studio.training.recipes import load_recipe
 
 COMPLETED, FAILED, STOPPED = TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.STOPPED
 

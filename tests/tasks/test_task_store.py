@@ -18,7 +18,7 @@ from sage_studio.tasks.store import TaskStore
 from sage_studio.tasks.task import TaskStatus
 from sage_studio.text import Text
 from sage_studio.training.progress import Reason, read_job
-from sage_studio.training.recipes.parse import load_recipe
+from sage_studio.training.recipes import load_recipe
 
 QUEUED, PREPARING, STOPPED = TaskStatus.QUEUED, TaskStatus.PREPARING, TaskStatus.STOPPED
 

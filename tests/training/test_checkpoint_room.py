@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from sage_studio.errors import StorageFull
-from sage_studio.training import checkpoints
+from sage_studio.training import save
 from sage_studio.training.failures import explain
 from sage_studio.training.progress import Reason
 
@@ -13,13 +13,13 @@ GIB = 2**30
 
 
 def free(monkeypatch, left):
-    monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda folder: SimpleNamespace(free=left))
+    monkeypatch.setattr(save.shutil, "disk_usage", lambda folder: SimpleNamespace(free=left))
 
 
 def test_what_does_not_fit_is_refused_with_need_room_and_remedy(tmp_path, monkeypatch):
     free(monkeypatch, 8 * GIB)
     with pytest.raises(StorageFull) as caught:
-        checkpoints.check_room(tmp_path, trained=GIB, kept=2)
+        save.check_room(tmp_path, trained=GIB, kept=2)
     reason, message, hint = explain(caught.value)
     assert reason is Reason.DISK
     assert "3 checkpoints need 9.0 GiB" in message.en
@@ -29,16 +29,16 @@ def test_what_does_not_fit_is_refused_with_need_room_and_remedy(tmp_path, monkey
 
 def test_what_fits_is_not(tmp_path, monkeypatch):
     free(monkeypatch, 9 * GIB)
-    checkpoints.check_room(tmp_path, trained=GIB, kept=2)
+    save.check_room(tmp_path, trained=GIB, kept=2)
 
 
 def test_what_an_earlier_part_of_the_run_wrote_makes_way(tmp_path, monkeypatch):
     free(monkeypatch, 0)
     (tmp_path / "checkpoint-1").mkdir()
     (tmp_path / "checkpoint-1" / "optimizer.pt").write_bytes(b"x" * 3000)
-    checkpoints.check_room(tmp_path, trained=500, kept=1)
+    save.check_room(tmp_path, trained=500, kept=1)
     with pytest.raises(StorageFull):
-        checkpoints.check_room(tmp_path, trained=501, kept=1)
+        save.check_room(tmp_path, trained=501, kept=1)
 
 
 def test_a_training_looks_before_its_first_step(tmp_path, monkeypatch):

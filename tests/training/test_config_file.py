@@ -8,8 +8,7 @@ import yaml
 
 from sage_studio.errors import InvalidRecipe
 from sage_studio.training.presets import PresetStore, as_yaml
-from sage_studio.training.recipes import RECIPES
-from sage_studio.training.recipes.parse import dump_recipe, parse_recipe
+from sage_studio.training.recipes import RECIPES, dump_recipe, parse_recipe
 
 FIELDS = {"model_name_or_path": "m", "train_data": "/rows.json", "learning_rate": 0.001, "num_train_epochs": 2}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sage_studio.data.format_readers import read_retrieved
+from sage_studio.data.formats import read_retrieved
 from sage_studio.data.rows import Origin
 from sage_studio.training.progress import Reason, read_events
 
@@ -75,7 +75,7 @@ def test_the_reference_of_an_adapter_to_go_on_from_is_that_adapter(new_task: New
 
 
 def test_a_resumed_run_ends_as_an_uninterrupted_one(new_task: NewTask, monkeypatch: pytest.MonkeyPatch):
-    from sage_studio.training.methods.dpo import PairTrainer
+    from sage_studio.training.methods.dpo import PreferenceTrainer
     from sage_studio.training.run import StopRequest
     from sage_studio.training.runner import follow
 
@@ -85,7 +85,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(new_task: NewTask, monkeypat
     job = {"adapter_location": str(tuned.path)}
     whole, broken = (new_task(PAIRS, **DPO, **start, job=job, name=name) for name in ("whole", "broken"))
     whole.run()
-    stop, right, batches = StopRequest(), PairTrainer.compute_loss, []
+    stop, right, batches = StopRequest(), PreferenceTrainer.compute_loss, []
 
     def fourth_is_last(*args: Any, **kwargs: Any) -> Any:
         batches.append(None)
@@ -93,7 +93,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(new_task: NewTask, monkeypat
         return right(*args, **kwargs)
 
     with monkeypatch.context() as patched:
-        patched.setattr(PairTrainer, "compute_loss", fourth_is_last)
+        patched.setattr(PreferenceTrainer, "compute_loss", fourth_is_last)
         assert follow(broken.path, stop) == 0
     assert (broken.result().status, broken.result().steps) == ("stopped", 4)
     kept = broken.path / "checkpoints" / "checkpoint-4"
@@ -161,10 +161,10 @@ def test_an_adapter_that_does_not_fit_fails_as_model(new_task: NewTask, tmp_path
 
 
 def test_a_run_that_learned_nothing_fails_as_unhealthy(new_task: NewTask, monkeypatch: pytest.MonkeyPatch):
-    from sage_studio.training.methods.dpo import PairTrainer
+    from sage_studio.training.methods.dpo import PreferenceTrainer
 
-    right = PairTrainer.compute_loss
-    monkeypatch.setattr(PairTrainer, "compute_loss", lambda *a, **k: right(*a, **k) * 0)
+    right = PreferenceTrainer.compute_loss
+    monkeypatch.setattr(PreferenceTrainer, "compute_loss", lambda *a, **k: right(*a, **k) * 0)
     assert new_task(PAIRS, **DPO).run(expect=1).reason == Reason.UNHEALTHY
 
 

@@ -186,10 +186,10 @@ def test_an_embedder_that_comes_back_different_is_unhealthy(new_embedding: NewTa
 
 
 def test_a_loss_that_is_no_number_is_unhealthy(new_embedding: NewTask, monkeypatch: pytest.MonkeyPatch):
-    from sage_studio.training.methods.embedding import PairTrainer
+    from sage_studio.training.methods.embedding import EmbeddingTrainer
 
-    right = PairTrainer.compute_loss
-    monkeypatch.setattr(PairTrainer, "compute_loss", lambda *a, **k: right(*a, **k) * float("nan"))
+    right = EmbeddingTrainer.compute_loss
+    monkeypatch.setattr(EmbeddingTrainer, "compute_loss", lambda *a, **k: right(*a, **k) * float("nan"))
     result = new_embedding().run(expect=1)
     assert result.reason == Reason.UNHEALTHY
     assert "step 1" in result.message[0]

@@ -159,7 +159,7 @@ def test_what_no_single_change_does_several_do():
 
 
 def test_where_nothing_helps_nothing_is_offered():
-    assert savings(recipe(), FOOTPRINT, "cpu", 1024, 1.0, room=6000) == []
+    assert savings(recipe(), FOOTPRINT, "cpu", 1024, 1.0, available=6000) == []
 
 
 def test_the_longest_row_is_the_histograms_last_that_has_rows():

@@ -7,8 +7,7 @@ import pytest
 from sage_studio.errors import InvalidRecipe
 from sage_studio.settings import CONFIGS
 from sage_studio.training.presets import load_presets
-from sage_studio.training.recipes import SFTRecipe
-from sage_studio.training.recipes.parse import dump_recipe, load_recipe, parse_recipe
+from sage_studio.training.recipes import SFTRecipe, dump_recipe, load_recipe, parse_recipe
 
 GIVEN = {"type": "sft", "model_name_or_path": "m", "dataset_id": "d"}
 

@@ -3,9 +3,8 @@
 import pytest
 
 from sage_studio.errors import InvalidRecipe
-from sage_studio.training.recipes import RECIPES
+from sage_studio.training.recipes import CHOOSE_MODEL, RECIPES, parse_recipe
 from sage_studio.training.recipes.base import CHOOSE_DATASET
-from sage_studio.training.recipes.parse import CHOOSE_MODEL, parse_recipe
 
 NAMED = {"model_name_or_path": "m", "dataset_id": "d"}
 

@@ -137,7 +137,7 @@ def test_training_goes_on_from_an_adapter(new_task: NewTask):
 
 def test_of_preference_pairs_the_better_answer_is_learned(new_task: NewTask, tmp_path: Path):
     """From the file that a person uploads, in the documented format, to the same losses as from the chosen answers."""
-    from sage_studio.data.sources.data_file import UploadSource
+    from sage_studio.data.sources.local import UploadSource
 
     pairs = [
         {"query": f"What colour is thing {at}?", "retrieval_result": f"Thing {at} is {colour}.",

@@ -48,7 +48,7 @@ def test_rows_that_say_the_same_are_known_by_it(tokenizer: Any):
         {"prompt": [{"role": "user", "content": ask}], "completion": [{"role": "assistant", "content": answer}]}
         for ask, answer in said
     ]
-    assert connected_rows(ANSWERS.encode(rows, tokenizer, 512).said) == [[0, 1], [2], [3, 4]]
+    assert connected_rows(ANSWERS.encode(rows, tokenizer, 512).text_keys) == [[0, 1], [2], [3, 4]]
 
 
 def test_a_template_that_rewrites_the_prompt_is_counted_and_masked_up_to_the_difference(tokenizer: Any):

@@ -18,15 +18,15 @@ from sage_studio.data.column_mapping import ColumnMapping
 from sage_studio.data.dataset import Dataset, DatasetStats, Dropped
 from sage_studio.data.jobs import Job, JobState
 from sage_studio.data.quality import QualityReport
-from sage_studio.data.row_file import Preview
 from sage_studio.data.rows import Example, Message, Origin
-from sage_studio.doctor import Facts, Finding, diagnose
+from sage_studio.data.store import Preview
+from sage_studio.doctor import CheckResult, Facts, diagnose
 from sage_studio.downloads import Download, DownloadState
 from sage_studio.errors import Conflict, DocsUnavailable, EngineUnavailable, InvalidDataset, NotFound
-from sage_studio.evaluation.arena import Piece, Standing, Vote, check_models, compare, standings
+from sage_studio.evaluation.arena import AnswerChunk, Standing, Vote, check_models, compare, standings
 from sage_studio.fetching import Transfer
 from sage_studio.hub import HubModel
-from sage_studio.services.estimates import GIB, Forecast
+from sage_studio.services.estimates import GIB, Estimate
 from sage_studio.services.presets import Recommendation
 from sage_studio.services.rag import RetrieverStatus
 from sage_studio.serving.metrics import Sample
@@ -43,7 +43,7 @@ from sage_studio.training.methods.kbalign.stage_files import StageFile, stage_fi
 from sage_studio.training.presets import Preset, PresetStore
 from sage_studio.training.preview import PreviewSpan, RowPreview
 from sage_studio.training.progress import Event, Phase, Reason, Result
-from sage_studio.training.recipes.parse import parse_recipe
+from sage_studio.training.recipes import parse_recipe
 
 SECTIONS = [
     (
@@ -242,7 +242,7 @@ class FakeDatasets:
         return self._job("annotate", values["dataset_id"], JobState.COMPLETED, 64, result="sage-docs-questions-v1")
 
     def list_jobs(self, dataset_id: str = "") -> list[Job]:
-        return [job for job in self.jobs if not dataset_id or job.dataset_id == dataset_id]
+        return [job for job in self.jobs if job.dataset_id and dataset_id in ("", job.dataset_id)]
 
     def stop_job(self, job_id: str) -> Job:
         return self._renew(job_id, state=JobState.STOPPED)
@@ -330,12 +330,37 @@ class FakeTasks:
     def __init__(self, studio: FakeStudio, empty: bool) -> None:
         self.studio = studio
         self.kept = [] if empty else self._some()
+        self.models_of_jobs: dict[str, str] = {}
 
     def list(self) -> list[Task]:
         return list(self.kept)
 
     def background(self, kind: str = "") -> list[Job]:
-        return [job for job in self.studio.datasets.list_jobs() if kind in ("", job.kind)]
+        return [job for job in self.studio.datasets.jobs if kind in ("", job.kind)]
+
+    def others(self) -> list[tuple[Task, Job]]:
+        return [(self._task_of(job), job) for job in self.studio.datasets.jobs]
+
+    def _task_of(self, job: Job) -> Task:
+        status = TaskStatus(str(job.state))
+        over = None if status is TaskStatus.RUNNING else job.created_at + 75
+        return Task(
+            id=job.id,
+            kind=job.kind,
+            type=job.kind,
+            name="",
+            status=status,
+            model=self.models_of_jobs.get(job.id, ""),
+            dataset_id=job.dataset_id,
+            dataset_name=job.dataset_id,
+            created_at=job.created_at,
+            folder=Path("/studio/dataset_jobs") / job.id,
+            recipe={"dataset_id": job.dataset_id, "model": self.models_of_jobs.get(job.id, "")},
+            started_at=job.created_at,
+            finished_at=over,
+            reason=job.message,
+            hint=job.hint,
+        )
 
     def get(self, task_id: str) -> Task:
         for task in self.kept:
@@ -380,6 +405,11 @@ class FakeTasks:
         return Curve(tuple(steps), tuple(map(_loss, steps)), tuple(map(_rate, steps)), tuple(812.0 for _ in steps))
 
     def logs(self, task_id: str, limit: int = 100, offset: int | None = None) -> LogPage:
+        job = self._job(task_id)
+        if job is not None:
+            return LogPage(
+                (f"2026-11-28 08:00:00 {job.doing.en}", f"2026-11-28 08:00:04 {job.done} of {job.total}"), 0, 0
+            )
         last = self._step(self.get(task_id))
         lines = [
             f"step {step:>4}/450  loss {_loss(step):.4f}  lr {_rate(step):.2e}  812 tok/s"
@@ -387,10 +417,17 @@ class FakeTasks:
         ]
         return LogPage(tuple(lines[-limit:]), 0, 0)
 
+    def _job(self, task_id: str) -> Job | None:
+        return next((job for job in self.studio.datasets.jobs if job.id == task_id), None)
+
     def stop(self, task_id: str) -> Task:
+        if self._job(task_id) is not None:
+            return self._task_of(self.studio.datasets.stop_job(task_id))
         return self._change(task_id, TaskStatus.STOPPED)
 
     def resume(self, task_id: str) -> Task:
+        if self._job(task_id) is not None:
+            return self._task_of(self.studio.datasets.resume_job(task_id))
         return self._change(task_id, TaskStatus.QUEUED)
 
     def compare(self, task_ids: Sequence[str], points: int = 500) -> TaskComparison:
@@ -399,6 +436,8 @@ class FakeTasks:
         return compare_runs(tasks, [self.progress(task.id) for task in tasks], curves)
 
     def delete(self, task_id: str) -> None:
+        if self._job(task_id) is not None:
+            return self.studio.datasets.delete_job(task_id)
         self.kept.remove(self.get(task_id))
 
     def _some(self) -> list[Task]:
@@ -459,7 +498,7 @@ class FakeEstimates:
     def __init__(self, studio: FakeStudio) -> None:
         self.studio = studio
 
-    def known(self, values: Mapping[str, Any]) -> Forecast | None:
+    def known(self, values: Mapping[str, Any]) -> Estimate | None:
         """Fits on this card up to a batch of two."""
         recipe = parse_recipe(values)
         batch = recipe.per_device_train_batch_size
@@ -477,7 +516,7 @@ class FakeEstimates:
         whole = 20 + 0.6 * total * recipe.num_train_epochs if rows < total else None
         duration = Duration(seconds, 0.8 * seconds, 1.25 * seconds, "runs", rows, total, whole)
         fitting = offered if memory.total > card[1] else ()
-        return Forecast(memory, *card, 4.2 * GIB, 0.1 * GIB, 70 * GIB, fitting, (), duration)
+        return Estimate(memory, *card, 4.2 * GIB, 0.1 * GIB, 70 * GIB, fitting, (), duration)
 
     def epoch_seconds(self, dataset_id: str, model: str, max_length: int) -> float | None:
         return 700.0
@@ -671,7 +710,7 @@ class FakeChat:
         sources = () if documents is False else SOURCES
         yield ChatChunk("", name, True, "stop", 9, 20, 18.2, 0.3, sources, bool(sources) + expand)
 
-    def compare(self, messages: Sequence[ChatMessage], models: Sequence[str], **sampling: Any) -> Iterator[Piece]:
+    def compare(self, messages: Sequence[ChatMessage], models: Sequence[str], **sampling: Any) -> Iterator[AnswerChunk]:
         check_models(models)
 
         def ask(name: str) -> Iterator[ChatChunk]:
@@ -733,7 +772,7 @@ class FakeStudio:
         self.chat = FakeChat(self)
         self.rag = FakeRag(self)
 
-    def doctor(self) -> list[Finding]:
+    def doctor(self) -> list[CheckResult]:
         """Recorded."""
         return diagnose(Facts(git="git version 2.43.0", disk_free_gb=300, home_free_gb=300))
 

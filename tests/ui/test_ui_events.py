@@ -8,7 +8,7 @@ import pytest
 
 from sage_studio.errors import Conflict
 from sage_studio.text import Language, Text
-from sage_studio.ui.components.events import follow, spoken
+from sage_studio.ui.components.events import follow, localized_handler
 
 ZH = SimpleNamespace(cookies={}, headers={"accept-language": "zh-CN"})
 EN = SimpleNamespace(cookies={"sage_studio_language": "en"}, headers={"accept-language": "zh-CN"})
@@ -26,22 +26,22 @@ def stream(language: Language, value: int):
 @pytest.mark.parametrize(("request_", "said"), [(ZH, "它正在运行。 请先停止。"), (EN, "It is running. Stop it.")])
 def test_a_fault_is_a_toast_in_the_requests_language(request_, said):
     with pytest.raises(gr.Error) as toast:
-        spoken(fail)(request_, 1)
+        localized_handler(fail)(request_, 1)
     assert toast.value.message == said
     assert not toast.value.print_exception
 
 
 def test_a_fault_in_a_stream_is_a_toast_too():
-    said = spoken(stream)(ZH, 1)
+    said = localized_handler(stream)(ZH, 1)
     assert next(said) == "zh"
     with pytest.raises(gr.Error, match="它正在运行"):
         next(said)
 
 
 def test_gradio_sees_the_request_and_the_handlers_own_parameters():
-    assert list(inspect.signature(spoken(fail)).parameters) == ["request", "value"]
-    assert spoken(fail).__annotations__["request"] is gr.Request
-    assert inspect.isgeneratorfunction(spoken(stream))
+    assert list(inspect.signature(localized_handler(fail)).parameters) == ["request", "value"]
+    assert localized_handler(fail).__annotations__["request"] is gr.Request
+    assert inspect.isgeneratorfunction(localized_handler(stream))
 
 
 def test_a_fault_that_is_nobodys_is_not_swallowed():
@@ -49,7 +49,7 @@ def test_a_fault_that_is_nobodys_is_not_swallowed():
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        spoken(broken)(ZH)
+        localized_handler(broken)(ZH)
 
 
 def test_only_what_changed_is_sent_again():

@@ -7,9 +7,8 @@ import pytest
 
 from sage_studio.errors import InvalidRecipe
 from sage_studio.training.presets import load_presets
-from sage_studio.training.recipes import RECIPES, SFTRecipe
+from sage_studio.training.recipes import RECIPES, SFTRecipe, parse_recipe
 from sage_studio.training.recipes.base import Group
-from sage_studio.training.recipes.parse import parse_recipe
 from sage_studio.ui.components.labels import in_labels
 from sage_studio.ui.components.localization import LabelRegistry
 from sage_studio.ui.training.form import bounds_of, fields_in, form_updates, given, inputs_for, step_of

@@ -95,7 +95,7 @@ def test_a_column_of_the_keys_own_name_is_chosen_already():
 
 
 def test_the_answer_leaves_out_what_was_not_named(panel):
-    said = panel.mapping.said("Alpaca", ["q", "a", "—", "", None])
+    said = panel.mapping.chosen("Alpaca", ["q", "a", "—", "", None])
     assert said == ColumnMapping(format="Alpaca", columns={"instruction": "q", "output": "a"})
 
 

@@ -21,6 +21,7 @@ from sage_studio.ui.chat.conversation import conversation, reply, rewind, stoppe
 from sage_studio.ui.chat.documents_panel import documents_of, retriever_line, twice_line
 from sage_studio.ui.components.dialogs import Dialog
 from sage_studio.ui.status_bar import StatusBar
+from sage_studio.ui.tasks import other_work
 from sage_studio.ui.tasks.run_view import head
 from sage_studio.ui.tasks.tasks_tab import BACKEND, BACKEND_QUESTION, BACKEND_TITLE, offered
 from sage_studio.ui.tasks.tasks_table import download_link, tasks_table
@@ -250,3 +251,21 @@ def test_the_fake_refuses_what_is_not_there(fake):
 def test_a_space_adds_its_note(page, fake):
     on_space = module.build_page(fake, Space("ada/studio", "ada", ("ada-studio.hf.space",), has_oauth=False))
     assert ids(on_space) - ids(page) == {"space-note"}
+
+
+def test_other_work_has_its_log_and_can_be_stopped_and_resumed():
+    fake = FakeStudio()
+    job = fake.datasets.augment(dataset_id=fake.datasets.list()[0].id)
+    ((task, _),) = fake.tasks.others()
+    assert f'data-key="{job.id}"' in tasks_table(fake, "all", "", "en"), "it can be picked"
+    assert "rows written so far are kept" in other_work.stop_question(task).en
+    resume, stop = other_work.buttons(task.status)
+    assert (resume["visible"], stop["visible"], stop["interactive"]) == (False, True, True)
+    assert "20 / 64" in other_work.head(task, job, "en")
+    assert "Stop it first" in other_work.delete_button(False, "en")[1]
+    fake.tasks.stop(job.id)
+    ((task, stopped),) = fake.tasks.others()
+    assert "Resume continues from there" in other_work.head(task, stopped, "en")
+    assert [update["visible"] for update in other_work.buttons(task.status)] == [True, False]
+    assert other_work.buttons(TaskStatus.STOPPING)[1]["interactive"] is False, "it stops already"
+    assert "dataset_id" in other_work.order_table(task, "zh")

@@ -10,7 +10,7 @@ import yaml
 from fake_studio import FakeStudio
 
 from sage_studio.cli import parser
-from sage_studio.services.estimates import GIB, Forecast
+from sage_studio.services.estimates import GIB, Estimate
 from sage_studio.tasks.task import TaskStatus
 from sage_studio.text import Text
 from sage_studio.training.duration import Duration
@@ -25,7 +25,7 @@ from sage_studio.ui.datasets.augment_panel import AugmentPanel
 from sage_studio.ui.tasks.runs_panel import differences, named
 from sage_studio.ui.tasks.task_actions import offered_next
 from sage_studio.ui.training import commands
-from sage_studio.ui.training.estimate_panel import forecast_view
+from sage_studio.ui.training.estimate_panel import estimate_view
 from sage_studio.ui.training.training_tab import TrainingTab
 
 VALUES = {"model_name_or_path": "m", "dataset_id": "d-v1", "max_samples": 8.0, "use_lora": False, "name": ""}
@@ -37,7 +37,7 @@ def forecast(fake, batch):
 
 
 def test_a_run_that_fits_says_so_with_its_parts_and_the_last_time(fake):
-    shown = forecast_view(forecast(fake, 1), "en")
+    shown = estimate_view(forecast(fake, 1), "en")
     assert "Needs about 4.1 GB · 6.0 GB free" in shown
     assert ">fits ✓</b>" in shown
     assert "activations 1.6" in shown
@@ -46,7 +46,7 @@ def test_a_run_that_fits_says_so_with_its_parts_and_the_last_time(fake):
 
 
 def test_a_run_that_does_not_fit_offers_changes_as_buttons(fake):
-    shown = forecast_view(forecast(fake, 8), "zh")
+    shown = estimate_view(forecast(fake, 8), "zh")
     assert "不够" in shown
     changes = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
     assert json.dumps(changes).replace('"', "&#34;") in shown
@@ -54,8 +54,8 @@ def test_a_run_that_does_not_fit_offers_changes_as_buttons(fake):
 
 def test_where_nothing_helps_that_is_said():
     memory = MemoryEstimate(1 * GIB, 9 * GIB, 0, 0, 0, 0)
-    nothing = Forecast(memory, "cpu", GIB, GIB, None, 0, 0, (), (Text("A <b>remark</b>.", "备注"),))
-    shown = forecast_view(nothing, "en")
+    nothing = Estimate(memory, "cpu", GIB, GIB, None, 0, 0, (), (Text("A <b>remark</b>.", "备注"),))
+    shown = estimate_view(nothing, "en")
     assert "smaller model" in shown
     assert "A &lt;b&gt;remark" in shown
 
@@ -135,20 +135,20 @@ def test_a_draft_fills_the_form(page):
 
 def test_time_stands_before_memory_and_says_what_all_rows_would_take(fake):
     values = {"model_name_or_path": "m", "dataset_id": "sage-docs-v3", "max_samples": 256, "num_train_epochs": 1}
-    shown = str(forecast_view(fake.estimates.known(values), "en"))
+    shown = str(estimate_view(fake.estimates.known(values), "en"))
     assert "<b>About 3 min</b> on 256 of 5,412 rows" in shown
     assert "All 5,412 rows would take about 55 min on this GPU." in shown
     assert shown.index("About 3 min") < shown.index("Needs about")
-    assert "全部 5,412 行在此 GPU 上约需 55 分" in forecast_view(fake.estimates.known(values), "zh")
+    assert "全部 5,412 行在此 GPU 上约需 55 分" in estimate_view(fake.estimates.known(values), "zh")
 
 
 def test_a_rough_time_is_a_range_and_a_long_one_offers_fewer_rows(fake):
     forecast = fake.estimates.known({"model_name_or_path": "m", "dataset_id": "sage-docs-v3"})
     rough = Duration(40_000.0, 16_000.0, 80_000.0, "rough", 6119, 6119)
-    shown = forecast_view(replace(forecast, device="cpu", duration=rough), "en")
+    shown = estimate_view(replace(forecast, device="cpu", duration=rough), "en")
     assert "Roughly 4.5 h to 22 h" in shown or "Roughly 4.5 h to 20 h" in shown
     assert json.dumps({"max_samples": 256}).replace('"', "&#34;") in shown
-    unknown = forecast_view(replace(forecast, duration=None, untimed=Text("Not yet.", "还没有。")), "en")
+    unknown = estimate_view(replace(forecast, duration=None, untimed=Text("Not yet.", "还没有。")), "en")
     assert "Not yet." in unknown
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from sage_studio.settings import PROJECT
 from sage_studio.text import LANGUAGES, Text
-from sage_studio.ui.components.localization import COOKIE, LabelRegistry, SpokenBlocks, requested_language
+from sage_studio.ui.components.localization import COOKIE, LabelRegistry, LocalizedBlocks, requested_language
 
 SAME_IN_BOTH = {"Alpha", "CPU", "Dropout", "LoRA", "中文"}
 
@@ -71,7 +71,7 @@ def test_the_explicit_choice_wins_over_the_browser(cookie, accepted, language):
 
 def test_labels_choices_and_placeholders_are_said_in_one_language():
     words = LabelRegistry()
-    with SpokenBlocks(words) as page:
+    with LocalizedBlocks(words) as page:
         words(gr.Radio, label=Text("Show", "显示"), choices=[(Text("All", "全部"), "all")], value="all")
         words(gr.Textbox, label=Text("Message", "消息"), placeholder=Text("Type", "输入"))
         words(gr.Textbox, label="untranslated", value="kept")

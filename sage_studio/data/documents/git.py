@@ -1,4 +1,4 @@
-"""Git repositories: shallow, partial and sparse clones with a deadline, and the documents in one."""
+"""Git repositories: shallow clones with a deadline, and the documents in one."""
 
 import contextvars
 import re
@@ -25,7 +25,7 @@ NEVER_ASK = {
     "GIT_HTTP_LOW_SPEED_LIMIT": "500",
     "GIT_HTTP_LOW_SPEED_TIME": str(STALLED_SECONDS),
 }
-THRIFTY = ("--depth=1", "--filter=blob:none", "--sparse")
+THRIFTY = ("--depth=1", "--filter=blob:none")
 CANNOT_BE_THRIFTY = re.compile(r"shallow|filter|sparse", re.IGNORECASE)
 TELLING = re.compile(r"(fatal|error|ssh):")
 WORDS = Text("Fetching the documentation", "正在下载文档")
@@ -88,9 +88,11 @@ class _Clone:
     def clone(self, options: tuple[str, ...]) -> str:
         import git
 
+        sparse = bool(options) and self._inside != "."  # a sparse clone begins with the files of the top folder alone
+        options = (*options, "--sparse") if sparse else options
         command = ["clone", "--progress", "--no-checkout", *options, *self._branch, "--", self._address, str(self._to)]
         self._run(self._to.parent, command, begin=0.0)
-        if options and self._inside != ".":
+        if sparse:
             self._run(self._to, ["sparse-checkout", "set", self._inside], begin=0.5)
         self._run(self._to, ["checkout", "--progress"], begin=0.5)
         commit: str = git.Git(self._to).rev_parse("HEAD")
@@ -188,7 +190,7 @@ class RepositoryDocuments:
             InvalidInput: no address, or a folder that leads out of the repository.
             DocsUnavailable: it cannot be fetched, or has no such folder.
         """
-        self._check()
+        self.check()
         local = local_path(self._given)
         if local is not None and local.is_dir() and not is_repository(local):
             yield from self._below(local)
@@ -209,7 +211,8 @@ class RepositoryDocuments:
             raise self._unavailable(f"it has no folder {self._inside}")
         yield from folder_documents(root, folder)
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Whether it can be meant. Raises `InvalidInput` without an address, or for a folder that leads out of it."""
         path = PurePosixPath(self._inside.replace("\\", "/"))
         if not self._given:
             raise InvalidInput(

@@ -1,4 +1,9 @@
-"""Parses Markdown into sections by markdown-it-py's block tokens, so a ``#`` inside a code fence is no heading."""
+"""Cleans Markdown and parses it into sections by markdown-it-py's block tokens.
+
+A ``#`` inside a code fence is no heading. Links, images, HTML and mkdocs-material's own marks become plain text.
+`mend_fences` corrects unbalanced code fences before the document is parsed, and `clean_text` drops the remains of cut
+links. Code blocks never reach `clean_text`; code spans are kept.
+"""
 
 import gc
 import re
@@ -8,22 +13,13 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
-from sage_studio.data.documents.cleaning import (
-    FENCE,
-    LINK_CUT_OFF,
-    clean_heading,
-    clean_html,
-    clean_text,
-    is_broken,
-    mend_fences,
-    unwrap_admonitions,
-)
 from sage_studio.data.documents.sections import Section, TextSpan, file_title, nest
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
     from markdown_it.token import Token
 
+import html
 
 FRONT_MATTER_LINE = re.compile(r"[\w.-]+[ \t]*:|[ \t#-]|$")
 FRONT_MATTER_LINES = 200
@@ -166,3 +162,241 @@ def _closed_fence(text: str) -> str:
     if marks is None or (last and last["marks"].startswith(marks[0]) and not last["info"].strip()):
         return text
     return f"{text}\n{re.sub(r'[^>]', ' ', first[: marks.start()])}{marks[0]}"
+
+
+# Cleaning
+
+HTML_TAGS = (
+    "a|abbr|address|article|aside|audio|b|big|blockquote|body|br|button|center|cite|col|colgroup|dd|del|details|dfn|div|dl|dt|"
+    "em|figcaption|figure|font|footer|form|h[1-6]|head|header|hr|html|i|iframe|img|input|ins|kbd|label|li|link|main|mark|meta|nav|"
+    "ol|option|p|picture|pre|s|samp|section|select|small|source|span|strike|strong|sub|summary|sup|svg|path|rect|circle|line|"
+    "table|tbody|td|tfoot|th|thead|tr|u|ul|video|wbr"
+)
+TARGET = r"\(\s*(?:<[^>\n]*>|(?:[^()\s]|\([^()\s]*\))*)(?:\s+(?:\"[^\"]*\"|'[^']*'))?\s*\)"
+MARKUP = re.compile(
+    rf"""
+    (?=[`<!\[\]\\:{{]|^[ \t]*[:-])(?:
+      (?P<code>(?P<ticks>`+)(?!`).+?(?<!`)(?P=ticks)(?!`))
+    | (?P<comment><!--.*?-->)
+    | (?P<cut>(?<![\w\\])\\?\[(?P<cut_words>(?:!\[[^\[\]\n]*\]{TARGET}|[^\[\]\\\n])*)\\?\]\([^()\s]*$)
+    | (?P<remains>\\?\]\((?:[a-z]+:/|\.{{0,2}}/|\#)[^()\s]*\))
+    | (?P<image>!\[(?P<alt>[^\]]*)\](?P<picture>{TARGET}|\[[^\]\n]*\]))
+    | (?P<link>(?<!\\)\[(?P<words>(?:\\.|[^\[\]\\]|\[[^\[\]]*\])*)\](?:{TARGET}|\[[^\]\n]*\]))
+    | <(?P<auto>(?:https?|mailto|ftp):[^>\s]+)>
+    | (?P<break><br\s*/?>)
+    | (?P<tag></?(?:{HTML_TAGS})(?=[\s/>])(?:[^<>"']|"[^"]*"|'[^']*')*>)
+    | (?P<icon>:(?:material|octicons|fontawesome|simple|twemoji)-[\w-]+:)
+    | (?P<attributes>\{{:?\s*[.\#][^{{}}\n]*\}}|\{{:[^{{}}\n]*\}})
+    | (?P<snippet>^[ \t]*-{{1,3}}8<-{{1,3}}[^\n]*$)
+    | (?P<directive>^[ \t]*:::[ \t]+[\w.]+[^\n]*(?:\n[ \t]+[^\n]+)*)
+    )""",
+    re.VERBOSE | re.DOTALL | re.MULTILINE | re.IGNORECASE,
+)
+MARKS = re.compile(r"[`<\[\]{]|:[a-z:]", re.IGNORECASE)
+LINK_CUT_OFF = re.compile(r"\]\([^()\s]*$", re.MULTILINE)
+BADGE = re.compile(r"shields\.io|badge", re.IGNORECASE)
+ESCAPED_BOLD_END = re.compile(r"(?<=\w)\*\\\*(?=\s|$)")
+FOLDED_CODE = re.compile(r"[ \t]*(?:\*\*[^*\n]+\*\*[ \t]+)?(?:\\`){3}\w")
+LONG_RULE = re.compile(r"^[ \t]*_{10,}$", re.MULTILINE)
+INVISIBLE = re.compile(r"<(script|style|template|noscript)\b.*?(?:</\1\s*>|\Z)", re.DOTALL | re.IGNORECASE)
+TRAILING = re.compile(r"[ \t]+$", re.MULTILINE)
+EMPTY_ITEM = re.compile(r"^[ \t]*(?:[-*+]|\d+[.)])[ \t]*(?:\n|\Z)", re.MULTILINE)
+BLANK_LINES = re.compile(r"\n{3,}")
+EMPHASIS = re.compile(r"(\*\*|__|\*|~~)(?=\S)(.+?)(?<=\S)\1")
+EDGES = re.compile(r"""^[^\w(\[<"'《“「【（`.]+|[^\w)\]>"'》”」】）`%+\#?？!！.]+$""")
+
+ADMONITION = re.compile(
+    r"""(?P<indent>[ \t]*)(?:!!!|\?\?\?\+?|===!?\+?)[ \t]+
+    (?P<kind>[\w-]+(?:[ \t]+inline(?:[ \t]+end)?)?)?[ \t]*(?:"(?P<title>[^"\n]*)")?(?P<rest>.*)$""",
+    re.VERBOSE,
+)
+FENCE = re.compile(r"^[ \t]*(?P<marks>`{3,}|~{3,})(?P<info>[^`\n]*)$")
+NESTED = re.compile(r"^[ \t>]*(?:(?:[-*+]|\d+[.)])[ \t]+)*(?P<marks>`{3,}|~{3,})(?P<info>[^`\n]*)$")
+"""A fence inside a list or a quote."""
+LANGUAGE = re.compile(r"[\w+#.-]+")
+MARKDOWN = ("markdown", "md")
+NO_CODE = re.compile(r"-{3,}[ \t]*$|#{2,6}[ \t]")
+"""Ends an unclosed code fence: a rule or a heading (``# `` may be a comment)."""
+HEADING = re.compile(r"^#{1,6}[ \t]", re.MULTILINE)
+ADMONITION_START = re.compile(r"^[ \t]*(?:!!!|\?\?\?|===!?\+?[ \t]+\")", re.MULTILINE)
+
+
+def clean_text(text: str) -> str:
+    """Clean lines of Markdown that hold no code block.
+
+    Example:
+        >>> clean_text("See [the guide](guide.md){ .md-button } and `a[0](x)` <br>")
+        'See the guide and `a[0](x)`'
+    """
+    if MARKS.search(text):
+        text = EMPTY_ITEM.sub("", MARKUP.sub(_plain, text))
+    text = ESCAPED_BOLD_END.sub("**", text) if "*\\*" in text else text
+    text = LONG_RULE.sub("", text) if "__________" in text else text
+    text = text.expandtabs(4) if "\t" in text else text
+    text = TRAILING.sub("", text) if " \n" in text or text.endswith(" ") else text
+    return (BLANK_LINES.sub("\n\n", text) if "\n\n\n" in text else text).strip("\n")
+
+
+def clean_html(text: str) -> str:
+    """The text of an HTML block, without scripts, styles and comments."""
+    lines = (line.strip() for line in clean_text(INVISIBLE.sub("", text)).split("\n"))
+    return html.unescape("\n".join(line for line in lines if line))
+
+
+def clean_heading(text: str) -> str:
+    """A heading as a title: no emphasis, no code marks, no icon in front.
+
+    Example:
+        >>> clean_heading("🚀 **Quick** `start` {#quick}")
+        'Quick start'
+    """
+    plain = EMPHASIS.sub(r"\2", clean_text(text))
+    plain = html.unescape(plain.replace("`", "").replace("\\", ""))
+    words = " ".join(plain.split())
+    return EDGES.sub("", words).strip() or words
+
+
+def is_broken(first: str) -> bool:
+    """Whether a paragraph with this first line is what is left of a table or of code.
+
+    Rows without the line that makes a table of them, or code behind a fence that a formatter escaped: its lines were
+    filled up as if they were prose.
+    """
+    is_table = first.lstrip().startswith("|") and first.count("|") > 2 and " | " in first
+    return is_table or FOLDED_CODE.match(first) is not None
+
+
+def mend_fences(text: str) -> tuple[str, list[int]]:
+    """Put right the code fences that turn text into code.
+
+    - A document that as a whole stands in a fence marked as Markdown is the document.
+    - A fence around nothing but another fence is one too many.
+    - A long fence whose body leaves a shorter one open was set by a formatter around text: of the two marks one is
+      stray, and the other belongs to the shorter fence.
+    - An empty fence is none.
+
+    Returns:
+        The text with as many lines as before, and the line, from 1, of each fence of which a mark was left out.
+    """
+    if "```" not in text and "~~~" not in text:
+        return text, []
+    lines, stray = text.split("\n"), list[int]()
+    _unwrap_document(lines, stray)
+    for begin, end in _fenced(lines):
+        opening, body = FENCE.match(lines[begin]), range(begin + 1, end)
+        assert opening is not None
+        inner = [at for at in body if NESTED.match(lines[at])]
+        if not any(lines[at].strip() for at in body):
+            _blank(lines, stray, begin, end)
+        elif opening["marks"].startswith("````") and inner and end < len(lines):
+            _mend_long_fence(lines, stray, (begin, end), inner)
+    return "\n".join(lines), sorted(stray)
+
+
+def _unwrap_document(lines: list[str], stray: list[int]) -> None:
+    filled = [at for at, line in enumerate(lines) if line.strip()]
+    if len(filled) < 3:
+        return
+    first, last = FENCE.match(lines[filled[0]]), FENCE.match(lines[filled[-1]])
+    if not first or not last or first["info"].strip().lower() not in MARKDOWN or last["marks"] != first["marks"]:
+        return
+    ends = [end for begin, end in _fenced(lines) if begin == filled[0]]
+    is_whole = ends == [filled[-1]] or len(first["marks"]) == 3
+    if is_whole and HEADING.search("\n".join(lines[filled[1] : filled[-1]])):
+        _blank(lines, stray, filled[0], filled[-1])
+
+
+def _mend_long_fence(lines: list[str], stray: list[int], ends: tuple[int, int], inner: list[int]) -> None:
+    begin, end = ends
+    opening, first = FENCE.match(lines[begin]), NESTED.match(lines[inner[0]])
+    assert opening is not None
+    assert first is not None
+    inside = list(_fenced(lines[begin + 1 : end]))
+    info = opening["info"].strip()
+    if not inside or inside[-1][1] < end - begin - 1:  # no shorter fence is left open
+        filled = [at for at in range(begin + 1, end) if lines[at].strip()]
+        if not info and len(inside) == 1 and filled[0] == inner[0] and filled[-1] == inner[-1]:
+            _blank(lines, stray, begin, end)
+        return
+    is_code = bool(LANGUAGE.fullmatch(info)) and info.lower() not in MARKDOWN
+    if not first["info"].strip():  # it closes what the long one opens
+        lines[inner[0]] = opening["marks"]
+        _blank(lines, stray, end)
+        return
+    over = next((at for at in range(begin + 1, inner[0]) if _ends_code(lines, at)), inner[0]) if is_code else 0
+    if is_code and over > begin + 1 and not lines[over - 1].strip():
+        lines[over - 1] = opening["marks"]
+        stray.append(over)
+    else:
+        _blank(lines, stray, begin)
+    lines[end] = first["marks"]
+
+
+def _ends_code(lines: list[str], at: int) -> bool:
+    return bool(NO_CODE.match(lines[at])) and not lines[at - 1].strip()
+
+
+def _fenced(lines: list[str]) -> list[tuple[int, int]]:
+    """First and last line of each fence; the last one may be left open, up to the end."""
+    found, begin, marks = list[tuple[int, int]](), -1, ""
+    for at, line in enumerate(lines):
+        fence = FENCE.match(line) if "```" in line or "~~~" in line else None
+        if fence is None:
+            continue
+        if not marks:
+            begin, marks = at, fence["marks"]
+        elif fence["marks"].startswith(marks) and not fence["info"].strip():
+            found.append((begin, at))
+            marks = ""
+    return [*found, (begin, len(lines))] if marks else found
+
+
+def _blank(lines: list[str], stray: list[int], *places: int) -> None:
+    """Leave out a mark, or both marks of a fence; counted once."""
+    for at in places:
+        if at < len(lines):
+            lines[at] = ""
+    stray.append(places[0] + 1)
+
+
+def unwrap_admonitions(text: str) -> str:
+    """Turn ``!!! note "Title"`` and its indented body into a bold title and plain Markdown; line numbers stay."""
+    if not any(mark in text for mark in ("!!!", "???", "===")) or not ADMONITION_START.search(text):
+        return text
+    lines: list[str] = []
+    open_at: list[int] = []
+    fence = ""
+    for line in text.split("\n"):
+        indent = len(line) - len(line.lstrip(" "))
+        while open_at and not fence and line.strip() and indent < open_at[-1] + 4:
+            open_at.pop()
+        line = line[min(indent, 4 * len(open_at)) :]
+        mark = FENCE.match(line)
+        if mark and (not fence or (mark["marks"].startswith(fence) and not mark["info"].strip())):
+            fence = "" if fence else mark["marks"]
+        opened = None if fence or mark else ADMONITION.match(line)
+        if opened and ADMONITION_START.match(line):
+            open_at.append(indent)
+            line = _bold_title(opened)
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def _plain(found: re.Match[str]) -> str:
+    if found["code"] is not None:
+        return found["code"]
+    if found["cut"] is not None:
+        return clean_text(found["cut_words"]).strip()
+    if found["image"] is not None:
+        return "" if BADGE.search(found["picture"]) else found["alt"].strip()
+    if found["link"] is not None:
+        return clean_text(found["words"]).strip()
+    if found["auto"] is not None:
+        return found["auto"]
+    return "\n" if found["break"] is not None else ""
+
+
+def _bold_title(opened: re.Match[str]) -> str:
+    title = opened["title"] if opened["title"] is not None else (opened["kind"] or "").split(" ")[0].capitalize()
+    rest = opened["rest"].strip()
+    return f"{opened['indent']}{f'**{title}**' if title else ''}{' ' if title and rest else ''}{rest}"

@@ -1,4 +1,7 @@
-"""Turns sections into question-answer rows or passages, in the section's language, without duplicates."""
+"""Turns sections into question-answer rows or passages, without duplicates.
+
+Questions are in the section's language.
+"""
 
 import hashlib
 from collections import Counter

@@ -1,4 +1,7 @@
-"""Converts PDF, DOCX and HTML to text in a child process, which may crash, hang or run out of memory."""
+"""Converts PDF, DOCX and HTML to text in a child process, which may crash or hang.
+
+The child may also run out of memory.
+"""
 
 import json
 import re

@@ -1,4 +1,7 @@
-"""Reads CSV with a header line: detects the delimiter, keeps quoted line ends, yields one row at a time."""
+"""Reads CSV with a header line: detects the delimiter, yields one row at a time.
+
+Quoted line ends are kept.
+"""
 
 import ast
 import csv
@@ -8,8 +11,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, TextIO
 
-from sage_studio.data.readers.content import FileContent
-from sage_studio.data.readers.encoding import detect_encoding, open_text, read_sample
+from sage_studio.data.readers.content import FileContent, detect_encoding, open_text, read_sample
 from sage_studio.data.rows import invalid_row
 from sage_studio.errors import InvalidDataset
 from sage_studio.text import Text
@@ -154,9 +156,12 @@ def _literal(cell: str) -> Any:
 
 def _broken(row: int, line: int, cause: str) -> InvalidDataset:
     unclosed = "unexpected end of data" in cause or "field limit" in cause
-    said = Text("a quote that never closes", "引号没有闭合") if unclosed else Text(cause, cause)
+    message = Text("a quote that never closes", "引号没有闭合") if unclosed else Text(cause, cause)
     return invalid_row(
         max(row, 1),
-        Text(f"broken CSV from line {line} of the file on: {said.en}.", f"文件从第 {line} 行起 CSV 有误：{said.zh}。"),
+        Text(
+            f"broken CSV from line {line} of the file on: {message.en}.",
+            f"文件从第 {line} 行起 CSV 有误：{message.zh}。",
+        ),
         Text("A quote inside a quoted cell is written twice.", "带引号的单元格中，引号需要写两次。"),
     )

@@ -5,8 +5,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sage_studio.data.readers.content import MIB, FileContent
-from sage_studio.data.readers.encoding import unsupported_file
+from sage_studio.data.readers.content import MIB, FileContent, unsupported_file
 from sage_studio.data.readers.file_type import DOCUMENTS, PDF, ROWS, ZIP, FileType
 from sage_studio.data.readers.zip import check_zip, zip_members
 from sage_studio.errors import InvalidDataset
@@ -29,7 +28,7 @@ def single_document(content: FileContent, kind: FileType) -> Iterator[DocumentFi
     """A file that is a document, gzipped or not. Raises `InvalidDataset` if it is too large."""
     with content.open() as file:
         document = _checked(DocumentFile(content.name, kind, file.read(MAX_DOCUMENT + 1)))
-    for fault in content.faults:
+    for fault in content.read_errors:
         raise fault
     yield document
 

@@ -1,4 +1,6 @@
-"""Large JSONL files in UTF-8, read in parts by several processes, each of which writes its rows itself.
+"""Large JSONL files in UTF-8, read in parts by several processes.
+
+Each process writes its rows itself.
 
 Plain conversations are copied without decoding their texts; everything else goes through `RecordReader`, as in any
 other file. A test compares the two.
@@ -30,8 +32,7 @@ import msgspec
 import orjson
 
 from sage_studio.data.formats import Format, FormatCounts, RecordReader, detect_format
-from sage_studio.data.readers.content import MIB, FileContent
-from sage_studio.data.readers.encoding import encoding_of_head
+from sage_studio.data.readers.content import MIB, FileContent, encoding_of_head
 from sage_studio.data.readers.json import MAX_RECORD, is_jsonl, parse_odd_line
 from sage_studio.data.rows import RowKind
 from sage_studio.data.statistics import AT_ONCE, QUOTE, RunningStats, TextBatch, Texts, is_utf8, texts_as_json

@@ -1,13 +1,20 @@
-"""File type by content; the name decides only between types that look the same."""
+"""File types by content, and the records of a data file of any type.
+
+The name decides only between types that look the same.
+"""
 
 import re
 import zipfile
+from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
+from typing import Any
 
-from sage_studio.data.readers.content import GZIP, FileContent
-from sage_studio.data.readers.csv import SAMPLE, delimiter_of, header_of
-from sage_studio.data.readers.encoding import read_sample, unsupported_file
+from sage_studio.data.readers.content import GZIP, FileContent, FileHead, read_sample, unsupported_file
+from sage_studio.data.readers.csv import SAMPLE, csv_records, delimiter_of, header_of
+from sage_studio.data.readers.json import json_records
+from sage_studio.data.readers.parquet import parquet_records
 from sage_studio.data.readers.zip import DAMAGE
+from sage_studio.data.rows import invalid_row
 from sage_studio.errors import InvalidDataset
 from sage_studio.text import Text
 
@@ -148,3 +155,52 @@ def _is_table(sample: str, is_named_document: bool) -> bool:
     if not is_named_document:
         return "\n" in sample.strip()
     return len(names & WELL_KNOWN) >= 2 or (delimiter_of(sample) == "\t" and sample.count("\n") > 1)
+
+
+# Reading rows
+
+READERS: Mapping[FileType, Callable[[FileContent], Iterator[Any]]] = {
+    FileType.JSON: json_records,
+    FileType.CSV: csv_records,
+    FileType.PARQUET: parquet_records,
+}
+
+
+FIRST = 1000
+
+
+def first_records(content: FileContent, kind: FileType) -> Iterator[Any]:
+    """The first thousand records, or fewer if they are long; ends at the first error, which `read_records` reports."""
+    records = read_records(FileHead(content.path, content.max_bytes), kind)
+    try:
+        for _ in range(FIRST):
+            yield next(records)
+    except (StopIteration, InvalidDataset):
+        return
+
+
+def read_records(content: FileContent, kind: FileType) -> Iterator[Any]:
+    """The records, in order, one at a time.
+
+    Args:
+        content: the file.
+        kind: one that holds rows.
+
+    Raises:
+        InvalidDataset: naming the row where the file goes wrong, or what is wrong with the whole of it.
+    """
+    row = 0
+    try:
+        for record in READERS[kind](content):
+            row += 1
+            yield record
+    except UnicodeDecodeError as error:
+        what = Text(f"it holds bytes that are not {error.encoding}.", f"其中含有不属于 {error.encoding} 编码的字节。")
+        raise invalid_row(row + 1, what, Text("Save the file as UTF-8.", "请将文件保存为 UTF-8。")) from error
+    except InvalidDataset as error:
+        fault = next(iter(content.read_errors), error)
+        if not row or (fault is error and error.row is not None):
+            raise fault from None
+        raise invalid_row(row + 1, fault.message, fault.hint) from error
+    for fault in content.read_errors:
+        raise invalid_row(row + 1, fault.message, fault.hint)

@@ -1,4 +1,4 @@
-"""Reads JSON arrays, JSONL and concatenated JSON objects one record at a time, whatever the file's size.
+"""Reads JSON arrays, JSONL and concatenated objects one record at a time.
 
 An array may also stand within an object, as ``{"version": "1.0", "data": […]}``. Records are parsed by orjson where it
 takes them, else by the standard library, which names the column of an error.
@@ -12,8 +12,7 @@ from typing import Any, BinaryIO, TextIO
 
 import orjson
 
-from sage_studio.data.readers.content import FileContent
-from sage_studio.data.readers.encoding import detect_encoding, open_text
+from sage_studio.data.readers.content import FileContent, detect_encoding, open_text
 from sage_studio.data.rows import invalid_row
 from sage_studio.errors import InvalidDataset
 from sage_studio.text import Text

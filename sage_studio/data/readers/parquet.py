@@ -1,4 +1,4 @@
-"""Reads Parquet in small batches, never a row group whole; columns of bytes (pictures, sound) are skipped."""
+"""Reads Parquet in small batches, never a row group whole; skips columns of bytes."""
 
 import shutil
 import tempfile

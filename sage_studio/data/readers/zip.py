@@ -1,4 +1,4 @@
-"""Zip archives, checked for bombs, paths that lead out, links and nesting before anything is read."""
+"""Zip archives, checked for bombs, escaping paths, links and nesting before reading."""
 
 import io
 import stat

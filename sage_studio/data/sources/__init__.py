@@ -1,1 +1,1 @@
-"""Sources of rows: local files, the Hugging Face Hub, documents, the SAGE documentation, the quick-start set."""
+"""Sources of rows: files, the Hugging Face Hub, documents, the quick-start set."""

@@ -1,4 +1,4 @@
-"""Documents as a source of rows: a question for each section, or the sections themselves as passages."""
+"""Documents as a source of rows: a question for each section, or passages."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
@@ -7,9 +7,9 @@ from sage_studio.data.dataset import DropCounter, Dropped, FormatCount
 from sage_studio.data.documents.markdown import parse_markdown
 from sage_studio.data.documents.questions import passages_from, questions_from
 from sage_studio.data.documents.sections import Section, paged_section, plain_section
+from sage_studio.data.readers.content import decode_text
 from sage_studio.data.readers.convert import ConversionFailed, Converter
 from sage_studio.data.readers.documents import DocumentFile
-from sage_studio.data.readers.encoding import decode_text
 from sage_studio.data.readers.file_type import FileType
 from sage_studio.data.rows import DataRow
 from sage_studio.errors import InvalidDataset

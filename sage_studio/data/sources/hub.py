@@ -19,10 +19,8 @@ import httpx
 from sage_studio.data.column_mapping import ColumnMapping
 from sage_studio.data.dataset import Dropped, FormatCount, OnProgress, ignore_progress
 from sage_studio.data.formats import IgnoredColumns, RecordReader
-from sage_studio.data.readers.content import CHUNK, FileContent, decompressed_too_large
-from sage_studio.data.readers.encoding import unsupported_file
-from sage_studio.data.readers.file_type import JSONS, TABLES, detect_file_type
-from sage_studio.data.readers.records import read_records
+from sage_studio.data.readers.content import CHUNK, FileContent, decompressed_too_large, unsupported_file
+from sage_studio.data.readers.file_type import JSONS, TABLES, detect_file_type, read_records
 from sage_studio.data.rows import DataRow
 from sage_studio.errors import HubUnavailable, InvalidDataset, InvalidInput, NotFound, naming_full_disk
 from sage_studio.text import Text
@@ -36,7 +34,7 @@ NOT_ROWS = re.compile(r"(^|/)(dataset_infos?|config|metadata|state|\.[^/]*)\.jso
 
 
 @dataclass(frozen=True, slots=True)
-class HubFile:
+class HubDataFile:
     """One data file: its path in the dataset and its address under the hub."""
 
     path: str
@@ -48,7 +46,7 @@ class HubFiles:
     """The files of one split, in order, at one revision."""
 
     revision: str
-    files: tuple[HubFile, ...]
+    files: tuple[HubDataFile, ...]
 
 
 class HubClient:
@@ -79,7 +77,7 @@ class HubClient:
             NotFound: no such dataset, or it is private or gated.
             HubUnavailable: no answer.
         """
-        _check_repo(repo)
+        check_repo(repo)
         info = self._json(f"/api/datasets/{repo}", repo)
         revision = str(info.get("sha") or "main")
         parquet = self._parquet(repo)
@@ -93,10 +91,10 @@ class HubClient:
         base = f"/datasets/{repo}/resolve/{quote(revision)}/"
         return HubFiles(
             revision,
-            tuple(HubFile(path, base + quote(path)) for path in sorted(_chosen(splits, split, "train", "split"))),
+            tuple(HubDataFile(path, base + quote(path)) for path in sorted(_chosen(splits, split, "train", "split"))),
         )
 
-    def fetch(self, file: HubFile, to: Path, max_bytes: int, on_progress: OnProgress) -> None:
+    def fetch(self, file: HubDataFile, to: Path, max_bytes: int, on_progress: OnProgress) -> None:
         """Download a file. Raises as `files`, and `InvalidDataset` if it is larger than ``max_bytes``."""
         with self._asking(file.path), self._http.stream("GET", self.endpoint + file.address) as answer:
             answer.raise_for_status()
@@ -110,10 +108,10 @@ class HubClient:
                     target.write(piece)
                     on_progress(min(1.0, done / size) if size else 0.0, words)
 
-    def _own(self, address: str, number: int) -> HubFile:
+    def _own(self, address: str, number: int) -> HubDataFile:
         """A file that the Hub names by a full URL, requested from the endpoint, which may be a mirror."""
         path = urlsplit(urljoin(self.endpoint, address)).path
-        return HubFile("/".join(path.split("/parquet/")[-1:]) or f"{number}.parquet", path)
+        return HubDataFile("/".join(path.split("/parquet/")[-1:]) or f"{number}.parquet", path)
 
     def _parquet(self, repo: str) -> dict[str, dict[str, list[str]]]:
         """URLs of the Hub's Parquet conversion per configuration and split; empty if there is none."""
@@ -166,7 +164,8 @@ class HubClient:
         )
 
 
-def _check_repo(repo: str) -> None:
+def check_repo(repo: str) -> None:
+    """Check the form of a dataset's id. Raises `InvalidInput`."""
     if not REPO.fullmatch(repo) or ".." in repo:
         raise InvalidInput(
             Text(f"{repo[:120]!r} is no dataset's id.", f"{repo[:120]!r} 不是有效的数据集名称。"),

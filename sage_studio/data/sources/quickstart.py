@@ -1,4 +1,4 @@
-"""The quick-start dataset: facts about SAGE to train on, and test questions that are never trained on."""
+"""The quick-start dataset: facts about SAGE, and test questions that are held out."""
 
 from collections.abc import Iterator
 from functools import cache

@@ -1,4 +1,7 @@
-"""The SAGE documentation as a source of rows: a local copy, replaced only by a good one, converted to Alpaca JSON."""
+"""The SAGE documentation as a source of rows, from a local copy of its repository.
+
+The copy is replaced only by a good one.
+"""
 
 import hashlib
 import json

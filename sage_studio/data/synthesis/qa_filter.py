@@ -1,4 +1,4 @@
-"""The filter for generated question-and-answer pairs, shared by KBAlign and by the annotation of datasets.
+"""Filter of generated question-answer pairs, for KBAlign and dataset annotation.
 
 Parses what a model wrote and rejects pairs that are malformed or not grounded in their text. The default bounds are
 those of KBAlign (arXiv 2411.14790): questions of 4 to 25 words, answers of at most 70. Beyond the paper, a question

@@ -11,7 +11,7 @@ from sage_studio.training.run import Run
 from sage_studio.training.trainer import SaveToTaskFolder, TrainerInputs, train_generator
 
 
-class PairTrainer(SaveToTaskFolder, DPOTrainer):  # type: ignore[misc]  # trl ships no types
+class PreferenceTrainer(SaveToTaskFolder, DPOTrainer):  # type: ignore[misc]  # trl ships no types
     """A DPOTrainer for rows that are token ids already."""
 
     def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
@@ -23,7 +23,7 @@ def train(run: Run[DPORecipe]) -> None:
     train_generator(run, tokenize.PAIRS, partial(_trainer, run))
 
 
-def _trainer(run: Run[DPORecipe], material: TrainerInputs) -> PairTrainer:
+def _trainer(run: Run[DPORecipe], inputs: TrainerInputs) -> PreferenceTrainer:
     """A trainer whose reference is the model as it begins; there is never a second model in memory.
 
     A new adapter changes nothing yet, so the reference is the model without it. Of an adapter to go on from, TRL keeps
@@ -38,9 +38,9 @@ def _trainer(run: Run[DPORecipe], material: TrainerInputs) -> PairTrainer:
         disable_dropout=recipe.lora_dropout == 0,
         precompute_ref_log_probs=not recipe.use_lora,
         **(mixed if recipe.sft_weight else {"loss_type": [recipe.loss_type]}),
-        **material.config,
+        **inputs.config,
     )
-    trainer = PairTrainer(args=config, **material.trainer)
+    trainer = PreferenceTrainer(args=config, **inputs.trainer)
     if recipe.use_lora and not run.job.adapter_location:
         trainer.model.delete_adapter(model_loading.REFERENCE)
     return trainer

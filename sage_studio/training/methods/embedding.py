@@ -1,4 +1,7 @@
-"""Trains an embedding model with in-batch negatives (sentence-transformers), with LoRA or full fine-tuning."""
+"""Trains an embedding model with in-batch negatives, with LoRA or full fine-tuning.
+
+The trainer is sentence-transformers'.
+"""
 
 import json
 from pathlib import Path
@@ -27,7 +30,7 @@ SMOKE_PASSAGES = 32
 FIGURES = ("recall@1", "recall@5", "recall@10", "mrr@10", "ndcg@10")
 
 
-class PairTrainer(SentenceTransformerTrainer):  # type: ignore[misc]  # no types that mypy can follow
+class EmbeddingTrainer(SentenceTransformerTrainer):  # type: ignore[misc]  # no types that mypy can follow
     """A SentenceTransformerTrainer that counts the tokens it reads and writes no model cards."""
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
@@ -46,14 +49,14 @@ class PairTrainer(SentenceTransformerTrainer):  # type: ignore[misc]  # no types
 class RetrievalEvaluator(TrainerCallback):  # type: ignore[misc]  # transformers ships no types
     """Measures every so many steps, for the plots."""
 
-    def __init__(self, run: Run[EmbeddingRecipe], exam: RetrievalTestSet) -> None:
-        self._run, self._exam = run, exam
+    def __init__(self, run: Run[EmbeddingRecipe], test_set: RetrievalTestSet) -> None:
+        self._run, self._test_set = run, test_set
 
     def on_step_end(self, _: Any, state: TrainerState, __: TrainerControl, model: Any, **___: Any) -> None:
         """After a step; the last one is measured once the training is over."""
         every = self._run.recipe.eval_steps
         if every and state.global_step % every == 0 and state.global_step < state.max_steps:
-            measure(self._run, model, self._exam, state.global_step)
+            measure(self._run, model, self._test_set, state.global_step)
 
 
 def train(run: Run[EmbeddingRecipe]) -> None:
@@ -67,21 +70,21 @@ def train(run: Run[EmbeddingRecipe]) -> None:
     run.progress.phase(Phase.READING_DATA)
     rows = retrieval_pairs.read_queries(Path(run.job.data_path), recipe.max_samples)
     kept, held = retrieval_pairs.split(rows, recipe.eval_share, recipe.seed)
-    exam = retrieval_pairs.build_test_set(held, kept, recipe.eval_passages, recipe.seed)
+    test_set = retrieval_pairs.build_test_set(held, kept, recipe.eval_passages, recipe.seed)
     pairs = Dataset.from_dict(retrieval_pairs.columns_of(kept, recipe.hard_negatives, recipe.seed))
     run.state.rows = len(rows)
 
     run.progress.phase(Phase.LOADING_MODEL)
     model = embedding_model.load_embedder(run.job.model_location, run.job.trust_remote_code, _device())
     length = embedding_model.limit_length(model, recipe.max_length)
-    figures = {"pairs": len(pairs), "held_out": len(held), "passages": len(exam.corpus), "tokens_read": length}
+    figures = {"pairs": len(pairs), "held_out": len(held), "passages": len(test_set.corpus), "tokens_read": length}
     _introduce(run, model, figures, dtype)
-    before = _first_measure(run, model, exam)
+    before = _first_measure(run, model, test_set)
     run.state.details.update(figures, held_out_before=before)
     _prepare(run, model)
 
-    fit(run, _trainer(run, model, pairs, exam, dtype))
-    after = measure(run, model, exam, run.state.steps)
+    fit(run, _trainer(run, model, pairs, test_set, dtype))
+    after = measure(run, model, test_set, run.state.steps)
     run.state.details["held_out_after"] = after
 
     run.progress.phase(Phase.SAVING)
@@ -92,20 +95,20 @@ def train(run: Run[EmbeddingRecipe]) -> None:
 
     run.progress.phase(Phase.CHECKING)
     health_checks.check_weights(run.folder, str(run.state.model_kind))
-    _check(run, model, list(exam.corpus.values())[:SMOKE_PASSAGES])
+    _check(run, model, list(test_set.corpus.values())[:SMOKE_PASSAGES])
     save.copy_output(run)
 
 
-def measure(run: Run[EmbeddingRecipe], model: Any, exam: RetrievalTestSet, step: int) -> dict[str, float]:
+def measure(run: Run[EmbeddingRecipe], model: Any, test_set: RetrievalTestSet, step: int) -> dict[str, float]:
     """Examine the model as it is now, and say so."""
-    figures = evaluate_retrieval(model, exam, run.recipe.per_device_train_batch_size)
+    figures = evaluate_retrieval(model, test_set, run.recipe.per_device_train_batch_size)
     run.progress.write(step=step, figures=figures)
     print(f"step {step} · " + " · ".join(f"{name} {value:.3f}" for name, value in figures.items()))
     return figures
 
 
-def evaluate_retrieval(model: Any, exam: RetrievalTestSet, batch_size: int = 32) -> dict[str, float]:
-    """Rank the exam's passages for each of its queries by cosine similarity.
+def evaluate_retrieval(model: Any, test_set: RetrievalTestSet, batch_size: int = 32) -> dict[str, float]:
+    """Rank the test_set's passages for each of its queries by cosine similarity.
 
     Returns:
         `FIGURES`, each from 0 to 1 and rounded to four digits: recall@k is the share of the right passages among the
@@ -116,9 +119,9 @@ def evaluate_retrieval(model: Any, exam: RetrievalTestSet, batch_size: int = 32)
     from sentence_transformers.util import cos_sim
 
     evaluator = InformationRetrievalEvaluator(
-        exam.queries,
-        exam.corpus,
-        exam.relevant,
+        test_set.queries,
+        test_set.corpus,
+        test_set.relevant,
         accuracy_at_k=[1],
         precision_recall_at_k=[1, 5, 10],
         mrr_at_k=[10],
@@ -138,13 +141,13 @@ def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _first_measure(run: Run[EmbeddingRecipe], model: Any, exam: RetrievalTestSet) -> dict[str, float]:
+def _first_measure(run: Run[EmbeddingRecipe], model: Any, test_set: RetrievalTestSet) -> dict[str, float]:
     """How the untrained model does; of a resumed run it is known already."""
     kept = run.folder / EVALUATION
     if run.job.resume and kept.is_file():
         known: dict[str, float] = json.loads(kept.read_text(encoding="utf-8"))["before"]
         return known
-    figures = measure(run, model, exam, 0)
+    figures = measure(run, model, test_set, 0)
     write_atomically(kept, json.dumps({"before": figures}, indent=2))
     return figures
 
@@ -170,8 +173,10 @@ def _introduce(run: Run[EmbeddingRecipe], model: Any, figures: dict[str, int], d
     print(f"hardware {environment.device_name()} · {str(dtype).removeprefix('torch.')}")
 
 
-def _trainer(run: Run[EmbeddingRecipe], model: Any, pairs: Dataset, exam: RetrievalTestSet, dtype: Any) -> PairTrainer:
-    trainer = PairTrainer(
+def _trainer(
+    run: Run[EmbeddingRecipe], model: Any, pairs: Dataset, test_set: RetrievalTestSet, dtype: Any
+) -> EmbeddingTrainer:
+    trainer = EmbeddingTrainer(
         model=model,
         args=SentenceTransformerTrainingArguments(
             batch_sampler="no_duplicates",
@@ -180,7 +185,7 @@ def _trainer(run: Run[EmbeddingRecipe], model: Any, pairs: Dataset, exam: Retrie
         ),
         train_dataset=pairs,
         loss=_loss(run.recipe, model),
-        callbacks=[ProgressCallback(run), RetrievalEvaluator(run, exam)],
+        callbacks=[ProgressCallback(run), RetrievalEvaluator(run, test_set)],
     )
     trainer.remove_callback(PrinterCallback)
     return trainer

@@ -72,9 +72,9 @@ def train(run: Run[SFTRecipe]) -> None:
     train_generator(run, tokenize.ANSWERS, partial(trainer_of, packed=recipe.packing), arrange)
 
 
-def trainer_of(material: TrainerInputs, packed: bool = False) -> AnswerTrainer:
+def trainer_of(inputs: TrainerInputs, packed: bool = False) -> AnswerTrainer:
     """The trainer of one run."""
-    config = SFTConfig(max_length=None, dataset_kwargs={"skip_prepare_dataset": True}, **material.config)
-    pad = material.trainer["processing_class"].pad_token_id
+    config = SFTConfig(max_length=None, dataset_kwargs={"skip_prepare_dataset": True}, **inputs.config)
+    pad = inputs.trainer["processing_class"].pad_token_id
     collator = PackCollator(pad, return_position_ids=True) if packed else None
-    return AnswerTrainer(args=config, data_collator=collator, **material.trainer)
+    return AnswerTrainer(args=config, data_collator=collator, **inputs.trainer)

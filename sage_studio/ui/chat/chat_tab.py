@@ -1,9 +1,4 @@
-"""The Chat tab: talk to the current model or to any other that is registered, or to several at once.
-
-Knows which verb each button says. Knows nothing of how a conversation is kept (`conversation`), of how models are
-compared (`compare_panel`) nor of who answers and how the engine is started: that is the studio's affair; while it
-starts, the banner says how far it is.
-"""
+"""The Chat tab: talk to the current model, to another registered one, or to several at once."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -15,7 +10,7 @@ from sage_studio.serving.types import EngineState, EngineStatus, RegisteredModel
 from sage_studio.text import Language, Text
 from sage_studio.ui.chat.compare_panel import ComparePanel
 from sage_studio.ui.chat.conversation import (
-    Turn,
+    ChatbotMessage,
     cleared,
     conversation,
     pending,
@@ -186,7 +181,7 @@ class ChatTab:
     def answer(
         self,
         language: Language,
-        turns: list[Turn],
+        turns: list[ChatbotMessage],
         model: str,
         system: str,
         temperature: float,
@@ -194,7 +189,7 @@ class ChatTab:
         from_documents: bool,
         dataset_id: str | None,
         twice: bool,
-    ) -> Iterator[list[Turn]]:
+    ) -> Iterator[list[ChatbotMessage]]:
         """Stream the answer to the last turn, under it which model gave it, how fast, and from which sources."""
         yield [*turns, pending()]
         chunks = self.studio.chat.answer(
@@ -245,11 +240,11 @@ def banner(status: EngineStatus, language: Language) -> Markup:
     """The engine's state while it cannot answer; once it can, only why another engine than the chosen one does."""
     if status.state is EngineState.READY:
         return notice("waiting", status.message.in_(language)) if status.message else Markup()
-    said = strong(f"{ENGINE.in_(language)} {engine_state(status, language)}")
+    message = strong(f"{ENGINE.in_(language)} {engine_state(status, language)}")
     starting = status.state in (EngineState.STARTING, EngineState.SWITCHING)
     share = start_percent(status)
     if status.state is EngineState.DOWNLOADING and status.download is not None and status.download.total:
         starting, share = True, 100 * status.download.done / status.download.total
     shown = bar(share, ENGINE.in_(language), "running") if starting else Markup()
     more = status.message or (DOWN if status.state is EngineState.DOWN else WAITING)
-    return notice(ENGINE_COLOUR[status.state], said, shown, more.in_(language))
+    return notice(ENGINE_COLOUR[status.state], message, shown, more.in_(language))

@@ -1,8 +1,4 @@
-"""The Chat tab's second face: the same message to several models, their answers side by side.
-
-Knows which verb each button says. Knows nothing of how the columns look (`compare_view`) nor of how the models are
-asked.
-"""
+"""The Chat tab's comparison: one message to several models, their answers side by side."""
 
 import random
 import time

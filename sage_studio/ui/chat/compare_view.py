@@ -1,6 +1,6 @@
-"""What a comparison looks like: the columns side by side, the votes, and how the models stand.
+"""HTML of a comparison: the columns, the votes, and the models' win rates.
 
-Knows what is hidden in a blind comparison until somebody has voted. Knows no event and no verb.
+In a blind comparison the names are hidden until somebody has voted.
 """
 
 from collections.abc import Sequence
@@ -148,8 +148,10 @@ def _state(shown: Round, place: int, language: Language) -> Markup:
         return Markup('<span class="chip failed">{}</span>').format(FAULT.in_(language))
     if reply.done:
         return Markup()
-    said = STOPPED if shown.stopped else THINKING
-    return Markup('<span class="chip {}">{}</span>').format("idle" if shown.stopped else "running", said.in_(language))
+    message = STOPPED if shown.stopped else THINKING
+    return Markup('<span class="chip {}">{}</span>').format(
+        "idle" if shown.stopped else "running", message.in_(language)
+    )
 
 
 def _figures(reply: Reply, language: Language) -> Markup:
@@ -167,11 +169,11 @@ def _fault(shown: Round, reply: Reply, language: Language) -> Markup:
     """Why it said no more; in a blind comparison without any name."""
     if reply.error is None:
         return Markup()
-    said = [reply.error.message.in_(language), reply.error.hint.in_(language)]
+    message = [reply.error.message.in_(language), reply.error.hint.in_(language)]
     if shown.is_hidden:
         for place, one in enumerate(shown.replies):
-            said = [text.replace(one.asked, LETTERS[place]) for text in said]
-    return notice("failed", *said)
+            message = [text.replace(one.asked, LETTERS[place]) for text in message]
+    return notice("failed", *message)
 
 
 def _vote_row(language: Language) -> Markup:

@@ -1,7 +1,6 @@
-"""A conversation as the page keeps it: Gradio's list of messages, and what an engine is given of it.
+"""A conversation as the page keeps it, and the part of it that an engine is given.
 
-Knows how an answer carries its figures without mixing them with its words, and what becomes of an answer that never
-came. Knows no widget and no engine.
+An answer's figures stand in its metadata, apart from its words.
 """
 
 from typing import Any
@@ -22,55 +21,55 @@ PENDING, LOST = "pending", "lost"
 """Ids of turns that hold no words of a model: the one that is awaited, and the one that never came."""
 
 
-Turn = dict[str, Any]
+ChatbotMessage = dict[str, Any]
 
 
-def pending(said: str = "…") -> Turn:
+def pending(message: str = "…") -> ChatbotMessage:
     """The turn that is awaited."""
-    return {"role": "assistant", "content": said, "metadata": {"id": PENDING}}
+    return {"role": "assistant", "content": message, "metadata": {"id": PENDING}}
 
 
-def take(_: Language, message: str, turns: list[Turn]) -> tuple[str, list[Turn]]:
+def take(_: Language, message: str, turns: list[ChatbotMessage]) -> tuple[str, list[ChatbotMessage]]:
     """Put the person's message into the conversation."""
-    said = message.strip()
-    return "", [*turns, {"role": "user", "content": said}] if said else turns
+    text = message.strip()
+    return "", [*turns, {"role": "user", "content": text}] if text else turns
 
 
-def rewind(_: Language, turns: list[Turn]) -> list[Turn]:
+def rewind(_: Language, turns: list[ChatbotMessage]) -> list[ChatbotMessage]:
     """The conversation up to the person's last message, which is to be answered again."""
     asked = [place for place, turn in enumerate(turns) if turn["role"] == "user"]
     return turns[: asked[-1] + 1] if asked else turns
 
 
-def stopped(_: Language, turns: list[Turn]) -> list[Turn]:
+def stopped(_: Language, turns: list[ChatbotMessage]) -> list[ChatbotMessage]:
     """What was said so far stays."""
     return [turn for turn in turns if not _is_wordless(turn)]
 
 
-def unanswered(language: Language, turns: list[Turn]) -> list[Turn]:
+def unanswered(language: Language, turns: list[ChatbotMessage]) -> list[ChatbotMessage]:
     """The person's message stays, with what to do; the toast said why."""
-    said = {"role": "assistant", "content": UNANSWERED.in_(language), "metadata": {"id": LOST}}
-    return [*(turn for turn in turns if not _is_wordless(turn)), said]
+    message = {"role": "assistant", "content": UNANSWERED.in_(language), "metadata": {"id": LOST}}
+    return [*(turn for turn in turns if not _is_wordless(turn)), message]
 
 
-def cleared(_: Language) -> list[Turn]:
+def cleared(_: Language) -> list[ChatbotMessage]:
     """An empty conversation."""
     return []
 
 
-def conversation(turns: list[Turn], system: str) -> list[ChatMessage]:
+def conversation(turns: list[ChatbotMessage], system: str) -> list[ChatMessage]:
     """The turns in the order and shape that an engine takes, without the figures under the answers."""
     first: list[ChatMessage] = [{"role": "system", "content": system.strip()}] if system.strip() else []
     return first + [{"role": turn["role"], "content": words_of(turn)} for turn in turns if not _is_wordless(turn)]
 
 
-def words_of(turn: Turn) -> str:
+def words_of(turn: ChatbotMessage) -> str:
     """What was said in a turn: the first part of an answer is its words, the second its figures."""
     content = turn["content"]
     return content if isinstance(content, str) else str(content[0]["text"])
 
 
-def reply(text: str, chunk: ChatChunk, language: Language) -> Turn:
+def reply(text: str, chunk: ChatChunk, language: Language) -> ChatbotMessage:
     """An answer, with which model gave it, how fast, and what it was drawn from, once that is known."""
     if not chunk.done:
         return {"role": "assistant", "content": text} if text else pending(FIRST.in_(language))
@@ -86,5 +85,5 @@ def reply(text: str, chunk: ChatChunk, language: Language) -> Turn:
     return {"role": "assistant", "content": [{"type": "text", "text": text}, {"type": "text", "text": under}]}
 
 
-def _is_wordless(turn: Turn) -> bool:
+def _is_wordless(turn: ChatbotMessage) -> bool:
     return (turn.get("metadata") or {}).get("id") in (PENDING, LOST)

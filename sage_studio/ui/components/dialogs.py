@@ -1,7 +1,7 @@
-"""A real dialog that names the object and the consequence before something is deleted, switched or stopped.
+"""Dialog that names object and consequence before something is deleted, switched or stopped.
 
 The browser's own ``<dialog>``: Esc cancels, focus stays inside and returns where it was. What is confirmed is checked
-again by the verb that follows. Knows nothing of what is being asked.
+again by the verb that follows.
 """
 
 import itertools
@@ -41,8 +41,8 @@ class Dialog:
         self.danger = danger
         self.html = html(elem_id, DIALOG_JS, elem_classes="dialog-host")
 
-    def ask(self, language: Language, key: str, name: str) -> str:
-        """The dialog, open, about the object ``key``, which a person knows as ``name``."""
+    def ask(self, language: Language, key: str, name: str, question: Text | None = None) -> str:
+        """The dialog, open, about the object ``key``, which a person knows as ``name``; with a question of its own."""
         return Markup(
             '<dialog data-key="{key}" data-asked="{asked}" aria-labelledby="{id}-title">'
             '<h2 id="{id}-title">{title}</h2><p class="object">{name}</p><p>{question}</p><div class="answers">'
@@ -54,7 +54,7 @@ class Dialog:
             id=self.elem_id,
             title=self.title.in_(language),
             name=name,
-            question=self.question.in_(language),
+            question=(question or self.question).in_(language),
             cancel=CANCEL.in_(language),
             ok=self.answer.in_(language),
             kind="danger" if self.danger else "primary",

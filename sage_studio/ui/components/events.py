@@ -1,8 +1,7 @@
-"""How a handler is hung on an event: in the person's language, private to the page, its faults shown as a toast.
+"""Event handlers: in the person's language, private to the page, errors shown as a toast.
 
 The one place of the UI where a `StudioError` is turned into something a person sees, where a page that polls sends
-only what changed, and where a button learns to look busy until it is answered (``clicks.js``). Knows nothing of tabs or
-of the domain.
+only what changed, and where a button learns to look busy until it is answered (``clicks.js``).
 """
 
 import functools
@@ -53,7 +52,7 @@ def on(
     """
     if options.setdefault("show_progress", "hidden") == "hidden":
         options.setdefault("show_progress_on", [])  # else a browser tells every output at each event that none is shown
-    fn = spoken(handler)
+    fn = localized_handler(handler)
     asking = _asking(triggers if isinstance(triggers, list) else [triggers])
     if any(isinstance(component, gr.HTML) for component in asking):
         # A second pick while the first is answered must count. "once" drops it, and Gradio 6.31's "always_last" sends
@@ -136,7 +135,7 @@ def follow(
     return Followed([sent, *outputs], render)
 
 
-def spoken(handler: Callable[..., Any]) -> Callable[..., Any]:
+def localized_handler(handler: Callable[..., Any]) -> Callable[..., Any]:
     """A function for Gradio: finds the request's language, and shows a `StudioError` as a toast in it."""
     if inspect.isgeneratorfunction(handler):
 

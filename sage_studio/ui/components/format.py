@@ -1,6 +1,6 @@
-"""Figures, times and ids as a person reads them.
+"""Figures, times and ids formatted for people, in both languages.
 
-Knows units and the two languages. Knows nothing of components. What is returned as `Markup` is safe HTML.
+What is returned as `Markup` is safe HTML.
 """
 
 import time
@@ -94,9 +94,11 @@ def ago(timestamp: float | None, language: Language, now: float | None = None) -
         return Markup(EMPTY)
     passed = max((time.time() if now is None else now) - timestamp, 0)
     length, unit = next(((length, unit) for length, unit in UNITS[:3] if passed >= length), (0, JUST_NOW))
-    said = AGO.in_(language).format(unit.in_(language).format(int(passed // length))) if length else unit.in_(language)
+    message = (
+        AGO.in_(language).format(unit.in_(language).format(int(passed // length))) if length else unit.in_(language)
+    )
     exact = datetime.fromtimestamp(timestamp).isoformat(sep=" ", timespec="seconds")
-    return Markup('<time datetime="{0}" title="{0}">{1}</time>').format(exact, said)
+    return Markup('<time datetime="{0}" title="{0}">{1}</time>').format(exact, message)
 
 
 def short(identifier: str, length: int = 24) -> str:

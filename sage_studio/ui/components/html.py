@@ -1,7 +1,6 @@
-"""Small pieces of HTML that several tabs show: figures under their names, notices, empty places, a log.
+"""Small pieces of HTML that several tabs show: figures, notices, empty states, a log.
 
-Knows looks and the scripts that belong to them, and nothing of what is shown. What it returns is safe: texts are
-escaped unless they are `Markup`.
+What it returns is safe: texts are escaped unless they are `Markup`.
 """
 
 from collections.abc import Sequence

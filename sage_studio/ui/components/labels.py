@@ -1,7 +1,4 @@
-"""What the states and kinds of the house are called, and the fields of a recipe where a text names them.
-
-Knows words for enumerations, and which colour a state has. Knows no rule about them.
-"""
+"""Labels and colours of states and kinds, and of recipe fields named in a text."""
 
 import functools
 import re
@@ -92,7 +89,7 @@ MODEL_KIND: dict[ModelKind, Text] = {
 }
 
 
-def in_labels(said: str, language: Language) -> str:
+def in_labels(message: str, language: Language) -> str:
     """A text that names fields of a recipe, for a person at the form: ``max_length = 64`` -> ``Max sequence length 64``
 
     Scripts, who know the fields, get the text as it is.
@@ -101,7 +98,7 @@ def in_labels(said: str, language: Language) -> str:
     return re.sub(
         rf"\b({'|'.join(names)})\b( = )?",
         lambda found: names[found[1]].in_(language) + (" " if found[2] else ""),
-        said,
+        message,
     )
 
 

@@ -1,11 +1,9 @@
-"""Chinese or English: which one a request wants, and every label of the page in it.
+"""English or Chinese: the language of a request, and every label of the page in it.
 
-One mechanism for all words. The language of a request is the person's explicit choice (a cookie) or else the browser's
-``Accept-Language``; the server says every word in it, the labels in the page that it serves and the changing texts
-whenever they change. So labels, tables, hints and errors cannot disagree. Gradio's own ``gr.I18n`` is not used: it
-follows the browser only, cannot be switched, and takes a plain ``zh`` for English.
-
-Knows nothing of what the words mean.
+One mechanism for all words. The language of a request is the person's explicit choice (a cookie) or else the
+browser's ``Accept-Language``; the server says every word in it, the labels in the page that it serves and the
+changing texts whenever they change. So labels, tables, hints and errors cannot disagree. Gradio's own ``gr.I18n`` is
+not used: it follows the browser only, cannot be switched, and takes a plain ``zh`` for English.
 """
 
 from collections.abc import Callable, Mapping
@@ -44,7 +42,7 @@ def requested_language(cookies: Mapping[str, str], headers: Mapping[str, str]) -
     return "en" if chosen == "en" else language_of(headers.get("accept-language"))
 
 
-class AskedLanguage:
+class RequestLanguage:
     """ASGI middleware that notes a request's language in `ASKED`."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -62,7 +60,7 @@ class LabelRegistry:
 
     Example:
         >>> words = LabelRegistry()
-        >>> with SpokenBlocks(words) as page:
+        >>> with LocalizedBlocks(words) as page:
         ...     button = words(gr.Button, value=Text("Stop", "停止"), variant="stop")
         >>> words.say(page.config, "zh")["components"][0]["props"]["value"]
         '停止'
@@ -74,7 +72,7 @@ class LabelRegistry:
     def __call__(self, component: Callable[..., B], **properties: Any) -> B:
         """Make a component; each property that is a `Text`, or holds some as choices, is translated from now on."""
         texts = {name: value for name, value in properties.items() if _has_text(value)}
-        made = component(**{**properties, **{name: said(value, DEFAULT) for name, value in texts.items()}})
+        made = component(**{**properties, **{name: localized(value, DEFAULT) for name, value in texts.items()}})
         if texts:
             self._texts[made._id] = texts
         return made
@@ -87,10 +85,13 @@ class LabelRegistry:
 
     def _say_component(self, component: dict[str, Any], language: Language) -> dict[str, Any]:
         texts = self._texts.get(component["id"], {})
-        return {**component, "props": component["props"] | {name: said(text, language) for name, text in texts.items()}}
+        return {
+            **component,
+            "props": component["props"] | {name: localized(text, language) for name, text in texts.items()},
+        }
 
 
-class SpokenBlocks(gr.Blocks):
+class LocalizedBlocks(gr.Blocks):
     """Blocks that a browser gets with every label in the language it asks for.
 
     Updates after the load would do it too, but the browser looks through the whole page for each of them: 200 labels
@@ -111,7 +112,7 @@ class SpokenBlocks(gr.Blocks):
         self._config = made
 
 
-def said(value: Any, language: Language) -> Any:
+def localized(value: Any, language: Language) -> Any:
     """A `Text`, or a list of ``(Text, value)`` choices, in one language."""
     if isinstance(value, Text):
         return value.in_(language)

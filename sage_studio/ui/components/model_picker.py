@@ -1,4 +1,4 @@
-"""The model that a row is read for, and the length at which it cuts. Knows how they look. Knows nothing of rows."""
+"""Inputs for the model that tokenizes a row and the length at which it cuts."""
 
 import gradio as gr
 

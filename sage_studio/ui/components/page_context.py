@@ -1,7 +1,6 @@
-"""What every tab of the page shares: the house, the words, the tabs to jump between and what a person has chosen.
+"""What every tab of the page shares: the studio, labels, tabs, and what a person has chosen.
 
-The chosen task stands in the page's address too, so that a refresh or a link shows the same task. Knows nothing of any
-tab.
+The chosen task stands in the page's address too, so that a refresh or a link shows the same task.
 """
 
 from collections.abc import Callable
@@ -52,7 +51,7 @@ class PageContext:
 
     @property
     def ticks(self) -> list[object]:
-        """When a view of the house renews itself."""
+        """When a view is refreshed."""
         return [self.page.load, self.timer.tick, self.revision.change, *self.seen]
 
     def within(self, tab: gr.Tab, timer: gr.Timer) -> "PageContext":

@@ -1,7 +1,6 @@
-"""The live plots: points in, what ``gr.LinePlot`` and ``gr.BarPlot`` draw out.
+"""Live plots: points in, values of ``gr.LinePlot`` and ``gr.BarPlot`` out.
 
-The plots are given in Gradio's plain column form, so that no data frame library is loaded for them. Knows shapes of
-data only.
+The plots are given in Gradio's plain column form, so that no data frame library is loaded for them.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,7 +30,7 @@ NAMES = {
 
 def line_plot(words: LabelRegistry, label: Text, elem_id: str, y_format: str, lines: Sequence[Plot]) -> gr.LinePlot:
     """A plot over the steps of a training, hidden until it has points; ``lines`` are all that it may come to show."""
-    colours = {name: colour for plot in lines for said, colour in _coloured(plot.lines.values()) for name in said}
+    colours = {name: colour for plot in lines for text, colour in _coloured(plot.lines.values()) for name in text}
     return words(
         gr.LinePlot,
         label=label,
@@ -64,14 +63,14 @@ def curves(steps: Sequence[int], lines: Mapping[str, Sequence[float | None]]) ->
 
 def plotted(plot: Plot, curve: Curve, language: Language) -> Any:
     """An update that draws a plot of a method; one of several lines says in its label which is which."""
-    shown = {name: said for name, said in plot.lines.items() if any(value is not None for value in curve.of(name))}
+    shown = {name: words for name, words in plot.lines.items() if any(value is not None for value in curve.of(name))}
     none = (None,) * len(curve.steps)
-    value = curves(curve.steps, {said.in_(language): curve.of(name) or none for name, said in plot.lines.items()})
+    value = curves(curve.steps, {words.in_(language): curve.of(name) or none for name, words in plot.lines.items()})
     label = plot.title.in_(language)
     if len(shown) > 1:
         names = (NAMES[colour].in_(language) for _, colour in _coloured(plot.lines.values()))
         which = dict(zip(plot.lines, names, strict=True))
-        label += ": " + ", ".join(f"{said.in_(language)} {which[name]}" for name, said in shown.items())
+        label += ": " + ", ".join(f"{words.in_(language)} {which[name]}" for name, words in shown.items())
     return gr.update(value=value, label=label, visible=value is not None)
 
 
@@ -88,7 +87,7 @@ def time_plot(words: LabelRegistry, label: Text, elem_id: str, y_format: str, li
         x=TIME,
         y=VALUE,
         color=LINE,
-        color_map={name: colour for said, colour in colours for name in said},
+        color_map={name: colour for text, colour in colours for name in text},
         colors_in_legend=[],  # Gradio's own legend stands half outside of a plot as low as this
         x_title=" ",
         y_title=" ",

@@ -1,7 +1,4 @@
-"""What a process is doing, in words: ``reading rows 3,000 of 6,119``, ``downloading 1.2 of 3.1 GB · 24 MB/s``.
-
-Knows how counts, rates and what is left are said. Knows nothing of where they come from.
-"""
+"""Progress in words: ``reading rows 3,000 of 6,119``, ``downloading 1.2 of 3.1 GB``."""
 
 import time
 
@@ -23,26 +20,26 @@ SHOWN_AFTER_SECONDS = 3
 
 def doing(now: Event, language: Language) -> str:
     """The phase, with how far it is and how long it will still take, where that is known."""
-    said = PHASE[now.phase].in_(language)
+    message = PHASE[now.phase].in_(language)
     if now.done is not None and now.total and now.unit is not None:
-        return counted(said, now.done, now.total, now.unit, now.per_second, now.eta_seconds, language)
+        return counted(message, now.done, now.total, now.unit, now.per_second, now.eta_seconds, language)
     passed = time.time() - now.time
     waited = now.phase in UNCOUNTED and passed >= SHOWN_AFTER_SECONDS
     since = SINCE.in_(language).format(duration(passed, language)) if waited else ""
-    return " · ".join(part for part in (said, now.detail or "", since) if part)
+    return " · ".join(part for part in (message, now.detail or "", since) if part)
 
 
 def transfer_line(transfer: Transfer, language: Language) -> str:
     """``downloading 1.2 GB of 3.1 GB · 24 MB/s · 1 min 20 s left``."""
-    said = ENGINE_STATE[EngineState.DOWNLOADING].in_(language)
+    message = ENGINE_STATE[EngineState.DOWNLOADING].in_(language)
     if not transfer.total:
-        return said
+        return message
     rate, left = transfer.per_second, transfer.seconds_left
-    return counted(said, transfer.done, transfer.total, "bytes", rate, left, language)
+    return counted(message, transfer.done, transfer.total, "bytes", rate, left, language)
 
 
 def counted(
-    said: str, done: int, total: int, unit: str, per_second: float | None, left: float | None, language: Language
+    message: str, done: int, total: int, unit: str, per_second: float | None, left: float | None, language: Language
 ) -> str:
     """``said`` with ``done`` of ``total``; of bytes also the rate.
 
@@ -50,11 +47,11 @@ def counted(
         left: seconds; None or 0 where that is not known or nothing is left.
     """
     if unit == "bytes":
-        parts = [f"{said} {OF.in_(language).format(size(done), size(total))}"]
+        parts = [f"{message} {OF.in_(language).format(size(done), size(total))}"]
         if per_second:
             parts.append(PER_SECOND.in_(language).format(size(round(per_second))))
     else:
-        parts = [f"{said} {OF.in_(language).format(count(done), count(total))}"]
+        parts = [f"{message} {OF.in_(language).format(count(done), count(total))}"]
     if left and left >= 1:
         parts.append(LEFT.in_(language).format(duration(left, language)))
     return " · ".join(parts)

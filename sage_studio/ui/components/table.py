@@ -1,8 +1,7 @@
-"""A table as HTML: figures right-aligned, a row that can be picked by mouse or keyboard and stays picked.
+"""HTML table: figures right-aligned, rows picked by mouse or keyboard.
 
 Gradio's own data frame loses its selection at every update and can show neither an exact time on hover nor a button
 that copies an id; ``gr.HTML`` changes only the cells that differ, so a table can renew itself under a person's hands.
-Knows nothing of what stands in the cells; a cell that is no `Markup` is escaped.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,4 @@
-"""The Dataset tab's enlarging: rows in other words, questions about sections, and the jobs that write them.
-
-Knows which verb each button says. Knows nothing of prompts or filters.
-"""
+"""The Dataset tab's augmentation: rephrased rows, generated questions, and their jobs."""
 
 from typing import Any
 
@@ -203,14 +200,14 @@ class AugmentPanel:
         stats, speed = self.studio.datasets.get(dataset_id).stats, self.studio.serving.status().tokens_per_second
         rows = min(int(most or 0) or stats.total_samples, stats.total_samples)
         per_row = CALLS_A_ROW[way] * (1 if way == "annotate" else int(copies or 1) * (2 if part == "both" else 1))
-        said = PRICE.in_(language).format(count(rows), count(stats.total_samples), count(rows * per_row))
+        message = PRICE.in_(language).format(count(rows), count(stats.total_samples), count(rows * per_row))
         if speed:
             taken = about(rows * per_row * ANSWER_TOKENS[way] / speed, language)
-            said += " · " + PRICE_TIME.in_(language).format(taken, f"{speed:.0f}")
+            message += " · " + PRICE_TIME.in_(language).format(taken, f"{speed:.0f}")
         else:
-            said += " · " + NO_SPEED.in_(language)
+            message += " · " + NO_SPEED.in_(language)
         more = quiet(" " + SAMPLE_FIRST.in_(language)) if rows < stats.total_samples else Markup()
-        return (Markup('<p class="takes">{}{}</p>').format(said, more),)
+        return (Markup('<p class="takes">{}{}</p>').format(message, more),)
 
     def halt(self, _: Language, job_id: str) -> None:
         """Stop the job that is shown."""
@@ -298,5 +295,5 @@ def _state(job: Job, language: Language) -> Markup:
     chip = Markup('<span class="chip {}">{}</span>').format(LOOKS[job.state], STATES[job.state].in_(language))
     if job.state is JobState.RUNNING and job.total:
         return chip + bar(100 * job.done / job.total, job.doing.in_(language), "running")
-    said = " ".join(part for part in (job.message.in_(language), job.hint.in_(language)) if part)
-    return chip + Markup('<div class="quiet">{}</div>').format(said) if said else chip
+    message = " ".join(part for part in (job.message.in_(language), job.hint.in_(language)) if part)
+    return chip + Markup('<div class="quiet">{}</div>').format(message) if message else chip

@@ -1,7 +1,4 @@
-"""The Dataset tab's combining: several datasets as one, with a weight and a cap each.
-
-Knows which verb the button says. Knows nothing of how rows are drawn.
-"""
+"""The Dataset tab's mixing: several datasets as one, with a weight and a cap each."""
 
 from typing import Any
 

@@ -1,7 +1,4 @@
-"""What a dataset looks like: the list, the report and the preview, as HTML.
-
-Knows how to show a manifest and some rows. Knows no event and no verb.
-"""
+"""HTML of a dataset: the list, the report and the preview."""
 
 import re
 from collections.abc import Collection, Sequence
@@ -12,8 +9,8 @@ from markupsafe import Markup
 
 from sage_studio.data.dataset import Dataset, DatasetStats
 from sage_studio.data.quality import origin_text
-from sage_studio.data.row_file import Preview
 from sage_studio.data.rows import DataRow
+from sage_studio.data.store import Preview
 from sage_studio.text import Language, Text
 from sage_studio.training.recipes import methods_for
 from sage_studio.ui.components.format import ago, compact, count, joined, size

@@ -1,8 +1,4 @@
-"""The Dataset tab: bring rows in, see what became of them, lead on to training.
-
-Knows which verb each button says. Knows nothing of what a dataset looks like (`dataset_report`) nor of what its panels
-do.
-"""
+"""The Dataset tab: add rows, see what became of them, go on to training."""
 
 from typing import Any
 

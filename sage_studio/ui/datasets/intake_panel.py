@@ -1,7 +1,4 @@
-"""The ways in beside the SAGE documentation: a file, a repository's documents, a dataset of the hub.
-
-Knows which verb each button says. Knows nothing of how anything is read; which column is which is `mapping_panel`'s.
-"""
+"""The Dataset tab's imports: a file, a repository's documents, a dataset of the hub."""
 
 from pathlib import Path
 from typing import Any
@@ -110,7 +107,7 @@ class IntakePanel:
 
     def add_mapped(self, _: Language, path: str, known: str, *columns: str) -> tuple[Any, ...]:
         """Keep the file with the columns that a person named."""
-        dataset = self.studio.datasets.upload(Path(path), mapping=self.mapping.said(known, columns))
+        dataset = self.studio.datasets.upload(Path(path), mapping=self.mapping.chosen(known, columns))
         return dataset.id, "", *self.mapping.done()
 
     def add_repository(

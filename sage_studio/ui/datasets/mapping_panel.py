@@ -1,7 +1,4 @@
-"""Asks which column of a file is which, when the file is of no known format.
-
-Knows how the question looks and what its answer is. Knows nothing of what is done with it.
-"""
+"""Asks which column of a file is which, when the file is of no known format."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +9,7 @@ from markupsafe import Markup
 
 from sage_studio.data.column_mapping import ColumnMapping
 from sage_studio.data.formats import BY_NAME, FORMATS
-from sage_studio.data.inspect_file import FileInspection
+from sage_studio.data.sources.local import FileInspection
 from sage_studio.text import NOTHING, Language, Text
 from sage_studio.ui.components.events import on
 from sage_studio.ui.components.html import html
@@ -81,7 +78,7 @@ class MappingPanel:
         """Put the question away."""
         return ["", [], gr.update(visible=False), "", USUAL, *(gr.update(visible=False) for _ in self.keys)]
 
-    def said(self, name: str, columns: Sequence[str]) -> ColumnMapping:
+    def chosen(self, name: str, columns: Sequence[str]) -> ColumnMapping:
         """The answer."""
         named = zip(_keys(name), columns, strict=False)
         return ColumnMapping(format=name, columns={key: column for key, column in named if column and column != NONE})

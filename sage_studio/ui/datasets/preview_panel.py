@@ -1,7 +1,4 @@
-"""The Dataset tab's preview: rows by page and search, one of them as a model sees it, and changes to single rows.
-
-Knows which verb each button says. Knows nothing of templates or tokens: it is given pieces and their fate.
-"""
+"""The Dataset tab's preview: rows by page and search, a row as tokens, edits to rows."""
 
 import re
 from typing import Any
@@ -268,8 +265,8 @@ def coloured(seen: RowPreview, language: Language) -> Markup:
 def show_pending(language: Language, changes: list[dict[str, Any]]) -> tuple[Any, Any]:
     """What is to be saved."""
     out = sum(bool(change.get("exclude")) for change in changes)
-    said = PENDING.in_(language).format(len(changes) - out, out) if changes else ""
-    return gr.update(visible=bool(changes)), notice("waiting", said) if said else ""
+    message = PENDING.in_(language).format(len(changes) - out, out) if changes else ""
+    return gr.update(visible=bool(changes)), notice("waiting", message) if message else ""
 
 
 def add_exclusion(_: Language, row: int, changes: list[dict[str, Any]]) -> list[dict[str, Any]]:

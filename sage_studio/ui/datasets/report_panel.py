@@ -1,7 +1,4 @@
-"""The Dataset tab's report: what became of the rows, and a close look at all of them on demand.
-
-Knows which verb each button says. Knows nothing of how anything is found in the rows.
-"""
+"""The Dataset tab's report: what became of the rows, and a quality check on demand."""
 
 from typing import Any
 
@@ -176,8 +173,8 @@ def findings_view(found: QualityReport, seconds: float | None, language: Languag
             css="wide",
         )
     rows = [
-        Row((said.in_(language), count(found.counts[kind]), ", ".join(map(str, found.first.get(kind, ())))))
-        for kind, said in KINDS.items()
+        Row((message.in_(language), count(found.counts[kind]), ", ".join(map(str, found.first.get(kind, ())))))
+        for kind, message in KINDS.items()
         if kind in found.counts
     ]
     if not rows:

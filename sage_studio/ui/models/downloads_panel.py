@@ -1,6 +1,6 @@
-"""Downloads of hub models on the Models tab: how far each is, and a button to cancel it or to go on.
+"""Downloads on the Models tab: the progress of each, with buttons to cancel or resume.
 
-Knows how a download looks. Knows nothing of how one is done; those that are complete are not shown.
+Complete ones are not shown.
 """
 
 import gradio as gr
@@ -65,7 +65,7 @@ def _one(download: Download, language: Language) -> Markup:
     verb, word = ("cancel", CANCEL) if running else ("go-on", GO_ON)
     transfer = download.transfer
     percent = 100 * transfer.done / transfer.total if transfer.total else 0.0
-    said = transfer_line(transfer, language)
+    message = transfer_line(transfer, language)
     why = " ".join(part for part in (download.message.in_(language), download.hint.in_(language)) if part)
     return Markup(
         '<div class="notice {}"><div>{} {}</div>{}<div class="quiet">{}</div>'
@@ -73,8 +73,8 @@ def _one(download: Download, language: Language) -> Markup:
     ).format(
         STATE[download.state],
         strong(download.name),
-        said if running else "",
-        bar(percent, said, "running" if running else ""),
+        message if running else "",
+        bar(percent, message, "running" if running else ""),
         why,
         verb,
         download.name,

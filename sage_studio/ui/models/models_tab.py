@@ -1,7 +1,4 @@
-"""The Models tab: every model that can answer, which one does, the engine behind them and how well it does.
-
-Knows which verb each button says. Knows nothing of how a model is loaded: that is the registry's.
-"""
+"""The Models tab: registered models, the current one, the engine and its performance."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +7,8 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
-from sage_studio.doctor import Finding
-from sage_studio.jsonl import read_from
+from sage_studio.doctor import CheckResult
+from sage_studio.files import read_from
 from sage_studio.serving.capacity import WeightFormat
 from sage_studio.serving.types import EngineState, EngineStatus, RegisteredModel
 from sage_studio.text import NOTHING, Language, Text
@@ -107,7 +104,7 @@ class ModelsTab:
         self._wire()
 
     def _wire(self) -> None:
-        frame, said = self.frame, [self.notice, self.frame.revision]
+        frame, outputs = self.frame, [self.notice, self.frame.revision]
         on(self.table.select, pick, None, self.picked)
         follow(
             [*frame.ticks, self.picked.change],
@@ -118,11 +115,11 @@ class ModelsTab:
         follow([*frame.ticks], self.show_engine, [], [self.engine, self.log, self.start, self.retry])
         follow([*frame.ticks], self.performance.render, [], self.performance.outputs)
         on(self.use.click, self.ask_use, self.picked, self.dialog.html, queue=False)
-        used = self.dialog.confirmed(self.use_model, frame.revision, said, fills="models-notice")
+        used = self.dialog.confirmed(self.use_model, frame.revision, outputs, fills="models-notice")
         on(used.failure, no_notice, None, self.notice, queue=False)
-        on(self.unload.click, self.unload_model, [frame.revision, self.picked], said, reveals="models-notice")
+        on(self.unload.click, self.unload_model, [frame.revision, self.picked], outputs, reveals="models-notice")
         on(self.delete.click, self.ask_delete, self.picked, self.delete_dialog.html, queue=False)
-        self.delete_dialog.confirmed(self.delete_model, frame.revision, said, reveals="models-notice")
+        self.delete_dialog.confirmed(self.delete_model, frame.revision, outputs, reveals="models-notice")
         on(
             self.start.click,
             self.start_engine,
@@ -131,7 +128,7 @@ class ModelsTab:
             fills="engine-state",
             reveals="engine-state",
         )
-        on(self.retry.click, self.retry_vllm, frame.revision, said, reveals="models-notice")
+        on(self.retry.click, self.retry_vllm, frame.revision, outputs, reveals="models-notice")
         on(self.chat.click, go_to("chat"), None, frame.tabs, queue=False)
         on(self.machine.expand, self.show_machine, None, self.findings, show_progress="minimal")
 
@@ -194,7 +191,7 @@ class ModelsTab:
         return machine_panel(self.studio.doctor(), language)
 
 
-def machine_panel(findings: Sequence[Finding], language: Language) -> Markup:
+def machine_panel(findings: Sequence[CheckResult], language: Language) -> Markup:
     """Each finding with its consequence and remedy."""
     return Markup().join(
         notice(

@@ -1,7 +1,4 @@
-"""How the engine does, as one watches it: the newest figures as tiles, the last ten minutes as plots.
-
-Knows which figures are shown and in which units. Knows nothing of how they are measured.
-"""
+"""Live engine metrics: the newest as tiles, the last ten minutes as plots."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,7 +40,7 @@ MEMORY_NOW = Text("GPU memory", "显存")
 
 
 @dataclass(frozen=True, slots=True)
-class Plot:
+class MetricsPlot:
     """One plot: the names of its figures, each with what its line is called."""
 
     elem_id: str
@@ -56,18 +53,18 @@ class Plot:
 
 ONE = Text("now", "当前")
 PLOTS = (
-    Plot("metrics-speed", SPEED, ".3~s", (("tokens_per_second", ONE),)),
-    Plot("metrics-requests", REQUESTS, ".3~g", (("requests_running", RUNNING), ("requests_waiting", WAITING))),
-    Plot("metrics-first-token", FIRST, ".3~g", (("first_token_seconds", ONE),)),
-    Plot(
+    MetricsPlot("metrics-speed", SPEED, ".3~s", (("tokens_per_second", ONE),)),
+    MetricsPlot("metrics-requests", REQUESTS, ".3~g", (("requests_running", RUNNING), ("requests_waiting", WAITING))),
+    MetricsPlot("metrics-first-token", FIRST, ".3~g", (("first_token_seconds", ONE),)),
+    MetricsPlot(
         "metrics-latency",
         LATENCY,
         ".3~g",
         (("latency_p50", Text("p50", "中位 p50")), ("latency_p95", Text("p95", "长尾 p95"))),
     ),
-    Plot("metrics-cache", CACHE, ".2~%", (("kv_cache", ONE),)),
-    Plot("metrics-gpu-memory", MEMORY, ".3~g", (("gpu_memory_gb", ONE),), needs_card=True),
-    Plot("metrics-gpu-load", LOAD, ".2~%", (("gpu_percent", ONE),), needs_card=True, percent=True),
+    MetricsPlot("metrics-cache", CACHE, ".2~%", (("kv_cache", ONE),)),
+    MetricsPlot("metrics-gpu-memory", MEMORY, ".3~g", (("gpu_memory_gb", ONE),), needs_card=True),
+    MetricsPlot("metrics-gpu-load", LOAD, ".2~%", (("gpu_percent", ONE),), needs_card=True, percent=True),
 )
 
 
@@ -81,7 +78,7 @@ class PerformanceView:
         with gr.Row(elem_classes="plot-grid", elem_id="metrics-plots", visible=False) as self.box:
             for plot in PLOTS:
                 self.plots.append(
-                    time_plot(words, plot.label, plot.elem_id, plot.y_format, [said for _, said in plot.lines])
+                    time_plot(words, plot.label, plot.elem_id, plot.y_format, [label for _, label in plot.lines])
                 )
 
     @property
@@ -107,31 +104,31 @@ def figures(samples: Sequence[Sample], language: Language) -> Markup:
         return heading + empty(NOTHING.in_(language), WAIT.in_(language), ASK, language)
     now = samples[-1]
     shown = [
-        (NOW, _said("{:.1f} tok/s", now.tokens_per_second)),
-        (IN_USE, f"{_said('{:.0f}', now.requests_running)} · {_said('{:.0f}', now.requests_waiting)}"),
-        (FIRST_NOW, _said(SECONDS.in_(language), now.first_token_seconds)),
-        (P50, _said(SECONDS.in_(language), now.latency_p50)),
-        (P95, _said(SECONDS.in_(language), now.latency_p95)),
-        (CACHE, _said("{:.1%}", now.kv_cache)),
+        (NOW, _formatted("{:.1f} tok/s", now.tokens_per_second)),
+        (IN_USE, f"{_formatted('{:.0f}', now.requests_running)} · {_formatted('{:.0f}', now.requests_waiting)}"),
+        (FIRST_NOW, _formatted(SECONDS.in_(language), now.first_token_seconds)),
+        (P50, _formatted(SECONDS.in_(language), now.latency_p50)),
+        (P95, _formatted(SECONDS.in_(language), now.latency_p95)),
+        (CACHE, _formatted("{:.1%}", now.kv_cache)),
     ]
     if now.gpu_memory_gb is not None:
         shown += [
             (MEMORY_NOW, f"{now.gpu_memory_gb:.1f} / {now.gpu_total_gb:.0f} GB"),
-            (LOAD, _said("{:.0f} %", now.gpu_percent)),
+            (LOAD, _formatted("{:.0f} %", now.gpu_percent)),
         ]
     return heading + tiles([(label.in_(language), value) for label, value in shown], css="metrics")
 
 
-def _said(form: str, value: float | None) -> str:
+def _formatted(form: str, value: float | None) -> str:
     return EMPTY if value is None else form.format(value)
 
 
-def _points(plot: Plot, spans: Sequence[Sample], language: Language) -> dict[str, Any] | None:
+def _points(plot: MetricsPlot, spans: Sequence[Sample], language: Language) -> dict[str, Any] | None:
     scale = 0.01 if plot.percent else 1.0
     lines = {
-        said.in_(language): [
+        label.in_(language): [
             None if value is None else scale * value for value in (getattr(one, name) for one in spans)
         ]
-        for name, said in plot.lines
+        for name, label in plot.lines
     }
     return timeline([one.time for one in spans], lines)

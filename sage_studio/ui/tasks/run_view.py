@@ -1,11 +1,11 @@
-"""A task as one watches it: state, bar, figures, plots and the last lines of its log.
+"""Live view of a task: state, progress, figures, plots and the last lines of its log.
 
 Stands on the Train tab for the task under way and on the Tasks tab for the one picked. Everything is read from the
-task's folder at each tick, so a page that is opened later, or by someone else, shows the same at once. Knows
-nothing of what may be done with the task.
+task's folder at each tick, so a page that is opened later, or by someone else, shows the same at once.
 """
 
 import math
+from collections.abc import Sequence
 from itertools import zip_longest
 from typing import Any
 
@@ -57,7 +57,7 @@ class RunView:
     def __init__(self, studio: Studio, words: LabelRegistry, prefix: str) -> None:
         self.studio = studio
         self.head = html(f"{prefix}-head", COPY_JS)
-        with gr.Row(elem_classes="plots", elem_id=f"{prefix}-plots"):
+        with gr.Row(elem_classes="plots", elem_id=f"{prefix}-plots") as self.plots:
             self.loss = line_plot(words, LOSS, f"{prefix}-loss", "~g", [CURVE])
             self.rate = line_plot(words, RATE, f"{prefix}-rate", "~e", [])
             self.speed = line_plot(words, TOKENS_A_SECOND, f"{prefix}-speed", "~s", [])
@@ -70,7 +70,7 @@ class RunView:
     @property
     def outputs(self) -> list[gr.components.Component]:
         """What `render` fills, in its order."""
-        return [self.head, self.loss, self.rate, self.speed, *self.extra, self.log]
+        return [self.head, self.plots, self.loss, self.rate, self.speed, *self.extra, self.log]
 
     def render(self, language: Language, task: Task) -> tuple[Any, ...]:
         """The task as it stands now."""
@@ -81,6 +81,7 @@ class RunView:
         hidden = [gr.update(visible=False)] * (len(self.extra) - len(extra))
         return (
             head(task, progress, language),
+            gr.update(visible=True),
             plotted(CURVE, curve, language),
             line(curve.steps, curve.learning_rate),
             line(curve.steps, curve.tokens_per_second),
@@ -88,6 +89,11 @@ class RunView:
             *hidden,
             log(lines, language),
         )
+
+    def render_log(self, shown: Markup, lines: Sequence[str], language: Language) -> tuple[Any, ...]:
+        """A headline and a log without plots, of a task that is no training."""
+        plots = [gr.skip() for _ in (self.loss, self.rate, self.speed, *self.extra)]
+        return (shown, gr.update(visible=False), *plots, log(lines, language))
 
 
 def epoch_of(now: Event) -> str:

@@ -1,7 +1,4 @@
-"""Runs beside each other: the curves of those picked in one plot, and a table of only the settings that differ.
-
-Knows how a comparison looks. Knows nothing of which settings differ, nor of tasks but their names.
-"""
+"""Compares runs: the curves in one plot, and a table of the settings that differ."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,7 +1,4 @@
-"""What to do next about the task picked: mend and retry, run the very same again, or take its settings to the form.
-
-Knows which button a state offers. Knows nothing of what a remedy does: the house's verbs do that.
-"""
+"""Next steps for a task: retry with a remedy, reproduce it, or copy its settings."""
 
 from typing import Any
 
@@ -32,16 +29,16 @@ class TaskActions:
     def wire(self) -> None:
         """Hang up the handlers; after the whole tab is there."""
         frame, task = self.frame, self.frame.task
-        follow([*frame.ticks, task.change], self.show, [task], [self.remedy, self.reproduce])
+        follow([*frame.ticks, task.change], self.show, [task], [self.remedy, self.reproduce, self.again])
         changed = [task, frame.revision, frame.draft, frame.tabs]
         on(self.remedy.click, self.mend, [task, frame.revision], changed)
         on(self.reproduce.click, self.run_again, [task, frame.revision], [task, frame.revision])
         on(self.again.click, self.take_settings, task, [frame.draft, frame.tabs])
 
-    def show(self, language: Language, picked: str) -> tuple[Any, Any]:
-        """Which of them the picked task's state offers."""
+    def show(self, language: Language, picked: str) -> tuple[Any, Any, Any]:
+        """Which of them the picked task's state offers; none for a task that is no training."""
         task = next((task for task in self.studio.tasks.list() if task.id == picked), None)
-        return offered_next(task, language)
+        return *offered_next(task, language), gr.update(visible=task is not None)
 
     def mend(self, language: Language, task_id: str, revision: int) -> tuple[Any, ...]:
         """Do the remedy, or open the form where a person has to choose."""

@@ -1,8 +1,4 @@
-"""The Tasks tab: every task in a table that renews itself, and what can be done with the one picked.
-
-Knows which verb each button says and which state offers which button. Knows nothing of whether a verb may really be
-said: the verb checks that.
-"""
+"""The Tasks tab: every task in a live table, and what can be done with the selected one."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +6,7 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
+from sage_studio.data.jobs import Job
 from sage_studio.serving.types import RegisteredModel
 from sage_studio.tasks.task import Task, TaskStatus
 from sage_studio.text import Language, Text
@@ -19,10 +16,11 @@ from sage_studio.ui.components.events import follow, on
 from sage_studio.ui.components.html import html, notice, strong
 from sage_studio.ui.components.page_context import PageContext, go_to
 from sage_studio.ui.components.table import PICK_JS, picked_key
-from sage_studio.ui.tasks.run_view import RunView
+from sage_studio.ui.tasks import other_work
+from sage_studio.ui.tasks.run_view import LOG_LINES, RunView
 from sage_studio.ui.tasks.runs_panel import RunsPanel
 from sage_studio.ui.tasks.task_actions import TaskActions
-from sage_studio.ui.tasks.tasks_table import FILTERS, KINDS, download_link, files_table, settings_table, tasks_table
+from sage_studio.ui.tasks.tasks_table import FILTERS, download_link, files_table, settings_table, tasks_table
 
 BACKEND = Text("Set as backend", "设为后端")
 BACKEND_TITLE = Text("Set as chat backend", "设为对话后端")
@@ -75,7 +73,7 @@ class TasksTab:
         self.kind = self.words(
             gr.Dropdown,
             label=Text("Kind", "类型"),
-            choices=[(text, key) for key, text in KINDS.items()],
+            choices=[(text, key) for key, text in other_work.KINDS.items()],
             value="",
             elem_id="tasks-kind",
             elem_classes="inline",
@@ -85,7 +83,7 @@ class TasksTab:
             self._actions()
             self.run = RunView(self.studio, self.words, "task")
             self.files = html("task-files")
-            with self.words(gr.Accordion, label=Text("Settings", "训练设置"), open=False, elem_id="task-settings"):
+            with self.words(gr.Accordion, label=Text("Settings", "设置"), open=False, elem_id="task-settings"):
                 self.settings = html("task-settings-table")
         RunsPanel(self.frame)
         self._wire()
@@ -101,6 +99,7 @@ class TasksTab:
             self.next_steps = TaskActions(self.frame)
             self.download = html("task-download")
             self.delete = words(gr.Button, value=DELETE, elem_id="task-delete", elem_classes="quiet-button")
+            self.why_kept = html("task-delete-why")
             self.buttons = [self.backend, self.retriever, self.resume, self.stop]
         with gr.Row(visible=False, elem_classes="notice-row") as self.notice_row:
             self.notice = html("backend-notice")
@@ -109,7 +108,7 @@ class TasksTab:
             )
 
     def _wire(self) -> None:
-        frame, task = self.frame, self.frame.task
+        frame, task, delete = self.frame, self.frame.task, (self.delete, self.why_kept)
         on(self.table.select, pick, None, [task, self.notice_row], fills="task-detail")
         follow(
             [*frame.ticks, task.change, self.filter.change, self.kind.change],
@@ -121,7 +120,7 @@ class TasksTab:
             [*frame.ticks, task.change],
             self.show_task,
             [task],
-            [self.detail, *self.buttons, self.download, self.files, self.settings, *self.run.outputs],
+            [self.detail, *self.buttons, *delete, self.download, self.files, self.settings, *self.run.outputs],
         )
         asked = (
             (self.backend, self.backend_dialog),
@@ -130,7 +129,7 @@ class TasksTab:
             (self.delete, self.delete_dialog),
         )
         for button, dialog in asked:
-            on(button.click, asking(dialog), task, dialog.html, queue=False)
+            on(button.click, self.asking(dialog), task, dialog.html, queue=False)
         set_backend = self.backend_dialog.confirmed(
             self.set_backend,
             frame.revision,
@@ -150,6 +149,19 @@ class TasksTab:
         on(self.resume.click, self.resume_task, [task, frame.revision], frame.revision)
         on(self.chat.click, go_to("chat"), None, frame.tabs, queue=False)
 
+    def asking(self, dialog: Dialog) -> Callable[[Language, str], str]:
+        """A handler that opens a dialog about the picked task."""
+
+        def ask(language: Language, task_id: str) -> str:
+            other = next((task for task, _ in self.studio.tasks.others() if task.id == task_id), None)
+            if other is None:
+                return dialog.ask(language, task_id, task_id)
+            question = other_work.stop_question(other) if dialog is self.stop_dialog else other_work.DELETE
+            name = f"{other_work.kind_of(other).in_(language)} · {task_id}"
+            return dialog.ask(language, task_id, name, question)
+
+        return ask
+
     # Handlers
 
     def set_backend(self, language: Language, revision: int, event: gr.EventData) -> Any:
@@ -162,8 +174,8 @@ class TasksTab:
     def set_retriever(self, language: Language, revision: int, event: gr.EventData) -> tuple[Any, Markup, int]:
         """Let the task's embedder look things up, after a yes."""
         status = self.studio.rag.use(picked_key(event))
-        said = strong(FINDS.in_(language).format(status.choice.model))
-        return gr.update(visible=True), notice("done", said, TURN_ON.in_(language)), revision + 1
+        message = strong(FINDS.in_(language).format(status.choice.model))
+        return gr.update(visible=True), notice("done", message, TURN_ON.in_(language)), revision + 1
 
     def stop_task(self, _: Language, revision: int, event: gr.EventData) -> int:
         """Stop it, after a yes."""
@@ -176,7 +188,7 @@ class TasksTab:
         return "", revision + 1
 
     def resume_task(self, _: Language, task_id: str, revision: int) -> int:
-        """Go on from the newest checkpoint."""
+        """Go on from the newest checkpoint, or with what other work has done."""
         self.studio.tasks.resume(task_id)
         return revision + 1
 
@@ -187,26 +199,37 @@ class TasksTab:
     def show_task(self, language: Language, picked: str) -> tuple[Any, ...]:
         """The picked task and what its state offers."""
         tasks = [task for task in self.studio.tasks.list() if task.id == picked]
+        others = [other for other in self.studio.tasks.others() if other[0].id == picked]
+        if others:
+            return self.show_other(language, *others[0])
         if not tasks:
-            return (gr.update(visible=False), *(gr.skip() for _ in range(7 + len(self.run.outputs))))
+            return (gr.update(visible=False), *(gr.skip() for _ in range(9 + len(self.run.outputs))))
         task = tasks[0]
         return (
             gr.update(visible=True),
             *offered(task),
+            *other_work.delete_button(task.status.is_over or task.status is TaskStatus.QUEUED, language),
             download_link(task, language),
             files_table(task, self.studio.training.stage_files(task.id), language),
             settings_table(task, language),
             *self.run.render(language, task),
         )
 
-
-def asking(dialog: Dialog) -> Callable[[Language, str], str]:
-    """A handler that opens a dialog about the picked task."""
-
-    def ask(language: Language, task_id: str) -> str:
-        return dialog.ask(language, task_id, task_id)
-
-    return ask
+    def show_other(self, language: Language, task: Task, job: Job) -> tuple[Any, ...]:
+        """The picked task that is no training: its log, what was ordered, and whether it can be stopped or resumed."""
+        hidden = gr.update(visible=False)
+        lines = self.studio.tasks.logs(task.id, limit=LOG_LINES).lines
+        return (
+            gr.update(visible=True),
+            hidden,
+            hidden,
+            *other_work.buttons(task.status),
+            *other_work.delete_button(task.status.is_over, language),
+            Markup(),
+            Markup(),
+            other_work.order_table(task, language),
+            *self.run.render_log(other_work.head(task, job, language), lines, language),
+        )
 
 
 def pick(_: Language, event: gr.EventData) -> tuple[str, Any]:
@@ -222,11 +245,12 @@ def no_notice(_: Language) -> Any:
 def offered(task: Task) -> tuple[Any, Any, Any, Any]:
     """Which of set-as-backend, set-as-retriever, resume and stop a task's state and method offer."""
     completed, trained = task.status is TaskStatus.COMPLETED, RECIPES[task.type].model_task
+    resume, stop = other_work.buttons(task.status)
     return (
         gr.update(visible=completed and trained == "generative"),
         gr.update(visible=completed and trained == "embedding"),
-        gr.update(visible=task.status in (TaskStatus.STOPPED, TaskStatus.FAILED)),
-        gr.update(visible=not task.status.is_over),
+        resume,
+        stop,
     )
 
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 
 from markupsafe import Markup
 
-from sage_studio.data.jobs import Job, JobState
 from sage_studio.studio import Studio
 from sage_studio.tasks.task import Task, TaskStatus
 from sage_studio.text import Language, Text
@@ -15,6 +14,7 @@ from sage_studio.ui.components.format import EMPTY, ago, bar, copyable, duration
 from sage_studio.ui.components.html import Lead, empty, leading
 from sage_studio.ui.components.labels import TASK_COLOUR, TASK_STATUS
 from sage_studio.ui.components.table import Column, Row, table
+from sage_studio.ui.tasks.other_work import row_of
 
 SHOWN = 100
 """Rows at most: the newest."""
@@ -27,23 +27,6 @@ FILTERS: dict[str, tuple[Text, Callable[[TaskStatus], bool]]] = {
         Text("Failed or stopped", "失败或停止"),
         lambda status: status in (TaskStatus.FAILED, TaskStatus.STOPPED),
     ),
-}
-KINDS: dict[str, Text] = {
-    "": Text("All kinds", "全部类型"),
-    "train": Text("Training", "训练"),
-    "report": Text("Dataset report", "数据集检查"),
-    "augment": Text("Paraphrase", "改写扩充"),
-    "annotate": Text("Write questions", "生成问题"),
-    "unpack": Text("Unpack a model", "解包模型"),
-    "inspect": Text("Memory estimate", "显存估算"),
-    "download": Text("Download a model", "下载模型"),
-}
-"""Kinds of tasks, as the filter offers them."""
-JOB_STATUS = {
-    JobState.RUNNING: TaskStatus.RUNNING,
-    JobState.STOPPED: TaskStatus.STOPPED,
-    JobState.COMPLETED: TaskStatus.COMPLETED,
-    JobState.FAILED: TaskStatus.FAILED,
 }
 TASKS = Text("Tasks", "任务")
 COLUMNS = (
@@ -80,45 +63,24 @@ SPARK_POINTS = 10
 
 def tasks_table(studio: Studio, chosen_filter: str, picked: str, language: Language, kind: str = "") -> Markup:
     """The tasks of a kind (empty: of all) that a filter lets through, newest first."""
-    trainings, others = studio.tasks.list(), studio.tasks.background()
+    trainings, others = studio.tasks.list(), studio.tasks.others()
     if not trainings and not others:
         return empty(NONE_YET.in_(language), START_ONE.in_(language), TRAIN, language)
     passes = FILTERS[chosen_filter][1]
-    passing: list[Task | Job] = [task for task in trainings if kind in ("", "train") and passes(task.status)]
-    passing += [job for job in others if kind in ("", job.kind) and passes(JOB_STATUS[job.state])]
+    jobs = {task.id: job for task, job in others}
+    passing = [task for task in trainings if kind in ("", "train") and passes(task.status)]
+    passing += [task for task, _ in others if kind in ("", task.kind) and passes(task.status)]
     passing.sort(key=lambda task: task.created_at, reverse=True)
     if not passing:
         return Markup('<p class="quiet">{} {}</p>').format(NONE_SUCH.in_(language), leading(OTHERS, language))
-    shown = table(COLUMNS, [_row(studio, task, language) for task in passing[:SHOWN]], language, TASKS, picked)
+    rows = [
+        row_of(task, jobs[task.id], language) if task.id in jobs else task_row(studio, task, language)
+        for task in passing[:SHOWN]
+    ]
+    shown = table(COLUMNS, rows, language, TASKS, picked)
     if len(passing) <= SHOWN:
         return shown
     return shown + Markup('<p class="quiet">{}</p>').format(MORE.in_(language).format(SHOWN, len(passing)))
-
-
-def _row(studio: Studio, task: Task | Job, language: Language) -> Row:
-    return job_row(task, language) if isinstance(task, Job) else task_row(studio, task, language)
-
-
-def job_row(job: Job, language: Language) -> Row:
-    """A task that is no training; it is stopped and resumed where it was started."""
-    status = JOB_STATUS[job.state]
-    name, colour = TASK_STATUS[status].in_(language), TASK_COLOUR[status]
-    said = job.doing if job.state is JobState.RUNNING else job.message
-    percent = 100.0 if job.state is JobState.COMPLETED else 100.0 * job.done / job.total if job.total else 0.0
-    return Row(
-        (
-            Markup('<span class="chip {}" title="{}">{}</span>').format(colour, said.in_(language), name),
-            Markup('<span class="name">{}</span> {}').format(
-                KINDS.get(job.kind, Text(job.kind, job.kind)).in_(language), copyable(job.id, language)
-            ),
-            EMPTY,
-            job.dataset_id,
-            Markup('<span class="progress">{}<span>{:.0f} %</span></span>').format(bar(percent, name, colour), percent),
-            EMPTY,
-            ago(job.created_at, language),
-            EMPTY,
-        )
-    )
 
 
 def task_row(studio: Studio, task: Task, language: Language) -> Row:

@@ -1,7 +1,4 @@
-"""The run that the form describes, as a command, a gradio_client script and a curl call.
-
-Knows how each of the other doors is addressed. Knows nothing of what the values mean.
-"""
+"""The run that the form describes as a command, a gradio_client script and a curl call."""
 
 import json
 import shlex

@@ -1,7 +1,4 @@
-"""What is said of a run before it starts: time and memory it would take, what lowers them, how to start it elsewhere.
-
-Knows how an estimate looks. Knows no rule about it: sizes, remedies and remarks are the house's.
-"""
+"""Estimate before a run: its time and memory, what lowers them, how to start it elsewhere."""
 
 import functools
 import json
@@ -12,7 +9,7 @@ import gradio as gr
 from markupsafe import Markup
 
 from sage_studio.errors import InvalidRecipe, StudioError
-from sage_studio.services.estimates import GIB, Forecast
+from sage_studio.services.estimates import GIB, Estimate
 from sage_studio.text import Language, Text
 from sage_studio.training.duration import Basis, Duration
 from sage_studio.training.recipes import RECIPES
@@ -109,17 +106,17 @@ class EstimatePanel:
         """What is wrong with the form is said here quietly: a person may still be filling it in."""
         try:
             values = json.loads(asked)
-            forecast = self.studio.estimates.known(values)
-            if forecast is None:
+            estimate = self.studio.estimates.known(values)
+            if estimate is None:
                 return Markup(), glance_view(*self.studio.estimates.glance(values), language)
         except InvalidRecipe as error:
             if error.at_form == CHOOSE_DATASET:
                 return missing_view(language), Markup()
-            said = in_labels(error.say_at_form(language), language)
-            return Markup(), Markup('<p class="fault">{}</p>').format(said)
+            message = in_labels(error.say_at_form(language), language)
+            return Markup(), Markup('<p class="fault">{}</p>').format(message)
         except StudioError as error:
-            return Markup(), _said(in_labels(error.say_at_form(language), language))
-        return Markup(), forecast_view(forecast, language)
+            return Markup(), _remark(in_labels(error.say_at_form(language), language))
+        return Markup(), estimate_view(estimate, language)
 
 
 def missing_view(language: Language) -> Markup:
@@ -129,19 +126,19 @@ def missing_view(language: Language) -> Markup:
     ).format(CHOOSE_DATASET.in_(language), GO_TO_DATASET.in_(language))
 
 
-def forecast_view(forecast: Forecast, language: Language) -> Markup:
+def estimate_view(estimate: Estimate, language: Language) -> Markup:
     """Time, memory and what else is known, each with what would make it less."""
-    taken, unknown = forecast.duration, forecast.untimed
-    said = _said(unknown.in_(language)) if unknown else Markup()
+    taken, unknown = estimate.duration, estimate.untimed
+    message = _remark(unknown.in_(language)) if unknown else Markup()
     return Markup('<div class="price">{}{}{}</div>').format(
-        said if taken is None else duration_view(taken, forecast.device, language),
-        memory_view(forecast, language),
-        Markup().join(_said(in_labels(remark.in_(language), language)) for remark in _remarks(forecast)),
+        message if taken is None else duration_view(taken, estimate.device, language),
+        memory_view(estimate, language),
+        Markup().join(_remark(in_labels(remark.in_(language), language)) for remark in _remarks(estimate)),
     )
 
 
-def _remarks(forecast: Forecast) -> list[Text]:
-    return [remark for remark in (forecast.serving.said, *forecast.remarks) if remark]
+def _remarks(estimate: Estimate) -> list[Text]:
+    return [remark for remark in (estimate.serving.message, *estimate.remarks) if remark]
 
 
 def glance_view(taken: Duration | None, why: Text, language: Language) -> Markup:
@@ -155,17 +152,17 @@ def glance_view(taken: Duration | None, why: Text, language: Language) -> Markup
 def duration_view(taken: Duration, device: str, language: Language) -> Markup:
     """``About 3 min on 256 of 6,119 rows``, and what all of them would take; where it is long, a button for less."""
     lowest, highest = about(taken.low, language), about(taken.high, language)
-    said = TAKES.in_(language).format(about(taken.seconds, language))
+    message = TAKES.in_(language).format(about(taken.seconds, language))
     if taken.basis == "rough" and lowest != highest:
-        said = TAKES_ROUGHLY.in_(language).format(lowest, highest)
+        message = TAKES_ROUGHLY.in_(language).format(lowest, highest)
     total, used = count(taken.total_rows), count(taken.rows)
     rows = EVERY_ROW.in_(language).format(total) if used == total else SOME_ROWS.in_(language).format(used, total)
     line = Markup('<p class="takes" title="{} – {}"><b>{}</b> {} {}</p>').format(
-        lowest, highest, said, rows, quiet("· " + BASES[taken.basis].in_(language))
+        lowest, highest, message, rows, quiet("· " + BASES[taken.basis].in_(language))
     )
     if taken.all_rows is not None:
         whole = WHOLE_ON_CPU if device == "cpu" else WHOLE_ON_GPU
-        line += _said(whole.in_(language).format(total, about(taken.all_rows, language)))
+        line += _remark(whole.in_(language).format(total, about(taken.all_rows, language)))
     return line + shorter_view(taken, device, language)
 
 
@@ -186,34 +183,34 @@ def shorter_view(taken: Duration, device: str, language: Language) -> Markup:
     )
 
 
-def memory_view(forecast: Forecast, language: Language) -> Markup:
+def memory_view(estimate: Estimate, language: Language) -> Markup:
     """``Needs about 1.8 GB · 15.3 GB free ▓▓▓░ fits``, the parts on hover; what would make it fit as buttons."""
-    memory, total = forecast.memory, forecast.memory.total
-    said = (FITS if forecast.fits else TOO_MUCH).in_(language)
+    memory, total = estimate.memory, estimate.memory.total
+    message = (FITS if estimate.fits else TOO_MUCH).in_(language)
     parts = " · ".join(f"{name.in_(language)} {_gb(getattr(memory, key))}" for key, name in PARTS.items())
-    percent = 100 * total / forecast.free if forecast.free > 0 else 100.0
+    percent = 100 * total / estimate.free if estimate.free > 0 else 100.0
     line = Markup('<div class="estimate" title="{}"><span>{}</span>{}<b class="{}">{}</b></div>').format(
         parts,
-        NEEDS.in_(language).format(_gb(total), _gb(forecast.free)),
-        bar(percent, said, "done" if forecast.fits else "failed"),
-        "done" if forecast.fits else "failed",
-        f"{said} ✓" if forecast.fits else said,
+        NEEDS.in_(language).format(_gb(total), _gb(estimate.free)),
+        bar(percent, message, "done" if estimate.fits else "failed"),
+        "done" if estimate.fits else "failed",
+        f"{message} ✓" if estimate.fits else message,
     )
-    before = _said(LAST_TIME.in_(language).format(_gb(forecast.measured))) if forecast.measured else Markup()
-    return line + before + remedies_view(forecast, language)
+    before = _remark(LAST_TIME.in_(language).format(_gb(estimate.measured))) if estimate.measured else Markup()
+    return line + before + remedies_view(estimate, language)
 
 
-def remedies_view(forecast: Forecast, language: Language) -> Markup:
+def remedies_view(estimate: Estimate, language: Language) -> Markup:
     """A button for each change that makes it fit."""
-    if forecast.fits:
+    if estimate.fits:
         return Markup()
-    if not forecast.remedies:
+    if not estimate.remedies:
         return Markup('<p class="quiet">{}</p>').format(NOTHING_HELPS.in_(language))
     buttons = Markup().join(
         Markup('<button type="button" class="button" data-changes="{}">{} · {} GB</button>').format(
             json.dumps(remedy.changes), remedy.label.in_(language), _gb(remedy.total)
         )
-        for remedy in forecast.remedies
+        for remedy in estimate.remedies
     )
     return Markup('<div class="remedies"><span class="quiet">{}</span>{}</div>').format(
         MAKE_IT_FIT.in_(language), buttons
@@ -237,7 +234,7 @@ def commands_view(settings: Any, method: str, filled: dict[str, Any], language: 
     )
 
 
-def _said(text: str) -> Markup:
+def _remark(text: str) -> Markup:
     return Markup('<p class="quiet">{}</p>').format(text)
 
 

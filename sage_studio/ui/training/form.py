@@ -1,7 +1,6 @@
-"""A recipe's fields as inputs, each derived from its one declaration in `sage_studio.training.recipes.parse`.
+"""A recipe's fields as inputs, each derived from its declaration in the recipe.
 
-Knows how a type, its bounds, label and explanation become an input. Knows no field by name and checks no value: what a
-person gave is checked where everyone's values are, by `parse_recipe`.
+No field is known by name and no value is checked here: `parse_recipe` checks everyone's values.
 """
 
 import math

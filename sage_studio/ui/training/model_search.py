@@ -1,6 +1,6 @@
-"""Finding a model on the hub from the Train form: some letters, a list of names, and a pick that fills the model field.
+"""Model search on the hub from the Train form: results fill the model field.
 
-Knows how results look. Knows nothing of the hub; where it does not answer, that is said in a quiet line.
+Where the hub does not answer, a quiet line says so.
 """
 
 from typing import Any

@@ -1,7 +1,4 @@
-"""A person's own templates: keep the form's values under a name, take them from YAML, copy, compare and delete them.
-
-Knows the buttons. Knows nothing of what may stand in a template: the house's `templates` check it.
-"""
+"""A person's own presets: save the form's values, load YAML, copy, compare and delete."""
 
 from typing import Any
 

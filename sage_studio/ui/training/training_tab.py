@@ -1,8 +1,4 @@
-"""The Train tab: the recipe's form on the left, the run under way on the right.
-
-Knows the order of the form's parts. Knows nothing of the fields, which come from the recipe (`form`), nor of how a
-run looks (`run_view`); what a person gave is checked by `Studio.start_finetune` alone.
-"""
+"""The Train tab: the recipe's form on the left, the run under way on the right."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sage_studio.training.methods.kbalign.generator import Completion, Messages, SamplingParams
+from sage_studio.training.methods.kbalign.generator import Completion, DecodingParams, Messages
 
 TOWNS = ("Arn", "Bex", "Cos", "Dol", "Eck", "Fyn")
 
@@ -19,10 +19,10 @@ class Scripted:
 
     answer: Callable[[str], Any]
     asked: list[str] = field(default_factory=list)
-    params: list[SamplingParams] = field(default_factory=list)
+    params: list[DecodingParams] = field(default_factory=list)
     context: int = 8192
 
-    def generate(self, prompts: Sequence[Messages], params: SamplingParams, seed: str) -> list[Completion]:
+    def generate(self, prompts: Sequence[Messages], params: DecodingParams, seed: str) -> list[Completion]:
         said = []
         for prompt in prompts:
             assert [turn["role"] for turn in prompt][-1] == "user"

@@ -70,7 +70,7 @@ def _right_answers(base: Path, adapter: Path | None) -> dict[str, int]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from sage_studio.training.methods.kbalign import prompts
-    from sage_studio.training.methods.kbalign.generator import SamplingParams, TransformersGenerator, conversation
+    from sage_studio.training.methods.kbalign.generator import DecodingParams, TransformersGenerator, conversation
 
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     model = PeftModel.from_pretrained(model, adapter) if adapter else model
@@ -86,6 +86,6 @@ def _right_answers(base: Path, adapter: Path | None) -> dict[str, int]:
     }
     counts = {}
     for how, conversations in asked.items():
-        said = generator.generate(conversations, SamplingParams(TOKENS_AN_ANSWER), how)
+        said = generator.generate(conversations, DecodingParams(TOKENS_AN_ANSWER), how)
         counts[how] = sum(is_right(right, one.text) for (_, right), one in zip(QUESTIONS, said, strict=True))
     return counts

@@ -29,10 +29,10 @@ from sage_studio.data.synthesis.qa_filter import (
 )
 from sage_studio.training.methods.kbalign import prompts
 from sage_studio.training.methods.kbalign.chunks import Chunk, Cluster, TokenSpans, cluster_chunks
-from sage_studio.training.methods.kbalign.generator import Completion, Generator, SamplingParams
+from sage_studio.training.methods.kbalign.generator import Completion, DecodingParams, Generator
 from sage_studio.training.methods.kbalign.stage_files import RecordFile, StageRecord, process_pending
 from sage_studio.training.progress import Phase
-from sage_studio.training.recipes.kbalign import KBAlignRecipe
+from sage_studio.training.recipes.methods import KBAlignRecipe
 from sage_studio.training.run import Run
 
 # Short dependency
@@ -142,7 +142,7 @@ def _written_pairs(
     """Acceptable pairs that the model wrote, question and answer, as in the paper."""
     asked = [prompts.write_pairs(state.chunk.with_heading, state.wanted, state.chunk.language) for state in pending]
     max_tokens = max(state.wanted for state in pending) * TOKENS_PER_PAIR
-    params = SamplingParams(max_tokens, recipe.temperature, recipe.top_p)
+    params = DecodingParams(max_tokens, recipe.temperature, recipe.top_p)
     candidates: _Candidates = []
     for state, completion in zip(pending, generator.generate(asked, params, seed), strict=True):
         state.tries, state.error = state.tries + 1, completion.error
@@ -157,7 +157,7 @@ def _quoted_pairs(
     """Acceptable pairs of a sentence of the text, as the answer, and a question that the model wrote to it."""
     chosen = [(state, quote) for state in pending for quote in _next_quotes(state)]
     asked = [prompts.write_question(quote, state.chunk.language) for state, quote in chosen]
-    params = SamplingParams(TOKENS_PER_QUESTION, recipe.temperature, recipe.top_p)
+    params = DecodingParams(TOKENS_PER_QUESTION, recipe.temperature, recipe.top_p)
     candidates: _Candidates = []
     for (state, quote), completion in zip(chosen, generator.generate(asked, params, seed), strict=True):
         state.error = completion.error
@@ -190,7 +190,7 @@ def _keep_consistent(recipe: KBAlignRecipe, generator: Generator, candidates: _C
             prompts.answer_part(pair.question, state.chunk.with_heading, state.chunk.language)
             for state, pair in candidates
         ]
-        answers = generator.generate(asked, SamplingParams(TOKENS_PER_SECOND_ANSWER), seed)
+        answers = generator.generate(asked, DecodingParams(TOKENS_PER_SECOND_ANSWER), seed)
         agreements = [agreement(pair, answer.text) for (_, pair), answer in zip(candidates, answers, strict=True)]
     for (state, pair), share in zip(candidates, agreements, strict=True):
         if share >= recipe.min_agreement:
@@ -339,7 +339,7 @@ def _general_batch(recipe: KBAlignRecipe, generator: Generator, batch: Sequence[
         prompts.write_general([chunk.with_heading for chunk in cluster.chunks], count, cluster.language)
         for cluster in batch
     ]
-    params = SamplingParams(count * TOKENS_PER_GENERAL_QUESTION, recipe.temperature, recipe.top_p)
+    params = DecodingParams(count * TOKENS_PER_GENERAL_QUESTION, recipe.temperature, recipe.top_p)
     completions = generator.generate(asked, params, f"general {batch[0].chunk}")
     return [_general(cluster, completion, count) for cluster, completion in zip(batch, completions, strict=True)]
 
@@ -369,7 +369,7 @@ def _answer_batch(
         (question, chunks[at]) for question in batch for at in index.nearest(question.question, recipe.retrieved_chunks)
     ]
     asked = [prompts.answer_part(question.question, chunk.with_heading, chunk.language) for question, chunk in pairs]
-    params = SamplingParams(TOKENS_PER_PARTIAL_ANSWER, recipe.temperature, recipe.top_p)
+    params = DecodingParams(TOKENS_PER_PARTIAL_ANSWER, recipe.temperature, recipe.top_p)
     parts: dict[tuple[int, int], list[PartialAnswer]] = {question.key: [] for question in batch}
     errors = dict.fromkeys(parts, "")
     for (question, chunk), completion in zip(pairs, generator.generate(asked, params, seed), strict=True):
@@ -402,7 +402,7 @@ def _merge_parts(
         prompts.refine(question.question, [part.answer for part in question.parts], chunks[question.chunk].language)
         for question in several
     ]
-    params = SamplingParams(TOKENS_PER_MERGED_ANSWER, recipe.temperature, recipe.top_p)
+    params = DecodingParams(TOKENS_PER_MERGED_ANSWER, recipe.temperature, recipe.top_p)
     completions = generator.generate(asked, params, f"refine {seed}")
     merged = {question.key: completion for question, completion in zip(several, completions, strict=True)}
     return [_with_answer(question, merged.get(question.key)) for question in found]

@@ -1,4 +1,4 @@
-"""Text generation for the stages: what they need of a model, and how a transformers model provides it."""
+"""Text generation for the stages, by a transformers model."""
 
 import zlib
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ Messages = list[dict[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
-class SamplingParams:
+class DecodingParams:
     """How to sample. ``temperature`` 0 is greedy decoding."""
 
     max_tokens: int
@@ -44,7 +44,7 @@ class Generator(Protocol):
 
     context: int
 
-    def generate(self, prompts: Sequence[Messages], params: SamplingParams, seed: str) -> list[Completion]:
+    def generate(self, prompts: Sequence[Messages], params: DecodingParams, seed: str) -> list[Completion]:
         """Complete each conversation; one that fails has its ``error`` and does not affect the others.
 
         Args:
@@ -75,7 +75,7 @@ class TransformersGenerator:
         self._seed = seed
         self.context: int = getattr(model.config, "max_position_embeddings", None) or 1 << 30
 
-    def generate(self, prompts: Sequence[Messages], params: SamplingParams, seed: str) -> list[Completion]:
+    def generate(self, prompts: Sequence[Messages], params: DecodingParams, seed: str) -> list[Completion]:
         """Complete each conversation, those of similar length in one batch."""
         torch.manual_seed(zlib.crc32(f"{self._seed} {seed}".encode()))
         self._model.eval()
@@ -105,7 +105,7 @@ class TransformersGenerator:
     def _apply_template(self, prompt: Messages) -> str:
         return str(self._tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True))
 
-    def _generate_or_halve(self, batch: Sequence[list[int]], params: SamplingParams) -> list[Completion]:
+    def _generate_or_halve(self, batch: Sequence[list[int]], params: DecodingParams) -> list[Completion]:
         """One batch, or its halves where torch fails; a single conversation that fails says why."""
         try:
             return self._generate_batch(batch, params)
@@ -115,7 +115,7 @@ class TransformersGenerator:
         half = len(batch) // 2
         return [*self._generate_or_halve(batch[:half], params), *self._generate_or_halve(batch[half:], params)]
 
-    def _generate_batch(self, batch: Sequence[list[int]], params: SamplingParams) -> list[Completion]:
+    def _generate_batch(self, batch: Sequence[list[int]], params: DecodingParams) -> list[Completion]:
         max_prompt = self.context - params.max_tokens
         if len(batch[0]) > max_prompt:
             raise RuntimeError(

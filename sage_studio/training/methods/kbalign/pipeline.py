@@ -1,4 +1,4 @@
-"""KBAlign from end to end: chunk the knowledge base, annotate it, build samples, train in rounds, save."""
+"""KBAlign from end to end: chunk, annotate, build samples, train in rounds, save."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -18,7 +18,7 @@ from sage_studio.training.methods.kbalign.generator import Generator, Transforme
 from sage_studio.training.methods.kbalign.samples import Sample, build_samples
 from sage_studio.training.methods.kbalign.stage_files import Record, RecordFile
 from sage_studio.training.progress import Phase
-from sage_studio.training.recipes.kbalign import KBAlignRecipe
+from sage_studio.training.recipes.methods import KBAlignRecipe
 from sage_studio.training.run import Run
 
 

@@ -20,11 +20,11 @@ from sage_studio.errors import InvalidDataset, naming_full_disk
 from sage_studio.files import write_atomically
 from sage_studio.text import Text
 from sage_studio.training.methods.kbalign import prompts, stage_files
-from sage_studio.training.methods.kbalign.generator import Generator, SamplingParams, conversation
+from sage_studio.training.methods.kbalign.generator import DecodingParams, Generator, conversation
 from sage_studio.training.methods.kbalign.samples import Sample, conversation_row, training_rows
 from sage_studio.training.methods.kbalign.stage_files import RecordFile, StageRecord, process_pending
 from sage_studio.training.progress import Phase, ProgressWriter
-from sage_studio.training.recipes.kbalign import KBAlignRecipe
+from sage_studio.training.recipes.methods import KBAlignRecipe
 from sage_studio.training.run import Run, RunState
 from sage_studio.training.trainer import count_steps
 
@@ -105,12 +105,12 @@ def _verify_batch(generator: Generator, batch: Sequence[tuple[int, Sample]]) -> 
         conversation("", prompts.with_references(sample.question, sample.references, sample.language))
         for _, sample in batch
     ]
-    answers = generator.generate(asked, SamplingParams(TOKENS_PER_ANSWER, TEMPERATURE, TOP_P), seed)
+    answers = generator.generate(asked, DecodingParams(TOKENS_PER_ANSWER, TEMPERATURE, TOP_P), seed)
     shown = [
         prompts.judge(sample.question, sample.answer, answer.text, sample.language)
         for (_, sample), answer in zip(batch, answers, strict=True)
     ]
-    judgements = generator.generate(shown, SamplingParams(TOKENS_PER_JUDGEMENT, TEMPERATURE, TOP_P), f"judge {seed}")
+    judgements = generator.generate(shown, DecodingParams(TOKENS_PER_JUDGEMENT, TEMPERATURE, TOP_P), f"judge {seed}")
     checks = []
     for (number, sample), answer, judgement in zip(batch, answers, judgements, strict=True):
         error = answer.error or judgement.error

@@ -1,4 +1,4 @@
-"""Distributes the annotated questions, with their answers and retrieved references, over the rounds."""
+"""Distributes annotated questions, with answers and references, over the rounds."""
 
 import random
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from sage_studio.training.methods.kbalign import prompts
 from sage_studio.training.methods.kbalign.annotate import LongAnnotation, ShortAnnotation
 from sage_studio.training.methods.kbalign.chunks import Chunk, TokenSpans
 from sage_studio.training.methods.kbalign.stage_files import StageRecord
-from sage_studio.training.recipes.kbalign import KBAlignRecipe
+from sage_studio.training.recipes.methods import KBAlignRecipe
 
 
 class Sample(StageRecord):

@@ -1,4 +1,4 @@
-"""Stage files: JSON Lines in a task's folder, one record per unit of work, from which a stopped run resumes.
+"""Stage files: JSON lines in a task's folder, from which a stopped run resumes.
 
 Imports no torch: the web process lists these files and replaces them with edited ones.
 """
@@ -14,12 +14,12 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sage_studio import jsonl
+from sage_studio import files
 from sage_studio.errors import InvalidDataset, NotFound
 from sage_studio.files import write_atomically
 from sage_studio.text import Text
 from sage_studio.training.progress import Phase
-from sage_studio.training.recipes.kbalign import KBAlignRecipe
+from sage_studio.training.recipes.methods import KBAlignRecipe
 from sage_studio.training.run import Run
 from sage_studio.validation_errors import first_error
 
@@ -73,7 +73,7 @@ class RecordFile(Generic[Record]):
         Raises:
             InvalidDataset: a line is not a record of this stage; the text names file, line and field.
         """
-        if not jsonl.mend(self.path, self._is_record):
+        if not files.mend(self.path, self._is_record):
             return []
         lines = enumerate(self.path.read_text(encoding="utf-8-sig").split("\n"), 1)
         return [self._parse(number, line) for number, line in lines if line.strip()]
@@ -81,7 +81,7 @@ class RecordFile(Generic[Record]):
     def append(self, records: Sequence[Record]) -> None:
         """Append records, all or none. Raises `StorageFull`."""
         self.path.parent.mkdir(exist_ok=True)
-        jsonl.append(self.path, map(_to_json, records), sync=True)
+        files.append(self.path, map(_to_json, records), sync=True)
 
     def replace(self, records: Sequence[Record]) -> None:
         """Write the file anew, atomically. Raises `StorageFull`."""
@@ -99,9 +99,12 @@ class RecordFile(Generic[Record]):
         try:
             return self._kind.model_validate_json(line)
         except ValidationError as error:
-            said = first_error(error.errors()).said
+            message = first_error(error.errors()).sentence
             raise InvalidDataset(
-                Text(f"{self.path.name}, line {number}: {said.en}.", f"{self.path.name} 第 {number} 行：{said.zh}。"),
+                Text(
+                    f"{self.path.name}, line {number}: {message.en}.",
+                    f"{self.path.name} 第 {number} 行：{message.zh}。",
+                ),
                 Text(
                     "Correct the line, or delete it to have it generated again; then resume the task.",
                     "请改正该行，或删除该行以重新生成，然后继续任务。",
