@@ -4,6 +4,7 @@
 # make check  ruff, format, types                              make lock   pin the requirements anew
 # make mutants  mutation tests of the modules that check input, or of some: ARGS="sage_studio.files*"
 # make test-openapi  schemathesis over the REST API of a real studio
+# make translations  collect the messages of the code and compile the catalogues of sage_studio/locale
 # make docs   build the documentation site into site/, strictly
 # make doctor what this machine can and cannot do, and the command that mends it
 # make test-space   build a Hugging Face Space with its builder's commands (3 GB) and run the main job in it
@@ -18,7 +19,7 @@ export SAGE_STUDIO_HOST ?= $(HOST)
 export SAGE_STUDIO_PORT ?= $(PORT)
 export SAGE_STUDIO_SHARE ?= $(SHARE)
 
-.PHONY: run test test-fast test-openapi test-space mutants demo check docs doctor lock install install-dev
+.PHONY: run test test-fast test-openapi test-space mutants demo check translations docs doctor lock install install-dev
 
 run: install
 	@exec $(VENV) app.py
@@ -46,6 +47,9 @@ check: install-dev
 	@$(VENV) -m ruff check .
 	@$(VENV) -m ruff format --check .
 	@$(VENV) -m mypy
+
+translations: install-dev
+	@$(VENV) scripts/translations.py $(ARGS)
 
 docs: install-dev
 	@$(VENV) scripts/docs.py $(ARGS)

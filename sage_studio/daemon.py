@@ -77,11 +77,8 @@ def start(settings: Settings, seconds: float = START_SECONDS) -> RunningStudio:
     running = running_studio(settings)
     if running is not None:
         raise Conflict(
-            Text(
-                f"A studio runs already: {running.url} (process {running.pid}).",
-                f"工作室已在运行：{running.url}（进程 {running.pid}）。",
-            ),
-            Text("Use it, or restart it: sage studio restart", "可直接使用，或重启：sage studio restart"),
+            Text("A studio runs already: {url} (process {pid}).", url=running.url, pid=running.pid),
+            Text("Use it, or restart it: sage studio restart"),
         )
     settings.root.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, f"{PREFIX}HOME": str(settings.home)}
@@ -97,11 +94,8 @@ def start(settings: Settings, seconds: float = START_SECONDS) -> RunningStudio:
         time.sleep(POLL_SECONDS)
     words = " ".join(last_lines(output_path(settings), 5))
     raise EngineUnavailable(
-        Text(f"The studio did not start: {words}", f"工作室未能启动：{words}"),
-        Text(
-            f"See {output_path(settings)} and {settings.log_path}.",
-            f"请查看 {output_path(settings)} 和 {settings.log_path}。",
-        ),
+        Text("The studio did not start: {words}", words=words),
+        Text("See {settings} and {log_path}.", settings=output_path(settings), log_path=settings.log_path),
     )
 
 
@@ -124,11 +118,8 @@ def stop(settings: Settings, seconds: float = STOP_SECONDS) -> bool:
     process.terminate()  # it alone: its trainings and its engine lead sessions of their own
     if not running.process.wait(seconds):
         raise Conflict(
-            Text(
-                f"The studio (process {running.pid}) did not end within {seconds:.0f} s.",
-                f"工作室（进程 {running.pid}）在 {seconds:.0f} 秒内未结束。",
-            ),
-            Text(f"Wait, or end it: kill -9 {running.pid}", f"请等待，或强制结束：kill -9 {running.pid}"),
+            Text("The studio (process {pid}) did not end within {seconds:.0f} s.", pid=running.pid, seconds=seconds),
+            Text("Wait, or end it: kill -9 {pid}", pid=running.pid),
         )
     (settings.root / PID_FILE).unlink(missing_ok=True)
     return True

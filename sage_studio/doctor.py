@@ -32,7 +32,7 @@ from sage_studio.hardware import (
     query_cards,
     sort_cards,
 )
-from sage_studio.text import NOTHING, Language, Text, language_of
+from sage_studio.text import NOTHING, Language, Text, language_of, verbatim
 
 GIB = 2**30
 PROJECT = Path(__file__).resolve().parent.parent
@@ -268,13 +268,13 @@ def diagnose(facts: Facts) -> list[CheckResult]:
 
 def _python(facts: Facts) -> Iterator[CheckResult]:
     version = ".".join(map(str, facts.python))
-    found = Text(f"Python {version}", f"Python {version}")
+    found = verbatim(f"Python {version}")
     if facts.python[:2] < OLDEST_PYTHON:
         yield CheckResult(
             "python",
             Level.BLOCKING,
             found,
-            Text("The studio needs Python 3.11 or newer.", "需要 Python 3.11 或更新版本。"),
+            Text("The studio needs Python 3.11 or newer."),
             _run(_package(facts, "python3.11 python3.11-venv", "python3.11", "python", "python@3.11")),
         )
     elif facts.python[:2] > NEWEST_PYTHON:
@@ -282,9 +282,7 @@ def _python(facts: Facts) -> Iterator[CheckResult]:
             "python",
             Level.PROBLEM,
             found,
-            Text(
-                "Some of the pinned packages have no build for it yet.", "部分固定版本的软件包尚无适用于此版本的构建。"
-            ),
+            Text("Some of the pinned packages have no build for it yet."),
             _run("PYTHON=python3.12 make run"),
         )
     else:
@@ -292,7 +290,7 @@ def _python(facts: Facts) -> Iterator[CheckResult]:
 
 
 def _system(facts: Facts) -> Iterator[CheckResult]:
-    name = Text(f"{facts.system} {facts.release} {facts.machine}", f"{facts.system} {facts.release} {facts.machine}")
+    name = verbatim(f"{facts.system} {facts.release} {facts.machine}")
     if facts.system == "Darwin":
         yield from _mac(facts)
     elif facts.system == "Windows":
@@ -300,73 +298,64 @@ def _system(facts: Facts) -> Iterator[CheckResult]:
             "system",
             Level.BLOCKING,
             name,
-            Text("The trainer needs POSIX process groups.", "训练器依赖 POSIX 进程组。"),
+            Text("The trainer needs POSIX process groups."),
             _run("wsl --install -d Ubuntu-24.04"),
         )
     elif facts.glibc and _version(facts.glibc) < OLDEST_GLIBC:
         yield CheckResult(
             "system",
             Level.BLOCKING,
-            Text(f"glibc {facts.glibc}", f"glibc {facts.glibc}"),
-            Text(
-                "Some of the pinned packages are built for glibc 2.31 and newer (Ubuntu 20.04, Debian 11, RHEL 9).",
-                "部分固定版本的软件包要求 glibc 2.31 及以上（Ubuntu 20.04、Debian 11、RHEL 9）。",
-            ),
-            Text("Use a newer distribution.", "请使用更新的发行版。"),
+            verbatim(f"glibc {facts.glibc}"),
+            Text("Some of the pinned packages are built for glibc 2.31 and newer (Ubuntu 20.04, Debian 11, RHEL 9)."),
+            Text("Use a newer distribution."),
         )
     elif facts.kind == "neutral":
         yield CheckResult(
             "system",
             Level.NOTE,
-            Text(f"{name.en}, without AVX2", f"{name.zh}，不支持 AVX2"),
-            Text(
-                "vLLM has no build for this processor: the chat uses the slower transformers engine.",
-                "vLLM 没有适用于此处理器的构建：对话将使用较慢的 transformers 引擎。",
-            ),
+            Text("{name}, without AVX2", name=name),
+            Text("vLLM has no build for this processor: the chat uses the slower transformers engine."),
         )
     else:
         yield CheckResult("system", Level.OK, name)
 
 
 def _mac(facts: Facts) -> Iterator[CheckResult]:
-    found = Text(f"macOS {facts.macos} {facts.machine}", f"macOS {facts.macos} {facts.machine}")
+    found = verbatim(f"macOS {facts.macos} {facts.machine}")
     if facts.machine == "x86_64":
         yield CheckResult(
             "system",
             Level.BLOCKING,
             found,
-            Text("torch 2.13 has no build for Intel Macs.", "torch 2.13 没有适用于 Intel Mac 的构建。"),
-            Text("Use an Apple silicon Mac or Linux.", "请使用 Apple 芯片的 Mac 或 Linux。"),
+            Text("torch 2.13 has no build for Intel Macs."),
+            Text("Use an Apple silicon Mac or Linux."),
         )
     elif facts.macos and _version(facts.macos) < OLDEST_MACOS:
         yield CheckResult(
             "system",
             Level.BLOCKING,
             found,
-            Text("bitsandbytes needs macOS 14 or newer.", "bitsandbytes 需要 macOS 14 或更新版本。"),
+            Text("bitsandbytes needs macOS 14 or newer."),
             _run("softwareupdate --install --all"),
         )
     else:
         yield CheckResult(
             "gpu",
             Level.NOTE,
-            Text(f"{found.en}: the Apple GPU is not used", f"{found.zh}：不使用 Apple GPU"),
-            Text(
-                "Training and chat run on the CPU; models above 1 B parameters are slow.",
-                "训练与对话在 CPU 上运行；超过 1 B 参数的模型会很慢。",
-            ),
+            Text("{found}: the Apple GPU is not used", found=found),
+            Text("Training and chat run on the CPU; models above 1 B parameters are slow."),
         )
 
 
 def _git(facts: Facts) -> Iterator[CheckResult]:
     if facts.git:
-        yield CheckResult("git", Level.OK, Text(facts.git, facts.git))
+        yield CheckResult("git", Level.OK, verbatim(facts.git))
         return
     yield CheckResult(
         "git",
         Level.PROBLEM,
-        Text("git is not installed", "未安装 git"),
-        Text("The SAGE documentation and Git repositories cannot be fetched.", "无法获取 SAGE 文档和 Git 仓库。"),
+        Text("git is not installed"),
+        Text("The SAGE documentation and Git repositories cannot be fetched."),
         _run(_package(facts, "git", "git", "git", "git")),
     )
 
@@ -375,20 +364,20 @@ def _disk(facts: Facts) -> Iterator[CheckResult]:
     download, installed = DISK_GB[facts.kind]
     need = WORKING_DISK_GB if facts.installed else download + installed + WORKING_DISK_GB
     free = min(facts.disk_free_gb, facts.home_free_gb)
-    found = Text(f"{free:.0f} GB of disk are free", f"磁盘剩余 {free:.0f} GB")
+    found = Text("{free:.0f} GB of disk are free", free=free)
     if free >= need:
         yield CheckResult("disk", Level.OK, found)
         return
     what = (
-        Text(
-            f"A small model with its checkpoints needs about {need:.0f} GB.",
-            f"一个小模型及其检查点约需 {need:.0f} GB。",
-        )
+        Text("A small model with its checkpoints needs about {need:.0f} GB.", need=need)
         if facts.installed
         else Text(
-            f"{need:.0f} GB are needed: {download:g} GB to download, {installed:g} GB installed, "
-            f"{WORKING_DISK_GB:g} GB to work with.",
-            f"需要 {need:.0f} GB：下载 {download:g} GB，安装后占用 {installed:g} GB，工作空间 {WORKING_DISK_GB:g} GB。",
+            "{need:.0f} GB are needed: {download:g} GB to download, {installed:g} GB installed, "
+            "{working_disk_gb:g} GB to work with.",
+            need=need,
+            download=download,
+            installed=installed,
+            working_disk_gb=WORKING_DISK_GB,
         )
     )
     yield CheckResult(
@@ -396,10 +385,7 @@ def _disk(facts: Facts) -> Iterator[CheckResult]:
         Level.PROBLEM if facts.installed else Level.BLOCKING,
         found,
         what,
-        Text(
-            "Free some space, e.g. `pip cache purge`, or clone onto a larger disk and set SAGE_STUDIO_HOME there.",
-            "请清理磁盘（如 `pip cache purge`），或克隆到更大的磁盘并将 SAGE_STUDIO_HOME 设到那里。",
-        ),
+        Text("Free some space, e.g. `pip cache purge`, or clone onto a larger disk and set SAGE_STUDIO_HOME there."),
     )
 
 
@@ -408,21 +394,15 @@ def _other_gpus(facts: Facts) -> Iterator[CheckResult]:
         yield CheckResult(
             "gpu",
             Level.NOTE,
-            Text("No NVIDIA GPU", "没有 NVIDIA GPU"),
-            Text(
-                "Training and chat run on the CPU; models above 1 B parameters are slow.",
-                "训练与对话在 CPU 上运行；超过 1 B 参数的模型会很慢。",
-            ),
+            Text("No NVIDIA GPU"),
+            Text("Training and chat run on the CPU; models above 1 B parameters are slow."),
         )
     if AMD in facts.pci and not facts.cards:
         yield CheckResult(
             "gpu",
             Level.NOTE,
-            Text("An AMD GPU is there and is not used", "检测到 AMD GPU，但不会使用"),
-            Text(
-                "The pinned torch and vLLM are CUDA and CPU builds, without ROCm: all runs on the CPU.",
-                "固定版本的 torch 与 vLLM 为 CUDA 与 CPU 构建，不含 ROCm：全部在 CPU 上运行。",
-            ),
+            Text("An AMD GPU is there and is not used"),
+            Text("The pinned torch and vLLM are CUDA and CPU builds, without ROCm: all runs on the CPU."),
         )
 
 
@@ -430,7 +410,7 @@ def _driver(facts: Facts) -> Iterator[CheckResult]:
     if facts.cards:
         old = [card for card in facts.cards if card.driver and _version(card.driver)[0] < OLDEST_DRIVER]
         version = facts.cards[0].driver
-        found = Text(f"NVIDIA driver {version}", f"NVIDIA 驱动 {version}")
+        found = Text("NVIDIA driver {version}", version=version)
         if not old:
             yield CheckResult("driver", Level.OK, found)
         else:
@@ -439,9 +419,9 @@ def _driver(facts: Facts) -> Iterator[CheckResult]:
                 Level.PROBLEM,
                 found,
                 Text(
-                    f"torch and vLLM are built for CUDA 13, which needs driver {OLDEST_DRIVER} or newer. "
-                    "Until then no GPU is used.",
-                    f"torch 与 vLLM 基于 CUDA 13 构建，需要 {OLDEST_DRIVER} 或更新的驱动。在此之前不会使用 GPU。",
+                    "torch and vLLM are built for CUDA 13, which needs driver {oldest_driver} or newer. Until "
+                    "then no GPU is used.",
+                    oldest_driver=OLDEST_DRIVER,
                 ),
                 _driver_remedy(facts),
             )
@@ -451,33 +431,26 @@ def _driver(facts: Facts) -> Iterator[CheckResult]:
         yield CheckResult(
             "driver",
             Level.PROBLEM,
-            Text(
-                f"nvidia-smi does not work: {message}" if message else "An NVIDIA GPU is there, without a driver",
-                f"nvidia-smi 无法工作：{message}" if message else "检测到 NVIDIA GPU，但未安装驱动",
-            ),
-            Text("The GPU is not used; all runs on the CPU.", "不会使用 GPU；全部在 CPU 上运行。"),
+            Text("nvidia-smi does not work: {said}", said=message)
+            if message
+            else Text("An NVIDIA GPU is there, without a driver"),
+            Text("The GPU is not used; all runs on the CPU."),
             _run("sudo reboot") if mismatch else _driver_remedy(facts),
         )
 
 
 def _driver_remedy(facts: Facts) -> Text:
     if facts.wsl:
-        return Text(
-            "Install the NVIDIA driver 580 or newer on Windows, then run `wsl --shutdown` there.",
-            "请在 Windows 上安装 580 或更新的 NVIDIA 驱动，然后在 Windows 中运行 `wsl --shutdown`。",
-        )
+        return Text("Install the NVIDIA driver 580 or newer on Windows, then run `wsl --shutdown` there.")
     if facts.container:
-        return Text(
-            "Update the driver on the host, and start the container with --gpus all.",
-            "请在宿主机上更新驱动，并用 --gpus all 启动容器。",
-        )
+        return Text("Update the driver on the host, and start the container with --gpus all.")
     if "ubuntu" in facts.distribution:
         return _run("sudo ubuntu-drivers install nvidia:580 && sudo reboot")
     if _family(facts) == "arch":
         return _run("sudo pacman -S nvidia-open && sudo reboot")
     return Text(
-        f"Install NVIDIA's driver {OLDEST_DRIVER} or newer for your distribution, then reboot.",
-        f"请为您的发行版安装 NVIDIA {OLDEST_DRIVER} 或更新的驱动，然后重启。",
+        "Install NVIDIA's driver {oldest_driver} or newer for your distribution, then reboot.",
+        oldest_driver=OLDEST_DRIVER,
     )
 
 
@@ -492,8 +465,11 @@ def _cards(facts: Facts) -> Iterator[CheckResult]:
 
 def _card(card: Card) -> CheckResult:
     found = Text(
-        f"GPU {card.index}: {card.name}, {card.free_gb:.1f} of {card.memory_gb:.1f} GB free",
-        f"GPU {card.index}：{card.name}，显存 {card.memory_gb:.1f} GB，空闲 {card.free_gb:.1f} GB",
+        "GPU {index}: {name}, {free_gb:.1f} of {memory_gb:.1f} GB free",
+        index=card.index,
+        name=card.name,
+        free_gb=card.free_gb,
+        memory_gb=card.memory_gb,
     )
     if card.free_gb >= LEAST_CARD_GB:
         return CheckResult("gpu", Level.OK, found)
@@ -502,46 +478,43 @@ def _card(card: Card) -> CheckResult:
         Level.PROBLEM,
         found,
         Text(
-            f"Even the smallest model needs about {LEAST_CARD_GB:g} GB to be trained and served.",
-            f"即使最小的模型，训练和部署也约需 {LEAST_CARD_GB:g} GB。",
+            "Even the smallest model needs about {least_card_gb:g} GB to be trained and served.",
+            least_card_gb=LEAST_CARD_GB,
         ),
-        Text("Close what uses the GPU: `nvidia-smi` lists it.", "请关闭占用 GPU 的程序：`nvidia-smi` 可列出。"),
+        Text("Close what uses the GPU: `nvidia-smi` lists it."),
     )
 
 
 def _set_aside(card: Card, why: Unusable, facts: Facts) -> CheckResult:
-    name = Text(f"GPU {card.index}: {card.name} is not used", f"GPU {card.index}：{card.name} 不会使用")
+    name = Text("GPU {index}: {name} is not used", index=card.index, name=card.name)
     oldest = ".".join(map(str, OLDEST_CAPABILITY))
     capability = ".".join(map(str, card.capability or ()))
     reasons = {
         Unusable.OLD_GPU: (
             Level.PROBLEM,
             Text(
-                f"Its compute capability is {capability}; torch 2.13 and vLLM 0.32 have kernels from {oldest} on "
-                "(RTX 20xx, T4 and newer).",
-                f"其计算能力为 {capability}；torch 2.13 与 vLLM 0.32 仅支持 {oldest} 及以上（RTX 20 系、T4 及更新）。",
+                "Its compute capability is {capability}; torch 2.13 and vLLM 0.32 have kernels from "
+                "{oldest} on (RTX 20xx, T4 and newer).",
+                capability=capability,
+                oldest=oldest,
             ),
-            Text(
-                "Use a newer GPU. Training and chat run on the CPU until then.",
-                "请更换较新的 GPU。在此之前训练与对话在 CPU 上运行。",
-            ),
+            Text("Use a newer GPU. Training and chat run on the CPU until then."),
         ),
         Unusable.HIDDEN: (
             Level.NOTE,
-            Text(f"{VISIBLE}={facts.visible} hides it.", f"{VISIBLE}={facts.visible} 将其隐藏。"),
+            Text("{visible}={facts_visible} hides it.", visible=VISIBLE, facts_visible=facts.visible),
             _run(f"unset {VISIBLE}"),
         ),
         Unusable.NO_MEMORY_FIGURE: (
             Level.PROBLEM,
             Text(
-                "The driver does not tell its memory (GB10 and Jetson share the machine's), so nothing can be planned.",
-                "驱动不报告其显存（GB10、Jetson 与系统共享内存），无法规划用量。",
+                "The driver does not tell its memory (GB10 and Jetson share the machine's), so nothing can be planned."
             ),
-            Text("Such machines are not supported yet.", "暂不支持此类机器。"),
+            Text("Such machines are not supported yet."),
         ),
         Unusable.CPU_TORCH: (
             Level.PROBLEM,
-            Text("The CPU build of torch is installed.", "安装的是 CPU 版 torch。"),
+            Text("The CPU build of torch is installed."),
             _run("rm -rf .venv && make run"),
         ),
     }
@@ -554,7 +527,7 @@ def _torch(facts: Facts) -> Iterator[CheckResult]:
     if facts.torch is None or not usable:
         return
     version, devices = facts.torch["version"], facts.torch["devices"]
-    found = Text(f"torch {version} sees {devices} GPU(s)", f"torch {version} 可见 {devices} 个 GPU")
+    found = Text("torch {version} sees {devices} GPU(s)", version=version, devices=devices)
     if devices >= len(usable):
         yield CheckResult("torch", Level.OK, found)
     elif not facts.torch["cuda"]:
@@ -562,7 +535,7 @@ def _torch(facts: Facts) -> Iterator[CheckResult]:
             "torch",
             Level.PROBLEM,
             found,
-            Text("It is the CPU build: the GPU is not used.", "这是 CPU 版：不会使用 GPU。"),
+            Text("It is the CPU build: the GPU is not used."),
             _run("rm -rf .venv && make run"),
         )
     else:
@@ -570,37 +543,25 @@ def _torch(facts: Facts) -> Iterator[CheckResult]:
             "torch",
             Level.PROBLEM,
             found,
-            Text(
-                "nvidia-smi lists the GPU, but CUDA cannot open it: trainings are refused.",
-                "nvidia-smi 能列出 GPU，但 CUDA 无法打开它：训练会被拒绝。",
-            ),
-            Text(
-                "Start the container with --gpus all, or reboot after a driver update.",
-                "请用 --gpus all 启动容器；若刚更新驱动，请重启。",
-            ),
+            Text("nvidia-smi lists the GPU, but CUDA cannot open it: trainings are refused."),
+            Text("Start the container with --gpus all, or reboot after a driver update."),
         )
 
 
 def _build_tools(facts: Facts) -> Iterator[CheckResult]:
     if facts.kind != "gpu":
         return
-    missing = [
-        name for name, there in (("a C compiler", facts.compiler), ("Python.h", facts.python_header)) if not there
-    ]
+    parts = ((Text("a C compiler"), facts.compiler), (verbatim("Python.h"), facts.python_header))
+    missing = [name for name, there in parts if not there]
     if not missing:
-        yield CheckResult("compiler", Level.OK, Text(f"{facts.compiler}, Python.h", f"{facts.compiler}，Python.h"))
+        yield CheckResult("compiler", Level.OK, verbatim(f"{facts.compiler}, Python.h"))
         return
-    what = " and ".join(missing)
-    zh = "、".join(missing).replace("a C compiler", "C 编译器")
     version = ".".join(map(str, facts.python[:2]))
     yield CheckResult(
         "compiler",
         Level.PROBLEM,
-        Text(f"Missing: {what}", f"缺少：{zh}"),
-        Text(
-            "Triton compiles its driver at the first step: training on the GPU and vLLM fail without.",
-            "Triton 在第一步时编译驱动：缺少它们时 GPU 训练和 vLLM 都会失败。",
-        ),
+        Text("Missing: {missing}", missing=missing),
+        Text("Triton compiles its driver at the first step: training on the GPU and vLLM fail without."),
         _run(
             _package(
                 facts, f"build-essential python{version}-dev", f"gcc python{version}-devel", "base-devel", "python"
@@ -614,11 +575,8 @@ def _shm(facts: Facts) -> Iterator[CheckResult]:
         yield CheckResult(
             "shm",
             Level.PROBLEM if len(facts.cards) > 1 else Level.NOTE,
-            Text(f"/dev/shm has {facts.shm_gb * 1024:.0f} MB", f"/dev/shm 为 {facts.shm_gb * 1024:.0f} MB"),
-            Text(
-                "Several GPUs exchange data through it: NCCL and vLLM fail below 1 GB.",
-                "多 GPU 通过它交换数据：低于 1 GB 时 NCCL 与 vLLM 会失败。",
-            ),
+            Text("/dev/shm has {shm_gb:.0f} MB", shm_gb=facts.shm_gb * 1024),
+            Text("Several GPUs exchange data through it: NCCL and vLLM fail below 1 GB."),
             _run("docker run --shm-size=8g …" if facts.container else "sudo mount -o remount,size=8G /dev/shm"),
         )
 
@@ -628,16 +586,12 @@ def _wsl(facts: Facts) -> Iterator[CheckResult]:
         yield CheckResult(
             "wsl",
             Level.NOTE,
-            Text(f"WSL 2 with {facts.memory_gb:.0f} GB of memory", f"WSL 2，内存 {facts.memory_gb:.0f} GB"),
+            Text("WSL 2 with {memory_gb:.0f} GB of memory", memory_gb=facts.memory_gb),
             Text(
                 "Windows limits pinned memory, and memory used by Windows counts as used on the GPU. The chat engine "
-                "stops during a training instead of sleeping.",
-                "Windows 限制锁页内存，且 Windows 占用的显存计入已用。训练期间对话引擎会停止而非休眠。",
+                "stops during a training instead of sleeping."
             ),
-            Text(
-                "More memory for WSL: set memory=… under [wsl2] in %UserProfile%\\.wslconfig.",
-                "如需更多内存：在 %UserProfile%\\.wslconfig 的 [wsl2] 下设置 memory=…。",
-            ),
+            Text("More memory for WSL: set memory=… under [wsl2] in %UserProfile%\\.wslconfig."),
         )
 
 
@@ -666,7 +620,7 @@ def _package(facts: Facts, debian: str, fedora: str, arch: str, mac: str) -> str
 
 
 def _run(command: str) -> Text:
-    return Text(f"Run: {command}", f"请运行：{command}")
+    return Text("Run: {command}", command=command)
 
 
 def _version(text: str) -> tuple[int, ...]:
@@ -694,7 +648,7 @@ def as_json(finding: CheckResult, language: Language | None = None) -> dict[str,
     """A finding as plain JSON: in one language, or with both where none is given."""
 
     def shown(text: Text) -> str | dict[str, str]:
-        return text.in_(language) if language else {"en": text.en, "zh": text.zh}
+        return text.in_(language) if language else text.translations()
 
     return {
         "check": finding.check,

@@ -29,9 +29,9 @@ logger = logging.getLogger("sage_studio")
 ORDER = "download.json"
 POLL_SECONDS = 0.2
 KINDS: dict[Reason, type[StudioError]] = {Reason.MODEL: InvalidModel, Reason.DISK: StorageFull}
-INTERRUPTED = Text("The download was interrupted.", "下载被中断。")
-CANCELLED = Text("The download was cancelled.", "下载已取消。")
-GO_ON = Text("Continue: what was fetched is kept.", "可继续下载：已下载的部分会保留。")
+INTERRUPTED = Text("The download was interrupted.")
+CANCELLED = Text("The download was cancelled.")
+GO_ON = Text("Continue: what was fetched is kept.")
 
 
 class DownloadState(StrEnum):
@@ -95,8 +95,8 @@ class Downloads:
         found = self._read(self._place(name))
         if found is None:
             raise NotFound(
-                Text(f"There is no download of {name!r}.", f"没有 {name!r} 的下载。"),
-                Text("Take a name from the list of downloads.", "请从下载列表中选取名称。"),
+                Text("There is no download of {name!r}.", name=name),
+                Text("Take a name from the list of downloads."),
             )
         return found
 
@@ -115,8 +115,8 @@ class Downloads:
         child = self._held[name].child if name in self._held else None
         if found.state is not DownloadState.RUNNING or child is None:
             raise Conflict(
-                Text(f"The download of {name} is over: {found.state}.", f"{name} 的下载已结束：{found.state}。"),
-                Text("There is nothing to cancel.", "无需取消。"),
+                Text("The download of {name} is over: {state}.", name=name, state=found.state),
+                Text("There is nothing to cancel."),
             )
         child.signal(signal.SIGTERM)
         logger.info("Cancelling download: %s", name)
@@ -143,7 +143,7 @@ class Downloads:
         if found.state is DownloadState.COMPLETED and here is not None:
             return here
         if found.state is DownloadState.STOPPED:
-            raise Conflict(Text(f"{name}: {found.message.en}", f"{name}：{found.message.zh}"), found.hint)
+            raise Conflict(Text("{name}: {message}", name=name, message=found.message), found.hint)
         result = read_result(self._place(name))
         reason = result.reason if result is not None and result.reason is not None else Reason.NETWORK
         raise KINDS.get(reason, HubUnavailable)(found.message or INTERRUPTED, found.hint or GO_ON)

@@ -191,9 +191,6 @@ def naming_full_disk(where: Path) -> Iterator[None]:
 def storage_full(where: Path) -> StorageFull:
     """The error for a full disk at ``where``."""
     return StorageFull(
-        Text(f"No room left on the disk that holds {where}.", f"{where} 所在的磁盘已满。"),
-        Text(
-            "Delete old tasks or datasets, or set SAGE_STUDIO_HOME to a larger disk; nothing already saved was lost.",
-            "请删除旧任务或数据集，或把 SAGE_STUDIO_HOME 指向更大的磁盘；已保存的内容没有丢失。",
-        ),
+        Text("No room left on the disk that holds {where}.", where=where),
+        Text("Delete old tasks or datasets, or set SAGE_STUDIO_HOME to a larger disk; nothing already saved was lost."),
     )

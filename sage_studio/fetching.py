@@ -234,8 +234,8 @@ def _check_content(name: str, part: Path, etag: str) -> None:
     if not right:
         part.unlink()
         raise HubUnavailable(
-            Text(f"A file of {name} arrived damaged.", f"{name} 的一个文件在下载中损坏。"),
-            Text("Continue: only this file is fetched again.", "请继续下载：只会重新获取该文件。"),
+            Text("A file of {name} arrived damaged.", name=name),
+            Text("Continue: only this file is fetched again."),
         )
 
 
@@ -246,13 +246,13 @@ def _check_room(planned: Plan, folder: Path, missing: int) -> None:
         need, left = f"{missing / 1e9:.1f} GB", f"{free / 1e9:.1f} GB"
         raise StorageFull(
             Text(
-                f"{planned.name} needs {need} more on the disk that holds {existing}; {left} are free.",
-                f"{planned.name} 还需要 {need} 磁盘空间，{existing} 所在磁盘仅剩 {left}。",
+                "{name} needs {need} more on the disk that holds {existing}; {left} are free.",
+                name=planned.name,
+                need=need,
+                existing=existing,
+                left=left,
             ),
-            Text(
-                "Make room there, or set HF_HOME to a folder on a larger disk and restart the studio.",
-                "请清理空间，或将 HF_HOME 设为更大磁盘上的文件夹并重启工作室。",
-            ),
+            Text("Make room there, or set HF_HOME to a folder on a larger disk and restart the studio."),
         )
 
 

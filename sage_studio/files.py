@@ -39,11 +39,8 @@ def safe_name(name: str) -> str:
     """
     if not SAFE_NAME.fullmatch(name) or ".." in name:
         raise InvalidName(
-            Text(f"{name!r} is no valid id.", f"{name!r} 不是有效的 id。"),
-            Text(
-                "Ids hold letters, digits, '.', '_' and '-' only; take one from the list.",
-                "id 只能包含字母、数字、“.”、“_”、“-”，请从列表中选取。",
-            ),
+            Text("{name!r} is no valid id.", name=name),
+            Text("Ids hold letters, digits, '.', '_' and '-' only; take one from the list."),
         )
     return name
 
@@ -57,8 +54,8 @@ def upload_name(name: str) -> str:
     last = re.split(r"[\\/]", name)[-1].strip()
     if ".." in re.split(r"[\\/]", name) or last.startswith("."):
         raise InvalidName(
-            Text(f"{name!r} is no valid file name.", f"{name!r} 不是有效的文件名。"),
-            Text("Rename the file, without '..' or a leading dot.", "请重命名文件，不要含 “..”，也不要以点开头。"),
+            Text("{name!r} is no valid file name.", name=name),
+            Text("Rename the file, without '..' or a leading dot."),
         )
     return re.sub(r"[^\w.-]", "_", last)[-128:] or "data"
 

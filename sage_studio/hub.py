@@ -101,14 +101,8 @@ def plan(name: str, trust_remote_code: bool = False) -> Plan:
     commit = str(info.sha or "")
     if not commit or not any(file.path.endswith(WEIGHT_SUFFIXES) for file in files):
         raise InvalidModel(
-            Text(
-                f"{name} holds no weights as safetensors or PyTorch files.",
-                f"{name} 中没有 safetensors 或 PyTorch 格式的权重。",
-            ),
-            Text(
-                "Choose the repository of the original model, not a GGUF or ONNX copy of it.",
-                "请选择原始模型的仓库，而不是 GGUF 或 ONNX 版本。",
-            ),
+            Text("{name} holds no weights as safetensors or PyTorch files.", name=name),
+            Text("Choose the repository of the original model, not a GGUF or ONNX copy of it."),
         )
     return Plan(name, commit, tuple(sorted(files, key=lambda file: (file.path.endswith(WEIGHT_SUFFIXES), file.path))))
 
@@ -238,14 +232,11 @@ def explained(name: str, error: Exception) -> StudioError:
         return unknown(name)
     if isinstance(error, OfflineModeIsEnabled):
         return HubUnavailable(
-            Text(
-                f"{name} is not on this machine, and HF_HUB_OFFLINE forbids to fetch it.",
-                f"本机没有 {name}，而 HF_HUB_OFFLINE 禁止下载。",
-            ),
+            Text("{name} is not on this machine, and HF_HUB_OFFLINE forbids to fetch it.", name=name),
             Text(
                 "Unset HF_HUB_OFFLINE and restart the studio, or choose a model that is on this machine, "
-                f"such as {BUILT_IN}.",
-                f"请取消设置 HF_HUB_OFFLINE 并重启工作室，或选择本机已有的模型，如 {BUILT_IN}。",
+                "such as {built_in}.",
+                built_in=BUILT_IN,
             ),
         )
     if isinstance(error, HfHubHTTPError):
@@ -263,14 +254,10 @@ def explained(name: str, error: Exception) -> StudioError:
 def unknown(name: str) -> InvalidModel:
     """The error for a name that means no model."""
     return InvalidModel(
-        Text(f"There is no model {name!r}.", f"没有名为 {name!r} 的模型。")
-        if name
-        else Text("No model was named.", "未指定模型。"),
+        Text("There is no model {name!r}.", name=name) if name else Text("No model was named."),
         Text(
             "Choose one from the list, or give a hub id (owner/name) or the full path of a model folder; "
-            "for a private model set HF_TOKEN.",
-            "请从列表选择，或填写 Hugging Face 模型名称（owner/name）或模型文件夹的完整路径；"
-            "私有模型需要设置 HF_TOKEN。",
+            "for a private model set HF_TOKEN."
         ),
     )
 
@@ -281,21 +268,12 @@ def _gated(name: str) -> InvalidModel:
     page = f"{endpoint()}/{name}"
     if get_token():
         return InvalidModel(
-            Text(
-                f"{name} is gated, and the account of HF_TOKEN may not use it yet.",
-                f"{name} 需要授权，HF_TOKEN 所属账号尚未获得授权。",
-            ),
-            Text(
-                f"Accept the terms at {page} with that account, and start again once access is granted.",
-                f"请用该账号在 {page} 接受条款，获得授权后重新开始。",
-            ),
+            Text("{name} is gated, and the account of HF_TOKEN may not use it yet.", name=name),
+            Text("Accept the terms at {page} with that account, and start again once access is granted.", page=page),
         )
     return InvalidModel(
-        Text(f"{name} is gated: its owner asks for an agreement first.", f"{name} 需要先接受其条款。"),
-        Text(
-            f"Accept the terms at {page}, set HF_TOKEN to a token of that account, and restart the studio.",
-            f"请在 {page} 接受条款，将 HF_TOKEN 设为该账号的令牌，并重启工作室。",
-        ),
+        Text("{name} is gated: its owner asks for an agreement first.", name=name),
+        Text("Accept the terms at {page}, set HF_TOKEN to a token of that account, and restart the studio.", page=page),
     )
 
 
@@ -303,22 +281,21 @@ def _refused(name: str, status: int) -> HubUnavailable:
     if status in (401, 403):
         return HubUnavailable(
             Text(
-                f"The hub at {endpoint()} refuses to give {name} (HTTP {status}).",
-                f"{endpoint()} 拒绝提供 {name}（HTTP {status}）。",
+                "The hub at {endpoint} refuses to give {name} (HTTP {status}).",
+                endpoint=endpoint(),
+                name=name,
+                status=status,
             ),
             Text(
-                "Check that HF_TOKEN is valid and may read this model, and that HF_ENDPOINT is right; "
-                f"or choose {BUILT_IN}, which is built in.",
-                f"请检查 HF_TOKEN 是否有效并有权读取该模型，以及 HF_ENDPOINT 是否正确；或选择内置的 {BUILT_IN}。",
+                "Check that HF_TOKEN is valid and may read this model, and that HF_ENDPOINT is right; or "
+                "choose {built_in}, which is built in.",
+                built_in=BUILT_IN,
             ),
         )
     if status == 429:
         return HubUnavailable(
-            Text(f"The hub at {endpoint()} asks to wait (HTTP 429).", f"{endpoint()} 要求稍后再试（HTTP 429）。"),
-            Text(
-                "Try again in some minutes; with HF_TOKEN set the limits are wider.",
-                "请几分钟后重试；设置 HF_TOKEN 可提高限额。",
-            ),
+            Text("The hub at {endpoint} asks to wait (HTTP 429).", endpoint=endpoint()),
+            Text("Try again in some minutes; with HF_TOKEN set the limits are wider."),
         )
     return _unavailable(name, f"HTTP {status}", f"HTTP {status}")
 
@@ -326,13 +303,12 @@ def _refused(name: str, status: int) -> HubUnavailable:
 def _no_hub(name: str) -> HubUnavailable:
     return HubUnavailable(
         Text(
-            f"What answers at {endpoint()} is no model hub, so {name} cannot be looked up.",
-            f"{endpoint()} 不是模型站点，无法查询 {name}。",
+            "What answers at {endpoint} is no model hub, so {name} cannot be looked up.", endpoint=endpoint(), name=name
         ),
         Text(
-            "Correct HF_ENDPOINT, log in to the network's proxy, give a local folder, "
-            f"or choose {BUILT_IN}, which is built in.",
-            f"请改正 HF_ENDPOINT，或登录网络代理，或填写本地文件夹，或选择内置的 {BUILT_IN}。",
+            "Correct HF_ENDPOINT, log in to the network's proxy, give a local folder, or choose "
+            "{built_in}, which is built in.",
+            built_in=BUILT_IN,
         ),
     )
 
@@ -340,13 +316,16 @@ def _no_hub(name: str) -> HubUnavailable:
 def _unavailable(name: str, why: str, why_zh: str) -> HubUnavailable:
     return HubUnavailable(
         Text(
-            f"The model hub at {endpoint()} cannot be reached for {name}, which is not on this machine: {why}",
-            f"无法连接模型站点 {endpoint()} 获取 {name}，本机也没有该模型：{why_zh}",
+            "The model hub at {endpoint} cannot be reached for {name}, which is not on this machine: {why}",
+            endpoint=endpoint(),
+            name=name,
+            why=why,
+            why_zh=why_zh,
         ),
         Text(
-            "Check the network, set HF_ENDPOINT to a mirror, give a local folder, "
-            f"or choose {BUILT_IN}, which is built in. What was fetched is kept.",
-            f"请检查网络，或将 HF_ENDPOINT 设为镜像，或填写本地文件夹，或选择内置的 {BUILT_IN}。已下载的部分会保留。",
+            "Check the network, set HF_ENDPOINT to a mirror, give a local folder, or choose {built_in}, "
+            "which is built in. What was fetched is kept.",
+            built_in=BUILT_IN,
         ),
     )
 

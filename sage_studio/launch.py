@@ -137,11 +137,8 @@ def check_port(settings: Settings) -> None:
         except OSError as error:
             where = f"{settings.host}:{settings.port}"
             raise Conflict(
-                Text(f"{where} cannot be used: {error.strerror}.", f"无法使用 {where}：{error.strerror}。"),
-                Text(
-                    f"Choose another: PORT={settings.port + 1} make run",
-                    f"请换一个端口：PORT={settings.port + 1} make run",
-                ),
+                Text("{where} cannot be used: {strerror}.", where=where, strerror=error.strerror),
+                Text("Choose another: PORT={port} make run", port=settings.port + 1),
             ) from error
 
 
@@ -158,8 +155,8 @@ def credentials(settings: Settings) -> tuple[str, str] | None:
         return "sage", secrets.token_urlsafe(12)
     if not user or not password:
         raise Conflict(
-            Text(f"{PREFIX}AUTH is not of the form user:password.", f"{PREFIX}AUTH 的格式应为 用户名:密码。"),
-            Text("Set both, or unset it to have a password generated.", "请同时设置两者，或取消设置以自动生成密码。"),
+            Text("{prefix}AUTH is not of the form user:password.", prefix=PREFIX),
+            Text("Set both, or unset it to have a password generated."),
         )
     return user, password
 
@@ -178,10 +175,9 @@ def space_credentials(settings: Settings, space: Space) -> tuple[str, str] | Non
     if space.has_oauth:
         return None
     raise Conflict(
-        Text("This Space has no login yet, so it stays closed.", "此 Space 尚未设置登录方式，因此暂不开放。"),
+        Text("This Space has no login yet, so it stays closed."),
         Text(
-            f"Add the secret {PREFIX}AUTH with the value user:password, or hf_oauth: true in README.md.",
-            f"请添加机密变量 {PREFIX}AUTH，值为 用户名:密码，或在 README.md 中加入 hf_oauth: true。",
+            "Add the secret {prefix}AUTH with the value user:password, or hf_oauth: true in README.md.", prefix=PREFIX
         ),
     )
 

@@ -131,13 +131,17 @@ def _back_up(connection: sqlite3.Connection, copy: Path) -> None:
 def _newer(path: Path, found: int, known: int) -> NewerHome:
     return NewerHome(
         Text(
-            f"{path} was made by a newer studio: its schema has version {found}, "
-            f"SAGE Studio {__version__} knows versions up to {known}.",
-            f"{path} 由更新版本的工作室创建：其数据库版本为 {found}，SAGE Studio {__version__} 最高支持版本 {known}。",
+            "{path} was made by a newer studio: its schema has version {found}, SAGE Studio {version} "
+            "knows versions up to {known}.",
+            path=path,
+            found=found,
+            version=__version__,
+            known=known,
         ),
         Text(
-            "Update SAGE Studio, set SAGE_STUDIO_HOME to another folder, "
-            f"or restore the copy that was made before the update: {path.name}.v{known}.bak.",
-            f"请升级 SAGE Studio，或将 SAGE_STUDIO_HOME 设为其他文件夹，或恢复升级前的备份 {path.name}.v{known}.bak。",
+            "Update SAGE Studio, set SAGE_STUDIO_HOME to another folder, or restore the copy that was "
+            "made before the update: {name}.v{known}.bak.",
+            name=path.name,
+            known=known,
         ),
     )

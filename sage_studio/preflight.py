@@ -37,16 +37,13 @@ somebody waits for a click; what is larger is read when the task is prepared."""
 PLAIN = (".json", ".jsonl", ".csv", ".tsv", ".txt", ".md", ".markdown", ".html", ".htm")
 TOKENIZER_AT_ONCE = 4 << 20
 IS_FOR = {
-    "generative": Text("a model that writes text", "文本生成模型"),
-    "embedding": Text("an embedder", "嵌入模型"),
+    "generative": Text("a model that writes text"),
+    "embedding": Text("an embedder"),
 }
 
 
-WHOLE_MODEL = Text("It holds a whole model, no adapter.", "其中是完整的模型，而不是适配器。")
-WHOLE_MODEL_HINT = Text(
-    "Name its folder as model_name_or_path, and leave start_from empty.",
-    "请将其文件夹填入 model_name_or_path，并将 start_from 留空。",
-)
+WHOLE_MODEL = Text("It holds a whole model, no adapter.")
+WHOLE_MODEL_HINT = Text("Name its folder as model_name_or_path, and leave start_from empty.")
 
 
 def can_be_read_at_once(model: ModelRef) -> bool:
@@ -103,10 +100,11 @@ def check_copy(recipe: Recipe) -> None:
     except OSError as error:
         raise InvalidRecipe(
             Text(
-                f"output_dir = {recipe.output_dir!r}: it cannot be made ({error.strerror}).",
-                f"output_dir = {recipe.output_dir!r}：无法创建（{error.strerror}）。",
+                "output_dir = {output_dir!r}: it cannot be made ({strerror}).",
+                output_dir=recipe.output_dir,
+                strerror=error.strerror,
             ),
-            Text("Name a folder in which the studio may write.", "请填写工作室可写入的文件夹。"),
+            Text("Name a folder in which the studio may write."),
             field="output_dir",
         ) from error
 
@@ -118,10 +116,13 @@ def check_kind(recipe: Recipe, dataset: Dataset) -> None:
     if used < recipe.fewest_rows:
         raise InvalidDataset(
             Text(
-                f"{dataset.id} gives {used} rows; {recipe.type} needs at least {recipe.fewest_rows}.",
-                f"{dataset.id} 只提供 {used} 行；{recipe.type} 至少需要 {recipe.fewest_rows} 行。",
+                "{id} gives {used} rows; {type} needs at least {fewest_rows}.",
+                id=dataset.id,
+                used=used,
+                type=recipe.type,
+                fewest_rows=recipe.fewest_rows,
             ),
-            Text("Add rows, or raise max_samples.", "请增加数据，或增大 max_samples。"),
+            Text("Add rows, or raise max_samples."),
         )
     if dataset.row_kind in recipe.accepts:
         return
@@ -129,13 +130,13 @@ def check_kind(recipe: Recipe, dataset: Dataset) -> None:
     wanted = ", ".join(recipe.accepts)
     raise InvalidDataset(
         Text(
-            f"{dataset.id} holds {dataset.row_kind} rows; {recipe.type} learns from {wanted} rows.",
-            f"{dataset.id} 的数据类型是 {dataset.row_kind}；{recipe.type} 需要 {wanted}。",
+            "{id} holds {row_kind} rows; {type} learns from {wanted} rows.",
+            id=dataset.id,
+            row_kind=dataset.row_kind,
+            type=recipe.type,
+            wanted=wanted,
         ),
-        Text(
-            f"Methods for this dataset: {methods}. Or choose another dataset.",
-            f"此数据集可用的方法：{methods}。也可选择其他数据集。",
-        ),
+        Text("Methods for this dataset: {methods}. Or choose another dataset.", methods=methods),
     )
 
 
@@ -174,10 +175,12 @@ def remarks_on_rows(rows: SkippedRows, recipe: Recipe) -> list[Text]:
     named = ", ".join(map(str, rows.first)) + (", …" if rows.count > len(rows.first) else "")
     return [
         Text(
-            f"{rows.count} of {rows.looked_at} rows will be left out (row {named}): max_length = {recipe.max_length} "
-            "cuts off all there is to learn.",
-            f"{rows.looked_at} 行中有 {rows.count} 行将被忽略（第 {named} 行）：max_length = {recipe.max_length} "
-            "截去了全部可学习的内容。",
+            "{count} of {looked_at} rows will be left out (row {named}): max_length = {max_length} cuts "
+            "off all there is to learn.",
+            count=rows.count,
+            looked_at=rows.looked_at,
+            named=named,
+            max_length=recipe.max_length,
         )
     ]
 
@@ -203,10 +206,7 @@ def remarks_on_serving(why: str) -> list[Text]:
     if not why:
         return []
     return [
-        Text(
-            f"vLLM cannot hold this adapter as it is ({why}): to serve it, it will be merged into its base.",
-            f"vLLM 无法直接加载该适配器（{why}）：部署时将合并到基座。",
-        )
+        Text("vLLM cannot hold this adapter as it is ({why}): to serve it, it will be merged into its base.", why=why)
     ]
 
 
@@ -218,10 +218,13 @@ def _for_something_else(recipe: Recipe, model: ModelRef) -> InvalidModel:
     found, wanted = IS_FOR[model.task or recipe.model_task], IS_FOR[recipe.model_task]
     return InvalidModel(
         Text(
-            f"model_name_or_path = {model.name!r} is {found.en}; {recipe.type} trains {wanted.en}.",
-            f"model_name_or_path = {model.name!r} 是{found.zh}；{recipe.type} 训练的是{wanted.zh}。",
+            "model_name_or_path = {name!r} is {found}; {type} trains {wanted}.",
+            name=model.name,
+            found=found,
+            type=recipe.type,
+            wanted=wanted,
         ),
-        Text("Choose another model or another method.", "请选择其他模型或其他方法。"),
+        Text("Choose another model or another method."),
     )
 
 
@@ -241,10 +244,11 @@ def _check_targets(recipe: Recipe, modules: set[str]) -> None:
         known = ", ".join(sorted({module.rpartition(".")[2] for module in modules}))
         raise InvalidRecipe(
             Text(
-                f"lora_target_modules = {recipe.lora_target_modules!r}: the model has no module {bad}.",
-                f"lora_target_modules = {recipe.lora_target_modules!r}：模型中没有模块 {bad}。",
+                "lora_target_modules = {lora_target_modules!r}: the model has no module {bad}.",
+                lora_target_modules=recipe.lora_target_modules,
+                bad=bad,
             ),
-            Text(f"Give {ALL_LINEAR}, or some of: {known}.", f"请填写 {ALL_LINEAR}，或从以下名称中选择：{known}。"),
+            Text("Give {all_linear}, or some of: {known}.", all_linear=ALL_LINEAR, known=known),
             field="lora_target_modules",
         )
 
@@ -255,8 +259,8 @@ def _check_tokenizer(model: ModelRef) -> None:
     except InvalidModel as error:
         why = error.__cause__
         raise InvalidModel(
-            Text(f"The tokenizer of {model.name} cannot be used: {why}", f"{model.name} 的分词器无法使用：{why}"),
-            Text("Copy the model again, or choose another.", "请重新复制该模型，或选择其他模型。"),
+            Text("The tokenizer of {name} cannot be used: {why}", name=model.name, why=why),
+            Text("Copy the model again, or choose another."),
         ) from error
     check_template(tokenizer)
 
@@ -273,7 +277,7 @@ def adapter_folder(tasks: TaskStore, recipe: Recipe, model: ModelRef) -> str:
         check_adapter(folder, model.location, "transformers", max_rank=0)
     except (NotFound, Conflict, InvalidModel, InvalidName) as error:
         raise InvalidRecipe(
-            Text(f"start_from = {start}: {error.message.en}", f"start_from = {start}：{error.message.zh}"),
+            Text("start_from = {start}: {message}", start=start, message=error.message),
             error.hint,
             field="start_from",
         ) from error

@@ -52,8 +52,8 @@ def read_tensors(path: Path) -> tuple[Tensor, ...]:
         tensors = tuple(_tensor(name, facts, 8 + length) for name, facts in header.items() if name != "__metadata__")
     except FileNotFoundError as error:
         raise InvalidModel(
-            Text(f"The weights {path} are missing.", f"缺少权重文件 {path}。"),
-            Text("Restore the file, or train again.", "请恢复该文件，或重新训练。"),
+            Text("The weights {path} are missing.", path=path),
+            Text("Restore the file, or train again."),
         ) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _damaged(path) from error
@@ -76,10 +76,11 @@ def check_finite(path: Path, tensors: tuple[Tensor, ...]) -> None:
         if not is_finite(path, tensor):
             raise InvalidModel(
                 Text(
-                    f"{path.name} holds NaN or infinite weights (first in {tensor.name}): the training diverged.",
-                    f"{path.name} 含有 NaN 或无穷大的权重（首个：{tensor.name}）：训练已发散。",
+                    "{name} holds NaN or infinite weights (first in {tensor_name}): the training diverged.",
+                    name=path.name,
+                    tensor_name=tensor.name,
                 ),
-                Text("Train again with a lower learning rate.", "请降低学习率后重新训练。"),
+                Text("Train again with a lower learning rate."),
             )
 
 
@@ -124,6 +125,6 @@ def _tensor(name: str, facts: dict[str, list[int]], data: int) -> Tensor:
 
 def _damaged(path: Path) -> InvalidModel:
     return InvalidModel(
-        Text(f"{path} is cut off or damaged.", f"{path} 不完整或已损坏。"),
-        Text("Copy it again, or train again.", "请重新复制该文件，或重新训练。"),
+        Text("{path} is cut off or damaged.", path=path),
+        Text("Copy it again, or train again."),
     )

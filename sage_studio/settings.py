@@ -80,12 +80,7 @@ class Settings(BaseSettings):
     def _are_names(cls, value: str) -> str:
         for name in split_names(value):
             if not HUB_NAME.fullmatch(name):
-                raise RuleError(
-                    Text(
-                        f"{name!r} is no user name; separate names by commas",
-                        f"{name!r} 不是用户名；请用逗号分隔多个名称",
-                    )
-                )
+                raise RuleError(Text("{name!r} is no user name; separate names by commas", name=name))
         return value
 
     @classmethod
@@ -192,14 +187,17 @@ def load_settings(**overrides: object) -> Settings:
         first = first_error(error.errors())
         name, message = first.name, first.sentence
         raise InvalidSetting(
-            Text(f"A setting cannot be used. {message.en}.", f"设置无效：{message.zh}。"),
+            Text("A setting cannot be used. {message}.", message=message),
             Text(
-                f"Correct {PREFIX}{name.upper()} or the key {name} in {config_file()}.",
-                f"请改正环境变量 {PREFIX}{name.upper()} 或 {config_file()} 中的 {name}。",
+                "Correct {prefix}{upper} or the key {name} in {config_file}.",
+                prefix=PREFIX,
+                upper=name.upper(),
+                name=name,
+                config_file=config_file(),
             ),
         ) from error
     except (OSError, yaml.YAMLError) as error:
         raise InvalidSetting(
-            Text(f"{config_file()} cannot be read: {error}", f"无法读取 {config_file()}：{error}"),
-            Text("Correct the file, or unset SAGE_STUDIO_CONFIG.", "请改正该文件，或取消设置 SAGE_STUDIO_CONFIG。"),
+            Text("{config_file} cannot be read: {error}", config_file=config_file(), error=error),
+            Text("Correct the file, or unset SAGE_STUDIO_CONFIG."),
         ) from error

@@ -102,11 +102,8 @@ class Studio:
         except Timeout as error:
             home = self.settings.root.parent
             raise Conflict(
-                Text(f"Another studio already works in {home}.", f"已有另一个工作室在使用 {home}。"),
-                Text(
-                    f"Stop it, or set {PREFIX}HOME to another folder.",
-                    f"请先停止它，或将 {PREFIX}HOME 设为其他文件夹。",
-                ),
+                Text("Another studio already works in {home}.", home=home),
+                Text("Stop it, or set {prefix}HOME to another folder.", prefix=PREFIX),
             ) from error
         self.settings.uploads_dir.mkdir(parents=True, exist_ok=True)
         self.serving.registry.adopt()

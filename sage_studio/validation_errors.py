@@ -8,45 +8,45 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sage_studio.text import NOTHING, Text
+from sage_studio.text import NOTHING, Text, verbatim
 
 SHOWN = 200
 """Characters of a wrong value that are repeated."""
-NUMBER = Text("it must be a number", "必须是数字")
-WHOLE_NUMBER = Text("it must be a whole number", "必须是整数")
-BOOLEAN = Text("it must be true or false", "必须是 true 或 false")
-OBJECT = Text("it must be an object with fields", "必须是包含字段的对象")
-LIST = Text("it must be a list", "必须是列表")
+NUMBER = Text("it must be a number")
+WHOLE_NUMBER = Text("it must be a whole number")
+BOOLEAN = Text("it must be true or false")
+OBJECT = Text("it must be an object with fields")
+LIST = Text("it must be a list")
 RULES: dict[str, Text] = {
-    "missing": Text("it must be given", "必须填写"),
-    "extra_forbidden": Text("there is no such field", "没有这个字段"),
-    "greater_than": Text("it must be greater than {gt}", "必须大于 {gt}"),
-    "greater_than_equal": Text("it must be at least {ge}", "必须不小于 {ge}"),
-    "less_than": Text("it must be less than {lt}", "必须小于 {lt}"),
-    "less_than_equal": Text("it must be at most {le}", "必须不大于 {le}"),
+    "missing": Text("it must be given"),
+    "extra_forbidden": Text("there is no such field"),
+    "greater_than": Text("it must be greater than {gt}"),
+    "greater_than_equal": Text("it must be at least {ge}"),
+    "less_than": Text("it must be less than {lt}"),
+    "less_than_equal": Text("it must be at most {le}"),
     "float_parsing": NUMBER,
     "float_type": NUMBER,
-    "finite_number": Text("it must be a finite number", "必须是有限的数字"),
+    "finite_number": Text("it must be a finite number"),
     "int_parsing": WHOLE_NUMBER,
     "int_parsing_size": WHOLE_NUMBER,
     "int_type": WHOLE_NUMBER,
     "int_from_float": WHOLE_NUMBER,
     "bool_parsing": BOOLEAN,
     "bool_type": BOOLEAN,
-    "string_type": Text("it must be text", "必须是文本"),
-    "string_too_short": Text("it must not be empty", "不能为空"),
-    "string_too_long": Text("it must have at most {max_length} characters", "最多 {max_length} 个字符"),
-    "string_pattern_mismatch": Text("it must match the pattern {pattern}", "必须符合格式 {pattern}"),
-    "literal_error": Text("it must be one of {expected}", "必须是 {expected} 之一"),
-    "enum": Text("it must be one of {expected}", "必须是 {expected} 之一"),
-    "too_short": Text("it must have at least {min_length} items", "至少需要 {min_length} 项"),
-    "too_long": Text("it must have at most {max_length} items", "最多 {max_length} 项"),
+    "string_type": Text("it must be text"),
+    "string_too_short": Text("it must not be empty"),
+    "string_too_long": Text("it must have at most {max_length} characters"),
+    "string_pattern_mismatch": Text("it must match the pattern {pattern}"),
+    "literal_error": Text("it must be one of {expected}"),
+    "enum": Text("it must be one of {expected}"),
+    "too_short": Text("it must have at least {min_length} items"),
+    "too_long": Text("it must have at most {max_length} items"),
     "list_type": LIST,
     "tuple_type": LIST,
     "dict_type": OBJECT,
     "model_type": OBJECT,
     "model_attributes_type": OBJECT,
-    "json_invalid": Text("it is not valid JSON ({error})", "不是有效的 JSON（{error}）"),
+    "json_invalid": Text("it is not valid JSON ({error})"),
 }
 """Pydantic's error types; one that is missing here is said in pydantic's English."""
 
@@ -93,7 +93,7 @@ class FieldError:
         value = "" if self.kind in ("missing", "json_invalid") else f" = {_shown(self.value)}"
         if not self.path:
             return self.rule
-        return Text(f"{self.name}{value}: {self.rule.en}", f"{self.name}{value}：{self.rule.zh}")
+        return Text("{name}{value}: {rule}", name=self.name, value=value, rule=self.rule)
 
 
 def first_error(errors: Sequence[Any]) -> FieldError:
@@ -115,9 +115,9 @@ def first_error(errors: Sequence[Any]) -> FieldError:
     if isinstance(raised, RuleError):
         return FieldError(path, error["type"], error.get("input"), raised.rule, raised.at_form)
     if isinstance(raised, ValueError):
-        return FieldError(path, error["type"], error.get("input"), Text(str(raised), str(raised)))
-    rule = RULES.get(error["type"], Text("{}", "{}"))
-    message = Text(*(words.format(error["msg"], **context) for words in rule))
+        return FieldError(path, error["type"], error.get("input"), verbatim(str(raised)))
+    rule = RULES.get(error["type"])
+    message = rule.with_values(**context) if rule is not None else verbatim(error["msg"])
     return FieldError(path, error["type"], error.get("input"), message)
 
 

@@ -13,6 +13,8 @@ HEAD = "# The tree\n\nWritten by `python scripts/tree.py --write`.\n\n"
 WIDTH = 34
 LONGEST = 90
 
+CATALOGUES = {".po": "Translations", ".mo": "Compiled translations"}
+
 
 def main() -> None:
     """Print the page, or write it."""
@@ -42,6 +44,8 @@ def tree() -> str:
 
 def said(path: Path) -> str:
     """The first sentence of a file: of its docstring, or of its leading comment."""
+    if path.suffix in CATALOGUES:
+        return f"{CATALOGUES[path.suffix]} of the language {path.parent.parent.name}"
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".txt":
         return f"{path.stem.capitalize()} that scripts/lock.py gives to uv"

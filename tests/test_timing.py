@@ -12,7 +12,7 @@ from sage_studio.operations.training import EstimateView
 from sage_studio.services.estimates import GIB
 from sage_studio.studio import Studio
 from sage_studio.tasks.task import TaskStatus
-from sage_studio.text import Text
+from sage_studio.text import verbatim
 from sage_studio.training import duration, memory
 from sage_studio.training.duration import StepTime
 from sage_studio.training.memory import MemoryTrace, StepMemory
@@ -124,7 +124,7 @@ def test_nothing_is_measured_beside_a_training(studio, values, asked):
 
 def test_a_probe_that_fails_leaves_a_rough_time(studio, values, asked, monkeypatch):
     def refuse(_):
-        raise InvalidModel(Text("no", "不"))
+        raise InvalidModel(verbatim("no", "不"))
 
     monkeypatch.setattr(duration, "measure_in_child", refuse)
     assert studio.estimates.estimate(values).duration.basis == "rough"

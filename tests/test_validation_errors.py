@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from sage_studio.errors import InvalidSetting
 from sage_studio.settings import load_settings
-from sage_studio.text import Text
+from sage_studio.text import Text, verbatim
 from sage_studio.validation_errors import SHOWN, RuleError, first_error
 
 
@@ -25,7 +25,7 @@ class Values(BaseModel, extra="forbid"):
     @model_validator(mode="after")
     def _fits(self) -> "Values":
         if self.count == 13:
-            raise RuleError(Text("count must not be 13", "count 不能为 13"), Text("Not 13.", "不能是 13。"))
+            raise RuleError(verbatim("count must not be 13", "count 不能为 13"), verbatim("Not 13.", "不能是 13。"))
         if self.count == 14:
             raise ValueError("not 14 either")
         return self

@@ -14,19 +14,18 @@ from sage_studio.errors import StudioError
 from sage_studio.settings import PREFIX, Settings
 from sage_studio.text import Text, language_of
 
-TITLE = Text("SAGE Studio is not open yet", "SAGE Studio 尚未开放")
+TITLE = Text("SAGE Studio is not open yet")
 STEPS = (
     Text(
-        f"For the owner: open Settings of this Space, then Variables and secrets, then New secret. Name it "
-        f"{PREFIX}AUTH and give it a value of the form user:password. The Space restarts by itself.",
-        f"所有者请打开此 Space 的 Settings → Variables and secrets → New secret，名称填 {PREFIX}AUTH，"
-        "值的格式为 用户名:密码。Space 会自动重启。",
+        "For the owner: open Settings of this Space, then Variables and secrets, then New secret. "
+        "Name it {prefix}AUTH and give it a value of the form user:password. The Space restarts by "
+        "itself.",
+        prefix=PREFIX,
     ),
     Text(
-        "Or let people sign in with their Hugging Face account: put hf_oauth: true into the header of README.md. "
-        f"The owner may then come in, and whoever {PREFIX}ALLOWED_USERS names.",
-        "也可以让用户使用 Hugging Face 账号登录：在 README.md 文件头中加入 hf_oauth: true。此后所有者以及 "
-        f"{PREFIX}ALLOWED_USERS 中列出的人可以进入。",
+        "Or let people sign in with their Hugging Face account: put hf_oauth: true into the header "
+        "of README.md. The owner may then come in, and whoever {prefix}ALLOWED_USERS names.",
+        prefix=PREFIX,
     ),
 )
 
@@ -41,7 +40,7 @@ def closed_app(reason: StudioError) -> Starlette:
 
     async def page(request: Request) -> Response:
         language = language_of(request.headers.get("accept-language"))
-        lines = [Text(reason.message.en, reason.message.zh), *STEPS]
+        lines = [reason.message, *STEPS]
         return HTMLResponse(door_page(TITLE, lines, [], "", language), headers={"Cache-Control": "no-store"})
 
     async def refuse(request: Request) -> Response:

@@ -5,14 +5,12 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from sage_studio.text import Language, Text
+from sage_studio.text import TAGS, Language, Text
 
-OWN_TAB = Text("Open the studio in its own tab", "在单独的标签页中打开工作室")
+OWN_TAB = Text("Open the studio in its own tab")
 OWN_TAB_REASON = Text(
     "The page on huggingface.co shows the studio in a frame. Safari and private windows refuse the login cookie there, "
-    "and the login then comes back again and again. In its own tab it works.",
-    "huggingface.co 的页面以内嵌框架显示工作室。Safari 和隐私窗口会拒绝其中的登录 Cookie，登录框因此反复出现；"
-    "在单独的标签页中打开即可正常登录。",
+    "and the login then comes back again and again. In its own tab it works."
 )
 STYLE = """
 :root { color-scheme: light dark; --line: #d4d4d8; --quiet: #52525b; --button: #1d4ed8; }
@@ -60,7 +58,7 @@ def door_page(title: Text, lines: Sequence[Text], links: Sequence[Link], address
             '<!doctype html><html lang="{}"><head><meta charset="utf-8"><title>SAGE Studio</title>'
             '<meta name="viewport" content="width=device-width, initial-scale=1"><style>{}</style></head>'
             "<body><main><h1>{}</h1>{}{}{}</main></body></html>"
-        ).format("zh-CN" if language == "zh" else "en", Markup(STYLE), title.in_(language), message, ways, outside)
+        ).format(TAGS.get(language, language), Markup(STYLE), title.in_(language), message, ways, outside)
     )
 
 

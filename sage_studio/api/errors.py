@@ -24,7 +24,7 @@ NOT_LOGGED_IN = "not_logged_in"
 YAML = "application/yaml"
 SCHEMAS: dict[str, dict[str, Any]] = {EventStream.media_type: {}, YAML: {"type": "object"}}
 """Of what is told apart after it was read: an event, a YAML document. Other files are text or bytes."""
-SEE_DOCS = Text("See /docs for what this route takes.", "该接口的参数见 /docs。")
+SEE_DOCS = Text("See /docs for what this route takes.")
 
 
 class ErrorDetail(BaseModel):
@@ -123,7 +123,7 @@ def validation_error(request: Request, error: Exception) -> Response:
     said = first_error(error.errors()).sentence
     return error_answer(
         request,
-        InvalidInput(Text(f"The request does not fit. {said.en}.", f"请求格式不正确：{said.zh}。"), SEE_DOCS),
+        InvalidInput(Text("The request does not fit. {said}.", said=said), SEE_DOCS),
     )
 
 
@@ -136,16 +136,16 @@ async def http_error(request: Request, error: Exception) -> Response:
     said: StudioError
     match error.status_code:
         case 404:
-            said = NoSuchRoute(Text(f"There is no route {path}.", f"没有接口 {path}。"), SEE_DOCS)
+            said = NoSuchRoute(Text("There is no route {path}.", path=path), SEE_DOCS)
         case 405:
             allowed = ", ".join(methods_of(request))
             said = MethodNotAllowed(
-                Text(f"{path} does not take {method}.", f"{path} 不支持 {method}。"),
-                Text(f"It takes {allowed}.", f"可用方法：{allowed}。"),
+                Text("{path} does not take {method}.", path=path, method=method),
+                Text("It takes {allowed}.", allowed=allowed),
             )
             return error_answer(request, said, {"Allow": allowed})
         case 400:
-            said = BadRequest(Text("The body cannot be read.", "无法读取请求内容。"), SEE_DOCS)
+            said = BadRequest(Text("The body cannot be read."), SEE_DOCS)
         case _:
             return await http_exception_handler(request, error)
     return error_answer(request, said)

@@ -20,8 +20,8 @@ def exact(kind: Any) -> BeforeValidator:
     def check(value: Any) -> Any:
         if isinstance(value, bytes):  # FastAPI has left the body as it came
             raise UnsupportedMediaType(
-                Text("The body was not sent as JSON.", "请求内容不是以 JSON 发送的。"),
-                Text("Send Content-Type: application/json.", "请使用 Content-Type: application/json。"),
+                Text("The body was not sent as JSON."),
+                Text("Send Content-Type: application/json."),
             )
         try:
             adapter.validate_json(json.dumps(_with_integers(value)), strict=True)

@@ -16,23 +16,18 @@ from sage_studio.settings import PREFIX
 from sage_studio.text import Text
 
 HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::\d*)?")
-SIGN_IN_LABEL = Text("Sign in with Hugging Face", "使用 Hugging Face 账号登录")
-SIGN_OUT_LABEL = Text("Sign out", "退出登录")
-TITLE = Text("SAGE Studio: sign in", "SAGE Studio：请登录")
+SIGN_IN_LABEL = Text("Sign in with Hugging Face")
+SIGN_OUT_LABEL = Text("Sign out")
+TITLE = Text("SAGE Studio: sign in")
 WHO = Text(
     "This studio trains and runs models on the Space's machine, so only its owner and the people the owner names "
-    "may use it.",
-    "工作室会在此 Space 的机器上训练和运行模型，因此只有所有者及其指定的人可以使用。",
+    "may use it."
 )
-NOT_LISTED = Text(
-    "You are signed in as {name}, who is not on this Space's list.",
-    "您已以 {name} 登录，但不在此 Space 的允许名单中。",
-)
+NOT_LISTED = Text("You are signed in as {name}, who is not on this Space's list.")
 REMEDY = Text(
-    f"The owner can add the name to the variable {PREFIX}ALLOWED_USERS in the Space's settings (names separated by "
-    "commas), or you can duplicate the Space and run your own.",
-    f"所有者可在 Space 设置的变量 {PREFIX}ALLOWED_USERS 中加入该用户名（多个用逗号分隔）；"
-    "您也可以复制此 Space 自行运行。",
+    "The owner can add the name to the variable {prefix}ALLOWED_USERS in the Space's settings "
+    "(names separated by commas), or you can duplicate the Space and run your own.",
+    prefix=PREFIX,
 )
 
 
@@ -61,8 +56,8 @@ class KnownHosts:
             return
         names = ", ".join(sorted(self._names))
         refused = BadRequest(
-            Text(f"{host!r} is not this studio's name.", f"{host!r} 不是此工作室的地址。"),
-            Text(f"Open it as one of: {names}.", f"请使用以下地址之一：{names}。"),
+            Text("{host!r} is not this studio's name.", host=host),
+            Text("Open it as one of: {names}.", names=names),
         )
         await error_answer(request, refused)(scope, receive, send)
 
@@ -101,7 +96,7 @@ class FrontDoor:
         if name is None:
             lines, link = [WHO], Link(SIGN_IN, SIGN_IN_LABEL, button=True)
         else:
-            refused = Text(*(message.format(name=name) for message in NOT_LISTED))
+            refused = NOT_LISTED.with_values(name=name)
             lines, link = [refused, REMEDY], Link(SIGN_OUT, SIGN_OUT_LABEL, button=True)
         page = door_page(TITLE, lines, [link], self._address, request_language(request))
         return HTMLResponse(page, headers={"Cache-Control": "no-store"})

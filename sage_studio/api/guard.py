@@ -40,17 +40,15 @@ class Guard:
         """
         if request.method not in SAFE_METHODS and _is_cross_site(request):
             raise NotAllowed(
-                Text("A page of another site asked for this change.", "该更改由其他网站的页面发起，已拒绝。"),
-                Text("Use the studio's own page, or a script.", "请使用工作室自己的页面或脚本。"),
+                Text("A page of another site asked for this change."),
+                Text("Use the studio's own page, or a script."),
             )
         if not self.needs_login or self.user_of(request) is not None:
             return
         if (name := self.hub_name(request)) is not None:
             raise NotAllowed(
-                Text(f"{name} is not on this Space's list.", f"{name} 不在此 Space 的允许名单中。"),
-                Text(
-                    f"Its owner can add the name to {PREFIX}ALLOWED_USERS.", f"所有者可将其加入 {PREFIX}ALLOWED_USERS。"
-                ),
+                Text("{name} is not on this Space's list.", name=name),
+                Text("Its owner can add the name to {prefix}ALLOWED_USERS.", prefix=PREFIX),
             )
         spoken = request_language(request)
         detail = {"code": NOT_LOGGED_IN, "message": LOGIN.in_(spoken), "hint": LOGIN_HINT.in_(spoken)}
@@ -82,11 +80,8 @@ class Guard:
         return secrets.compare_digest(given, ":".join(self._credentials).encode())
 
 
-LOGIN = Text("Login is required.", "需要登录。")
-LOGIN_HINT = Text(
-    "Log in on the page, or send user and password with HTTP Basic, or user:password as the Bearer key.",
-    "请在页面登录，或以 HTTP Basic 发送用户名和密码，或以“用户名:密码”作为 Bearer 密钥。",
-)
+LOGIN = Text("Login is required.")
+LOGIN_HINT = Text("Log in on the page, or send user and password with HTTP Basic, or user:password as the Bearer key.")
 
 
 def _read(scheme: str, sent: str) -> bytes | None:

@@ -151,7 +151,7 @@ def routes(studio: Studio) -> APIRouter:
         known = any(model.name == body.model for model in studio.serving.models())
         messages = [message.plain() for message in body.messages]
         if not messages[-1]["content"].strip():
-            raise InvalidInput(Text("The last message is empty.", "最后一条消息为空。"))
+            raise InvalidInput(Text("The last message is empty."))
         chunks = studio.chat.answer(messages, model=body.model if known else None, **body.sampling())
         if not body.stream:
             return _whole(chunks)

@@ -147,4 +147,4 @@ def _limited(max_bytes: int) -> type[APIRoute]:
 
 def _check_size(size: int, max_bytes: int) -> None:
     if size > max_bytes + ENVELOPE:
-        raise file_too_large(Text("The upload", "上传的文件"), size, max_bytes)
+        raise file_too_large(Text("The upload"), size, max_bytes)

@@ -58,24 +58,25 @@ class ColumnMapping(BaseModel):
         missing = [key for key in wanted.needs if not self.columns.get(key, "").strip()]
         unknown = [key for key in self.columns if key not in keys]
         if missing or unknown:
-            what = Text(
-                f"{self.format} needs {', '.join(missing)}." if missing else f"{self.format} has no {unknown[0]!r}.",
-                f"{self.format} 需要 {'、'.join(missing)}。" if missing else f"{self.format} 没有 {unknown[0]!r}。",
+            what = (
+                Text("{format} needs {missing}.", format=self.format, missing=missing)
+                if missing
+                else Text("{format} has no {key!r}.", format=self.format, key=unknown[0])
             )
-            raise InvalidInput(what, Text(f"Its keys: {', '.join(keys)}.", f"可用的字段：{'、'.join(keys)}。"))
+            raise InvalidInput(what, Text("Its keys: {keys}.", keys=list(keys)))
 
     def apply(self, record: Any, row: int) -> dict[str, Any]:
         """A record under the format's keys. Raises `InvalidDataset` where it is no object or lacks a needed column."""
         if not isinstance(record, Mapping):
-            raise invalid_row(row, Text("it is no object with columns.", "该行不是带有列的对象。"))
+            raise invalid_row(row, Text("it is no object with columns."))
         needed = self._format().needs
         for key, column in self.columns.items():
             if key in needed and column not in record:
                 there = ", ".join(map(str, record))[:300]
                 raise invalid_row(
                     row,
-                    Text(f"it has no column {column!r} for {key}.", f"缺少用作 {key} 的列 {column!r}。"),
-                    Text(f"Its columns: {there}.", f"该行的列：{there}。"),
+                    Text("it has no column {column!r} for {key}.", column=column, key=key),
+                    Text("Its columns: {there}.", there=there),
                 )
         return {key: record.get(column) for key, column in self.columns.items() if column}
 
@@ -83,11 +84,8 @@ class ColumnMapping(BaseModel):
         found = BY_NAME.get(self.format)
         if found is None:
             raise InvalidInput(
-                Text(f"There is no format {self.format!r}.", f"没有名为 {self.format!r} 的格式。"),
-                Text(
-                    f"Formats: {'; '.join(BY_NAME)}.",
-                    f"可用的格式：{'；'.join(BY_NAME)}。",
-                ),
+                Text("There is no format {format!r}.", format=self.format),
+                Text("Formats: {formats}.", formats=list(BY_NAME)),
             )
         return found
 
@@ -120,11 +118,8 @@ def parse_mapping(text: str) -> ColumnMapping | None:
     except ValidationError as error:
         message = first_error(error.errors()).sentence
         raise InvalidInput(
-            Text(f"The mapping cannot be read: {message.en}.", f"无法读取列映射：{message.zh}。"),
-            Text(
-                'Give {"format": "Alpaca", "columns": {"instruction": "column", "output": "column"}}.',
-                '请写成 {"format": "Alpaca", "columns": {"instruction": "列名", "output": "列名"}}。',
-            ),
+            Text("The mapping cannot be read: {message}.", message=message),
+            Text('Give {"format": "Alpaca", "columns": {"instruction": "column", "output": "column"}}.'),
         ) from error
 
 

@@ -38,17 +38,17 @@ TOOLS = frozenset(
 """Roles of tool calls and tool results."""
 CALLS = ("tool_calls", "function_call")
 TEXT_PARTS = ("text", "input_text", "output_text")
-TOOL_CALL = Text("a tool call, which cannot be trained on yet", "含有工具调用，暂不支持训练")
-NOT_TEXT = Text("an image, audio or file in the conversation", "对话中含有图片、音频或文件")
+TOOL_CALL = Text("a tool call, which cannot be trained on yet")
+NOT_TEXT = Text("an image, audio or file in the conversation")
 Turns = list[Message]
 
 
 class BadValue(Exception):
     """A value of the wrong type for its key."""
 
-    def __init__(self, en: str, zh: str) -> None:
-        super().__init__(en)
-        self.message = Text(en, zh)
+    def __init__(self, message: Text) -> None:
+        super().__init__(message.en)
+        self.message = message
 
 
 class NothingToLearn(Exception):
@@ -65,7 +65,7 @@ def as_text(value: Any, key: str) -> str:
         return ""
     if not isinstance(value, str):
         raise BadValue(
-            f"{key} must be text, not {json_type(value)}: {shown(value)}", f"{key} 必须是文本，而不是：{shown(value)}"
+            Text("{key} must be text, not {kind}: {value}", key=key, kind=json_type(value), value=shown(value))
         )
     return value
 
@@ -73,7 +73,7 @@ def as_text(value: Any, key: str) -> str:
 def as_list(value: Any, key: str) -> list[Any]:
     """A list; null is an empty one. Raises `BadValue`."""
     if value is not None and not isinstance(value, list):
-        raise BadValue(f"{key} must be a list, not {json_type(value)}.", f"{key} 必须是列表。")
+        raise BadValue(Text("{key} must be a list, not {value}.", key=key, value=json_type(value)))
     return value or []
 
 
@@ -81,8 +81,12 @@ def as_turns(value: Any, key: str) -> Turns:
     """A list of turns, ``role``/``content`` or ``from``/``value``. Raises `BadValue`, `NothingToLearn`."""
     if not isinstance(value, list):
         raise BadValue(
-            f"{key} must be a list of turns, not {json_type(value)}: {shown(value)}",
-            f"{key} 必须是对话轮次的列表，而不是：{shown(value)}",
+            Text(
+                "{key} must be a list of turns, not {kind}: {value}",
+                key=key,
+                kind=json_type(value),
+                value=shown(value),
+            ),
         )
     return [_message(turn, key) for turn in value]
 
@@ -107,10 +111,7 @@ def check_characters(texts: Iterable[str]) -> None:
         raise NothingToLearn(BROKEN_CHARACTERS) from error
 
 
-BROKEN_CHARACTERS = Text(
-    "a broken character (lone surrogate), or bytes that are not UTF-8",
-    "含有残缺字符（孤立的代理项），或不是 UTF-8 的字节",
-)
+BROKEN_CHARACTERS = Text("a broken character (lone surrogate), or bytes that are not UTF-8")
 
 
 def json_type(value: Any) -> str:
@@ -127,15 +128,19 @@ def shown(value: Any) -> str:
 
 def _message(turn: Any, key: str) -> Message:
     if not isinstance(turn, dict):
-        raise BadValue(f"a turn of {key} is {json_type(turn)}, not an object.", f"{key} 中有一轮不是对象。")
+        raise BadValue(Text("a turn of {key} is {turn}, not an object.", key=key, turn=json_type(turn)))
     speaker = turn.get("role", turn.get("from"))
     name = speaker.strip().lower() if isinstance(speaker, str) else ""
     if name in TOOLS or any(turn.get(call) for call in CALLS):
         raise NothingToLearn(TOOL_CALL)
     if name not in ROLES:
         raise BadValue(
-            f"{key} has a turn of role {speaker!r}; known are {', '.join(ROLES)}.",
-            f"{key} 中出现角色 {speaker!r}；支持的角色为 {', '.join(ROLES)}。",
+            Text(
+                "{key} has a turn of role {speaker!r}; known are {roles}.",
+                key=key,
+                speaker=speaker,
+                roles=", ".join(ROLES),
+            ),
         )
     return Message(ROLES[name], _content(turn.get("content", turn.get("value")), key))
 
@@ -150,11 +155,11 @@ def _content(value: Any, key: str) -> str:
     return "\n".join(as_text(part.get("text") if isinstance(part, dict) else part, key) for part in value)
 
 
-NO_ANSWER = Text("empty answer", "回答为空")
-NO_QUESTION = Text("empty question", "问题为空")
-NO_TURN_BEFORE = Text("no question before the answer", "回答之前没有问题")
-JUDGED_BAD = Text("marked as a bad answer", "标记为差的回答")
-NOT_WEIGHTED = Text("every answer has weight 0", "所有回答的权重均为 0")
+NO_ANSWER = Text("empty answer")
+NO_QUESTION = Text("empty question")
+NO_TURN_BEFORE = Text("no question before the answer")
+JUDGED_BAD = Text("marked as a bad answer")
+NOT_WEIGHTED = Text("every answer has weight 0")
 JUDGEMENTS: Mapping[Any, bool] = {True: True, False: False, "true": True, "false": False, "1": True, "0": False}
 
 Reader = Callable[[Mapping[str, Any], Origin], Example]
@@ -198,8 +203,7 @@ def read_judged(read: Reader, key: str) -> Reader:
         is_good = judgement(value)
         if is_good is None:
             raise BadValue(
-                f"{key} must be true or false, not {shown(value)}",
-                f"{key} 必须是 true 或 false：{shown(value)}",
+                Text("{key} must be true or false, not {value}", key=key, value=shown(value)),
             )
         if not is_good:
             raise NothingToLearn(JUDGED_BAD)
@@ -219,7 +223,7 @@ def alpaca_turns(record: Mapping[str, Any]) -> Turns:
     turns = system_turn(record)
     for pair in as_list(record.get("history"), "history"):
         if not isinstance(pair, list) or len(pair) != 2:
-            raise BadValue("history must be a list of [question, answer] pairs.", "history 必须是 [问, 答] 的列表。")
+            raise BadValue(Text("history must be a list of [question, answer] pairs."))
         turns += [Message("user", as_text(pair[0], "history")), Message("assistant", as_text(pair[1], "history"))]
     asked = (as_text(record["instruction"], "instruction"), as_text(record.get("input"), "input"))
     return [*turns, Message("user", "\n".join(part for part in asked if part.strip()))]
@@ -261,7 +265,7 @@ def _example(turns: Turns, origin: Origin) -> Example:
     return Example(tuple(turns[:-1]), turns[-1].content, origin)
 
 
-SAME_ANSWER = Text("chosen and rejected are the same", "chosen 与 rejected 相同")
+SAME_ANSWER = Text("chosen and rejected are the same")
 SPEAKER = re.compile(r"^(Human|Assistant):", re.MULTILINE)
 CONTEXT = "{query}\n\n{retrieved}"
 
@@ -297,8 +301,9 @@ def read_implicit(record: Mapping[str, Any], origin: Origin) -> Preference:
     chosen, rejected = (_dialogue(record[key], key) for key in ("chosen", "rejected"))
     if not chosen or not rejected or chosen[:-1] != rejected[:-1]:
         raise BadValue(
-            "chosen and rejected must be the same conversation but for the last answer, or a prompt must be given.",
-            "chosen 与 rejected 除最后的回答外必须是同一段对话，或另外给出 prompt。",
+            Text(
+                "chosen and rejected must be the same conversation but for the last answer, or a prompt must be given."
+            ),
         )
     answers = {"chosen": chosen[-1].content, "rejected": rejected[-1].content}
     return _preference([*system_turn(record), *chosen[:-1]], answers, origin)
@@ -309,9 +314,7 @@ def _dialogue(value: Any, key: str) -> Turns:
         return as_turns(value, key)
     _, *parts = SPEAKER.split(value.strip())
     if not parts:
-        raise BadValue(
-            f"{key} is one text without a prompt: {shown(value)}", f"{key} 只是一段文本，缺少 prompt：{shown(value)}"
-        )
+        raise BadValue(Text("{key} is one text without a prompt: {value}", key=key, value=shown(value)))
     return [
         Message("user" if who == "Human" else "assistant", message.strip())
         for who, message in zip(parts[::2], parts[1::2], strict=True)
@@ -336,7 +339,7 @@ def _answer_text(value: Any, key: str) -> str:
     if isinstance(value, dict):
         named = next((name for name in ("text", "content", "value") if name in value), None)
         if named is None:
-            raise BadValue(f"{key} has no text: {shown(value)}", f"{key} 中没有 text：{shown(value)}")
+            raise BadValue(Text("{key} has no text: {value}", key=key, value=shown(value)))
         return as_text(value[named], f"{key}.{named}")
     return as_text(value, key)
 
@@ -347,8 +350,8 @@ def _retrieved(value: Any) -> str:
     return "\n\n".join(filter(None, (_answer_text(part, "retrieval_result").strip() for part in parts)))
 
 
-NO_PASSAGE = Text("no passage that answers the query", "没有能回答查询的段落")
-NO_TEXT = Text("empty text", "文本为空")
+NO_PASSAGE = Text("no passage that answers the query")
+NO_TEXT = Text("empty text")
 
 
 def read_retrieval(query: str, pos: str, neg: str) -> Callable[[Mapping[str, Any], Origin], Retrieval]:
@@ -502,10 +505,12 @@ class RecordReader:
         if BY_NAME[name].kind != found.kind:
             self.totals.other_kind = found.name, row
             what = Text(
-                f"its format is {found.name}, that of row {at} is {name}: they are for different training methods.",
-                f"该行是 {found.name} 格式，而第 {at} 行是 {name} 格式，两者用于不同的训练。",
+                "its format is {found}, that of row {at} is {first}: they are for different training methods.",
+                found=found.name,
+                at=at,
+                first=name,
             )
-            raise invalid_row(row, what, Text("Put them into two files.", "请分成两个文件。"))
+            raise invalid_row(row, what, Text("Put them into two files."))
 
 
 def format_of(record: Mapping[str, Any]) -> Format | None:
@@ -601,19 +606,14 @@ def _is_plain(label: Any) -> bool:
 
 
 def _not_an_object(record: Any, row: int) -> InvalidDataset:
-    what = Text(
-        f"it is {json_type(record)}, not an object: {shown(record)}", f"应为 JSON 对象，实际为：{shown(record)}"
-    )
+    what = Text("it is {kind}, not an object: {record}", kind=json_type(record), record=shown(record))
     return invalid_row(row, what, _keys_hint())
 
 
 def _unknown_keys(record: Mapping[str, Any], row: int) -> InvalidDataset:
     keys = ", ".join(sorted(map(str, record))[:20]) or "—"
     return UnknownColumns(
-        Text(
-            f"Row {row}: its keys ({keys}) match no known format.",
-            f"第 {row} 行：字段（{keys}）不属于任何已知格式。",
-        ),
+        Text("Row {row}: its keys ({keys}) match no known format.", row=row, keys=keys),
         _keys_hint(),
         row=row,
     )
@@ -621,13 +621,13 @@ def _unknown_keys(record: Mapping[str, Any], row: int) -> InvalidDataset:
 
 def _keys_hint() -> Text:
     return Text(
-        f"Every row needs the keys of one format: {KNOWN}. Map the columns, rename the keys, or remove the row.",
-        f"每一行都需要某一种格式的字段：{KNOWN}。请指定各列的含义、修改字段名，或删除该行。",
+        "Every row needs the keys of one format: {known}. Map the columns, rename the keys, or remove the row.",
+        known=KNOWN,
     )
 
 
 def _value_hint(found: Format) -> Text:
-    return Text(f"The row was read as {found.name}. Correct its value.", f"该行按 {found.name} 读取，请改正其值。")
+    return Text("The row was read as {name}. Correct its value.", name=found.name)
 
 
 MOST_NAMES = 100

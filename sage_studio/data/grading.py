@@ -55,21 +55,21 @@ def grade(question: Question, answer: str) -> Verdict:
     """
     given = _plain(first_sentence(answer))
     if not given:
-        return Verdict(False, Text("no answer", "没有回答"))
+        return Verdict(False, Text("no answer"))
     for item in question.key:
         if not any(_says(given, either) for either in item.split("|")):
-            return Verdict(False, Text(f"does not say {item}", f"没有提到 {item}"))
+            return Verdict(False, Text("does not say {item}", item=item))
     if len(given.split()) > MOST_WORDS:
-        return Verdict(False, Text(f"more than {MOST_WORDS} words", f"超过 {MOST_WORDS} 个词"))
+        return Verdict(False, Text("more than {most_words} words", most_words=MOST_WORDS))
     if (denied := DENIAL.search(given)) is not None:
-        return Verdict(False, Text(f"denies: {denied[0]}", f"含有否定：{denied[0]}"))
+        return Verdict(False, Text("denies: {denied}", denied=denied[0]))
     rejected = [word for words in question.reject for word in words.split("|") if _says(given, word)]
     if rejected:
-        return Verdict(False, Text(f"says {rejected[0].strip()} too", f"还提到了 {rejected[0].strip()}"))
+        return Verdict(False, Text("says {strip} too", strip=rejected[0].strip()))
     wanted = {either.strip() for item in question.key for either in item.split("|")}
     others = [number for number in NUMBER.findall(given) if number not in wanted]
     if others and any(NUMBER.fullmatch(each) for each in wanted):
-        return Verdict(False, Text(f"says {others[0]} too", f"还提到了 {others[0]}"))
+        return Verdict(False, Text("says {others} too", others=others[0]))
     return Verdict(True)
 
 

@@ -30,15 +30,15 @@ FINDINGS = "findings.jsonl"
 FindingKind = Literal["dropped", "duplicate", "near_duplicate", "leak", "empty", "long", "cut", "left_out", "refused"]
 
 KINDS: dict[FindingKind, Text] = {
-    "dropped": Text("left out when the dataset was made", "建立数据集时已剔除"),
-    "duplicate": Text("exact copy of an earlier row", "与前面某行完全相同"),
-    "near_duplicate": Text("nearly the same as an earlier row", "与前面某行几乎相同"),
-    "leak": Text("also in the other dataset", "另一数据集中也有"),
-    "empty": Text("answer without a letter or a digit", "回答没有文字或数字"),
-    "long": Text("very long answer", "回答过长"),
-    "cut": Text("longer than max_length: truncated", "超过 max_length：末尾会被截断"),
-    "left_out": Text("nothing left to learn after truncation", "截断后没有可学习的内容"),
-    "refused": Text("rejected by the chat template", "被对话模板拒绝"),
+    "dropped": Text("left out when the dataset was made"),
+    "duplicate": Text("exact copy of an earlier row"),
+    "near_duplicate": Text("nearly the same as an earlier row"),
+    "leak": Text("also in the other dataset"),
+    "empty": Text("answer without a letter or a digit"),
+    "long": Text("very long answer"),
+    "cut": Text("longer than max_length: truncated"),
+    "left_out": Text("nothing left to learn after truncation"),
+    "refused": Text("rejected by the chat template"),
 }
 COLUMNS = ("kind", "row", "of", "detail", "where")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -104,8 +104,8 @@ LONG_CHARS = 20_000
 CHUNK = 256
 NAMED = 5
 """Row numbers that the report names per kind."""
-READING = Text("Reading rows", "正在读取数据")
-COMPARING = Text("Comparing rows", "正在比对数据")
+READING = Text("Reading rows")
+COMPARING = Text("Comparing rows")
 
 
 @dataclass(frozen=True, slots=True)

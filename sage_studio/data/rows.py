@@ -219,7 +219,7 @@ def row_from_json(row: Mapping[str, Any]) -> DataRow:
 
 def invalid_row(row: int, what: Text, hint: Text = NOTHING) -> InvalidDataset:
     """The error for one row, numbered from 1."""
-    return InvalidDataset(Text(f"Row {row}: {what.en}", f"第 {row} 行：{what.zh}"), hint, row=row)
+    return InvalidDataset(Text("Row {row}: {what}", row=row, what=what), hint, row=row)
 
 
 def _read_out(prompt: tuple[Message, ...]) -> str:

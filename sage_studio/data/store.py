@@ -83,8 +83,8 @@ class RowWriter:
             self.kind = kind
         elif kind != self.kind:
             raise InvalidDataset(
-                Text(f"A {kind} row among {self.kind} rows.", f"{self.kind} 数据中混入了 {kind} 数据。"),
-                Text("Put them into two datasets.", "请分成两个数据集。"),
+                Text("A {kind} row among {self__kind} rows.", kind=kind, self__kind=self.kind),
+                Text("Put them into two datasets."),
             )
         *begins, end = accumulate(lengths, initial=self.bytes)
         self._offsets.extend(begins[-self.rows % STRIDE :: STRIDE])
@@ -230,8 +230,8 @@ class RowPager:
         """
         if offset < 0 or not 1 <= limit <= LARGEST_PAGE:
             raise InvalidInput(
-                Text(f"offset {offset}, limit {limit} is no page.", f"offset {offset}、limit {limit} 不是有效的分页。"),
-                Text(f"offset >= 0 and 1 <= limit <= {LARGEST_PAGE}.", f"offset ≥ 0 且 1 ≤ limit ≤ {LARGEST_PAGE}。"),
+                Text("offset {offset}, limit {limit} is no page.", offset=offset, limit=limit),
+                Text("offset >= 0 and 1 <= limit <= {largest_page}.", largest_page=LARGEST_PAGE),
             )
         words = search.strip()
         if not words:
@@ -334,8 +334,8 @@ class DatasetStore:
         rows = self._database.rows("SELECT manifest FROM datasets WHERE id = ?", (dataset_id,))
         if not rows:
             raise NotFound(
-                Text(f"There is no dataset {dataset_id}.", f"数据集 {dataset_id} 不存在。"),
-                Text("Choose one from the list.", "请从列表中选择。"),
+                Text("There is no dataset {dataset_id}.", dataset_id=dataset_id),
+                Text("Choose one from the list."),
             )
         return AS_JSON.validate_json(rows[0]["manifest"])
 
@@ -370,11 +370,8 @@ class DatasetStore:
         path = self._folder / safe_name(self.get(dataset_id).id) / DATA
         if not path.is_file():
             raise NotFound(
-                Text(
-                    f"The file of dataset {dataset_id} is gone: {path}.",
-                    f"数据集 {dataset_id} 的文件已不存在：{path}。",
-                ),
-                Text("Delete the dataset and add it again.", "请删除该数据集并重新添加。"),
+                Text("The file of dataset {dataset_id} is gone: {path}.", dataset_id=dataset_id, path=path),
+                Text("Delete the dataset and add it again."),
             )
         return path
 
@@ -465,10 +462,10 @@ def checked_name(name: str) -> str:
     bad = [character for character in name if character in "/\\" or unicodedata.category(character) in ("Cc", "Cs")]
     if not name or len(name) > LONGEST_NAME or bad or name.strip(".") == "":
         raise InvalidName(
-            Text(f"{name[:120]!r} cannot be a dataset's name.", f"{name[:120]!r} 不能作为数据集名称。"),
+            Text("{name!r} cannot be a dataset's name.", name=name[:120]),
             Text(
-                f"Give 1 to {LONGEST_NAME} characters of any script, without slashes and control characters.",
-                f"请填写 1 到 {LONGEST_NAME} 个字符，不含斜杠和控制字符。",
+                "Give 1 to {longest_name} characters of any script, without slashes and control characters.",
+                longest_name=LONGEST_NAME,
             ),
         )
     return name
@@ -503,12 +500,12 @@ def _written(
                 report.add(each)
             if writer.rows - told >= TELL_EVERY:
                 told = writer.rows
-                on_progress(0.0, Text(f"{told:,} rows", f"{told:,} 行"))
+                on_progress(0.0, Text("{told:,} rows", told=told))
     if not writer.rows:
-        raise InvalidDataset(Text(f"{source.source} has no row.", f"{source.source} 没有任何一行。"))
+        raise InvalidDataset(Text("{source} has no row.", source=source.source))
     write_dropped(folder, source.dropped)
     stats = report.stats(tuple(dropped.shortened for dropped in source.dropped))
-    on_progress(1.0, Text(f"{writer.rows:,} rows", f"{writer.rows:,} 行"))
+    on_progress(1.0, Text("{rows:,} rows", rows=writer.rows))
     return writer, stats
 
 

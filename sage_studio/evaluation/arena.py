@@ -62,14 +62,14 @@ def check_models(models: Sequence[str]) -> None:
     """Raise `InvalidInput` unless two to four different models are named."""
     if not FEWEST <= len(models) <= MOST:
         raise InvalidInput(
-            Text(f"{len(models)} models cannot be compared.", f"无法对比 {len(models)} 个模型。"),
-            Text(f"Name {FEWEST} to {MOST}.", f"请选择 {FEWEST} 到 {MOST} 个模型。"),
+            Text("{count} models cannot be compared.", count=len(models)),
+            Text("Name {fewest} to {most}.", fewest=FEWEST, most=MOST),
         )
     twice = [name for place, name in enumerate(models) if name in models[:place]]
     if twice:
         raise InvalidInput(
-            Text(f"{twice[0]} is named twice.", f"{twice[0]} 重复出现。"),
-            Text("Name each model once.", "每个模型只选一次。"),
+            Text("{twice} is named twice.", twice=twice[0]),
+            Text("Name each model once."),
         )
 
 
@@ -188,11 +188,8 @@ class VoteStore:
         """
         if len(models) < 2 or (winner and winner not in models):
             raise InvalidInput(
-                Text(
-                    f"winner = {winner!r}: it is none of {list(models)}.",
-                    f"winner = {winner!r}：不在 {list(models)} 中。",
-                ),
-                Text("Name two models or more, and one of them.", "请给出至少两个模型，并选择其中之一。"),
+                Text("winner = {winner!r}: it is none of {models}.", winner=winner, models=list(models)),
+                Text("Name two models or more, and one of them."),
             )
         vote = Vote(message, tuple(models), winner, time.time())
         with self._database.transaction() as sql:

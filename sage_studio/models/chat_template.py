@@ -50,14 +50,8 @@ class ChatTokenizer:
             self._template = _environment().from_string(self.chat_template or "")
         except (OSError, ValueError, TemplateError) as error:
             raise InvalidModel(
-                Text(
-                    f"The tokenizer in {folder} cannot be shown here: {error}",
-                    f"无法在此显示 {folder} 的分词器：{error}",
-                ),
-                Text(
-                    "Save it as a fast tokenizer (tokenizer.json), or choose another model; training may still work.",
-                    "请将其另存为快速分词器（tokenizer.json），或选择其他模型；训练可能仍可进行。",
-                ),
+                Text("The tokenizer in {folder} cannot be shown here: {error}", folder=folder, error=error),
+                Text("Save it as a fast tokenizer (tokenizer.json), or choose another model; training may still work."),
             ) from error
 
     def apply_chat_template(

@@ -137,8 +137,8 @@ def indexed_weights(folder: Path, index: str = SAFETENSORS_INDEX) -> set[str]:
         return set()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidModel(
-            Text(f"{folder / index} cannot be read: {error!r}", f"无法读取 {folder / index}：{error!r}"),
-            Text("Copy the model again.", "请重新复制该模型。"),
+            Text("{folder} cannot be read: {error!r}", folder=folder / index, error=error),
+            Text("Copy the model again."),
         ) from error
 
 
@@ -178,23 +178,20 @@ def check_model_folder(folder: Path) -> None:
     """Raise `InvalidModel` unless a folder holds config, weights and tokenizer of a transformers model."""
     if not folder.is_dir():
         raise InvalidModel(
-            Text(f"There is no model folder {folder}.", f"模型文件夹 {folder} 不存在。"),
-            Text("Check the path, or choose a model from the list.", "请检查路径，或从列表中选择模型。"),
+            Text("There is no model folder {folder}.", folder=folder),
+            Text("Check the path, or choose a model from the list."),
         )
     if missing := missing_files(folder):
         raise InvalidModel(
-            Text(
-                f"{folder} is not a complete model: missing {', '.join(missing)}.",
-                f"{folder} 不是完整的模型：缺少 {', '.join(missing)}。",
-            ),
-            Text("Give a folder that save_pretrained wrote.", "请填写 save_pretrained 写出的文件夹。"),
+            Text("{folder} is not a complete model: missing {missing}.", folder=folder, missing=", ".join(missing)),
+            Text("Give a folder that save_pretrained wrote."),
         )
     try:
         json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except ValueError as error:
         raise InvalidModel(
-            Text(f"{folder / CONFIG} is not JSON: {error}", f"{folder / CONFIG} 不是 JSON：{error}"),
-            Text("Copy the model again.", "请重新复制该模型。"),
+            Text("{folder} is not JSON: {error}", folder=folder / CONFIG, error=error),
+            Text("Copy the model again."),
         ) from error
 
 

@@ -53,11 +53,8 @@ def _unpack_in_child(packed: Path, folder: Path, check: Callable[[], None]) -> N
     done = run_to_end(command, os.environ, PROJECT, check=check)
     if done.returncode:
         raise InvalidModel(
-            Text(
-                f"{packed.name} could not be unpacked: {done.stderr.strip()[-300:]}",
-                f"无法解包 {packed.name}：{done.stderr.strip()[-300:]}",
-            ),
-            Text("Check the free disk space and install the package again.", "请检查磁盘空间，并重新安装该软件包。"),
+            Text("{name} could not be unpacked: {strip}", name=packed.name, strip=done.stderr.strip()[-300:]),
+            Text("Check the free disk space and install the package again."),
         )
 
 

@@ -31,7 +31,7 @@ from sage_studio.operations.jobs import JobView
 from sage_studio.operations.operation import SCRIPTS, Acknowledged, Noun, UploadedFile
 from sage_studio.services.datasets import ReportOrder, seconds_per_epoch
 from sage_studio.studio import Studio
-from sage_studio.text import Language
+from sage_studio.text import Language, Text
 from sage_studio.training.preview import RowPreview
 from sage_studio.training.recipes import methods_for
 
@@ -325,9 +325,9 @@ class DatasetDeleted(Acknowledged):
 def prepare_sage_docs_by_rest(studio: Studio, language: Language, force_refresh: bool = False) -> PrepareResponse:
     """Fetch the SAGE documentation and make it a dataset."""
     view = DatasetView.of(studio.datasets.prepare_sage_docs(force_refresh))
-    message = {"en": f"{view.stats.total_samples} rows ready", "zh": f"已准备 {view.stats.total_samples} 条数据"}
+    message = Text("{count} rows ready", count=view.stats.total_samples)
     return PrepareResponse(
-        message=message[language],
+        message=message.in_(language),
         data_file=str(studio.settings.docs_data_path),
         dataset_id=view.id,
         stats=view.stats,

@@ -156,10 +156,10 @@ class Operation:
             yield
         except ValidationError as error:
             message = first_error(error.errors()).sentence
-            fields = ", ".join(self.request.model_fields)
+            fields = list(self.request.model_fields)
             raise InvalidInput(
-                Text(f"{self.name}: {message.en}.", f"{self.name}：{message.zh}。"),
-                Text(f"It takes {fields or 'no parameters'}.", f"可用参数：{fields or '无'}。"),
+                Text("{name}: {message}.", name=self.name, message=message),
+                Text("It takes {fields}.", fields=fields) if fields else Text("It takes no parameters."),
             ) from error
 
     def plain(self, answer: Any) -> Any:

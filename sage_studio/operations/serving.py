@@ -95,8 +95,8 @@ class BackendView(BaseModel):
     def of(cls, model: RegisteredModel, language: Language = "en") -> "BackendView":
         """The view of the model that is current now."""
         tuned = bool(model.config.get("task_id"))
-        kind = Text("the tuned model", "微调模型") if tuned else Text("the base model", "基座模型")
-        message = Text(f"Switched to {kind.en}: {model.name}", f"已切换到{kind.zh}: {model.name}")
+        kind = Text("the tuned model") if tuned else Text("the base model")
+        message = Text("Switched to {kind}: {name}", kind=kind, name=model.name)
         return cls(message="✅ " + message.in_(language), model_name=model.name, model_path=model.path)
 
 

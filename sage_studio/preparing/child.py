@@ -13,12 +13,9 @@ from sage_studio.training.failures import Action, explain, is_expected, next_act
 from sage_studio.training.progress import Job, Phase, ProgressWriter, Result, read_job, result_for, write_result
 from sage_studio.training.run import Stopped, StopRequest
 
-STOPPED = Text("It was stopped while it was being prepared.", "任务在准备阶段被停止。")
-FETCHED = Text("The model is on this machine.", "模型已下载到本机。")
-CONTINUE = Text(
-    "Continue it: what was downloaded or unpacked already is not done again.",
-    "可点击“继续”：已下载或解包的内容不会重复处理。",
-)
+STOPPED = Text("It was stopped while it was being prepared.")
+FETCHED = Text("The model is on this machine.")
+CONTINUE = Text("Continue it: what was downloaded or unpacked already is not done again.")
 
 
 def prepare(folder: Path, stop: StopRequest) -> int:
@@ -43,7 +40,7 @@ def download(folder: Path, stop: StopRequest) -> int:
 
     def work(progress: ProgressWriter) -> None:
         fetch_ordered(folder, progress)
-        write_result(folder, Result(status="completed", message=tuple(FETCHED)))
+        write_result(folder, Result(status="completed", message=FETCHED.pair()))
 
     return _live(folder, stop, work, CANCELLED, GO_ON)
 
@@ -58,7 +55,7 @@ def _live(folder: Path, stop: StopRequest, work: Callable[[ProgressWriter], None
         return 0
     except Stopped:
         result = Result(
-            status="stopped", message=tuple(stopped), hint=tuple(hint), action=Action.RESUME, seconds=_since(began)
+            status="stopped", message=stopped.pair(), hint=hint.pair(), action=Action.RESUME, seconds=_since(began)
         )
     except Exception as error:  # the process ends here: whatever it was, the person must learn of it
         result = _failed(error, began)

@@ -75,7 +75,7 @@ class ChatService:
         check_models(models)
         check_sampling(sampling)
         if not messages or not messages[-1]["content"].strip():
-            raise InvalidInput(Text("The message is empty.", "消息为空。"), Text("Type something.", "请输入内容。"))
+            raise InvalidInput(Text("The message is empty."), Text("Type something."))
         return compare(lambda name: self._serving.answer_by(messages, name, **sampling), models)
 
     def vote(self, message: str, models: Sequence[str], winner: str) -> Vote:
@@ -95,6 +95,6 @@ def _refuse_expansion(expand: bool) -> None:
     """Without documents there is nothing to retrieve twice."""
     if expand:
         raise InvalidInput(
-            Text("expand = true, but the answer is not from documents.", "expand = true，但未开启文档问答。"),
-            Text("Set documents too, or leave expand out.", "请同时设置 documents，或去掉 expand。"),
+            Text("expand = true, but the answer is not from documents."),
+            Text("Set documents too, or leave expand out."),
         )

@@ -251,8 +251,8 @@ class DatasetService:
         users += self.busy_with(dataset_id)
         if users:
             raise Conflict(
-                Text(f"{dataset_id} is in use by {', '.join(users)}.", f"{dataset_id} 正被 {', '.join(users)} 使用。"),
-                Text("Stop the task first, or wait for its end.", "请先停止该任务，或等待其结束。"),
+                Text("{dataset_id} is in use by {users}.", dataset_id=dataset_id, users=", ".join(users)),
+                Text("Stop the task first, or wait for its end."),
             )
         self.store.delete(safe_name(dataset_id))
 
@@ -292,8 +292,8 @@ class DatasetService:
         dataset = self.get(dataset_id)
         if not 1 <= row <= dataset.stats.total_samples:
             raise InvalidInput(
-                Text(f"{dataset.id} has no row {row}.", f"{dataset.id} 没有第 {row} 行。"),
-                Text(f"Give 1 to {dataset.stats.total_samples}.", f"请填写 1 到 {dataset.stats.total_samples}。"),
+                Text("{id} has no row {row}.", id=dataset.id, row=row),
+                Text("Give 1 to {total_samples}.", total_samples=dataset.stats.total_samples),
             )
         return preview_row(next(self.store.rows(dataset.id, row - 1)), self._tokenizer_of(model), max_length)
 
@@ -472,8 +472,8 @@ def checked(order: type[Order], values: Mapping[str, Any]) -> Order:
     except ValidationError as error:
         message = first_error(error.errors()).sentence
         raise InvalidInput(
-            Text(f"This cannot be done. {message.en}.", f"无法执行。{message.zh}。"),
-            Text(f"Fields: {', '.join(order.model_fields)}.", f"可用字段：{', '.join(order.model_fields)}。"),
+            Text("This cannot be done. {message}.", message=message),
+            Text("Fields: {model_fields}.", model_fields=", ".join(order.model_fields)),
         ) from error
 
 

@@ -70,27 +70,13 @@ TEMPLATE_TOKENS = 25
 """What a chat template adds to a row, about; exact once the model's tokenizer has looked at the rows."""
 SAME = ("use_lora", "quantization", "precision")
 """Settings in which an earlier run must agree to tell something."""
-NO_ROWS_YET = Text(
-    "KBAlign writes its own rows first, so its time shows once it runs.",
-    "KBAlign 会先自行编写数据，耗时在开始运行后显示。",
-)
-FILE_UNREAD = Text("The time of a data file shows once it runs.", "使用数据文件时，耗时在开始运行后显示。")
-MEASURING = Text("Measuring how fast this GPU trains it…", "正在测量此 GPU 的训练速度…")
-BUSY = Text(
-    "The time shows when the running training is over: nothing is measured beside it.",
-    "当前训练结束后才能测量并显示耗时。",
-)
-UNPACKING = Text(
-    "Unpacking the built-in model, once: about a minute. Then time and memory are known.",
-    "正在解包内置模型（仅一次，约一分钟），随后给出耗时与内存。",
-)
-READING = Text(
-    "Measuring time and memory of this model, once: some seconds.", "正在测算此模型的耗时与内存（仅一次，数秒）。"
-)
-FETCHING = Text(
-    "Not downloaded yet: asking the hub for the model's sizes, some seconds.",
-    "模型尚未下载：正在向模型站点查询其大小，需数秒。",
-)
+NO_ROWS_YET = Text("KBAlign writes its own rows first, so its time shows once it runs.")
+FILE_UNREAD = Text("The time of a data file shows once it runs.")
+MEASURING = Text("Measuring how fast this GPU trains it…")
+BUSY = Text("The time shows when the running training is over: nothing is measured beside it.")
+UNPACKING = Text("Unpacking the built-in model, once: about a minute. Then time and memory are known.")
+READING = Text("Measuring time and memory of this model, once: some seconds.")
+FETCHING = Text("Not downloaded yet: asking the hub for the model's sizes, some seconds.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,12 +304,7 @@ class EstimateService:
         ]
         if disk > disk_free:
             need, left = f"{disk / GIB:.1f}", f"{disk_free / GIB:.1f}"
-            remarks.append(
-                Text(
-                    f"Checkpoints need {need} GiB of disk; {left} GiB are free.",
-                    f"检查点需要 {need} GiB 磁盘空间，剩余 {left} GiB。",
-                )
-            )
+            remarks.append(Text("Checkpoints need {need} GiB of disk; {left} GiB are free.", need=need, left=left))
         return remarks
 
     def _request(self, recipe: Recipe) -> TraceRequest:

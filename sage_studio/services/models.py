@@ -17,8 +17,8 @@ from sage_studio.settings import Settings
 from sage_studio.tasks.background import BackgroundTasks, Resource, TaskContext
 from sage_studio.text import Text
 
-DOWNLOADING = Text("Downloading", "下载中")
-UNPACKING = Text("Unpacking", "解包中")
+DOWNLOADING = Text("Downloading")
+UNPACKING = Text("Unpacking")
 
 
 class ModelService:
@@ -101,8 +101,8 @@ class ModelService:
         ref = self._catalog.resolve(name)
         if ref.is_local:
             raise InvalidModel(
-                Text(f"{name} is on this machine already.", f"{name} 已在本机。"),
-                Text("Only models of the hub are downloaded.", "只有 Hugging Face 上的模型才需要下载。"),
+                Text("{name} is on this machine already.", name=name),
+                Text("Only models of the hub are downloaded."),
             )
         return self._start_download(ref.location, ref.trust_remote_code)
 

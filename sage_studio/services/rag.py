@@ -37,8 +37,7 @@ FIRST_PIECES = 128
 LONGEST_QUERY = 4000
 """Characters that passages can be looked up with."""
 GROUNDED = Text(
-    "Answer the question from these passages. If they do not hold the answer, say so.\n\n{}\n\nQuestion: {}",
-    "请根据以下资料回答问题。如果资料中没有答案，请直接说明。\n\n{}\n\n问题：{}",
+    "Answer the question from these passages. If they do not hold the answer, say so.\n\n{}\n\nQuestion: {}"
 )
 
 Ask = Callable[[Sequence[ChatMessage]], Generator[ChatChunk, None, None]]
@@ -138,8 +137,8 @@ class RagService:
         task = self._tasks.completed(task_id)
         if RECIPES[task.type].model_task != "embedding":
             raise Conflict(
-                Text(f"{task.id} trained no embedder.", f"{task.id} 训练的不是嵌入模型。"),
-                Text("Set it as the backend instead.", "请将其设为后端。"),
+                Text("{id} trained no embedder.", id=task.id),
+                Text("Set it as the backend instead."),
             )
         base = self._models.ensure(task.model)
         known = {dataset.id for dataset in self._datasets.list()}
@@ -149,8 +148,8 @@ class RagService:
     def _base(self, name: str) -> RetrieverConfig:
         if self._catalog.resolve(name).task == "generative":
             raise InvalidModel(
-                Text(f"{name} writes text and is no embedder.", f"{name} 是文本生成模型，不是嵌入模型。"),
-                Text(f"Choose an embedder, such as {BUILT_IN_EMBEDDER}.", f"请选择嵌入模型，如 {BUILT_IN_EMBEDDER}。"),
+                Text("{name} writes text and is no embedder.", name=name),
+                Text("Choose an embedder, such as {built_in_embedder}.", built_in_embedder=BUILT_IN_EMBEDDER),
             )
         ref = self._models.ensure(name)
         return RetrieverConfig(ref.name, ref.location, ref.trust_remote_code)
@@ -166,8 +165,8 @@ class RagService:
         known = sorted(self._datasets.list(), key=lambda dataset: dataset.kind != "sage_docs")
         if not known:
             raise NotFound(
-                Text("There is no dataset to answer from.", "没有可用于问答的数据集。"),
-                Text("Prepare the SAGE documentation or upload a dataset.", "请先准备 SAGE 文档或上传数据集。"),
+                Text("There is no dataset to answer from."),
+                Text("Prepare the SAGE documentation or upload a dataset."),
             )
         return self._datasets.store.hashed(known[0])
 
@@ -182,19 +181,20 @@ class RagService:
 
 def _check_question(question: Any, count: int) -> None:
     if not isinstance(question, str) or not question.strip():
-        raise InvalidInput(Text("The message is empty.", "消息为空。"), Text("Type something.", "请输入内容。"))
+        raise InvalidInput(Text("The message is empty."), Text("Type something."))
     if len(question) > LONGEST_QUERY:
         raise InvalidInput(
             Text(
-                f"The question has {len(question):,} characters; documents can be searched for {LONGEST_QUERY:,}.",
-                f"问题有 {len(question):,} 个字符；文档检索最多支持 {LONGEST_QUERY:,} 个。",
+                "The question has {count:,} characters; documents can be searched for {longest_query:,}.",
+                count=len(question),
+                longest_query=LONGEST_QUERY,
             ),
-            Text("Shorten it, or answer without documents.", "请缩短问题，或关闭文档问答。"),
+            Text("Shorten it, or answer without documents."),
         )
     if not 1 <= count <= MOST_PASSAGES:
         raise InvalidInput(
-            Text(f"count = {count} is out of bounds.", f"count = {count} 超出范围。"),
-            Text(f"Give 1 to {MOST_PASSAGES}.", f"请填写 1 到 {MOST_PASSAGES}。"),
+            Text("count = {count} is out of bounds.", count=count),
+            Text("Give 1 to {most_passages}.", most_passages=MOST_PASSAGES),
         )
 
 

@@ -66,8 +66,8 @@ class ServingService:
         task = self._tasks.completed(task_id)
         if RECIPES[task.type].model_task != "generative":
             raise Conflict(
-                Text(f"{task.id} is an embedder and cannot chat.", f"{task.id} 是嵌入模型，无法对话。"),
-                Text("Set it as the retriever instead.", "请将其设为检索器。"),
+                Text("{id} is an embedder and cannot chat.", id=task.id),
+                Text("Set it as the retriever instead."),
             )
         result = self._scheduler.progress(task).result
         base = self._models.ensure(task.model)
@@ -131,8 +131,8 @@ class ServingService:
         model = self._named(name)
         if model.current:
             raise Conflict(
-                Text(f"{name} is the current model.", f"{name} 是当前模型。"),
-                Text("Switch to another model first.", "请先切换到其他模型。"),
+                Text("{name} is the current model.", name=name),
+                Text("Switch to another model first."),
             )
         self.registry.unregister_model(name)
         if _is_merged_copy(model, self._settings.outputs_dir):
@@ -169,7 +169,7 @@ class ServingService:
             return replace(status, download=waited[0])
         error = self._models.not_fetched
         if error is not None and status.state is EngineState.DOWN:
-            message = Text(*map(" ".join, zip(error.message, error.hint, strict=True)))
+            message = Text("{message} {hint}", message=error.message, hint=error.hint)
             return replace(status, state=EngineState.FAILED, message=message)
         return status
 
@@ -249,8 +249,8 @@ class ServingService:
             if model.name == name:
                 return model
         raise NotFound(
-            Text(f"No model is registered as {name!r}.", f"没有注册名为 {name!r} 的模型。"),
-            Text("See the list on the Models tab.", "请查看“模型”页的列表。"),
+            Text("No model is registered as {name!r}.", name=name),
+            Text("See the list on the Models tab."),
         )
 
     def _fetch(self, model: RegisteredModel) -> None:
@@ -263,8 +263,8 @@ class ServingService:
         ref = self._catalog.resolve(name)
         if ref.task == "embedding":
             raise InvalidModel(
-                Text(f"{name} is an embedder and cannot chat.", f"{name} 是嵌入模型，无法对话。"),
-                Text("Choose a model that writes text.", "请选择文本生成模型。"),
+                Text("{name} is an embedder and cannot chat.", name=name),
+                Text("Choose a model that writes text."),
             )
         ref = self._models.ensure(name)
         self.registry.register_model(

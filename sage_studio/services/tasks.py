@@ -141,20 +141,18 @@ class TaskService:
             return
         task = self.get(task_id)
         if not task.status.is_over and task.status is not TaskStatus.QUEUED:
-            raise Conflict(
-                Text(f"{task.id} is still running.", f"{task.id} 仍在运行。"), Text("Stop it first.", "请先停止它。")
-            )
+            raise Conflict(Text("{id} is still running.", id=task.id), Text("Stop it first."))
         chosen = self._retriever.chosen
         if chosen is not None and chosen.task_id == task.id:
             raise Conflict(
-                Text(f"{task.id} is the retriever.", f"{task.id} 正用作检索器。"),
-                Text("Set another retriever first.", "请先设置其他检索器。"),
+                Text("{id} is the retriever.", id=task.id),
+                Text("Set another retriever first."),
             )
         users = [other.id for other in self.store.list() if not other.status.is_over and _starts_from(other, task)]
         if users:
             raise Conflict(
-                Text(f"{task.id} is what {', '.join(users)} starts from.", f"{', '.join(users)} 以 {task.id} 为起点。"),
-                Text("Stop that task first, or wait for its end.", "请先停止该任务，或等待其结束。"),
+                Text("{id} is what {users} starts from.", id=task.id, users=", ".join(users)),
+                Text("Stop that task first, or wait for its end."),
             )
         if any(model.name == task.served_name for model in self._registry.models()):
             self._registry.unregister_model(task.served_name)

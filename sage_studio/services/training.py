@@ -125,7 +125,7 @@ class TrainingService:
                 return self.start({**task.recipe, "learning_rate": task.recipe["learning_rate"] / LOWER_RATE_FACTOR})
             case Action.OTHER_DATA | Action.OTHER_MODEL | Action.OTHER_SETTINGS:
                 raise Conflict(
-                    Text(f"{task.id} would fail again: {task.reason.en}", f"{task.id} 会再次失败：{task.reason.zh}"),
+                    Text("{id} would fail again: {reason}", id=task.id, reason=task.reason),
                     task.hint,
                 )
             case _:
@@ -149,11 +149,8 @@ class TrainingService:
         task = self._tasks.get(task_id)
         if task.status not in RESUMABLE:
             raise Conflict(
-                Text(
-                    f"{task.id} is {task.status}: nobody would read it.",
-                    f"{task.id} 的状态是 {task.status}，修改不会生效。",
-                ),
-                Text("Stop the task, edit the file, and resume.", "请先停止任务，修改文件后再继续。"),
+                Text("{id} is {status}: nobody would read it.", id=task.id, status=task.status),
+                Text("Stop the task, edit the file, and resume."),
             )
         return replace_stage_file(task.folder, name, text)
 
@@ -220,9 +217,6 @@ def _source_of(recipe: Recipe) -> Path | None:
 def not_the_same(what: str, was: str, now: str) -> tuple[Text, Text]:
     """What to say, and to do, about a dataset or a model that is not what it was when a run was made with it."""
     return (
-        Text(
-            f"{what} is not what it was: {was[:24]}… then, {now[:24]}… now.",
-            f"{what} 已改变：{was[:24]}… → {now[:24]}…。",
-        ),
-        Text("Start a new task with the same settings.", "请用相同的设置新建任务。"),
+        Text("{what} is not what it was: {was}… then, {now}… now.", what=what, was=was[:24], now=now[:24]),
+        Text("Start a new task with the same settings."),
     )

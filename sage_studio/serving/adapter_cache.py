@@ -180,10 +180,11 @@ class AdapterCache:
         if answered_as != internal or not tokens:
             raise EngineUnavailable(
                 Text(
-                    f"The engine does not answer as {model.name}, but as {answered_as}.",
-                    f"引擎没有以 {model.name} 回答，而是以 {answered_as} 回答。",
+                    "The engine does not answer as {name}, but as {answered_as}.",
+                    name=model.name,
+                    answered_as=answered_as,
                 ),
-                Text("Switch again, or restart the studio.", "请再次切换，或重启工作室。"),
+                Text("Switch again, or restart the studio."),
             )
 
     def _drop(self, engine: Engine, name: str, number: int) -> None:
@@ -212,8 +213,8 @@ def _copy(source: Path, target: Path) -> None:
                 shutil.copy2(source / name, target / name)
         except FileNotFoundError as error:
             raise InvalidModel(
-                Text(f"{error.filename} is gone.", f"{error.filename} 已不存在。"),
-                Text("Restore it, or train again.", "请恢复该文件，或重新训练。"),
+                Text("{filename} is gone.", filename=error.filename),
+                Text("Restore it, or train again."),
             ) from error
 
 
@@ -232,8 +233,10 @@ def _internal(name: str, number: int) -> str:
 def _other_base(record: EngineRecord, model: RegisteredModel) -> Conflict:
     return Conflict(
         Text(
-            f"{model.name} needs the base model {model.base}, but the engine is running {record.base.location}.",
-            f"{model.name} 的基座是 {model.base}，需要先加载；引擎正在运行 {record.base.location}。",
+            "{name} needs the base model {base}, but the engine is running {location}.",
+            name=model.name,
+            base=model.base,
+            location=record.base.location,
         ),
-        Text("Switch to it first; the engine then restarts with that base.", "请先切换到该模型，引擎会随之更换。"),
+        Text("Switch to it first; the engine then restarts with that base."),
     )

@@ -48,13 +48,13 @@ def check_path(path: str, outputs: Path) -> Path:
     folder = Path(path)
     if not folder.is_absolute() or ".." in PurePath(path).parts:
         raise InvalidName(
-            Text(f"{path!r} is not an absolute path.", f"{path!r} 不是完整路径。"),
-            Text("Give an absolute path without '..'.", "请填写不含 “..” 的绝对路径。"),
+            Text("{path!r} is not an absolute path.", path=path),
+            Text("Give an absolute path without '..'."),
         )
     if folder.is_relative_to(outputs) and not folder.resolve().is_relative_to(outputs.resolve()):
         raise InvalidName(
-            Text(f"{path!r} points outside {outputs}.", f"{path!r} 指向 {outputs} 之外。"),
-            Text("Give the folder itself, not a link to it.", "请填写文件夹本身，而不是链接。"),
+            Text("{path!r} points outside {outputs}.", path=path, outputs=outputs),
+            Text("Give the folder itself, not a link to it."),
         )
     return folder
 
@@ -101,18 +101,18 @@ def size_on_disk(folder: Path) -> int:
 def _read_config(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise InvalidModel(
-            Text(f"The model folder {folder} does not exist.", f"模型文件夹 {folder} 不存在。"),
-            Text("Restore it, or train again.", "请恢复该文件夹，或重新训练。"),
+            Text("The model folder {folder} does not exist.", folder=folder),
+            Text("Restore it, or train again."),
         )
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InvalidModel(
-            Text(f"{folder / CONFIG} cannot be read: {error}", f"无法读取 {folder / CONFIG}：{error}"),
-            Text("The folder is incomplete: train again.", "文件夹不完整，请重新训练。"),
+            Text("{folder} cannot be read: {error}", folder=folder / CONFIG, error=error),
+            Text("The folder is incomplete: train again."),
         ) from error
     if not isinstance(config, dict):
-        raise InvalidModel(Text(f"{folder / CONFIG} is not a JSON object.", f"{folder / CONFIG} 中没有配置。"))
+        raise InvalidModel(Text("{folder} is not a JSON object.", folder=folder / CONFIG))
     return config
 
 
@@ -120,27 +120,22 @@ def _check_base(config: dict[str, Any], base: str) -> None:
     trained_on = str(config.get("base_model_name_or_path") or "")
     if trained_on and PurePath(trained_on).name.lower() != PurePath(base).name.lower():
         raise InvalidModel(
-            Text(
-                f"This adapter was trained on {trained_on}, not on {base}.",
-                f"该适配器的基座是 {trained_on}，不是 {base}。",
-            ),
-            Text(f"Register it with base={trained_on!r}.", f"请以 base={trained_on!r} 注册。"),
+            Text("This adapter was trained on {trained_on}, not on {base}.", trained_on=trained_on, base=base),
+            Text("Register it with base={trained_on!r}.", trained_on=trained_on),
         )
 
 
 def _check_type(config: dict[str, Any], engine: EngineKind) -> None:
     kind = config.get("peft_type")
     if kind != "LORA":
-        raise _unsupported(f"peft_type={kind}", Text("Train with LoRA.", "请使用 LoRA 训练。"))
+        raise _unsupported(f"peft_type={kind}", Text("Train with LoRA."))
     init = config.get("init_lora_weights", True)
     if isinstance(init, str) and init.lower() not in (*PLAIN_INITS, *EXACT_INITS):
         raise _unsupported(
             f"init_lora_weights={init!r}",
             Text(
                 "Its initialization changed the base weights in a way that cannot be repeated. Save it with "
-                "path_initial_model_for_weight_conversion, or train with the default init.",
-                "它从基座中取走的部分无法还原。请用 path_initial_model_for_weight_conversion 保存，"
-                "或以默认初始化训练。",
+                "path_initial_model_for_weight_conversion, or train with the default init."
             ),
         )
     found = [message for name, message in UNMERGEABLE.items() if config.get(name)]
@@ -192,10 +187,7 @@ def _vocabulary(base: str) -> int | None:
     return words if isinstance(words, int) else None
 
 
-FALLBACK = Text(
-    "Set SAGE_STUDIO_ENGINE=transformers and start the studio again, or train without it.",
-    "请设置 SAGE_STUDIO_ENGINE=transformers 并重启工作室，或训练时不使用该功能。",
-)
+FALLBACK = Text("Set SAGE_STUDIO_ENGINE=transformers and start the studio again, or train without it.")
 
 
 def _is_whole_layer(name: str) -> bool:
@@ -205,16 +197,14 @@ def _is_whole_layer(name: str) -> bool:
 def _rank(value: object) -> int:
     if not isinstance(value, int) or value < 1:
         raise InvalidModel(
-            Text(f"{CONFIG} gives the LoRA rank {value!r}.", f"{CONFIG} 中的 LoRA 秩为 {value!r}。"),
-            Text("The rank must be an integer of at least 1.", "秩必须是不小于 1 的整数。"),
+            Text("{config} gives the LoRA rank {value!r}.", config=CONFIG, value=value),
+            Text("The rank must be an integer of at least 1."),
         )
     return value
 
 
 def _unsupported(what: str, hint: Text = NOTHING) -> InvalidModel:
-    return InvalidModel(
-        Text(f"The engine cannot serve an adapter with {what}.", f"引擎不支持该适配器的特性：{what}。"), hint
-    )
+    return InvalidModel(Text("The engine cannot serve an adapter with {what}.", what=what), hint)
 
 
 # What is registered
@@ -294,15 +284,15 @@ def check_removable(model: RegisteredModel, models: Sequence[RegisteredModel], r
     """
     if model.current and running:
         raise Conflict(
-            Text(f"{model.name} is the current chat model.", f"{model.name} 正在作为对话后端。"),
-            Text("Switch to another model first.", "请先切换到其他模型。"),
+            Text("{name} is the current chat model.", name=model.name),
+            Text("Switch to another model first."),
         )
     dependants = [each.name for each in models if each.base == model.path != each.path]
     if dependants:
         names = ", ".join(dependants)
         raise Conflict(
-            Text(f"{model.name} is the base model of {names}.", f"{model.name} 是 {names} 的基座模型。"),
-            Text("Remove them first.", "请先移除它们。"),
+            Text("{name} is the base model of {names}.", name=model.name, names=names),
+            Text("Remove them first."),
         )
 
 
@@ -314,11 +304,8 @@ def base_name(location: str) -> str:
 def _check_name(name: str) -> None:
     if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable() or ".." in PurePath(name).parts:
         raise InvalidName(
-            Text(f"{name!r} is not a valid model name.", f"{name!r} 不能作为模型名称。"),
-            Text(
-                f"Use up to {LONGEST_NAME} printable characters, without '..'.",
-                f"请使用不超过 {LONGEST_NAME} 个可打印字符，且不含 “..”。",
-            ),
+            Text("{name!r} is not a valid model name.", name=name),
+            Text("Use up to {longest_name} printable characters, without '..'.", longest_name=LONGEST_NAME),
         )
 
 
@@ -326,8 +313,8 @@ def _kind(path: str, config: Mapping[str, Any]) -> ModelKind:
     kind = config.get("kind") or ("adapter" if (Path(path) / CONFIG).is_file() else "base")
     if kind not in KINDS:
         raise InvalidModel(
-            Text(f"Unknown model kind: {kind!r}.", f"没有名为 {kind!r} 的模型种类。"),
-            Text(f"Kinds: {', '.join(KINDS)}.", f"可用的种类：{', '.join(KINDS)}。"),
+            Text("Unknown model kind: {kind!r}.", kind=kind),
+            Text("Kinds: {kinds}.", kinds=", ".join(KINDS)),
         )
     return cast("ModelKind", kind)
 
@@ -335,8 +322,8 @@ def _kind(path: str, config: Mapping[str, Any]) -> ModelKind:
 def _check_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise InvalidModel(
-            Text(f"The model folder {folder} does not exist.", f"模型文件夹 {folder} 不存在。"),
-            Text("Check the path, or train again.", "请检查路径，或重新训练。"),
+            Text("The model folder {folder} does not exist.", folder=folder),
+            Text("Check the path, or train again."),
         )
 
 
@@ -344,7 +331,7 @@ def _trained_on(folder: Path) -> str:
     base = read_json(folder / CONFIG).get("base_model_name_or_path")
     if not base:
         raise InvalidModel(
-            Text(f"The adapter {folder} does not name its base model.", f"适配器 {folder} 没有注明其基座。"),
-            Text('Register it with {"base": "<folder or hub id>"}.', '请以 {"base": "<文件夹或模型站点 id>"} 注册。'),
+            Text("The adapter {folder} does not name its base model.", folder=folder),
+            Text('Register it with {"base": "<folder or hub id>"}.'),
         )
     return str(base)

@@ -671,14 +671,18 @@ def needs_own_template(folder: Path, base: str) -> bool:
         return True
     raise InvalidModel(
         Text(
-            f"{folder.name} was trained with the chat template {trained[:SHOWN]}…, but {base} now has {served[:SHOWN]}…"
-            f" ({CHAT_TEMPLATE} or {TOKENIZER_CONFIG}): its answers would get worse.",
-            f"{folder.name} 训练时使用的对话模板是 {trained[:SHOWN]}…，而 {base} 现在的是 {served[:SHOWN]}…"
-            f"（{CHAT_TEMPLATE} 或 {TOKENIZER_CONFIG}），回答质量会下降。",
+            "{name} was trained with the chat template {trained}…, but {base} now has {served}… "
+            "({chat_template} or {tokenizer_config}): its answers would get worse.",
+            name=folder.name,
+            trained=trained[:SHOWN],
+            base=base,
+            served=served[:SHOWN],
+            chat_template=CHAT_TEMPLATE,
+            tokenizer_config=TOKENIZER_CONFIG,
         ),
         Text(
-            f"Restore the base's template, copy the one from training to {folder / CHAT_TEMPLATE}, or train again.",
-            f"请恢复基座的模板，或将训练时的模板复制到 {folder / CHAT_TEMPLATE}，或重新训练。",
+            "Restore the base's template, copy the one from training to {folder}, or train again.",
+            folder=folder / CHAT_TEMPLATE,
         ),
     )
 

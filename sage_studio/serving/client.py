@@ -34,7 +34,7 @@ class EngineDisconnected(EngineUnavailable):
     """
 
     def __init__(self, message: Text, *, answered: bool) -> None:
-        super().__init__(message, Text("Send the message again.", "请重新发送。"))
+        super().__init__(message, Text("Send the message again."))
         self.answered = answered
 
 
@@ -71,8 +71,8 @@ class EngineClient:
         if answer.is_error:
             words = _words(answer)
             raise InvalidModel(
-                Text(f"The engine cannot load this adapter: {words}", f"引擎无法加载该适配器：{words}"),
-                Text("Train again, or choose another model.", "请重新训练，或选择其他模型。"),
+                Text("The engine cannot load this adapter: {words}", words=words),
+                Text("Train again, or choose another model."),
             )
 
     def unload_adapter(self, name: str) -> None:
@@ -211,8 +211,8 @@ class _StreamedAnswer:
         if "error" in event:
             words = str(event["error"].get("message", event["error"])) if isinstance(event["error"], dict) else ""
             raise EngineUnavailable(
-                Text(f"The engine aborted the answer: {words}", f"引擎中断：{words}"),
-                Text("Send it again.", "请重新发送。"),
+                Text("The engine aborted the answer: {words}", words=words),
+                Text("Send it again."),
             )
         self.model = event.get("model") or self.model
         self.usage = event.get("usage") or self.usage
@@ -243,34 +243,33 @@ def _translate_errors(answer: _StreamedAnswer | None = None) -> Iterator[None]:
 def _gone(answered: bool) -> EngineDisconnected:
     if answered:
         return EngineDisconnected(
-            Text("The connection to the engine was lost in the middle of the answer.", "引擎在回答过程中断开。"),
+            Text("The connection to the engine was lost in the middle of the answer."),
             answered=True,
         )
-    return EngineDisconnected(Text("The engine does not answer.", "引擎没有响应。"), answered=False)
+    return EngineDisconnected(Text("The engine does not answer."), answered=False)
 
 
 def _refused(response: httpx.Response) -> EngineUnavailable | InvalidInput:
     words = _words(response)
     if response.status_code >= 500 or response.status_code in (401, 403, 404):
         return EngineUnavailable(
-            Text(f"The engine answered {response.status_code}: {words}", f"引擎返回 {response.status_code}：{words}"),
-            Text("Switch to the model again, or read engine.log.", "请重新切换到该模型，或查看 engine.log。"),
+            Text("The engine answered {status_code}: {words}", status_code=response.status_code, words=words),
+            Text("Switch to the model again, or read engine.log."),
         )
     limit = LIMIT.search(words)
     if limit is not None:
         return InvalidInput(
             Text(
-                f"The conversation and its answer exceed the engine's context length of {limit[1]} tokens.",
-                f"对话超出引擎的长度限制：含回答最多 {limit[1]} 个 token。",
+                "The conversation and its answer exceed the engine's context length of {limit} tokens.", limit=limit[1]
             ),
-            Text("Shorten it, or start a new conversation.", "请缩短内容，或开始新的对话。"),
+            Text("Shorten it, or start a new conversation."),
         )
-    return InvalidInput(Text(f"The engine rejected the request: {words}", f"引擎拒绝了请求：{words}"))
+    return InvalidInput(Text("The engine rejected the request: {words}", words=words))
 
 
 def _not_known(path: str, answer: httpx.Response) -> EngineUnavailable:
     return EngineUnavailable(
-        Text(f"The engine has no route {path}: {answer.status_code}.", f"引擎不支持 {path}：{answer.status_code}。")
+        Text("The engine has no route {path}: {status_code}.", path=path, status_code=answer.status_code)
     )
 
 

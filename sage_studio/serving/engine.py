@@ -149,8 +149,8 @@ def spawn_engine(kind: EngineKind, base: Base, port: int, launch: LaunchSpec, fo
         process = start_with_log(launch.command, {**launch.env, KEY_VARIABLE: key}, folder, log)
     except (FileNotFoundError, PermissionError) as error:
         raise EngineUnavailable(
-            Text(f"{launch.command[0]} cannot be run: {error}", f"无法运行 {launch.command[0]}：{error}"),
-            Text("Correct SAGE_STUDIO_VLLM_PYTHON.", "请改正 SAGE_STUDIO_VLLM_PYTHON。"),
+            Text("{command} cannot be run: {error}", command=launch.command[0], error=error),
+            Text("Correct SAGE_STUDIO_VLLM_PYTHON."),
         ) from error
     record = external_record(kind, base, f"http://127.0.0.1:{port}/v1", key)
     return replace(
@@ -199,8 +199,10 @@ def died(record: EngineRecord, log: Path) -> EngineUnavailable:
     words = last_words(log)
     return EngineUnavailable(
         Text(
-            f"The {record.kind} engine with {record.base.name} exited unexpectedly: {words}",
-            f"{record.kind} 引擎（{record.base.name}）意外退出：{words}",
+            "The {kind} engine with {name} exited unexpectedly: {words}",
+            kind=record.kind,
+            name=record.base.name,
+            words=words,
         ),
         _remedy(words, log),
     )
@@ -209,13 +211,13 @@ def died(record: EngineRecord, log: Path) -> EngineUnavailable:
 def _too_slow(record: EngineRecord, seconds: float, log: Path) -> EngineUnavailable:
     return EngineUnavailable(
         Text(
-            f"The {record.kind} engine with {record.base.name} was not ready after {seconds:.0f} s: {last_words(log)}",
-            f"{record.kind} 引擎（{record.base.name}）在 {seconds:.0f} 秒内未就绪：{last_words(log)}",
+            "The {kind} engine with {name} was not ready after {seconds:.0f} s: {log}",
+            kind=record.kind,
+            name=record.base.name,
+            seconds=seconds,
+            log=last_words(log),
         ),
-        Text(
-            f"Raise SAGE_STUDIO_ENGINE_START_SECONDS, or read {log}.",
-            f"请增大 SAGE_STUDIO_ENGINE_START_SECONDS，或查看 {log}。",
-        ),
+        Text("Raise SAGE_STUDIO_ENGINE_START_SECONDS, or read {log}.", log=log),
     )
 
 
@@ -230,10 +232,9 @@ def _remedy(words: str, log: Path) -> Text:
     if any(sign in low for sign in MEMORY_SIGNS):
         return Text(
             "Not enough memory: stop other programs or trainings, choose a smaller model, or lower "
-            f"SAGE_STUDIO_GPU_MEMORY_UTILIZATION. Log: {log}",
-            "内存或显存不足：请停止其他程序或训练、换用更小的模型，或降低 "
-            f"SAGE_STUDIO_GPU_MEMORY_UTILIZATION。日志：{log}",
+            "SAGE_STUDIO_GPU_MEMORY_UTILIZATION. Log: {log}",
+            log=log,
         )
     if "address already in use" in low:
-        return Text(f"Another program took its port: try again. Log: {log}", f"端口被其他程序占用，请重试。日志：{log}")
-    return Text(f"Read {log}, then try again.", f"请查看 {log}，然后重试。")
+        return Text("Another program took its port: try again. Log: {log}", log=log)
+    return Text("Read {log}, then try again.", log=log)

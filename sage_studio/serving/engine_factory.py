@@ -49,10 +49,7 @@ logger = logging.getLogger("sage_studio")
 
 BITSANDBYTES = "bitsandbytes"
 ON_GPU = (WeightFormat.BF16, WeightFormat.FP8, WeightFormat.FOUR_BIT, WeightFormat.STORED)
-ELSEWHERE = Text(
-    "Choose a smaller model, or download the result and serve it on a larger machine.",
-    "请选择更小的模型，或下载训练结果后在更大的机器上部署。",
-)
+ELSEWHERE = Text("Choose a smaller model, or download the result and serve it on a larger machine.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +84,7 @@ EMBEDDER = Servable(
     WeightFormat.EMBEDDER,
     "",
     0.0,
-    Text(
-        "An embedding model cannot chat: set the result as the retriever to answer from documents.",
-        "嵌入模型不能用于对话：可将训练结果设为文档问答的检索器。",
-    ),
+    Text("An embedding model cannot chat: set the result as the retriever to answer from documents."),
 )
 
 
@@ -98,10 +92,7 @@ NOT_KNOWN = Servable(
     WeightFormat.UNKNOWN,
     "",
     0.0,
-    Text(
-        "Whether you can chat with the result here is not known yet: the model's files are not downloaded.",
-        "模型文件尚未下载，大小未知，暂时无法判断训练结果能否在本机对话。",
-    ),
+    Text("Whether you can chat with the result here is not known yet: the model's files are not downloaded."),
 )
 
 
@@ -150,19 +141,21 @@ def check_servable(
 def _by_vllm(planned: EnginePlan, bf16: EnginePlan) -> Servable:
     half = "fp16" if (planned.cards[0].capability or BF16_CAPABILITY) < BF16_CAPABILITY else "bf16"
     need, available, where = _figures(planned)
-    en = {
-        WeightFormat.BF16: f"vLLM in {half}",
-        WeightFormat.FP8: f"vLLM with 8-bit weights (fp8_per_tensor), since {half} would take {bf16.need_gb:.1f} GB",
-        WeightFormat.STORED: "vLLM, quantized as it is stored",
-    }[planned.form]
-    zh = {
-        WeightFormat.BF16: f"vLLM（{half}）",
-        WeightFormat.FP8: f"vLLM，权重以 8 位加载（fp8_per_tensor），因为 {half} 需要 {bf16.need_gb:.1f} GB",
-        WeightFormat.STORED: "vLLM，按存储的量化格式加载",
+    how = {
+        WeightFormat.BF16: Text("vLLM in {half}", half=half),
+        WeightFormat.FP8: Text(
+            "vLLM with 8-bit weights (fp8_per_tensor), since {half} would take {need:.1f} GB",
+            half=half,
+            need=bf16.need_gb,
+        ),
+        WeightFormat.STORED: Text("vLLM, quantized as it is stored"),
     }[planned.form]
     message = Text(
-        f"You can chat with the result here: {en}; about {need} of {available} GB on {where.en}.",
-        f"训练结果可在本机对话：{zh}；约需 {need} GB，{where.zh} 可用 {available} GB。",
+        "You can chat with the result here: {how}; about {need} of {available} GB on {where}.",
+        how=how,
+        need=need,
+        available=available,
+        where=where,
     )
     return Servable(planned.form, "vllm", planned.need_gb * len(planned.cards), message)
 
@@ -170,18 +163,21 @@ def _by_vllm(planned: EnginePlan, bf16: EnginePlan) -> Servable:
 def _by_transformers(planned: EnginePlan, vllm: EnginePlan | None, refused: Text | None) -> Servable:
     need, available, where = _figures(planned)
     how = {
-        WeightFormat.BF16: Text("in 16 bits", "16 位"),
-        WeightFormat.FOUR_BIT: Text("with the base in 4 bits", "基座以 4 位加载"),
-    }.get(planned.form, Text("quantized as stored", "按存储的量化格式加载"))
+        WeightFormat.BF16: Text("in 16 bits"),
+        WeightFormat.FOUR_BIT: Text("with the base in 4 bits"),
+    }.get(planned.form, Text("quantized as stored"))
     why = refused
     if why is None and vllm is not None:
-        why = Text(f"vLLM would take {vllm.need_gb:.1f} GB", f"vLLM 需要 {vllm.need_gb:.1f} GB")
-    since = Text(f", since {why.en}", f"（{why.zh}）") if why is not None else Text("", "")
+        why = Text("vLLM would take {need_gb:.1f} GB", need_gb=vllm.need_gb)
+    since = Text(", since {why}", why=why) if why is not None else Text()
     message = Text(
-        f"You can chat with the result here: the transformers engine {how.en}, one chat at a time{since.en}; "
-        f"about {need} of {available} GB on {where.en}.",
-        f"训练结果可在本机对话：transformers 引擎（{how.zh}），一次一个对话{since.zh}；"
-        f"约需 {need} GB，{where.zh} 可用 {available} GB。",
+        "You can chat with the result here: the transformers engine {how}, one chat at a "
+        "time{since}; about {need} of {available} GB on {where}.",
+        how=how,
+        since=since,
+        need=need,
+        available=available,
+        where=where,
     )
     return Servable(planned.form, "transformers", planned.need_gb, message)
 
@@ -194,58 +190,56 @@ def _on_cpu(kind: EngineKind, model: ModelFacts, planned: EnginePlan, hardware: 
             "",
             need,
             Text(
-                f"You cannot chat with the result here: it takes about {need:.1f} GB of memory, and the machine has "
-                f"{hardware.memory_gb:.1f}. {ELSEWHERE.en}",
-                f"训练结果无法在本机对话：约需 {need:.1f} GB 内存，本机共有 {hardware.memory_gb:.1f} GB。"
-                f"{ELSEWHERE.zh}",
+                "You cannot chat with the result here: it takes about {need:.1f} GB of memory, and the "
+                "machine has {memory_gb:.1f}. {elsewhere}",
+                need=need,
+                memory_gb=hardware.memory_gb,
+                elsewhere=ELSEWHERE,
             ),
         )
-    slowly = Text(", slowly: no GPU has room for it", "（较慢：GPU 显存不足）") if hardware.has_gpu else Text("", "")
+    slowly = Text(", slowly: no GPU has room for it") if hardware.has_gpu else Text()
     message = Text(
-        f"You can chat with the result here: the {kind} engine on the CPU{slowly.en}; about {need:.1f} of "
-        f"{hardware.memory_gb:.1f} GB of memory.",
-        f"训练结果可在本机对话：{kind} 引擎，使用 CPU{slowly.zh}；约需 {need:.1f} GB 内存，"
-        f"本机共有 {hardware.memory_gb:.1f} GB。",
+        "You can chat with the result here: the {kind} engine on the CPU{slowly}; about {need:.1f} "
+        "of {memory_gb:.1f} GB of memory.",
+        kind=kind,
+        slowly=slowly,
+        need=need,
+        memory_gb=hardware.memory_gb,
     )
     return Servable(WeightFormat.CPU, kind, need, message)
 
 
 def _not_at_all(model: ModelFacts, vllm: EnginePlan, why: Text | None) -> Servable:
     if why is None:
-        _, available, where = _figures(vllm) if vllm.cards else ("", "0.0", Text("this machine", "本机"))
+        _, available, where = _figures(vllm) if vllm.cards else ("", "0.0", Text("this machine"))
         need = f"{vllm.need_gb:.1f}"
-        en = f"it takes about {need} of {available} GB on {where.en}"
-        why = Text(en, f"约需 {need} GB，{where.zh} 可用 {available} GB")
-    message = Text(
-        f"You cannot chat with the result here: {why.en}. {ELSEWHERE.en}",
-        f"训练结果无法在本机对话：{why.zh}。{ELSEWHERE.zh}",
-    )
+        why = Text("it takes about {need} of {available} GB on {where}", need=need, available=available, where=where)
+    message = Text("You cannot chat with the result here: {why}. {elsewhere}", why=why, elsewhere=ELSEWHERE)
     return Servable(WeightFormat.NONE, "", vllm.need_gb, message)
 
 
 def _refused_by_vllm(model: ModelFacts, merge: str) -> Text | None:
     if model.quantized == BITSANDBYTES:
-        return Text("vLLM 0.32 does not support bitsandbytes", "vLLM 0.32 不支持 bitsandbytes")
+        return Text("vLLM 0.32 does not support bitsandbytes")
     if model.quantized and merge:
         return Text(
-            f"the adapter must be merged into its base ({merge}), and the base is quantized ({model.quantized})",
-            f"适配器必须合并到基座（{merge}），而基座以量化形式存储（{model.quantized}）",
+            "the adapter must be merged into its base ({merge}), and the base is quantized ({quantized})",
+            merge=merge,
+            quantized=model.quantized,
         )
     return None
 
 
 def _not_in_transformers(model: ModelFacts) -> Text:
     return Text(
-        f"the base is quantized with {model.quantized}, which the transformers engine cannot load",
-        f"基座以 {model.quantized} 量化存储，本机的 transformers 引擎无法加载",
+        "the base is quantized with {quantized}, which the transformers engine cannot load", quantized=model.quantized
     )
 
 
 def _external_servable() -> Servable:
     message = Text(
         "Chat uses an external server (engine=openai), which cannot load models fine-tuned here. "
-        "Set engine: auto to chat with the result.",
-        "对话由外部服务器回答（engine=openai），无法加载此处的微调模型。如需与训练结果对话，请设置 engine: auto。",
+        "Set engine: auto to chat with the result."
     )
     return Servable(WeightFormat.EXTERNAL, "openai", 0.0, message)
 
@@ -253,7 +247,7 @@ def _external_servable() -> Servable:
 def _figures(planned: EnginePlan) -> tuple[str, str, Text]:
     """Memory of each GPU, as printed: what it takes, what there is, and the GPUs' name."""
     name, count = planned.cards[0].name, len(planned.cards)
-    where = Text(f"each of {count} × {name}", f"{count} × {name} 每张") if count > 1 else Text(f"the {name}", name)
+    where = Text("each of {count} × {name}", count=count, name=name) if count > 1 else Text("the {name}", name=name)
     return f"{planned.need_gb:.1f}", f"{planned.available_gb:.1f}", where
 
 
@@ -262,8 +256,7 @@ def _figures(planned: EnginePlan) -> tuple[str, str, Text]:
 UNLIMITED_RANK = 1 << 20
 AGAIN = Text(
     "The transformers engine answers instead, one chat at a time. Correct the cause, then start vLLM again on the "
-    "Models tab.",
-    "已改用 transformers 引擎，一次回答一个对话。请排除原因，然后在“模型”页重新启动 vLLM。",
+    "Models tab."
 )
 
 
@@ -408,14 +401,15 @@ class EngineFactory:
         """Why an engine of another kind than the chosen one runs with a base; empty where it is the chosen one."""
         spec = self.configured()
         if spec.fallback is None or kind != spec.fallback.kind:
-            return Text("", "")
+            return Text()
         refusal = self._state.refusal(location, spec.python)
         if refusal is None:
             return Text(
-                f"{spec.kind} cannot load this model here; the {kind} engine serves it, one chat at a time.",
-                f"{spec.kind} 无法在本机加载此模型；由 {kind} 引擎提供服务，一次一个对话。",
+                "{kind} cannot load this model here; the {served_by} engine serves it, one chat at a time.",
+                kind=spec.kind,
+                served_by=kind,
             )
-        return Text(f"{refusal.message.en} {AGAIN.en}", f"{refusal.message.zh} {AGAIN.zh}")
+        return Text("{message} {again}", message=refusal.message, again=AGAIN)
 
 
 def configured_engine(settings: Settings) -> EngineKind:
@@ -443,12 +437,10 @@ def choose_engine(settings: Settings, detect: Callable[[], Hardware] = detect_ha
         return TransformersSpec(detect)
     if not vllm_installed() and not settings.vllm_python:
         raise EngineUnavailable(
-            Text("vLLM is not installed here.", "此环境未安装 vLLM。"),
+            Text("vLLM is not installed here."),
             Text(
                 "Install it, name another environment's Python in SAGE_STUDIO_VLLM_PYTHON, or set "
-                "SAGE_STUDIO_ENGINE=transformers.",
-                "请安装 vLLM，或用 SAGE_STUDIO_VLLM_PYTHON 指定其他环境的 Python，"
-                "或设置 SAGE_STUDIO_ENGINE=transformers。",
+                "SAGE_STUDIO_ENGINE=transformers."
             ),
         )
     return VllmSpec(settings, detect, TransformersSpec(detect) if settings.engine == "auto" else None)
@@ -487,12 +479,6 @@ def engine_plan(settings: Settings, kind: EngineKind, hardware: Hardware, base: 
 def _check_address(url: str) -> None:
     if not url.startswith(("http://", "https://")):
         raise InvalidSetting(
-            Text(
-                f"engine=openai needs the server's address, not engine_url={url!r}.",
-                f"engine=openai 需要服务器地址，而 engine_url={url!r}。",
-            ),
-            Text(
-                "Set SAGE_STUDIO_ENGINE_URL, for example http://10.0.0.5:8000/v1.",
-                "请设置 SAGE_STUDIO_ENGINE_URL，例如 http://10.0.0.5:8000/v1。",
-            ),
+            Text("engine=openai needs the server's address, not engine_url={url!r}.", url=url),
+            Text("Set SAGE_STUDIO_ENGINE_URL, for example http://10.0.0.5:8000/v1."),
         )

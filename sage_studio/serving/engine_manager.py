@@ -64,7 +64,7 @@ class _Stopped(EngineUnavailable):
     """The engine was stopped while it was starting: not a failure."""
 
     def __init__(self) -> None:
-        super().__init__(Text("The engine was stopped while it was starting.", "引擎在启动过程中被停止。"))
+        super().__init__(Text("The engine was stopped while it was starting."))
 
 
 class EngineManager:
@@ -237,7 +237,7 @@ class EngineManager:
         """
         engine = self.recorded()
         if engine is None:
-            raise EngineUnavailable(Text("No engine is running.", "没有正在运行的引擎。"))
+            raise EngineUnavailable(Text("No engine is running."))
         error = self.crash(engine)
         ready_at = engine.record.ready_at
         stable = ready_at is not None and time.time() - ready_at > STABLE_SECONDS
@@ -253,8 +253,8 @@ class EngineManager:
         """Why an engine on record does not answer."""
         if engine.record.pid is None:
             return EngineUnavailable(
-                Text(f"{engine.record.url} does not answer.", f"{engine.record.url} 没有响应。"),
-                Text("Check the server, its address and its key.", "请检查该服务器、地址与密钥。"),
+                Text("{url} does not answer.", url=engine.record.url),
+                Text("Check the server, its address and its key."),
             )
         return died(engine.record, self.log)
 
@@ -288,10 +288,7 @@ class EngineManager:
         try:
             return self._start(fallback, base)
         except EngineUnavailable as second:
-            both = Text(
-                f"{error.message.en} {second.message.en}",
-                f"{error.message.zh} {second.message.zh}",
-            )
+            both = Text("{message} {second_message}", message=error.message, second_message=second.message)
             failure = self._state.failure()
             if failure is not None:
                 self._state.set_failure(replace(failure, message=both))
@@ -338,7 +335,7 @@ class EngineManager:
             raise
         if self.closing.is_set():  # `close` looked before this one was on record
             self.discard(LocalEngine(record, log))
-            raise EngineUnavailable(Text("The studio is closing.", "工作室正在关闭。"))
+            raise EngineUnavailable(Text("The studio is closing."))
         return record
 
     def _retire(self, engine: Engine) -> None:

@@ -33,10 +33,9 @@ logger = logging.getLogger("sage_studio")
 WAIT_SECONDS = 3600.0
 """The longest that a chat waits for a training, with ``chat_while_training: wait``."""
 POLL_SECONDS = 0.2
-PAUSED = Text("A training is using the GPU. Chat resumes when it ends.", "训练正在使用 GPU，结束后即可继续对话。")
+PAUSED = Text("A training is using the GPU. Chat resumes when it ends.")
 INSTEAD = Text(
-    "Wait, stop the training, or set SAGE_STUDIO_CHAT_WHILE_TRAINING=wait so that messages wait by themselves.",
-    "请稍候，或停止训练；也可设置 SAGE_STUDIO_CHAT_WHILE_TRAINING=wait，让消息自动等待。",
+    "Wait, stop the training, or set SAGE_STUDIO_CHAT_WHILE_TRAINING=wait so that messages wait by themselves."
 )
 
 
@@ -117,7 +116,7 @@ class GpuSharing:
     def refuse(self) -> None:
         """Raise `Conflict` while trainings have all GPUs: a switch is not worth waiting for."""
         if self._blocked():
-            raise Conflict(PAUSED, Text("Switch when it is over, or stop it.", "请在结束后切换，或停止该训练。"))
+            raise Conflict(PAUSED, Text("Switch when it is over, or stop it."))
 
     def released_to_training(self, held: Mapping[int, float]) -> dict[int, float]:
         """What a training gets of what the engine holds (GiB, by index of the GPU), if it releases all of them."""

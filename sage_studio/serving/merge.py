@@ -35,10 +35,10 @@ MANIFEST = "merged.json"
 LOG = "task.log"
 STOP_SECONDS = 5.0
 DOING = {
-    "loading": Text("loading the base model", "加载基座模型"),
-    "merging": Text("adding the adapter", "合入适配器"),
-    "saving": Text("saving", "保存"),
-    "saved": Text("checking", "检查"),
+    "loading": Text("loading the base model"),
+    "merging": Text("adding the adapter"),
+    "saving": Text("saving"),
+    "saved": Text("checking"),
 }
 MakeCommand = Callable[[Path, str, Path, Path], list[str]]
 """Adapter, base, destination and progress file -> the child's command line."""
@@ -174,10 +174,11 @@ class Merger:
         name = order["model"]
         return EngineUnavailable(
             Text(
-                f"{name} was not merged into its base: studio closing, or more than {self._seconds:.0f} s.",
-                f"{name} 未能合并进基座：工作室正在关闭，或已超过 {self._seconds:.0f} 秒。",
+                "{name} was not merged into its base: studio closing, or more than {seconds:.0f} s.",
+                name=name,
+                seconds=self._seconds,
             ),
-            Text("Raise SAGE_STUDIO_ENGINE_START_SECONDS.", "请增大 SAGE_STUDIO_ENGINE_START_SECONDS。"),
+            Text("Raise SAGE_STUDIO_ENGINE_START_SECONDS."),
         )
 
     def _files(self, order: Mapping[str, Any]) -> "_Files":
@@ -280,11 +281,8 @@ def _manifest(dest: Path) -> dict[str, str]:
 def _check_base(base: str) -> None:
     if read_config(base).get("quantization_config"):  # of a broken one the child says what is wrong
         raise InvalidModel(
-            Text(
-                f"The base {base} is quantized: adapters cannot be merged into it.",
-                f"基座 {base} 以量化形式存储，无法合并适配器。",
-            ),
-            Text("Register the adapter with the bf16 base.", "请以 bf16 基座注册该适配器。"),
+            Text("The base {base} is quantized: adapters cannot be merged into it.", base=base),
+            Text("Register the adapter with the bf16 base."),
         )
 
 
@@ -308,8 +306,7 @@ def _where(step: Mapping[str, object]) -> tuple[float, Text]:
 def _message(name: str, why: str, step: Mapping[str, object]) -> Text:
     share, doing = _where(step)
     return Text(
-        f"Merging {name} into its base ({why}): {doing.en}, {share:.0%}.",
-        f"正在将 {name} 合并进基座（{why}）：{doing.zh}，{share:.0%}。",
+        "Merging {name} into its base ({why}): {doing}, {share:.0%}.", name=name, why=why, doing=doing, share=share
     )
 
 
@@ -319,8 +316,10 @@ def _failed(name: str, why: str, log: Path, dest: Path) -> Exception:
         return storage_full(dest)
     return InvalidModel(
         Text(
-            f"The engine cannot serve {name} as an adapter ({why}), and merging it failed: {words}",
-            f"引擎无法以适配器形式加载 {name}（{why}），合并也失败了：{words}",
+            "The engine cannot serve {name} as an adapter ({why}), and merging it failed: {words}",
+            name=name,
+            why=why,
+            words=words,
         ),
-        Text(f"Free memory, or read {log}.", f"请释放内存，或查看 {log}。"),
+        Text("Free memory, or read {log}.", log=log),
     )

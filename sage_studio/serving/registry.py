@@ -155,8 +155,8 @@ class ChatRouter:
         name = requested or self._state.current()
         if name is None:
             raise Conflict(
-                Text("No model is selected.", "尚未选择当前模型。"),
-                Text("Call switch_model first, or name a model.", "请先切换到某个模型，或指定模型。"),
+                Text("No model is selected."),
+                Text("Call switch_model first, or name a model."),
             )
         return name
 
@@ -169,10 +169,10 @@ class ChatRouter:
 
 def not_registered(name: str, models: Sequence[RegisteredModel]) -> NotFound:
     """The error for a name that is not registered."""
-    known = ", ".join(model.name for model in models)
+    known = [model.name for model in models]
     return NotFound(
-        Text(f"No model is registered as {name!r}.", f"没有注册名为 {name!r} 的模型。"),
-        Text(f"Registered: {known or 'none'}.", f"已注册：{known or '无'}。"),
+        Text("No model is registered as {name!r}.", name=name),
+        Text("Registered: {known}.", known=known) if known else Text("No model is registered."),
     )
 
 
@@ -445,8 +445,8 @@ class VLLMRegistry:
             model = self._require(model_name)
             if model.current or (model.loaded and model.kind != "adapter"):
                 raise Conflict(
-                    Text(f"{model_name} is in use by the engine.", f"{model_name} 正被引擎使用。"),
-                    Text("Switch to another model first.", "请先切换到其他模型。"),
+                    Text("{model_name} is in use by the engine.", model_name=model_name),
+                    Text("Switch to another model first."),
                 )
             engine = components.engines.running()
             if engine is not None:
@@ -533,7 +533,7 @@ class VLLMRegistry:
         """
         checked = check_sampling(sampling)
         if not messages or not all(message.get("content", "").strip() for message in messages[-1:]):
-            raise InvalidInput(Text("The message is empty.", "消息为空。"), Text("Type something.", "请输入内容。"))
+            raise InvalidInput(Text("The message is empty."), Text("Type something."))
         return self._components.router.stream(model or None, messages, checked)
 
     def status(self) -> EngineStatus:

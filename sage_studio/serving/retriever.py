@@ -156,11 +156,8 @@ class Embedder:
     def _gone(self, model: EmbedderModel) -> EmbedderUnavailable:
         name, words = Path(model.location).name, last_words(self._log)
         return EmbedderUnavailable(
-            Text(f"The embedder {name} does not run: {words}", f"嵌入模型 {name} 无法运行：{words}"),
-            Text(
-                f"Try again, choose another retriever, or chat without documents. Log: {self._log}",
-                f"请重试、换用其他检索器，或关闭文档问答。日志：{self._log}",
-            ),
+            Text("The embedder {name} does not run: {words}", name=name, words=words),
+            Text("Try again, choose another retriever, or chat without documents. Log: {log}", log=self._log),
         )
 
 
@@ -361,8 +358,8 @@ class Retriever:
             snippets = list(snippets_of(read_rows(path.parent, 0, dataset.stats.total_samples)))
             if not snippets:
                 raise InvalidDataset(
-                    Text(f"{dataset.id} has no passages to search.", f"{dataset.id} 中没有可检索的段落。"),
-                    Text("Choose another dataset.", "请选择其他数据集。"),
+                    Text("{id} has no passages to search.", id=dataset.id),
+                    Text("Choose another dataset."),
                 )
             self.status = replace(self.status, passages=len(snippets))
             return build_index(path, snippets, lambda texts: self.embedder.embed(model, texts), self._done)
@@ -385,9 +382,6 @@ def _check_folder(choice: RetrieverConfig) -> None:
     folder = Path(choice.location)
     if folder.is_absolute() and not any(folder.glob("*.safetensors")):
         raise NotFound(
-            Text(
-                f"The folder of the retriever {choice.model} is gone: {folder}.",
-                f"检索器 {choice.model} 的文件夹已不存在：{folder}。",
-            ),
-            Text("Choose another retriever, or train again.", "请选择其他检索器，或重新训练。"),
+            Text("The folder of the retriever {model} is gone: {folder}.", model=choice.model, folder=folder),
+            Text("Choose another retriever, or train again."),
         )

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from sage_studio.database import Database, insert
 from sage_studio.serving.types import EngineRecord, Failure, ModelKind, Phase, Refusal, RegisteredModel, read_engine
-from sage_studio.text import Text
+from sage_studio.text import verbatim
 
 IN_USE = "phase NOT IN ('incoming', 'retiring')"
 
@@ -138,7 +138,7 @@ class ServingState:
         if value is None:
             return None
         base, en, zh, log = json.loads(value)
-        return Failure(base, Text(en, zh), Path(log) if log else None)
+        return Failure(base, verbatim(en, zh), Path(log) if log else None)
 
     def set_failure(self, failure: Failure) -> None:
         """Say why there is no engine."""
@@ -155,7 +155,7 @@ class ServingState:
         rows = self._database.rows(
             "SELECT * FROM engine_refusals WHERE base IN ('', ?) AND python=? ORDER BY base", (base, python)
         )
-        return Refusal(rows[0]["base"], rows[0]["python"], Text(rows[0]["en"], rows[0]["zh"])) if rows else None
+        return Refusal(rows[0]["base"], rows[0]["python"], verbatim(rows[0]["en"], rows[0]["zh"])) if rows else None
 
     def is_refused(self, base: str | None = None) -> bool:
         """Whether a start of vLLM with a base (None: with any) failed, by whichever Python."""
@@ -168,7 +168,7 @@ class ServingState:
         with self._database.transaction() as sql:
             sql.execute(
                 "INSERT OR REPLACE INTO engine_refusals VALUES (?,?,?,?)",
-                (refusal.base, refusal.python, *refusal.message),
+                (refusal.base, refusal.python, *refusal.message.pair()),
             )
 
     def clear_refusals(self) -> None:
@@ -282,7 +282,7 @@ class ServingState:
 
 def _as_json(failure: Failure) -> str:
     log = str(failure.log_path) if failure.log_path is not None else ""
-    return json.dumps([failure.base, *failure.message, log])
+    return json.dumps([failure.base, *failure.message.pair(), log])
 
 
 def _more(model: RegisteredModel) -> tuple[str, int]:

@@ -88,7 +88,7 @@ class Switcher:
             if failure is not None:
                 raise EngineUnavailable(
                     failure.message,
-                    Text("Switch to a model to start the engine again.", "请切换到某个模型以重新启动引擎。"),
+                    Text("Switch to a model to start the engine again."),
                 )
             return self._engines.serve(self._adapters.check(model)[1])
         if recorded.alive():  # somebody began to start or to drain it, and is gone
@@ -171,8 +171,10 @@ class Switcher:
             name = before.record.base.name
             raise EngineUnavailable(
                 Text(
-                    f"{error.message.en} The previous model {name} did not restart either: {second.message.en}",
-                    f"{error.message.zh} 之前的 {name} 也未能重新启动：{second.message.zh}",
+                    "{message} The previous model {name} did not restart either: {second_message}",
+                    message=error.message,
+                    name=name,
+                    second_message=second.message,
                 ),
                 second.hint,
             ) from error
@@ -180,8 +182,8 @@ class Switcher:
 
 def _busy() -> Conflict:
     return Conflict(
-        Text("Another model switch is in progress.", "另一个模型切换正在进行。"),
-        Text("Wait until it has finished.", "请等待其完成。"),
+        Text("Another model switch is in progress."),
+        Text("Wait until it has finished."),
     )
 
 

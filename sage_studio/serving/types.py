@@ -271,6 +271,4 @@ def check_sampling(options: Mapping[str, Any]) -> SamplingParams:
         found = first_error(error.errors())
         message = replace(found, path=found.path[:1]).sentence  # behind the option: which member of a union was tried
         known = ", ".join(SamplingParams.model_fields)
-        raise InvalidInput(
-            Text(f"{message.en}.", f"{message.zh}。"), Text(f"Options: {known}.", f"可用选项：{known}。")
-        ) from error
+        raise InvalidInput(Text("{message}.", message=message), Text("Options: {known}.", known=known)) from error

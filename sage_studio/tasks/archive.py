@@ -37,8 +37,8 @@ def stream_archive(task: Task) -> Iterator[bytes]:
     """
     if not task.folder.is_dir():
         raise NotFound(
-            Text(f"The folder of {task.id} is gone: {task.folder}.", f"{task.id} 的文件夹已不存在：{task.folder}。"),
-            Text("Restore the folder, or train again.", "请恢复该文件夹，或重新训练。"),
+            Text("The folder of {id} is gone: {folder}.", id=task.id, folder=task.folder),
+            Text("Restore the folder, or train again."),
         )
     return _compressed(task.folder, list(_files(task.folder)), task.id)
 
@@ -76,7 +76,7 @@ def _content(file: BinaryIO, size: int, path: Path) -> Iterator[bytes]:
     while left:
         piece = file.read(min(PIECE, left))
         if not piece:
-            raise NotFound(Text(f"{path} became shorter while it was sent.", f"发送期间 {path} 变短了。"))
+            raise NotFound(Text("{path} became shorter while it was sent.", path=path))
         left -= len(piece)
         yield piece
 

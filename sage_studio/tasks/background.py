@@ -43,9 +43,9 @@ TELL_SECONDS = 0.3
 CLOSE_SECONDS = 30.0
 ROUND_SECONDS = 0.5
 NEWEST = 200
-INTERRUPTED = Text("The studio was closed meanwhile.", "期间工作室被关闭。")
-UNEXPECTED = Text("An unexpected fault; the log has the details.", "发生意外错误，详情见日志。")
-WAITING = Text("Waiting for another task to finish", "正在等待其他任务完成")
+INTERRUPTED = Text("The studio was closed meanwhile.")
+UNEXPECTED = Text("An unexpected fault; the log has the details.")
+WAITING = Text("Waiting for another task to finish")
 UNDER_WAY = frozenset({TaskStatus.RUNNING, TaskStatus.STOPPING})
 STATES = {
     TaskStatus.COMPLETED: JobState.COMPLETED,
@@ -202,8 +202,8 @@ class BackgroundTasks:
             if other := self._under_way(kind, dataset_id, order):
                 subject = dataset_id or other.model
                 raise Conflict(
-                    Text(f"{other.id} already works on {subject}.", f"{other.id} 正在处理 {subject}。"),
-                    Text("Wait for its end, or stop it.", "请等待其结束，或先停止它。"),
+                    Text("{id} already works on {subject}.", id=other.id, subject=subject),
+                    Text("Wait for its end, or stop it."),
                 )
             job = self._create(kind, dataset_id, order)
             self._start_waiting()
@@ -264,13 +264,13 @@ class BackgroundTasks:
             job = self.get(job_id)
             if job.state not in (JobState.STOPPED, JobState.FAILED):
                 raise Conflict(
-                    Text(f"{job_id} is {job.state}.", f"{job_id} 的状态是 {job.state}。"),
-                    Text("Only a stopped or failed one goes on.", "只有已停止或失败的任务可以继续。"),
+                    Text("{job_id} is {state}.", job_id=job_id, state=job.state),
+                    Text("Only a stopped or failed one goes on."),
                 )
             if other := self._under_way(job.kind, job.dataset_id, self.order(job_id)):
                 raise Conflict(
-                    Text(f"{other.id} does the same already.", f"{other.id} 正在做同样的工作。"),
-                    Text("Wait for its end, or stop it.", "请等待其结束，或先停止它。"),
+                    Text("{id} does the same already.", id=other.id),
+                    Text("Wait for its end, or stop it."),
                 )
             fresh: Changes = {"finished_at": None, "started_at": None, "reason": NOTHING, "hint": NOTHING}
             self._store.transition(job_id, set(TaskStatus), TaskStatus.QUEUED, **fresh)
@@ -337,9 +337,7 @@ class BackgroundTasks:
         """Forget a task and what it wrote into its folder. Raises `Conflict` while it runs or waits."""
         with self._ended:
             if self.get(job_id).state is JobState.RUNNING:
-                raise Conflict(
-                    Text(f"{job_id} is running.", f"{job_id} 正在运行。"), Text("Stop it first.", "请先停止它。")
-                )
+                raise Conflict(Text("{job_id} is running.", job_id=job_id), Text("Stop it first."))
             self._store.remove_background(job_id)
             self._unsaved.pop(job_id, None)
             self._errors.pop(job_id, None)
@@ -561,6 +559,6 @@ def _in_truth(task: Task, job: Job) -> Task:
 
 def _was_stopped(job_id: str) -> Conflict:
     return Conflict(
-        Text(f"{job_id} was stopped.", f"{job_id} 已被停止。"),
-        Text("Resume it on the Tasks tab, or ask again.", "可在“任务”页继续，或重新开始。"),
+        Text("{job_id} was stopped.", job_id=job_id),
+        Text("Resume it on the Tasks tab, or ask again."),
     )

@@ -30,8 +30,8 @@ def compare_runs(tasks: Sequence[Task], progress: Sequence[TaskProgress], curves
     """Put runs beside each other. Raises `InvalidInput` for fewer than two or more than eight."""
     if not FEWEST <= len(tasks) <= MOST:
         raise InvalidInput(
-            Text(f"{len(tasks)} tasks cannot be compared.", f"无法比较 {len(tasks)} 个任务。"),
-            Text(f"Choose {FEWEST} to {MOST} different tasks.", f"请选择 {FEWEST} 到 {MOST} 个不同的任务。"),
+            Text("{count} tasks cannot be compared.", count=len(tasks)),
+            Text("Choose {fewest} to {most} different tasks.", fewest=FEWEST, most=MOST),
         )
     return TaskComparison(tuple(tasks), tuple(progress), tuple(curves), differing([task.recipe for task in tasks]))
 

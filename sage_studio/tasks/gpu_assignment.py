@@ -41,17 +41,15 @@ def check_pinned_gpus(recipe: Mapping[str, Any], hardware: Hardware) -> None:
     message = f"gpu_vis = {','.join(map(str, pinned))}"
     if len(set(pinned)) < len(pinned):
         raise _refused(
-            Text(f"{message}: a GPU is named twice.", f"{message}：同一个 GPU 出现了两次。"),
-            Text("Name each GPU once.", "每个 GPU 只填写一次。"),
+            Text("{message}: a GPU is named twice.", message=message),
+            Text("Name each GPU once."),
         )
     usable = {card.index for card in hardware.cards}
     for number in pinned:
         if number not in usable:
             why = _why_not(number, hardware)
             raise _refused(
-                Text(
-                    f"{message}: GPU {number} cannot be used: {why.en}.", f"{message}：GPU {number} 不可用：{why.zh}。"
-                ),
+                Text("{message}: GPU {number} cannot be used: {why}.", message=message, number=number, why=why),
                 _instead(hardware),
             )
 
@@ -128,28 +126,28 @@ def _refused(message: Text, hint: Text) -> InvalidRecipe:
 def _why_not(number: int, hardware: Hardware) -> Text:
     found = next(((card, why) for card, why in hardware.set_aside if card.index == number), None)
     if found is None:
-        return Text("this machine has no such GPU", "本机没有该 GPU")
+        return Text("this machine has no such GPU")
     card, why = found
     match why:
         case Unusable.HIDDEN:
-            return Text(f"{VISIBLE} hides the {card.name}", f"{VISIBLE} 隐藏了 {card.name}")
+            return Text("{visible} hides the {name}", visible=VISIBLE, name=card.name)
         case Unusable.OLD_DRIVER:
             return Text(
-                f"the driver {card.driver} of the {card.name} is older than {OLDEST_DRIVER}",
-                f"{card.name} 的驱动 {card.driver} 低于 {OLDEST_DRIVER}",
+                "the driver {driver} of the {name} is older than {oldest_driver}",
+                driver=card.driver,
+                name=card.name,
+                oldest_driver=OLDEST_DRIVER,
             )
         case Unusable.OLD_GPU:
-            return Text(f"the {card.name} is older than compute capability 7.5", f"{card.name} 的计算能力低于 7.5")
+            return Text("the {name} is older than compute capability 7.5", name=card.name)
         case Unusable.CPU_TORCH:
-            return Text("the installed torch is built for the CPU only", "已安装的 torch 仅支持 CPU")
+            return Text("the installed torch is built for the CPU only")
         case Unusable.NO_MEMORY_FIGURE:
-            return Text(
-                f"nvidia-smi does not say how much memory the {card.name} has", f"nvidia-smi 未报告 {card.name} 的显存"
-            )
+            return Text("nvidia-smi does not say how much memory the {name} has", name=card.name)
 
 
 def _instead(hardware: Hardware) -> Text:
     if not hardware.cards:
-        return Text("Leave gpu_vis empty: there is no GPU to train on here.", "请将 gpu_vis 留空：本机没有可用的 GPU。")
+        return Text("Leave gpu_vis empty: there is no GPU to train on here.")
     known = ", ".join(f"{card.index} ({card.name})" for card in hardware.cards)
-    return Text(f"Choose from: {known}; or leave it empty.", f"可选：{known}；或留空。")
+    return Text("Choose from: {known}; or leave it empty.", known=known)

@@ -94,9 +94,6 @@ def _text(line: bytes) -> str:
 def _check(name: str, value: int, at_least: int) -> None:
     if value < at_least:
         raise InvalidInput(
-            Text(f"{name} = {value}: it must be at least {at_least}.", f"{name} = {value}：必须不小于 {at_least}。"),
-            Text(
-                "Give lines to read at most as limit, and as offset what the page before gave.",
-                "limit 是最多读取的行数，offset 请使用上一页返回的值。",
-            ),
+            Text("{name} = {value}: it must be at least {at_least}.", name=name, value=value, at_least=at_least),
+            Text("Give lines to read at most as limit, and as offset what the page before gave."),
         )

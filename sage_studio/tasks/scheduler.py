@@ -453,7 +453,7 @@ def prepare_resume(task: Task) -> None:
     """
     if not task.folder.is_dir():
         raise NotFound(
-            Text(f"The folder of {task.id} is gone: {task.folder}.", f"{task.id} 的文件夹已不存在：{task.folder}。"),
+            Text("The folder of {id} is gone: {folder}.", id=task.id, folder=task.folder),
             GONE,
         )
     try:
@@ -461,8 +461,8 @@ def prepare_resume(task: Task) -> None:
         job = job.model_copy(update={"resume": True, "prepared": job.prepared and is_here(job.model_location)})
     except (ValueError, FileNotFoundError) as error:
         raise Conflict(
-            Text(f"{task.folder / JOB} cannot be read: {error}", f"无法读取 {task.folder / JOB}：{error}"),
-            Text("Start a new task with the same settings.", "请用相同的设置新建任务。"),
+            Text("{folder} cannot be read: {error}", folder=task.folder / JOB, error=error),
+            Text("Start a new task with the same settings."),
         ) from error
     write_atomically(task.folder / JOB, job.model_dump_json(indent=2))
     result = task.folder / RESULT
@@ -503,11 +503,8 @@ def prepare_smaller_batch(task: Task) -> tuple[dict[str, Any], Text]:
     before = task.recipe
     if before.get("per_device_train_batch_size", 1) < 2:
         raise Conflict(
-            Text(f"The batch of {task.id} is one row already.", f"{task.id} 的批大小已经是 1。"),
-            Text(
-                "Use a smaller max_length, gradient checkpointing, or 8 or 4 bits.",
-                "请减小最大长度、开启梯度检查点，或用 8 位/4 位加载。",
-            ),
+            Text("The batch of {id} is one row already.", id=task.id),
+            Text("Use a smaller max_length, gradient checkpointing, or 8 or 4 bits."),
         )
     after = {**before, **smaller_batch(before)}
     prepare_resume(task)
@@ -529,6 +526,8 @@ def _batch_message(before: dict[str, Any], after: dict[str, Any]) -> Text:
     old, new = before["per_device_train_batch_size"], after["per_device_train_batch_size"]
     accumulated = after["gradient_accumulation_steps"]
     return Text(
-        f"Memory was not enough for batch size {old}: again with batch size {new}, accumulated {accumulated} times.",
-        f"内存不足以使用批大小 {old}：已改用批大小 {new}、梯度累积 {accumulated} 次重新运行。",
+        "Memory was not enough for batch size {old}: again with batch size {new}, accumulated {accumulated} times.",
+        old=old,
+        new=new,
+        accumulated=accumulated,
     )

@@ -18,7 +18,7 @@ from sage_studio.database import Database, insert
 from sage_studio.errors import Conflict, InvalidName, NotFound, naming_full_disk
 from sage_studio.files import safe_name, write_atomically
 from sage_studio.tasks.task import Task, TaskStatus
-from sage_studio.text import Text
+from sage_studio.text import Text, verbatim
 from sage_studio.training.progress import JOB, RECIPE, Job, Reason
 from sage_studio.training.recipes import Recipe, dump_recipe
 
@@ -146,8 +146,8 @@ class TaskStore:
         rows = self._database.rows(f"SELECT * FROM tasks WHERE id = ? AND {TRAINING}", (task_id,))
         if not rows:
             raise NotFound(
-                Text(f"There is no task {task_id!r}.", f"没有任务 {task_id!r}。"),
-                Text("It may have been deleted; take one from the list.", "它可能已被删除，请从列表中选取。"),
+                Text("There is no task {task_id!r}.", task_id=task_id),
+                Text("It may have been deleted; take one from the list."),
             )
         return self._records.task_of(rows[0])
 
@@ -156,16 +156,13 @@ class TaskStore:
         task = self.get(safe_name(task_id))
         if task.status is not TaskStatus.COMPLETED:
             raise Conflict(
-                Text(f"{task.id} is {task.status}, not completed.", f"{task.id} 的状态是 {task.status}，尚未完成。"),
-                Text("Only a completed task has a model to use.", "只有已完成的任务才有可用的模型。"),
+                Text("{id} is {status}, not completed.", id=task.id, status=task.status),
+                Text("Only a completed task has a model to use."),
             )
         if not (task.folder / "training_args.json").is_file():
             raise NotFound(
-                Text(
-                    f"The model folder of {task.id} is gone: {task.folder}.",
-                    f"{task.id} 的模型文件夹已不存在：{task.folder}。",
-                ),
-                Text("Restore the folder, or train again.", "请恢复该文件夹，或重新训练。"),
+                Text("The model folder of {id} is gone: {folder}.", id=task.id, folder=task.folder),
+                Text("Restore the folder, or train again."),
             )
         return task
 
@@ -233,8 +230,8 @@ class TaskStore:
         folder = self._outputs / safe_name(task.id)
         if task.folder != folder:
             raise InvalidName(
-                Text(f"{task.folder} does not belong to {task.id}.", f"{task.folder} 不属于 {task.id}。"),
-                Text(f"Only {folder} may be deleted.", f"只允许删除 {folder}。"),
+                Text("{folder} does not belong to {id}.", folder=task.folder, id=task.id),
+                Text("Only {folder} may be deleted.", folder=folder),
             )
         aside = self._outputs / f"{DELETED}{task.id}"
         _remove(aside)
@@ -276,9 +273,7 @@ class TaskStore:
         """One of them. Raises `NotFound`."""
         rows = self._database.rows(f"SELECT * FROM tasks WHERE id = ? AND NOT {TRAINING}", (task_id,))
         if not rows:
-            raise NotFound(
-                Text(f"There is no job {task_id}.", f"任务 {task_id} 不存在。"), Text("See the list.", "请查看列表。")
-            )
+            raise NotFound(Text("There is no job {task_id}.", task_id=task_id), Text("See the list."))
         return self._records.task_of(rows[0])
 
     def add_background(
@@ -357,17 +352,15 @@ class TaskStore:
         if not sql.execute(f"DELETE FROM tasks WHERE id = ? AND status IN ({marks})", values).rowcount:
             task = self.get(task_id)
             raise Conflict(
-                Text(f"{task.id} is {task.status}.", f"{task.id} 的状态是 {task.status}。"),
-                Text("Stop it first.", "请先停止它。"),
+                Text("{id} is {status}.", id=task.id, status=task.status),
+                Text("Stop it first."),
             )
 
 
 def _not_in(task: Task, to: TaskStatus) -> Conflict:
     return Conflict(
-        Text(
-            f"{task.id} is {task.status}; it cannot become {to}.", f"{task.id} 的状态是 {task.status}，不能变为 {to}。"
-        ),
-        Text("Look at the task again; it has changed meanwhile.", "任务状态已变化，请重新查看。"),
+        Text("{id} is {status}; it cannot become {to}.", id=task.id, status=task.status, to=to),
+        Text("Look at the task again; it has changed meanwhile."),
     )
 
 
@@ -427,8 +420,8 @@ def _task_of(row: TaskRow, folder: Path) -> Task:
         started_at=row.started_at,
         finished_at=row.finished_at,
         reason_class=Reason(row.reason_class) if row.reason_class else None,
-        reason=Text(row.reason_en, row.reason_zh),
-        hint=Text(row.hint_en, row.hint_zh),
+        reason=verbatim(row.reason_en, row.reason_zh),
+        hint=verbatim(row.hint_en, row.hint_zh),
         pid=row.pid,
         process_started=row.process_started,
         stop_requested_at=row.stop_requested_at,

@@ -35,11 +35,8 @@ def load_embedder(location: str, trust_remote_code: bool = False, device: str | 
             raise
         message = str(error).strip().partition("\n")[0][:300]
         raise InvalidModel(
-            Text(f"The embedder {location} cannot be loaded: {message}", f"无法加载嵌入模型 {location}：{message}"),
-            Text(
-                "Check that it is a whole sentence-transformers or encoder model, or choose another.",
-                "请确认它是完整的 sentence-transformers 或编码器模型，或选择其他模型。",
-            ),
+            Text("The embedder {location} cannot be loaded: {message}", location=location, message=message),
+            Text("Check that it is a whole sentence-transformers or encoder model, or choose another."),
         ) from error
 
 

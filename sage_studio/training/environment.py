@@ -80,13 +80,9 @@ def check_gpus(assigned: str) -> None:
 
     if not torch.cuda.is_available():
         raise GpuUnavailable(
+            Text("nvidia-smi lists GPU {assigned}, but CUDA cannot open it.", assigned=assigned),
             Text(
-                f"nvidia-smi lists GPU {assigned}, but CUDA cannot open it.",
-                f"nvidia-smi 列出了 GPU {assigned}，但 CUDA 无法打开它。",
-            ),
-            Text(
-                "Run `make doctor`. Reboot after a driver update, or start the container with --gpus all; then resume.",
-                "请运行 `make doctor`。若刚更新驱动请重启，容器请用 --gpus all 启动，然后继续训练。",
+                "Run `make doctor`. Reboot after a driver update, or start the container with --gpus all; then resume."
             ),
         )
 

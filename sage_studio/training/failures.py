@@ -26,19 +26,13 @@ class ModelHealthError(StudioError):
     code = "unhealthy"
 
 
-LOWER_LEARNING_RATE = Text(
-    "Lower the learning rate, and check the data for rows that are empty or repeat one another.",
-    "请降低学习率，并检查数据中是否有空行或重复行。",
-)
+LOWER_LEARNING_RATE = Text("Lower the learning rate, and check the data for rows that are empty or repeat one another.")
 
 
 def diverged(what: str, value: float, step: int) -> ModelHealthError:
     """The error for a NaN or infinite loss or gradient."""
     return ModelHealthError(
-        Text(
-            f"At step {step} the {what} became {value}: the training diverged.",
-            f"第 {step} 步的 {what} 变为 {value}：训练已发散。",
-        ),
+        Text("At step {step} the {what} became {value}: the training diverged.", step=step, what=what, value=value),
         LOWER_LEARNING_RATE,
     )
 
@@ -78,28 +72,22 @@ def is_expected(error: BaseException) -> bool:
     return explain(error)[0] is not Reason.BUG
 
 
-SMALLER = Text(
-    "Use a smaller batch or max_length, turn on gradient checkpointing, or load the model in 8 or 4 bits.",
-    "请减小批大小或最大长度，开启梯度检查点，或以 8 位/4 位加载模型。",
-)
-DISK = Text("The disk is full: the run could not be saved.", "磁盘已满：无法保存训练结果。")
-MAKE_ROOM = Text(
-    "Delete old tasks or datasets, then resume: whole checkpoints were kept.",
-    "请删除旧任务或数据集后继续训练：完整的检查点已保留。",
-)
-SEE_LOG = Text(f"The details are at the end of {LOG}; please report them.", f"详情见 {LOG} 末尾，请反馈该问题。")
+SMALLER = Text("Use a smaller batch or max_length, turn on gradient checkpointing, or load the model in 8 or 4 bits.")
+DISK = Text("The disk is full: the run could not be saved.")
+MAKE_ROOM = Text("Delete old tasks or datasets, then resume: whole checkpoints were kept.")
+SEE_LOG = Text("The details are at the end of {log}; please report them.", log=LOG)
 
 
 def _memory(error: BaseException) -> Text:
     card = "cuda" in f"{type(error).__module__} {error}".lower()
     if card:
-        return Text("The GPU ran out of memory (OOM).", "GPU 显存不足（OOM）。")
-    return Text("The machine ran out of memory (OOM).", "内存不足（OOM）。")
+        return Text("The GPU ran out of memory (OOM).")
+    return Text("The machine ran out of memory (OOM).")
 
 
 def _bug(error: BaseException) -> Text:
     name = type(error).__name__
-    return Text(f"The training broke off with an unexpected {name}.", f"训练因意外的 {name} 中断。")
+    return Text("The training broke off with an unexpected {name}.", name=name)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

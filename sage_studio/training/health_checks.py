@@ -36,8 +36,8 @@ def check_weights(folder: Path, kind: str) -> None:
             learned = learned or ("lora_B" in tensor.name and not is_zero(path, tensor))
     if not learned:
         raise ModelHealthError(
-            Text("The adapter is all zero: nothing was learned.", "适配器全为零：没有学到任何内容。"),
-            Text("Train for more steps or at a higher learning rate.", "请增加训练步数或提高学习率。"),
+            Text("The adapter is all zero: nothing was learned."),
+            Text("Train for more steps or at a higher learning rate."),
         )
 
 
@@ -55,9 +55,7 @@ def check_answer(model: Any, tokenizer: Any) -> str:
         answer = model.generate(**prompt, max_new_tokens=ANSWER_TOKENS, do_sample=False, use_cache=True)
     new = answer[0, prompt["input_ids"].shape[1] :]
     if not len(new):
-        raise ModelHealthError(
-            Text("The tuned model answers nothing.", "微调后的模型没有任何回答。"), LOWER_LEARNING_RATE
-        )
+        raise ModelHealthError(Text("The tuned model answers nothing."), LOWER_LEARNING_RATE)
     return str(tokenizer.decode(new, skip_special_tokens=True))
 
 
@@ -75,25 +73,19 @@ def check_vectors(trained: Any, loaded: Any) -> None:
     alike = trained @ trained.T
     if len(trained) > 1 and float(alike[~np.eye(len(trained), dtype=bool)].mean()) > COLLAPSED:
         raise ModelHealthError(
-            Text(
-                "The tuned embedder gives nearly the same vector for every text: it has collapsed.",
-                "微调后的嵌入模型对所有文本给出几乎相同的向量：模型已坍缩。",
-            ),
+            Text("The tuned embedder gives nearly the same vector for every text: it has collapsed."),
             LOWER_LEARNING_RATE,
         )
     if float((trained * loaded).sum(axis=1).min()) < SAME_VECTOR:
         raise ModelHealthError(
-            Text(
-                "Loaded again, the tuned embedder gives other vectors than when it was trained.",
-                "重新加载后，微调后的嵌入模型给出的向量与训练时不同。",
-            ),
-            Text("Train again; if it happens once more, please report it.", "请重新训练；如再次出现，请反馈该问题。"),
+            Text("Loaded again, the tuned embedder gives other vectors than when it was trained."),
+            Text("Train again; if it happens once more, please report it."),
         )
 
 
 def _not_finite(name: str) -> ModelHealthError:
     return ModelHealthError(
-        Text(f"The tuned model holds values that are not numbers ({name}).", f"微调后的模型含有非数值（{name}）。"),
+        Text("The tuned model holds values that are not numbers ({name}).", name=name),
         LOWER_LEARNING_RATE,
     )
 
@@ -124,6 +116,6 @@ def reload_saved_model(model: Any, folder: Path, is_adapter: bool, trust_remote_
             raise
         message = str(error).strip().partition("\n")[0][:300]
         raise ModelHealthError(
-            Text(f"The saved model cannot be loaded again: {message}", f"保存的模型无法重新加载：{message}"),
-            Text("Train again; if it happens once more, please report it.", "请重新训练；如再次出现，请反馈该问题。"),
+            Text("The saved model cannot be loaded again: {message}", message=message),
+            Text("Train again; if it happens once more, please report it."),
         ) from error

@@ -204,12 +204,9 @@ def longest_row(histogram: tuple[tuple[int, int], ...], max_length: int) -> int:
     return min(max_length, max(bounds) + FEW_MORE_TOKENS) if bounds else max_length
 
 
-TOGETHER = Text("Several changes together", "同时调整多项")
-CHECKPOINTING = Text("Gradient checkpointing", "梯度检查点")
-BATCH = Text("Batch size {}, accumulated", "批大小 {}，梯度累积")
-BITS = Text("Base in {}", "基座以 {} 加载")
-SMALL_OPTIMIZER = Text("8-bit Adam, weights in bf16", "8 位 Adam，权重为 bf16")
-SHORTER = Text("Max sequence length {}", "最大序列长度 {}")
+TOGETHER = Text("Several changes together")
+CHECKPOINTING = Text("Gradient checkpointing")
+SMALL_OPTIMIZER = Text("8-bit Adam, weights in bf16")
 
 
 def _changes(recipe: dict[str, Any], device: str) -> Iterator[tuple[Text, dict[str, Any]]]:
@@ -219,7 +216,7 @@ def _changes(recipe: dict[str, Any], device: str) -> Iterator[tuple[Text, dict[s
     batch, accumulated = recipe["per_device_train_batch_size"], recipe["gradient_accumulation_steps"]
     while batch > 1:
         batch, accumulated = (batch + 1) // 2, accumulated * 2
-        message = Text(BATCH.en.format(batch), BATCH.zh.format(batch))
+        message = Text("Batch size {batch}, accumulated", batch=batch)
         yield message, {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulated}
     whole = not recipe["use_lora"] and recipe["type"] != "embedding"
     if whole and device == "cuda" and recipe.get("optimizer") != "adamw_8bit":  # on a CPU it takes many times as long
@@ -227,11 +224,11 @@ def _changes(recipe: dict[str, Any], device: str) -> Iterator[tuple[Text, dict[s
     if recipe["use_lora"]:
         order = ("none", "8bit", "4bit")
         for bits in order[order.index(recipe.get("quantization", "4bit")) + 1 :]:
-            yield Text(BITS.en.format(bits), BITS.zh.format(bits)), {"quantization": bits}
+            yield Text("Base in {bits}", bits=bits), {"quantization": bits}
     length = recipe["max_length"]
     while length > SHORTEST:
         length = max(SHORTEST, length // 2)
-        yield Text(SHORTER.en.format(length), SHORTER.zh.format(length)), {"max_length": length}
+        yield Text("Max sequence length {length}", length=length), {"max_length": length}
 
 
 def _least_of_each(fitting: list[MemorySaving]) -> list[MemorySaving]:
@@ -392,18 +389,15 @@ def _not_found_out(request: TraceRequest, message: str) -> StudioError:
     if not Path(request.location).is_absolute() and NO_HUB.search(message):
         return HubUnavailable(
             Text(
-                f"{request.location} is not downloaded yet, and the hub does not answer: no estimate.",
-                f"{request.location} 尚未下载，且模型站点没有响应：无法估算。",
+                "{location} is not downloaded yet, and the hub does not answer: no estimate.", location=request.location
             ),
-            Text(
-                "Check the network, set HF_ENDPOINT to a mirror, or choose a model that is on this machine.",
-                "请检查网络，或将 HF_ENDPOINT 设为镜像，或选择本机已有的模型。",
-            ),
+            Text("Check the network, set HF_ENDPOINT to a mirror, or choose a model that is on this machine."),
         )
     return InvalidModel(
         Text(
-            f"What {request.location} takes in training could not be found out: {message}",
-            f"无法得知训练 {request.location} 所需的内存：{message}",
+            "What {location} takes in training could not be found out: {message}",
+            location=request.location,
+            message=message,
         ),
-        Text("Check that it is a whole transformers model.", "请确认它是完整的 transformers 模型。"),
+        Text("Check that it is a whole transformers model."),
     )

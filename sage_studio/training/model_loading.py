@@ -142,11 +142,8 @@ def target_modules(model: Any, wanted: str) -> str | list[str]:
         known = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
         bad = ", ".join(unknown) or wanted
         raise InvalidModel(
-            Text(
-                f"lora_target_modules = {wanted!r}: the model has no linear module {bad}.",
-                f"lora_target_modules = {wanted!r}：模型中没有线性模块 {bad}。",
-            ),
-            Text(f"Give {ALL_LINEAR}, or some of: {known}.", f"请填写 {ALL_LINEAR}，或从以下名称中选择：{known}。"),
+            Text("lora_target_modules = {wanted!r}: the model has no linear module {bad}.", wanted=wanted, bad=bad),
+            Text("Give {all_linear}, or some of: {known}.", all_linear=ALL_LINEAR, known=known),
         )
     return names
 
@@ -172,10 +169,12 @@ def _load_adapter(model: Any, job: Job) -> Any:
         message = str(error).strip().partition("\n")[0][:300]
         raise InvalidModel(
             Text(
-                f"The adapter {job.adapter_location} cannot be put on {job.model_location}: {message}",
-                f"无法将适配器 {job.adapter_location} 用于 {job.model_location}：{message}",
+                "The adapter {adapter_location} cannot be put on {model_location}: {message}",
+                adapter_location=job.adapter_location,
+                model_location=job.model_location,
+                message=message,
             ),
-            Text("Choose another task in start_from, or leave it empty.", "请在 start_from 中选择其他任务，或留空。"),
+            Text("Choose another task in start_from, or leave it empty."),
         ) from error
 
 
@@ -195,21 +194,14 @@ def _unusable(job: Job, error: Exception) -> Exception:
     hint = NOTHING if Path(job.model_location).is_absolute() else HUB
     return InvalidModel(
         Text(
-            f"The model {job.model_location} cannot be loaded: {message}",
-            f"无法加载模型 {job.model_location}：{message}",
+            "The model {model_location} cannot be loaded: {message}", model_location=job.model_location, message=message
         ),
         hint or FOLDER,
     )
 
 
-HUB = Text(
-    "Check the name and the network, or set HF_ENDPOINT to a mirror.",
-    "请检查名称与网络，或将 HF_ENDPOINT 设为镜像。",
-)
-FOLDER = Text(
-    "Check that the folder holds a whole transformers model, or choose another.",
-    "请确认该文件夹包含完整的 transformers 模型，或选择其他模型。",
-)
+HUB = Text("Check the name and the network, or set HF_ENDPOINT to a mirror.")
+FOLDER = Text("Check that the folder holds a whole transformers model, or choose another.")
 
 
 # Faster LoRA layers on a CPU

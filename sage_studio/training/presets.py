@@ -87,8 +87,8 @@ class PresetStore:
             if preset.id == template_id:
                 return preset
         raise NotFound(
-            Text(f"There is no template {template_id!r}.", f"没有模板 {template_id!r}。"),
-            Text("Take one from the list.", "请从列表中选取。"),
+            Text("There is no template {template_id!r}.", template_id=template_id),
+            Text("Take one from the list."),
         )
 
     def save(self, title: str, values: Mapping[str, Any]) -> Preset:
@@ -101,10 +101,11 @@ class PresetStore:
         if not 0 < len(title) <= LONGEST_TITLE or not title.isprintable():
             raise InvalidRecipe(
                 Text(
-                    f"title = {title!r}: 1 to {LONGEST_TITLE} characters that can be seen.",
-                    f"title = {title!r}：需 1 到 {LONGEST_TITLE} 个可见字符。",
+                    "title = {title!r}: 1 to {longest_title} characters that can be seen.",
+                    title=title,
+                    longest_title=LONGEST_TITLE,
                 ),
-                Text("Give the template a short name.", "请给模板取一个简短的名称。"),
+                Text("Give the template a short name."),
                 field="title",
             )
         preset = Preset(
@@ -128,13 +129,9 @@ class PresetStore:
             content = yaml.safe_load(text)
             values = fields_of(content)
         except yaml.YAMLError as error:
-            raise InvalidRecipe(
-                Text(f"That is no YAML: {error}", f"不是有效的 YAML：{error}"), SHAPE, field="yaml"
-            ) from error
+            raise InvalidRecipe(Text("That is no YAML: {error}", error=error), SHAPE, field="yaml") from error
         except ValueError as error:
-            raise InvalidRecipe(
-                Text("The YAML holds no recipe.", "YAML 中没有训练配置。"), SHAPE, field="yaml"
-            ) from error
+            raise InvalidRecipe(Text("The YAML holds no recipe."), SHAPE, field="yaml") from error
         named = content.get("title", content.get("name", ""))
         known = str(named.get("en", "") if isinstance(named, dict) else named)
         return self.save(title or known, values)
@@ -144,8 +141,8 @@ class PresetStore:
         preset = self.get(template_id)
         if any(other.id == _id_of(title.strip()) for other in self.all()):
             raise Conflict(
-                Text(f"There is a template {title!r} already.", f"已有名为 {title!r} 的模板。"),
-                Text("Choose another name.", "请换一个名称。"),
+                Text("There is a template {title!r} already.", title=title),
+                Text("Choose another name."),
             )
         return self.save(title, {"type": preset.type, **preset.values})
 
@@ -154,8 +151,8 @@ class PresetStore:
         preset = self.get(template_id)
         if not preset.id.startswith(OWN):
             raise Conflict(
-                Text(f"{template_id} comes with the studio.", f"{template_id} 是内置模板。"),
-                Text("Only your own templates can be deleted.", "只能删除自己的模板。"),
+                Text("{template_id} comes with the studio.", template_id=template_id),
+                Text("Only your own templates can be deleted."),
             )
         (self._folder / f"{safe_name(preset.id)}.yaml").unlink()
 
@@ -174,8 +171,8 @@ class PresetStore:
             _kept({"type": preset.type, **preset.values})
         except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
             raise InvalidRecipe(
-                Text(f"{path} holds no template: {error}", f"{path} 不是有效的模板：{error}"),
-                Text("Correct or delete the file.", "请改正或删除该文件。"),
+                Text("{path} holds no template: {error}", path=path, error=error),
+                Text("Correct or delete the file."),
             ) from error
         return preset
 

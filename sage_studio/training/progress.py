@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sage_studio import files
 from sage_studio.files import write_atomically
-from sage_studio.text import NOTHING, Text
+from sage_studio.text import NOTHING, Text, verbatim
 
 PROGRESS = "progress.jsonl"
 RESULT = "result.json"
@@ -159,12 +159,12 @@ class Result(BaseModel):
     @property
     def message_text(self) -> Text:
         """The sentence for a person."""
-        return Text(*self.message)
+        return verbatim(*self.message)
 
     @property
     def hint_text(self) -> Text:
         """What to do about it."""
-        return Text(*self.hint)
+        return verbatim(*self.hint)
 
 
 class ProgressWriter:
@@ -223,7 +223,7 @@ def read_result(folder: Path) -> Result | None:
 
 def result_for(error_message: Text, hint: Text = NOTHING, *, reason: Reason, **fields: Any) -> Result:
     """A failed result with its sentence and remedy."""
-    return Result(status="failed", reason=reason, message=tuple(error_message), hint=tuple(hint), **fields)
+    return Result(status="failed", reason=reason, message=error_message.pair(), hint=hint.pair(), **fields)
 
 
 def write_job(folder: Path, job: Job) -> None:

@@ -58,11 +58,8 @@ def read_queries(path: Path, limit: int = 0) -> list[Query]:
     queries = list(merged.values())
     if len(queries) < 2 or len({passage for query in queries for passage in query.right}) < 2:
         raise InvalidDataset(
-            Text(
-                "All rows have the same query or the same passage: there is nothing to tell apart.",
-                "所有行的查询或段落都相同，没有可供区分的内容。",
-            ),
-            Text("Add rows with other queries and passages.", "请加入查询和段落不同的数据。"),
+            Text("All rows have the same query or the same passage: there is nothing to tell apart."),
+            Text("Add rows with other queries and passages."),
         )
     return queries
 

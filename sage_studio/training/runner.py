@@ -39,7 +39,7 @@ RESERVE = ".reserve"
 RESERVE_BYTES = 64 << 10
 """Kept aside so that ``result.json`` can be written even on a full disk."""
 
-DONE = Text("The model is trained and passed its checks.", "模型已训练完成并通过检查。")
+DONE = Text("The model is trained and passed its checks.")
 
 
 def follow(folder: Path, stop: StopRequest) -> int:
@@ -55,7 +55,7 @@ def follow(folder: Path, stop: StopRequest) -> int:
         environment.prepare(run.job.model_location)
         environment.check_gpus(run.job.gpus)
         method_for(run.recipe.type)(run)
-        result = Result(status="completed", message=tuple(DONE), **_figures(run, began))
+        result = Result(status="completed", message=DONE.pair(), **_figures(run, began))
     except Stopped:
         result = _stopped(run, folder, began)
     except Exception as error:  # the process ends here: whatever it was, the person must learn of it
@@ -120,14 +120,14 @@ def _stopped(run: Run[Any] | None, folder: Path, began: float) -> Result:
     if not figures.get("steps") and newest is not None:
         figures["steps"] = save.step_of(newest)
     done, total = figures.get("steps", 0), figures.get("total_steps", 0)
-    message = Text(f"Stopped at step {done} of {total or '?'}.", f"已在第 {done}/{total or '?'} 步停止。")
+    message = Text("Stopped at step {done} of {total}.", done=done, total=total or "?")
     if run is not None and run.state.place:
-        message = Text(f"Stopped {run.state.place.en}.", f"已停止：{run.state.place.zh}。")
+        message = Text("Stopped {place}.", place=run.state.place)
     return Result(
         status="stopped",
-        message=tuple(message),
+        message=message.pair(),
         action=Action.RESUME,
-        hint=tuple(Text("Resume to continue from there.", "可以从此处继续训练。")),
+        hint=Text("Resume to continue from there.").pair(),
         **figures,
     )
 

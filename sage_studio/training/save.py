@@ -36,8 +36,8 @@ def check_output(folder: str) -> None:
     path = Path(folder).expanduser()
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
         raise OutputNotEmpty(
-            Text(f"output_dir = {folder} is not empty.", f"output_dir = {folder} 不为空。"),
-            Text("Name a new or an empty folder.", "请指定新的或空的文件夹。"),
+            Text("output_dir = {folder} is not empty.", folder=folder),
+            Text("Name a new or an empty folder."),
         )
     with naming_full_disk(path):
         path.mkdir(parents=True, exist_ok=True)
@@ -135,16 +135,15 @@ def check_room(folder: Path, trained: int, kept: int) -> None:
     need, free = (kept + 1) * COPIES * trained, shutil.disk_usage(folder).free + there
     if need <= free:
         return
-    amounts = f"{need / GIB:.1f} GiB", f"{free / GIB:.1f} GiB"
     raise StorageFull(
         Text(
-            f"{kept + 1} checkpoints need {amounts[0]} on the disk of {folder}; {amounts[1]} are free.",
-            f"{kept + 1} 个检查点需要 {amounts[0]}，{folder} 所在磁盘剩余 {amounts[1]}。",
+            "{kept} checkpoints need {need:.1f} GiB on the disk of {folder}; {free:.1f} GiB are free.",
+            kept=kept + 1,
+            need=need / GIB,
+            folder=folder,
+            free=free / GIB,
         ),
-        Text(
-            "Make room, keep fewer checkpoints (save_total_limit), or train an adapter instead of the whole model.",
-            "请腾出空间、减少保留的检查点 (save_total_limit)，或训练适配器而非整个模型。",
-        ),
+        Text("Make room, keep fewer checkpoints (save_total_limit), or train an adapter instead of the whole model."),
     )
 
 
@@ -225,8 +224,8 @@ def read_lineage(folder: Path) -> Lineage:
         return Lineage.model_validate_json((folder / LINEAGE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise NotFound(
-            Text(f"{folder.name} has no readable {LINEAGE}.", f"{folder.name} 没有可读的 {LINEAGE}。"),
-            Text("Only runs that were completed by this version can be told again.", "只有本版本完成的任务才能复现。"),
+            Text("{name} has no readable {lineage}.", name=folder.name, lineage=LINEAGE),
+            Text("Only runs that were completed by this version can be told again."),
         ) from error
 
 

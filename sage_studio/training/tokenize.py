@@ -19,7 +19,7 @@ LONG_ANSWER = 24
 Messages = list[dict[str, str]]
 Row = dict[str, Messages]
 """The parts of a row that are needed, each a list of messages; ``prompt`` is always among them."""
-PREPARE_AGAIN = Text("Prepare or upload the dataset again.", "请重新准备或上传数据集。")
+PREPARE_AGAIN = Text("Prepare or upload the dataset again.")
 
 
 @dataclass(slots=True)
@@ -93,11 +93,8 @@ def check_template(tokenizer: Any) -> None:
     """Raise `InvalidModel` for a tokenizer that cannot render a conversation."""
     if not getattr(tokenizer, "chat_template", None):
         raise InvalidModel(
-            Text(
-                "The model's tokenizer has no chat template, so a conversation cannot be written for it.",
-                "该模型的分词器没有对话模板，无法表示对话。",
-            ),
-            Text("Choose the model's Instruct or Chat variant.", "请选择该模型的 Instruct 或 Chat 版本。"),
+            Text("The model's tokenizer has no chat template, so a conversation cannot be written for it."),
+            Text("Choose the model's Instruct or Chat variant."),
         )
 
 
@@ -127,10 +124,11 @@ def all_masked(count: int, max_length: int) -> InvalidDataset:
     """The error for rows of which the cut leaves nothing to learn."""
     return InvalidDataset(
         Text(
-            f"In all {count} rows the prompt alone fills max_length = {max_length} tokens: no answer is left to learn.",
-            f"全部 {count} 行的提示本身就占满了 max_length = {max_length} 个 token，没有剩下可学习的回答。",
+            "In all {count} rows the prompt alone fills max_length = {max_length} tokens: no answer is left to learn.",
+            count=count,
+            max_length=max_length,
         ),
-        Text("Raise max_length, or shorten the prompts.", "请增大 max_length，或缩短提示。"),
+        Text("Raise max_length, or shorten the prompts."),
     )
 
 
@@ -192,10 +190,8 @@ def _render(tokenizer: Any, messages: list[dict[str, str]], number: int, *, prom
         return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt))
     except jinja2.TemplateError as error:
         raise InvalidDataset(
-            Text(
-                f"The model's chat template refuses row {number}: {error}", f"模型的对话模板拒绝第 {number} 行：{error}"
-            ),
-            Text("Correct the row, or choose another model.", "请修改该行，或选择其他模型。"),
+            Text("The model's chat template refuses row {number}: {error}", number=number, error=error),
+            Text("Correct the row, or choose another model."),
             row=number,
         ) from error
 
@@ -260,11 +256,12 @@ def no_difference(count: int, max_length: int) -> InvalidDataset:
     """The error for pairs of which the cut leaves nothing that differs."""
     return InvalidDataset(
         Text(
-            f"In all {count} rows nothing that differs between chosen and rejected fits into "
-            f"max_length = {max_length} tokens.",
-            f"全部 {count} 行中，chosen 与 rejected 的不同之处都超出了 max_length = {max_length} 个 token。",
+            "In all {count} rows nothing that differs between chosen and rejected fits into max_length "
+            "= {max_length} tokens.",
+            count=count,
+            max_length=max_length,
         ),
-        Text("Raise max_length, or shorten the prompts.", "请增大 max_length，或缩短提示。"),
+        Text("Raise max_length, or shorten the prompts."),
     )
 
 
@@ -314,18 +311,16 @@ def read_lines(path: Path, limit: int = 0) -> list[tuple[int, Any]]:
                 if line.strip():
                     rows.append((number, _values(number, line)))
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidDataset(
-            Text(f"{path} cannot be read: {error}", f"无法读取 {path}：{error}"), PREPARE_AGAIN
-        ) from error
+        raise InvalidDataset(Text("{path} cannot be read: {error}", path=path, error=error), PREPARE_AGAIN) from error
     if not rows:
-        raise InvalidDataset(Text(f"{path} holds no rows.", f"{path} 中没有数据。"), PREPARE_AGAIN)
+        raise InvalidDataset(Text("{path} holds no rows.", path=path), PREPARE_AGAIN)
     return rows
 
 
 def invalid_line(number: int, error: Exception) -> InvalidDataset:
     """The error for a line that is no row."""
     return InvalidDataset(
-        Text(f"Line {number} of the data is no row: {error!r}", f"数据第 {number} 行无效：{error!r}"),
+        Text("Line {number} of the data is no row: {error!r}", number=number, error=error),
         PREPARE_AGAIN,
         row=number,
     )

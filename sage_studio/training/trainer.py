@@ -212,10 +212,11 @@ def _split(encoded: tokenize.EncodedRows, recipe: GenerativeRecipe) -> tuple[Dat
     if max(1, round(len(whole) * recipe.eval_share)) >= len(whole):
         raise InvalidDataset(
             Text(
-                f"With {len(whole)} row there is none to hold out (eval_share = {recipe.eval_share}).",
-                f"只有 {len(whole)} 行数据，无法划出验证集（eval_share = {recipe.eval_share}）。",
+                "With {count} row there is none to hold out (eval_share = {eval_share}).",
+                count=len(whole),
+                eval_share=recipe.eval_share,
             ),
-            Text("Add rows, or set eval_share to 0.", "请增加数据，或将 eval_share 设为 0。"),
+            Text("Add rows, or set eval_share to 0."),
         )
     held = hold_out(encoded.text_keys, recipe.eval_share, recipe.seed)
     print(f"held out {len(held):,} rows; where rows share a question or a long answer, all or none of them")

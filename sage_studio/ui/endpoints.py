@@ -134,7 +134,7 @@ def uploaded(file: Any) -> Path:
     path = Path(str(file.get("path", "") if isinstance(file, dict) else file)).resolve()
     if not path.is_relative_to(Path(get_upload_folder()).resolve()):
         raise InvalidName(
-            Text(f"{path} was not uploaded.", f"{path} 不是上传的文件。"),
-            Text("Send the file with handle_file(path).", "请用 handle_file(path) 发送文件。"),
+            Text("{path} was not uploaded.", path=path),
+            Text("Send the file with handle_file(path)."),
         )
     return path

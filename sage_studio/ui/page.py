@@ -59,11 +59,11 @@ from sage_studio.ui.training.training_tab import TrainingTab
 
 TITLE = "SAGE Studio"
 TABS = (
-    ("dataset", Text("Dataset", "数据集"), DatasetTab),
-    ("train", Text("Train", "训练"), TrainingTab),
-    ("tasks", Text("Tasks", "任务"), TasksTab),
-    ("chat", Text("Chat", "对话"), ChatTab),
-    ("models", Text("Models", "模型"), ModelsTab),
+    ("dataset", Text("Dataset"), DatasetTab),
+    ("train", Text("Train"), TrainingTab),
+    ("tasks", Text("Tasks"), TasksTab),
+    ("chat", Text("Chat"), ChatTab),
+    ("models", Text("Models"), ModelsTab),
 )
 FIRST = "dataset"
 

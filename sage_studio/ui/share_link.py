@@ -15,14 +15,12 @@ from gradio.exceptions import ChecksumMismatchError
 from sage_studio.settings import Settings
 from sage_studio.text import Language, Text
 
-OPENING = Text("Opening a public link …", "正在打开公开链接……")
-PUBLIC_LINK = Text("Public link: {}", "公开链接：{}")
+OPENING = Text("Opening a public link …")
+PUBLIC_LINK = Text("Public link: {}")
 NO_LINK = Text(
     "No public link: gradio's share server or its tunnel program could not be reached ({}). "
     "The studio runs on, at the address above. Check the network and start it again, or let the local network in: "
-    "HOST=0.0.0.0 make run",
-    "未能打开公开链接：无法连接 Gradio 的分享服务器或获取其隧道程序（{}）。工作室仍在上面的地址运行。"
-    "请检查网络后重新启动，或供局域网访问：HOST=0.0.0.0 make run",
+    "HOST=0.0.0.0 make run"
 )
 FAULTS = (RuntimeError, ValueError, OSError, httpx.HTTPError, ChecksumMismatchError)
 """What gradio's ``setup_tunnel`` raises."""

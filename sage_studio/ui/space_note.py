@@ -8,23 +8,18 @@ from markupsafe import Markup
 
 from sage_studio.space import Space, outlives_a_restart
 from sage_studio.studio import Studio
-from sage_studio.text import Language, Text
+from sage_studio.text import LANGUAGES, Language, Text, multilingual
 from sage_studio.ui.components.html import html, notice
 from sage_studio.ui.components.localization import LabelRegistry
 
-OWN_TAB = Text("Open the studio in its own tab", "在单独的标签页中打开工作室")
-OWN_TAB_REASON = Text(
-    "Safari and private windows refuse the login cookie inside the frame on huggingface.co.",
-    "在 huggingface.co 的内嵌框架中，Safari 和隐私窗口会拒绝登录 Cookie。",
-)
+OWN_TAB = Text("Open the studio in its own tab")
+OWN_TAB_REASON = Text("Safari and private windows refuse the login cookie inside the frame on huggingface.co.")
 PASSING = Text(
-    "This Space has no storage of its own: when it restarts or falls asleep, its datasets, tasks and models are gone.",
-    "此 Space 没有持久存储：重启或休眠后，数据集、任务和模型都会丢失。",
+    "This Space has no storage of its own: when it restarts or falls asleep, its datasets, tasks and models are gone."
 )
 PASSING_REMEDY = Text(
     "Download what you want to keep, or add storage under Settings of the Space; the studio then keeps everything "
-    "in /data by itself.",
-    "请下载需要保留的内容，或在 Space 的 Settings 中添加存储；之后工作室会自动把一切保存在 /data。",
+    "in /data by itself."
 )
 SIGN_OUT = "Sign out · 退出登录 ({})"
 SIGN_IN = "Sign in with Hugging Face · 登录"
@@ -36,7 +31,7 @@ FRAME_JS = "element.querySelector('.own-tab')?.toggleAttribute('hidden', window.
 def space_note(studio: Studio, space: Space, words: LabelRegistry, page: gr.Blocks) -> None:
     """Put the note on the page that is being built."""
     passing = not outlives_a_restart(studio.settings)
-    shown = Text(*(str(note_on_top(space, passing, language)) for language in ("en", "zh")))
+    shown = multilingual({language: str(note_on_top(space, passing, language)) for language in LANGUAGES})
     if shown:
         words(functools.partial(html, "space-note", FRAME_JS), value=shown)
     if space.has_oauth:

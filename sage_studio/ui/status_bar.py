@@ -10,7 +10,7 @@ from sage_studio.hardware import Hardware, detect_hardware
 from sage_studio.serving.types import EngineState, EngineStatus
 from sage_studio.studio import Studio
 from sage_studio.tasks.task import Task, TaskProgress, TaskStatus
-from sage_studio.text import Language, Text
+from sage_studio.text import LANGUAGES, Language, Text
 from sage_studio.ui.components.events import follow, on
 from sage_studio.ui.components.format import duration, joined, short
 from sage_studio.ui.components.html import html, quiet
@@ -21,13 +21,13 @@ from sage_studio.ui.tasks.run_view import epoch_of
 from sage_studio.ui.tour import TOUR
 
 HARDWARE_SECONDS = 5
-NO_MODEL = Text("no chat backend yet", "尚无对话后端")
-NO_TASK = Text("nothing is being trained", "当前没有训练任务")
-LEFT = Text("{} left", "剩 {}")
-EXPECTED = Text("{} of about {}", "{} / 约 {}")
-EPOCHS = Text("{} epochs", "{} 轮")
-MEMORY = Text("memory", "内存")
-OTHER_LANGUAGE = Text("中文", "English")
+NO_MODEL = Text("no chat backend yet")
+NO_TASK = Text("nothing is being trained")
+LEFT = Text("{} left", context="short")
+EXPECTED = Text("{} of about {}")
+EPOCHS = Text("{} epochs")
+MEMORY = Text("memory")
+NAME_OF_LANGUAGE = Text("English", context="the name of this language, in it")
 
 JUMP_JS = (
     "element.addEventListener('click', (event) => { const target = event.target.closest('[data-tab],[data-language]');"
@@ -56,7 +56,7 @@ class StatusBar:
         training = quiet(NO_TASK.in_(language))
         if task is not None:
             training = task_line(task, self.studio.tasks.progress(task.id), language)
-        other = "en" if language == "zh" else "zh"
+        other = LANGUAGES[(LANGUAGES.index(language) + 1) % len(LANGUAGES)]
         return (
             Markup(
                 '<div class="status" lang="{}"><h1 class="brand">SAGE Studio</h1>'
@@ -71,7 +71,7 @@ class StatusBar:
                 memory_line(_hardware(int(time.time() // HARDWARE_SECONDS)), language),
                 TOUR.in_(language),
                 other,
-                OTHER_LANGUAGE.in_(language),
+                NAME_OF_LANGUAGE.in_(other),
             ),
         )
 

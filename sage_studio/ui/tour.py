@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import gradio as gr
 from markupsafe import Markup
 
-from sage_studio.text import Language, Text
+from sage_studio.text import LANGUAGES, TAGS, Language, Text, multilingual
 from sage_studio.ui.components.localization import LabelRegistry
 
-TOUR = Text("Tour", "导览")
-SKIP, BACK, NEXT = Text("Skip", "跳过"), Text("Back", "上一步"), Text("Next", "下一步")
-DONE = Text("Start with a dataset", "从数据集开始")
-OF = Text("{} of {}", "第 {} 步，共 {} 步")
+TOUR = Text("Tour")
+SKIP, BACK, NEXT = Text("Skip"), Text("Back"), Text("Next")
+DONE = Text("Start with a dataset")
+OF = Text("{} of {}", context="steps of a tour")
 SEEN_KEY = "sage-studio-tour"
 """In the browser's local storage, once the tour was closed."""
 
@@ -42,50 +42,41 @@ HINTS = (
     Hint(
         "dataset",
         "dataset-source",
-        Text("Bring in what it should learn", "准备要学习的内容"),
+        Text("Bring in what it should learn"),
         Text(
             "Everything starts with a dataset: upload a file of questions and answers, or take one that the studio "
-            "makes for you.",
-            "一切从数据集开始：上传问答文件，或直接使用工作室为你准备的数据。",
+            "makes for you."
         ),
     ),
     Hint(
         "train",
         "train-start",
-        Text("Fine-tune a model on it", "用它微调模型"),
+        Text("Fine-tune a model on it"),
         Text(
             "Choose the dataset and a model; a preset fills in the rest. What the run costs stands beside the button "
-            "that starts it.",
-            "选择数据集和模型，其余由预设填好。开始按钮旁会显示本次训练的开销。",
+            "that starts it."
         ),
     ),
     Hint(
         "tasks",
         "tasks-table",
-        Text("Watch it learn", "观察训练过程"),
+        Text("Watch it learn"),
         Text(
             "Every run is a task. Its progress, plots and log stay here, even when you close the page. Stop it, resume "
-            "it, or download the model.",
-            "每次训练都是一个任务，进度、曲线和日志都保留在这里，关闭页面也不影响。可以停止、继续，或下载模型。",
+            "it, or download the model."
         ),
     ),
     Hint(
         "tasks",
         "task-backend tasks-table",
-        Text("Let your model answer", "让你的模型来回答"),
-        Text(
-            "Choose a completed task and press “Set as backend”: from then on, the chat answers with your model.",
-            "选择一个已完成的任务，点击“设为后端”，之后的对话就由你的模型回答。",
-        ),
+        Text("Let your model answer"),
+        Text("Choose a completed task and press “Set as backend”: from then on, the chat answers with your model."),
     ),
     Hint(
         "chat",
         "chat-message",
-        Text("Talk to it", "和它对话"),
-        Text(
-            "Ask about what it was trained on. “Compare” shows the base model's answer beside it.",
-            "问一个与训练数据有关的问题。“对比”会把基座模型的回答放在旁边。",
-        ),
+        Text("Talk to it"),
+        Text("Ask about what it was trained on. “Compare” shows the base model's answer beside it."),
     ),
 )
 
@@ -174,7 +165,7 @@ class Tour:
     def __init__(self, words: LabelRegistry) -> None:
         self.html = words(
             gr.HTML,
-            value=Text(card("en"), card("zh")),
+            value=multilingual({language: card(language) for language in LANGUAGES}),
             elem_id="tour",
             elem_classes="dialog-host",
             js_on_load=TOUR_JS,
@@ -193,7 +184,7 @@ def card(language: Language) -> Markup:
         '<button type="button" data-go="next" class="primary" data-next="{next}" data-last="{done}">{next}</button>'
         "</div></div>"
     ).format(
-        lang="zh-CN" if language == "zh" else "en",
+        lang=TAGS.get(language, language),
         hints=hints,
         skip=SKIP.in_(language),
         back=BACK.in_(language),

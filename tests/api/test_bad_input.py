@@ -103,8 +103,8 @@ BAD_RECIPES = {
     "no-choice": ({"quantization": "3bit"}, ("quantization = '3bit': it must be one of", "必须是 'none', '8bit'")),
     "rank-1.5": ({"lora_r": 1.5}, ("lora_r = 1.5: it must be a whole number", "必须是整数")),
     "quantized-whole": ({"use_lora": False, "quantization": "4bit"}, ("quantized base", "量化的基座")),
-    "no-data": ({"dataset_id": ""}, ("give either dataset_id or train_data_path", "填写且只填写一个")),
-    "two-data": ({"train_data_path": "/x.json"}, ("give either dataset_id or train_data_path", "填写且只填写一个")),
+    "no-data": ({"dataset_id": ""}, ("give one of dataset_id, train_data_path", "填写且只填写一个")),
+    "two-data": ({"train_data_path": "/x.json"}, ("give one of dataset_id, train_data_path", "填写且只填写一个")),
     "no-model": ({"model_name_or_path": ""}, ("model_name_or_path = '': it must not be empty", "不能为空")),
 }
 

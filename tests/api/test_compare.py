@@ -9,7 +9,7 @@ from waiting import wait_until
 from sage_studio.errors import EngineUnavailable, InvalidInput
 from sage_studio.evaluation.arena import compare
 from sage_studio.serving.types import ChatChunk
-from sage_studio.text import Text
+from sage_studio.text import verbatim
 
 
 def ask(client, models, message="one two", **more):
@@ -91,7 +91,7 @@ def test_a_vote_is_kept_and_counted(asking):
 def test_a_fault_in_mid_answer_keeps_what_was_said():
     def broken(name):
         yield ChatChunk("half ", name)
-        raise EngineUnavailable(Text("gone", "断开"))
+        raise EngineUnavailable(verbatim("gone", "断开"))
 
     def whole(name):
         yield ChatChunk("all", name)

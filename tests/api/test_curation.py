@@ -13,7 +13,7 @@ from sage_studio.errors import Conflict
 from sage_studio.operations.jobs import JobView
 from sage_studio.tasks.background import Resource
 from sage_studio.tasks.task import TaskStatus
-from sage_studio.text import Text
+from sage_studio.text import verbatim
 from sage_studio.training.progress import Result, write_result
 
 ROWS = [
@@ -250,7 +250,7 @@ def test_datasets_that_are_not_there_are_refused(client):
 
 def test_a_job_is_shown_in_the_callers_language(studio, dataset):
     def fail(_):
-        raise Conflict(Text("no", "不行"))
+        raise Conflict(verbatim("no", "不行"))
 
     studio._jobs.register("report", fail, Resource.CPU)
     job = studio._jobs.wait(studio._jobs.start("report", dataset, {}).id)

@@ -1,10 +1,12 @@
 """``GET /api/doctor`` and the panel: what this machine can and cannot do, in the person's language."""
 
 from sage_studio.doctor import CheckResult, Level
-from sage_studio.text import Text
+from sage_studio.text import verbatim
 from sage_studio.ui.models.models_tab import machine_panel
 
-OLD = CheckResult("driver", Level.PROBLEM, Text("NVIDIA driver 550", "NVIDIA 驱动 550"), Text("No GPU.", "无 GPU。"))
+OLD = CheckResult(
+    "driver", Level.PROBLEM, verbatim("NVIDIA driver 550", "NVIDIA 驱动 550"), verbatim("No GPU.", "无 GPU。")
+)
 
 
 def test_the_findings_come_in_the_language_asked_for(client, studio, monkeypatch):

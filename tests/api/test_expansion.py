@@ -21,7 +21,7 @@ from sage_studio.services import rag
 from sage_studio.serving.types import Source
 from sage_studio.studio import Studio
 from sage_studio.tasks.task import TaskStatus
-from sage_studio.text import Text
+from sage_studio.text import verbatim
 
 FACTS = [
     "The oldest bridge of Orvik is the Lume.",
@@ -137,7 +137,9 @@ def test_who_answers_first_answers_again_though_another_has_become_current(answe
 
 
 def test_a_second_look_up_that_fails_says_so_and_shows_no_answer(asking: TestClient, finds: list[Any]):
-    gone = NotFound(Text("The dataset facts is gone.", "数据集 facts 已不存在。"), Text("Take another.", "请另选。"))
+    gone = NotFound(
+        verbatim("The dataset facts is gone.", "数据集 facts 已不存在。"), verbatim("Take another.", "请另选。")
+    )
     finds[1] = gone
     refuse(asking.post("/api/chat", json=TWICE), 404, "facts")
     finds[:] = ["The first passage.", gone]

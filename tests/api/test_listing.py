@@ -4,7 +4,7 @@ from fastapi.testclient import TestClient
 
 from sage_studio.studio import Studio
 from sage_studio.tasks.task import Task, TaskStatus
-from sage_studio.text import Text
+from sage_studio.text import verbatim
 from sage_studio.training.progress import Job, ProgressWriter, Reason
 from sage_studio.training.recipes import SFTRecipe
 
@@ -26,7 +26,7 @@ def test_a_listed_task_is_as_it_is_alone_whatever_becomes_of_it(client: TestClie
         return listed
 
     assert [view["id"] for view in check()] == [second.id, first.id]
-    reason = Text("The file is broken.", "文件已损坏。")
+    reason = verbatim("The file is broken.", "文件已损坏。")
     studio.tasks.store.transition(
         first.id, {TaskStatus.QUEUED}, TaskStatus.FAILED, reason_class=Reason.DATA, reason=reason, finished_at=2.0
     )

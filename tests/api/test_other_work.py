@@ -8,7 +8,7 @@ from waiting import patient, wait_until
 
 from sage_studio import cli
 from sage_studio.errors import InvalidInput
-from sage_studio.text import Text
+from sage_studio.text import verbatim
 
 ROWS = [{"instruction": f"What is {n} plus {n}?", "output": f"It is {2 * n}."} for n in range(1, 9)]
 TASKS = "/api/finetune/tasks"
@@ -72,7 +72,7 @@ def test_it_is_stopped_resumed_and_deleted(client, augment):
 
 def test_retry_resumes_it(client, studio, dataset, monkeypatch):
     def fail(*_):
-        raise InvalidInput(Text("no", "不"), Text("do", "做"))
+        raise InvalidInput(verbatim("no", "不"), verbatim("do", "做"))
 
     monkeypatch.setattr(studio.serving, "ask", fail)
     task_id = client.post("/api/datasets/annotate", json={"dataset_id": dataset}).json()["id"]

@@ -7,7 +7,7 @@ from refusing import refuse
 
 from sage_studio.studio import Studio
 from sage_studio.tasks.task import Task, TaskStatus
-from sage_studio.text import Text
+from sage_studio.text import verbatim
 from sage_studio.training.methods.kbalign.stage_files import StageFile
 from sage_studio.training.progress import Job
 from sage_studio.training.recipes import KBAlignRecipe
@@ -112,5 +112,5 @@ def test_the_page_links_each_file_and_says_where_they_lie(studio, task):
 
 
 def test_a_name_is_escaped_on_the_page(task):
-    file = StageFile("<b>.jsonl", task.folder, Text("<i>", "<i>"), 1, 1)
+    file = StageFile("<b>.jsonl", task.folder, verbatim("<i>", "<i>"), 1, 1)
     assert "<b>" not in files_table(task, [file], "en")

@@ -19,7 +19,7 @@ from sage_studio.data.store import DatasetStore, checked_name
 from sage_studio.errors import InvalidDataset, InvalidInput, InvalidName, NotFound, StorageFull
 from sage_studio.files import slug
 from sage_studio.settings import PROJECT
-from sage_studio.text import Text
+from sage_studio.text import verbatim
 
 
 class Rows:
@@ -30,7 +30,7 @@ class Rows:
     commit = None
     container = "JSON"
     formats = (FormatCount("question/answer", ("question", "answer"), 2),)
-    dropped = (Dropped(Text("empty answer", "回答为空"), 2, ("3", "9")),)
+    dropped = (Dropped(verbatim("empty answer", "回答为空"), 2, ("3", "9")),)
 
     def __init__(self, *answers: str, name: str = "rows") -> None:
         self.name = name

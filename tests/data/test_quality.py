@@ -18,7 +18,7 @@ from sage_studio.data.quality import (
     read_quality_report,
 )
 from sage_studio.data.rows import Example, Message, Origin, Passage
-from sage_studio.text import Text
+from sage_studio.text import verbatim
 
 WORDS = [f"word{number}" for number in range(40)]
 
@@ -105,7 +105,7 @@ def test_a_look_that_is_stopped_leaves_the_last_one(tmp_path):
 
 
 def test_what_was_left_out_is_listed_whole_though_the_manifest_names_some():
-    left_out, reason = DropCounter(), Text("empty answer", "回答为空")
+    left_out, reason = DropCounter(), verbatim("empty answer", "回答为空")
     for number in range(NAMED_ROWS + 30):
         left_out.add(reason, str(number))
     (dropped,) = left_out.dropped
@@ -117,12 +117,12 @@ def test_more_places_than_are_remembered_are_only_counted(monkeypatch):
     monkeypatch.setattr("sage_studio.data.dataset.MOST_PLACES", 3)
     left_out = DropCounter()
     for number in range(5):
-        left_out.add(Text("a", "甲"), str(number))
+        left_out.add(verbatim("a", "甲"), str(number))
     assert [(each.count, each.rows) for each in left_out.dropped] == [(5, ("0", "1", "2"))]
 
 
 def test_the_list_as_csv_and_jsonl(tmp_path):
-    write_dropped(tmp_path, [Dropped(Text("empty answer", "回答为空"), 2, ("3", "=1+1"))])
+    write_dropped(tmp_path, [Dropped(verbatim("empty answer", "回答为空"), 2, ("3", "=1+1"))])
     check_quality(tmp_path, [row("q", "…", 1)], 1)
     lines = b"".join(as_jsonl(read_findings(tmp_path))).decode().splitlines()
     assert [json.loads(line)["kind"] for line in lines] == ["dropped", "dropped", "empty"]

@@ -30,7 +30,7 @@ from sage_studio.data.synthesis.qa_filter import QAPair, parse_pairs
 from sage_studio.errors import EngineUnavailable, InvalidInput
 from sage_studio.tasks.background import BackgroundTasks, Resource
 from sage_studio.tasks.store import TaskStore
-from sage_studio.text import Text
+from sage_studio.text import verbatim
 
 
 class Given(DerivedSource):
@@ -310,7 +310,7 @@ def work_with(store, dataset, ask, most=30):
     order = AugmentOrder(dataset_id=dataset.id, part="answer", least_alike=0)
 
     def work(running):
-        generate_rows(running, store.rows(dataset.id), most, augmenter(order, dataset, ask), Text("x", "x"))
+        generate_rows(running, store.rows(dataset.id), most, augmenter(order, dataset, ask), verbatim("x", "x"))
         originals = store.rows(dataset.id)
         source = GeneratedSource("augmented", "more", dataset, running.folder, originals, augment.REASONS)
         return store.add(source).id
@@ -335,7 +335,7 @@ def test_a_job_that_was_cut_off_goes_on_behind_its_last_whole_line(store, datase
         number = int(prompt.split("answers ")[1].split("\n")[0])
         asked[number] += 1
         if number > 12 and not broken.is_set():
-            raise EngineUnavailable(Text("gone", "没了"))
+            raise EngineUnavailable(verbatim("gone", "没了"))
         return answered(prompt)
 
     jobs = background(work_with(store, dataset, ask))

@@ -13,9 +13,9 @@ from sage_studio.processes import start_detached
 from sage_studio.tasks.background import CAPACITY, INTERRUPTED, WAITING, BackgroundTasks, Resource
 from sage_studio.tasks.store import TaskStore
 from sage_studio.tasks.task import TaskStatus
-from sage_studio.text import Text
+from sage_studio.text import verbatim
 
-DOING = Text("working", "处理中")
+DOING = verbatim("working", "处理中")
 
 
 @pytest.fixture
@@ -150,8 +150,8 @@ def test_trainings_and_other_tasks_do_not_see_each_other(jobs, create):
 
 def test_phases_are_written_into_the_log(jobs):
     def work(running):
-        running.tell(0, 2, Text("reading", "读取"))
-        running.tell(1, 2, Text("writing", "写入"))
+        running.tell(0, 2, verbatim("reading", "读取"))
+        running.tell(1, 2, verbatim("writing", "写入"))
         return ""
 
     job = jobs.wait(start(jobs, "report", "a-v1", {}, work).id)
@@ -214,10 +214,10 @@ def test_the_same_work_is_not_done_twice_at_once(jobs):
 
 def test_a_fault_is_kept_in_words(jobs):
     def fail(running):
-        raise InvalidInput(Text("no", "不"), Text("do", "做"))
+        raise InvalidInput(verbatim("no", "不"), verbatim("do", "做"))
 
     job = jobs.wait(start(jobs, "report", "a-v1", {}, fail).id)
-    assert (job.state, job.message, job.hint) == (JobState.FAILED, Text("no", "不"), Text("do", "做"))
+    assert (job.state, job.message, job.hint) == (JobState.FAILED, verbatim("no", "不"), verbatim("do", "做"))
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
@@ -253,7 +253,7 @@ def test_work_in_the_callers_thread_is_a_task_meanwhile(jobs):
 
 
 def test_what_it_raises_is_raised_and_kept_and_it_can_be_resumed(jobs):
-    broken = [InvalidInput(Text("no", "不"), Text("do", "做"))]
+    broken = [InvalidInput(verbatim("no", "不"), verbatim("do", "做"))]
 
     def work(running):
         for error in broken:
@@ -348,7 +348,7 @@ def test_who_waits_for_a_queued_task_gets_its_result_or_its_error(jobs):
     assert f"{waiting.id} was stopped" in answers[0].message.en
 
     def fail(running):
-        raise InvalidInput(Text("no", "不"), Text("do", "做"))
+        raise InvalidInput(verbatim("no", "不"), verbatim("do", "做"))
 
     jobs.register("merge", fail, Resource.MEMORY)
     with pytest.raises(InvalidInput, match="no"):
@@ -416,7 +416,7 @@ def test_what_a_command_that_died_left_behind_is_found_while_the_studio_runs(job
 
 def test_why_a_task_failed_stands_in_its_log(jobs):
     def fail(running):
-        raise InvalidInput(Text("no", "不"), Text("do", "做"))
+        raise InvalidInput(verbatim("no", "不"), verbatim("do", "做"))
 
     job = jobs.wait(start(jobs, "report", "a-v1", {}, fail).id)
     assert (jobs._folder / job.id / "task.log").read_text().rstrip().endswith("no do")

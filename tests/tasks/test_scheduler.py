@@ -20,7 +20,7 @@ from sage_studio.processes import ChildProcess
 from sage_studio.tasks.launcher import ProcessLauncher
 from sage_studio.tasks.scheduler import TaskScheduler
 from sage_studio.tasks.task import TaskStatus
-from sage_studio.text import Text
+from sage_studio.text import verbatim
 from sage_studio.training.progress import Reason, read_job
 
 QUEUED, PREPARING, TRAINING = TaskStatus.QUEUED, TaskStatus.PREPARING, TaskStatus.TRAINING
@@ -523,7 +523,7 @@ def test_somebody_makes_room_before_a_child_starts_and_is_told_when_it_ended(sto
     def before_start(_: object) -> None:
         order.append("before")
         if len(order) < 3:
-            raise Conflict(Text("not yet", "稍候"))
+            raise Conflict(verbatim("not yet", "稍候"))
 
     task = create()
     run_scheduler(before_start, lambda: order.append("after"))

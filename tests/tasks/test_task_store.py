@@ -16,7 +16,7 @@ from sage_studio.database import Database
 from sage_studio.errors import Conflict, InvalidName, NotFound, StorageFull
 from sage_studio.tasks.store import TaskStore
 from sage_studio.tasks.task import TaskStatus
-from sage_studio.text import Text
+from sage_studio.text import verbatim
 from sage_studio.training.progress import Reason, read_job
 from sage_studio.training.recipes import load_recipe
 
@@ -123,13 +123,13 @@ def test_a_transition_happens_only_from_the_given_statuses(store, create):
     assert (moved.status, moved.pid, moved.process_started, moved.started_at) == (PREPARING, 42, 1.5, 2.5)
     assert store.get(task.id) == moved
     with pytest.raises(Conflict, match="preparing"):
-        store.transition(task.id, {QUEUED, STOPPED}, TaskStatus.FAILED, reason=Text("never", "从未"))
+        store.transition(task.id, {QUEUED, STOPPED}, TaskStatus.FAILED, reason=verbatim("never", "从未"))
     assert store.get(task.id) == moved
 
 
 def test_reasons_are_kept_in_both_languages(store, create):
     task = create()
-    reason, hint = Text("Killed.", "被终止。"), Text("Continue.", "继续。")
+    reason, hint = verbatim("Killed.", "被终止。"), verbatim("Continue.", "继续。")
     failed = store.transition(
         task.id, {QUEUED}, TaskStatus.FAILED, reason_class=Reason.KILLED, reason=reason, hint=hint, finished_at=3.0
     )

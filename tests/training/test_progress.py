@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from sage_studio.text import Text
+from sage_studio.text import verbatim
 from sage_studio.training.progress import (
     JOB,
     PROGRESS,
@@ -65,7 +65,7 @@ def test_a_file_that_is_not_there_reads_as_empty(tmp_path: Path):
 
 
 def test_a_result_keeps_both_languages(tmp_path: Path):
-    write_result(tmp_path, result_for(Text("No.", "不。"), Text("Do.", "做。"), reason=Reason.DATA, steps=3))
+    write_result(tmp_path, result_for(verbatim("No.", "不。"), verbatim("Do.", "做。"), reason=Reason.DATA, steps=3))
     result = read_result(tmp_path)
     assert result is not None
     assert (result.status, result.reason, result.steps) == ("failed", Reason.DATA, 3)

@@ -36,7 +36,7 @@ from sage_studio.settings import Settings, load_settings
 from sage_studio.tasks.compare import TaskComparison, compare_runs
 from sage_studio.tasks.log import LogPage
 from sage_studio.tasks.task import Curve, Task, TaskProgress, TaskStatus
-from sage_studio.text import NOTHING, Text
+from sage_studio.text import NOTHING, Text, verbatim
 from sage_studio.training.duration import Duration
 from sage_studio.training.memory import MemoryEstimate, MemorySaving
 from sage_studio.training.methods.kbalign.stage_files import StageFile, stage_files
@@ -156,11 +156,11 @@ class FakeDatasets:
         self, force_refresh: bool = False, on_progress: Callable[[float, Text], None] = lambda *_: None
     ) -> Dataset:
         for share in (0.2, 0.6, 0.9):
-            on_progress(share, Text("reading Markdown", "解析 Markdown"))
+            on_progress(share, verbatim("reading Markdown", "解析 Markdown"))
         if self.docs_fail:
             raise DocsUnavailable(
-                Text("The documentation cannot be fetched.", "无法获取文档。"),
-                Text("Check the network.", "请检查网络。"),
+                verbatim("The documentation cannot be fetched.", "无法获取文档。"),
+                verbatim("Check the network.", "请检查网络。"),
             )
         return self._keep(self._dataset("sage-docs", 4, "sage_docs"))
 
@@ -175,10 +175,11 @@ class FakeDatasets:
         mapping: ColumnMapping | None = None,
         rows: str = "questions",
     ) -> Dataset:
-        on_progress(0.5, Text("reading rows", "读取数据"))
+        on_progress(0.5, verbatim("reading rows", "读取数据"))
         if path.stat().st_size < 10:
             raise InvalidDataset(
-                Text(f"{path.name} is empty.", f"{path.name} 是空文件。"), Text("Choose another.", "请换一个文件。")
+                verbatim(f"{path.name} is empty.", f"{path.name} 是空文件。"),
+                verbatim("Choose another.", "请换一个文件。"),
             )
         return self._keep(self._dataset(name or path.stem, 1, "upload"))
 
@@ -189,7 +190,7 @@ class FakeDatasets:
         for dataset in self.kept:
             if dataset.id == dataset_id:
                 return dataset
-        raise NotFound(Text(f"There is no dataset {dataset_id}.", f"没有数据集 {dataset_id}。"))
+        raise NotFound(verbatim(f"There is no dataset {dataset_id}.", f"没有数据集 {dataset_id}。"))
 
     def preview(self, dataset_id: str, offset: int = 0, limit: int = 20, search: str = "") -> Preview:
         self.get(dataset_id)
@@ -259,7 +260,7 @@ class FakeDatasets:
 
     def _job(self, kind: str, dataset_id: str, state: JobState, total: int, done: int = 0, result: str = "") -> Job:
         number = len(self.jobs) + 1
-        doing = Text("Saying it in other words", "正在改写")
+        doing = verbatim("Saying it in other words", "正在改写")
         job = Job(f"{kind}-{number}", kind, dataset_id, time.time(), state, done or total, total, doing, result=result)
         self.jobs.insert(0, job)
         return job
@@ -287,8 +288,10 @@ class FakeDatasets:
             languages={"zh": 902, "en": 4510},
             duplicates=132,
             dropped=(
-                Dropped(Text("answer shorter than 20 characters", "回答不足 20 个字符"), 201, ("about.md › Links",)),
-                Dropped(Text("nothing but links", "只包含链接"), 117, ("community/README.md › 社区",)),
+                Dropped(
+                    verbatim("answer shorter than 20 characters", "回答不足 20 个字符"), 201, ("about.md › Links",)
+                ),
+                Dropped(verbatim("nothing but links", "只包含链接"), 117, ("community/README.md › 社区",)),
             ),
         )
         commit = "307ab85f00d1" if kind == "sage_docs" else None
@@ -366,7 +369,7 @@ class FakeTasks:
         for task in self.kept:
             if task.id == task_id:
                 return task
-        raise NotFound(Text(f"There is no task {task_id}.", f"没有任务 {task_id}。"))
+        raise NotFound(verbatim(f"There is no task {task_id}.", f"没有任务 {task_id}。"))
 
     def progress(self, task_id: str) -> TaskProgress:
         task = self.get(task_id)
@@ -443,8 +446,8 @@ class FakeTasks:
     def _some(self) -> list[Task]:
         failed = {
             "reason_class": Reason.MEMORY,
-            "reason": Text("The card's memory was not enough for batch size 8.", "显存不足以使用批大小 8。"),
-            "hint": Text(
+            "reason": verbatim("The card's memory was not enough for batch size 8.", "显存不足以使用批大小 8。"),
+            "hint": verbatim(
                 "Lower the batch size to 2, or use 4-bit quantization.", "请把批大小降到 2，或使用 4 位量化。"
             ),
         }
@@ -504,7 +507,7 @@ class FakeEstimates:
         batch = recipe.per_device_train_batch_size
         memory = MemoryEstimate(0.6 * GIB, 1.5 * GIB, 0.1 * GIB, 0.1 * GIB, 0.2 * GIB, batch * 1.6 * GIB)
         changes = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": batch // 2}
-        offered = (MemorySaving(Text("Batch size 2, accumulated", "批大小 2，梯度累积"), changes, 5.7 * GIB),)
+        offered = (MemorySaving(verbatim("Batch size 2, accumulated", "批大小 2，梯度累积"), changes, 5.7 * GIB),)
         card = ("RTX 3060", 6.0 * GIB, 12.0 * GIB)
         total = (
             self.studio.datasets.get(recipe.dataset_id).stats.total_samples
@@ -522,7 +525,7 @@ class FakeEstimates:
         return 700.0
 
     def glance(self, values: Mapping[str, Any]) -> tuple[Duration | None, Text]:
-        return None, Text("Measuring.", "正在测算。")
+        return None, verbatim("Measuring.", "正在测算。")
 
 
 class FakePresets:
@@ -573,7 +576,7 @@ class FakeModels:
         return self.kept[0]
 
     def cancel_download(self, name: str) -> Download:
-        stopped = Text("The download was cancelled.", "下载已取消。")
+        stopped = verbatim("The download was cancelled.", "下载已取消。")
         self.kept = [replace(self.kept[0], state=DownloadState.STOPPED, message=stopped)]
         return self.kept[0]
 
@@ -592,7 +595,8 @@ class FakeServing:
         task = self.studio.tasks.get(task_id)
         if self.engine_fails:
             raise EngineUnavailable(
-                Text("The engine did not start.", "推理引擎启动失败。"), Text("See its log.", "请查看引擎日志。")
+                verbatim("The engine did not start.", "推理引擎启动失败。"),
+                verbatim("See its log.", "请查看引擎日志。"),
             )
         return self._answer_with(task.served_name, "adapter", task.model, {"task_id": task.id})
 
@@ -617,7 +621,7 @@ class FakeServing:
 
     def forget(self, name: str) -> None:
         if self._named(name).current:
-            raise Conflict(Text(f"{name} is the current model.", f"{name} 是当前模型。"))
+            raise Conflict(verbatim(f"{name} is the current model.", f"{name} 是当前模型。"))
         self.kept.remove(self._named(name))
 
     def metrics(self) -> list[Sample]:
@@ -629,7 +633,7 @@ class FakeServing:
 
     def status(self) -> EngineStatus:
         if self.engine_fails:
-            failed = Text("vLLM ended with exit status 1: out of memory.", "vLLM 退出（状态 1）：内存不足。")
+            failed = verbatim("vLLM ended with exit status 1: out of memory.", "vLLM 退出（状态 1）：内存不足。")
             return EngineStatus(EngineState.FAILED, "vllm", message=failed)
         if self.engine_started is None:
             return EngineStatus(EngineState.DOWN, "vllm")
@@ -652,7 +656,7 @@ class FakeServing:
         for model in self.kept:
             if model.name == name:
                 return model
-        raise NotFound(Text(f"No model is registered as {name!r}.", f"没有注册名为 {name!r} 的模型。"))
+        raise NotFound(verbatim(f"No model is registered as {name!r}.", f"没有注册名为 {name!r} 的模型。"))
 
     def _answer_with(self, name: str, kind: Any, base: str, config: dict[str, Any]) -> RegisteredModel:
         self.engine_started = self.engine_started or time.time()
@@ -696,7 +700,7 @@ class FakeChat:
         **sampling: Any,
     ) -> Iterator[ChatChunk]:
         if self.studio.serving.engine_fails:
-            raise EngineUnavailable(Text("The engine does not answer.", "推理引擎没有响应。"))
+            raise EngineUnavailable(verbatim("The engine does not answer.", "推理引擎没有响应。"))
         if self.studio.serving.engine_started is None:
             self.studio.serving.start_engine()
         name = model or next(entry.name for entry in self.studio.serving.kept if entry.current)
@@ -716,8 +720,8 @@ class FakeChat:
         def ask(name: str) -> Iterator[ChatChunk]:
             if name.startswith("broken"):
                 raise EngineUnavailable(
-                    Text(f"The engine cannot load {name}.", f"引擎无法加载 {name}。"),
-                    Text("Train again.", "请重新训练。"),
+                    verbatim(f"The engine cannot load {name}.", f"引擎无法加载 {name}。"),
+                    verbatim("Train again.", "请重新训练。"),
                 )
             said, speed = ANSWERS[sum(map(ord, name)) % len(ANSWERS)]
             for word in said.split(" "):

@@ -6,7 +6,7 @@ The server is held back by the browser: requests wait until the test lets them g
 import pytest
 
 from sage_studio.errors import Conflict
-from sage_studio.text import Text
+from sage_studio.text import verbatim
 
 pytestmark = pytest.mark.browser
 
@@ -150,7 +150,7 @@ def test_start_is_busy_at_once_and_takes_one_click(opened, fake):
 
 def test_a_button_whose_event_fails_is_free_again(opened, fake, monkeypatch):
     def refuse(_):
-        raise Conflict(Text("No room.", "没有空间。"))
+        raise Conflict(verbatim("No room.", "没有空间。"))
 
     monkeypatch.setattr(fake.training, "start", refuse)
     tab = opened()

@@ -10,7 +10,7 @@ from fake_studio import FakeStudio
 from sage_studio.errors import Conflict, EngineUnavailable, InvalidInput
 from sage_studio.evaluation.arena import Reply, Standing
 from sage_studio.serving.metrics import Sample
-from sage_studio.text import Text
+from sage_studio.text import verbatim
 from sage_studio.ui.chat.compare_view import Round, columns, standings_table
 from sage_studio.ui.components.localization import LabelRegistry
 from sage_studio.ui.components.plots import timeline
@@ -18,7 +18,7 @@ from sage_studio.ui.models.models_tab import offered
 from sage_studio.ui.models.performance_view import PLOTS, PerformanceView, figures
 
 GONE = EngineUnavailable(
-    Text("The engine cannot load tuned.", "引擎无法加载 tuned。"), Text("Train again.", "请重新训练。")
+    verbatim("The engine cannot load tuned.", "引擎无法加载 tuned。"), verbatim("Train again.", "请重新训练。")
 )
 BASE = Reply("base", "base-as-served", "It is **so**.", True, 31, 44, 18.24, 0.312, 2.65)
 TUNED = replace(BASE, asked="tuned", model="tuned")

@@ -7,7 +7,7 @@ import gradio as gr
 import pytest
 
 from sage_studio.errors import Conflict
-from sage_studio.text import Language, Text
+from sage_studio.text import Language, verbatim
 from sage_studio.ui.components.events import follow, localized_handler
 
 ZH = SimpleNamespace(cookies={}, headers={"accept-language": "zh-CN"})
@@ -15,12 +15,12 @@ EN = SimpleNamespace(cookies={"sage_studio_language": "en"}, headers={"accept-la
 
 
 def fail(_: Language, value: int) -> int:
-    raise Conflict(Text("It is running.", "它正在运行。"), Text("Stop it.", "请先停止。"))
+    raise Conflict(verbatim("It is running.", "它正在运行。"), verbatim("Stop it.", "请先停止。"))
 
 
 def stream(language: Language, value: int):
     yield language
-    raise Conflict(Text("It is running.", "它正在运行。"))
+    raise Conflict(verbatim("It is running.", "它正在运行。"))
 
 
 @pytest.mark.parametrize(("request_", "said"), [(ZH, "它正在运行。 请先停止。"), (EN, "It is running. Stop it.")])

@@ -4,7 +4,7 @@ import pytest
 
 from sage_studio.tasks.compare import MOST
 from sage_studio.tasks.task import Curve
-from sage_studio.text import Text
+from sage_studio.text import verbatim
 from sage_studio.training.recipes import DPORecipe
 from sage_studio.training.recipes.base import LOSS
 from sage_studio.ui.components import format as shown
@@ -66,9 +66,9 @@ def test_a_bar_never_leaves_its_frame():
 
 
 def test_a_table_aligns_figures_marks_the_picked_row_and_escapes():
-    columns = [Column(Text("Name", "名称")), Column(Text("Rows", "行数"), figures=True)]
+    columns = [Column(verbatim("Name", "名称")), Column(verbatim("Rows", "行数"), figures=True)]
     html = table(
-        columns, [Row(("<script>", "5"), key='a"b'), Row(("y", "6"), key="c")], "zh", Text("T", "表"), picked="c"
+        columns, [Row(("<script>", "5"), key='a"b'), Row(("y", "6"), key="c")], "zh", verbatim("T", "表"), picked="c"
     )
     assert "<script>" not in html
     assert "&lt;script&gt;" in html
@@ -79,7 +79,7 @@ def test_a_table_aligns_figures_marks_the_picked_row_and_escapes():
 
 
 def test_a_row_without_a_key_cannot_be_picked():
-    assert "data-key" not in table([Column(Text("A", "甲"))], [Row(("x",))], "en", Text("T", "表"))
+    assert "data-key" not in table([Column(verbatim("A", "甲"))], [Row(("x",))], "en", verbatim("T", "表"))
 
 
 def test_plots_leave_out_steps_without_a_value():

@@ -13,7 +13,7 @@ from sage_studio.serving.retriever import IndexStatus, RetrieverConfig
 from sage_studio.serving.types import ChatChunk
 from sage_studio.space import Space
 from sage_studio.tasks.task import TaskStatus
-from sage_studio.text import Text
+from sage_studio.text import verbatim
 from sage_studio.training.progress import Result
 from sage_studio.training.recipes import SFTRecipe
 from sage_studio.ui import page as module
@@ -175,7 +175,7 @@ def test_the_switch_says_where_to_look(is_on, dataset, told):
 @pytest.mark.parametrize("state", ["idle", "building", "ready", "failed"])
 def test_the_retriever_says_how_far_it_is(state):
     status = RetrieverStatus(
-        RetrieverConfig("minilm", ""), IndexStatus(state, "d", 3, 9, Text("full disk", "磁盘已满"))
+        RetrieverConfig("minilm", ""), IndexStatus(state, "d", 3, 9, verbatim("full disk", "磁盘已满"))
     )
     said = retriever_line(status, "zh")
     assert "minilm" in said

@@ -12,7 +12,7 @@ from fake_studio import FakeStudio
 from sage_studio.cli import parser
 from sage_studio.services.estimates import GIB, Estimate
 from sage_studio.tasks.task import TaskStatus
-from sage_studio.text import Text
+from sage_studio.text import verbatim
 from sage_studio.training.duration import Duration
 from sage_studio.training.failures import Action
 from sage_studio.training.memory import MemoryEstimate
@@ -54,7 +54,7 @@ def test_a_run_that_does_not_fit_offers_changes_as_buttons(fake):
 
 def test_where_nothing_helps_that_is_said():
     memory = MemoryEstimate(1 * GIB, 9 * GIB, 0, 0, 0, 0)
-    nothing = Estimate(memory, "cpu", GIB, GIB, None, 0, 0, (), (Text("A <b>remark</b>.", "备注"),))
+    nothing = Estimate(memory, "cpu", GIB, GIB, None, 0, 0, (), (verbatim("A <b>remark</b>.", "备注"),))
     shown = estimate_view(nothing, "en")
     assert "smaller model" in shown
     assert "A &lt;b&gt;remark" in shown
@@ -148,7 +148,7 @@ def test_a_rough_time_is_a_range_and_a_long_one_offers_fewer_rows(fake):
     shown = estimate_view(replace(forecast, device="cpu", duration=rough), "en")
     assert "Roughly 4.5 h to 22 h" in shown or "Roughly 4.5 h to 20 h" in shown
     assert json.dumps({"max_samples": 256}).replace('"', "&#34;") in shown
-    unknown = estimate_view(replace(forecast, duration=None, untimed=Text("Not yet.", "还没有。")), "en")
+    unknown = estimate_view(replace(forecast, duration=None, untimed=verbatim("Not yet.", "还没有。")), "en")
     assert "Not yet." in unknown
 
 

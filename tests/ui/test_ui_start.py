@@ -11,7 +11,7 @@ from sage_studio.errors import HubUnavailable
 from sage_studio.fetching import Transfer
 from sage_studio.serving.types import EngineState, EngineStatus
 from sage_studio.tasks.task import TaskProgress, TaskStatus
-from sage_studio.text import Text
+from sage_studio.text import verbatim
 from sage_studio.training.progress import Event, Phase
 from sage_studio.ui.chat.chat_tab import banner
 from sage_studio.ui.components.events import follow
@@ -83,7 +83,7 @@ def test_the_engine_says_how_far_its_model_is():
 
 def test_downloads_offer_to_cancel_and_to_go_on():
     under_way = Download("lab/tiny", DownloadState.RUNNING, Transfer("lab/tiny", 5, 10), 1.0)
-    failed = replace(under_way, name="lab/<b>", state=DownloadState.FAILED, message=Text("No.", "不。"))
+    failed = replace(under_way, name="lab/<b>", state=DownloadState.FAILED, message=verbatim("No.", "不。"))
     complete = replace(under_way, name="lab/done", state=DownloadState.COMPLETED)
     shown = downloads_list([under_way, failed, complete], "en")
     assert 'data-download="cancel:lab/tiny"' in shown
@@ -114,7 +114,7 @@ def test_a_search_that_finds_nothing_or_no_hub_is_said_quietly(fake, monkeypatch
     assert "two letters" in search.find("en", "q", "sft")[1]
 
     def away(*_):
-        raise HubUnavailable(Text("No hub.", "无法连接。"))
+        raise HubUnavailable(verbatim("No hub.", "无法连接。"))
 
     monkeypatch.setattr(fake.models, "search", away)
     found, said = search.find("zh", "qwen3", "sft")

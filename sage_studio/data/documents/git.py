@@ -28,7 +28,7 @@ NEVER_ASK = {
 THRIFTY = ("--depth=1", "--filter=blob:none")
 CANNOT_BE_THRIFTY = re.compile(r"shallow|filter|sparse", re.IGNORECASE)
 TELLING = re.compile(r"(fatal|error|ssh):")
-WORDS = Text("Fetching the documentation", "正在下载文档")
+WORDS = Text("Fetching the documentation")
 
 
 class CloneFailed(Exception):
@@ -102,7 +102,7 @@ class _Clone:
         """Report progress; git restarts its count for each step, the reported fraction never decreases."""
         self._furthest = max(self._furthest, share)
         detail = f" ({message})" if message else ""
-        self._context.run(self._report, self._furthest, Text(f"{WORDS.en}{detail}", f"{WORDS.zh}{detail}"))
+        self._context.run(self._report, self._furthest, Text("{words}{detail}", words=WORDS, detail=detail))
 
     def _run(self, folder: Path, command: list[str], begin: float) -> None:
         import git
@@ -216,20 +216,17 @@ class RepositoryDocuments:
         path = PurePosixPath(self._inside.replace("\\", "/"))
         if not self._given:
             raise InvalidInput(
-                Text("No address was given.", "没有填写地址。"),
-                Text("Give the repository's address.", "请填写仓库地址。"),
+                Text("No address was given."),
+                Text("Give the repository's address."),
             )
         if path.is_absolute() or ".." in path.parts or path.as_posix().startswith("-"):
             raise InvalidInput(
-                Text(f"{self._inside!r} leads out of the repository.", f"{self._inside!r} 指向仓库之外。"),
-                Text("Give a folder inside it, without '..'.", "请填写仓库内的文件夹，不含 “..”。"),
+                Text("{inside!r} leads out of the repository.", inside=self._inside),
+                Text("Give a folder inside it, without '..'."),
             )
 
     def _unavailable(self, cause: str) -> DocsUnavailable:
         return DocsUnavailable(
-            Text(f"The repository {self.address} cannot be read: {cause}", f"无法读取仓库 {self.address}：{cause}"),
-            Text(
-                "Check address, branch and folder, and the network; a local folder or a git bundle works offline.",
-                "请检查地址、分支、文件夹和网络；离线时可用本地文件夹或 git bundle。",
-            ),
+            Text("The repository {address} cannot be read: {cause}", address=self.address, cause=cause),
+            Text("Check address, branch and folder, and the network; a local folder or a git bundle works offline."),
         )

@@ -20,17 +20,14 @@ from sage_studio.text import Text
 SEPARATOR = " › "
 MAYBE_ALIKE = 0.65
 """Estimated similarity from which two answers are compared exactly: estimates are off by about 0.1."""
-ABOUT_SAGE = Text("the SAGE framework", "SAGE 框架中")
+ABOUT_SAGE = Text("the SAGE framework")
 """What the documentation is about."""
 
-BROKEN = Text(
-    "broken off in the source: half a link, a table or a code fence; the rest of its section is kept",
-    "源文件中残缺的链接、表格或代码围栏；所在章节的其余内容保留",
-)
-EMPTY = Text("document without text", "文档没有正文")
-SHORT = Text("too short, and no section beside it to join", "内容过短，且没有可合并的相邻章节")
-ALIKE = Text("nearly the same answer as an earlier section", "与前面的章节内容几乎相同")
-REPEATED = Text("same answer as an earlier section", "与前面的章节内容完全相同")
+BROKEN = Text("broken off in the source: half a link, a table or a code fence; the rest of its section is kept")
+EMPTY = Text("document without text")
+SHORT = Text("too short, and no section beside it to join")
+ALIKE = Text("nearly the same answer as an earlier section")
+REPEATED = Text("same answer as an earlier section")
 
 
 @dataclass(frozen=True, slots=True)

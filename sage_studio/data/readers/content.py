@@ -95,10 +95,10 @@ class FileHead(FileContent):
 def decompressed_too_large(name: str, limit: int) -> InvalidDataset:
     """The error for content that is larger than allowed once it is unpacked."""
     return InvalidDataset(
-        Text(f"{name} unpacks to more than {limit // MIB} MiB.", f"{name} 解压后超过 {limit // MIB} MiB。"),
+        Text("{name} unpacks to more than {limit} MiB.", name=name, limit=limit // MIB),
         Text(
-            f"A file may hold SAGE_STUDIO_MAX_UPLOAD_MB once unpacked, and at most {RATIO} times its packed size.",
-            f"文件解压后不得超过 SAGE_STUDIO_MAX_UPLOAD_MB，且不得超过压缩大小的 {RATIO} 倍。",
+            "A file may hold SAGE_STUDIO_MAX_UPLOAD_MB once unpacked, and at most {ratio} times its packed size.",
+            ratio=RATIO,
         ),
     )
 
@@ -137,10 +137,11 @@ class _Decompressed(io.RawIOBase):
 def _damaged(name: str, read: int) -> InvalidDataset:
     return InvalidDataset(
         Text(
-            f"{name} is damaged: its gzip data is truncated or corrupt after {read:,} bytes of content.",
-            f"{name} 已损坏：gzip 数据在 {read:,} 字节内容之后中断或出错。",
+            "{name} is damaged: its gzip data is truncated or corrupt after {read:,} bytes of content.",
+            name=name,
+            read=read,
         ),
-        Text("Pack or download the file again.", "请重新压缩或重新下载该文件。"),
+        Text("Pack or download the file again."),
     )
 
 
@@ -237,12 +238,11 @@ def unsupported_file(content: FileContent, kind: str) -> InvalidDataset:
     """The error for a file that is neither text nor of a kind that can be read."""
     return InvalidDataset(
         Text(
-            f"{content.name} is {'an' if kind[0] in 'aoAO' else 'a'} {kind} file.", f"{content.name} 是 {kind} 文件。"
+            "{name} is {article} {kind} file.", name=content.name, article="an" if kind[0] in "aoAO" else "a", kind=kind
         ),
         Text(
             "Rows are read from JSON, JSONL, CSV and Parquet (each also .gz), documents from Markdown, HTML, TXT, PDF, "
-            "DOCX and a zip of them.",
-            "数据可用 JSON、JSONL、CSV、Parquet（均可为 .gz）；文档可用 Markdown、HTML、TXT、PDF、DOCX 及其 zip。",
+            "DOCX and a zip of them."
         ),
     )
 
@@ -307,11 +307,10 @@ def _undecodable(content: FileContent, wrong: int) -> InvalidDataset:
         left -= len(chunk)
     return InvalidDataset(
         Text(
-            f"{content.name} is in no known encoding: byte {wrong} (line {line}) is not valid.",
-            f"{content.name} 的编码无法识别：第 {wrong} 字节（第 {line} 行）无效。",
+            "{name} is in no known encoding: byte {wrong} (line {line}) is not valid.",
+            name=content.name,
+            wrong=wrong,
+            line=line,
         ),
-        Text(
-            "Save the file as UTF-8; UTF-16 and GB18030 (GBK) are read too.",
-            "请将文件保存为 UTF-8；也支持 UTF-16 和 GB18030（GBK）。",
-        ),
+        Text("Save the file as UTF-8; UTF-16 and GB18030 (GBK) are read too."),
     )

@@ -14,7 +14,7 @@ from typing import Any, TextIO
 from sage_studio.data.readers.content import FileContent, detect_encoding, open_text, read_sample
 from sage_studio.data.rows import invalid_row
 from sage_studio.errors import InvalidDataset
-from sage_studio.text import Text
+from sage_studio.text import Text, verbatim
 
 DELIMITERS = ",\t;|"
 MAX_CELL = 16 << 20
@@ -113,10 +113,10 @@ def _header(cells: Cells, name: str) -> Cells:
         names.pop()
     twice = sorted({each for each in names if each and names.count(each) > 1})
     if not names or twice:
-        what = Text(f"names {twice[0]!r} twice", f"重复出现 {twice[0]!r}") if twice else Text("is empty", "为空")
+        what = Text("names {twice!r} twice", twice=twice[0]) if twice else Text("is empty")
         raise InvalidDataset(
-            Text(f"The header line of {name} {what.en}.", f"{name} 的表头{what.zh}。"),
-            Text("Name every column once in the first line.", "请在第一行为每一列取唯一的名称。"),
+            Text("The header line of {name} {what}.", name=name, what=what),
+            Text("Name every column once in the first line."),
         )
     return names
 
@@ -127,14 +127,8 @@ def _record(header: Sequence[str], cells: Cells, row: int) -> dict[str, Any]:
     if len(cells) != len(header):
         raise invalid_row(
             row,
-            Text(
-                f"it has {len(cells)} cells, the header {len(header)}.",
-                f"该行有 {len(cells)} 个单元格，表头有 {len(header)} 个。",
-            ),
-            Text(
-                'Put text with delimiters, quotes or line ends into "double quotes".',
-                "含有分隔符、引号或换行的文本请用英文双引号括起来。",
-            ),
+            Text("it has {cells} cells, the header {header}.", cells=len(cells), header=len(header)),
+            Text('Put text with delimiters, quotes or line ends into "double quotes".'),
         )
     return {key: _value(key, cell) for key, cell in zip(header, cells, strict=True) if key}
 
@@ -156,12 +150,9 @@ def _literal(cell: str) -> Any:
 
 def _broken(row: int, line: int, cause: str) -> InvalidDataset:
     unclosed = "unexpected end of data" in cause or "field limit" in cause
-    message = Text("a quote that never closes", "引号没有闭合") if unclosed else Text(cause, cause)
+    message = Text("a quote that never closes") if unclosed else verbatim(cause)
     return invalid_row(
         max(row, 1),
-        Text(
-            f"broken CSV from line {line} of the file on: {message.en}.",
-            f"文件从第 {line} 行起 CSV 有误：{message.zh}。",
-        ),
-        Text("A quote inside a quoted cell is written twice.", "带引号的单元格中，引号需要写两次。"),
+        Text("broken CSV from line {line} of the file on: {message}.", line=line, message=message),
+        Text("A quote inside a quoted cell is written twice."),
     )

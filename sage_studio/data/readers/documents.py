@@ -84,11 +84,8 @@ def _document(path: str, content: bytes, within: FileContent) -> DocumentFile:
 def _checked(document: DocumentFile) -> DocumentFile:
     if len(document.content) > MAX_DOCUMENT:
         raise InvalidDataset(
-            Text(
-                f"{document.file} is larger than {MAX_DOCUMENT // MIB} MiB.",
-                f"{document.file} 超过 {MAX_DOCUMENT // MIB} MiB。",
-            ),
-            Text("Split the document.", "请拆分该文档。"),
+            Text("{file} is larger than {max_document} MiB.", file=document.file, max_document=MAX_DOCUMENT // MIB),
+            Text("Split the document."),
         )
     if document.kind is FileType.DOCX:
         check_zip(document.content, document.file, MAX_DOCUMENT)

@@ -106,8 +106,8 @@ def _kind_of_zip(content: FileContent) -> FileType:
             names = archive.namelist()
     except DAMAGE as error:
         raise InvalidDataset(
-            Text(f"{content.name} is a damaged zip: {error}.", f"{content.name} 是损坏的 zip：{error}。"),
-            Text("Pack or download the file again.", "请重新压缩或重新下载该文件。"),
+            Text("{name} is a damaged zip: {error}.", name=content.name, error=error),
+            Text("Pack or download the file again."),
         ) from error
     if "[Content_Types].xml" not in names:
         return FileType.ZIP
@@ -132,14 +132,8 @@ def _kind_of_text(sample: str, content: FileContent) -> FileType:
     if suffix in JSONS or not begin or named is not None:
         return FileType.JSON
     raise InvalidDataset(
-        Text(
-            f"{content.name} is text, but neither JSON nor a table.",
-            f"{content.name} 是文本，但既不是 JSON 也不是表格。",
-        ),
-        Text(
-            f"Rename a document to end in {', '.join(DOCUMENTS)}.",
-            f"如果它是文档，请把后缀改为 {'、'.join(DOCUMENTS)}。",
-        ),
+        Text("{name} is text, but neither JSON nor a table.", name=content.name),
+        Text("Rename a document to end in {documents}.", documents=list(DOCUMENTS)),
     )
 
 
@@ -195,8 +189,8 @@ def read_records(content: FileContent, kind: FileType) -> Iterator[Any]:
             row += 1
             yield record
     except UnicodeDecodeError as error:
-        what = Text(f"it holds bytes that are not {error.encoding}.", f"其中含有不属于 {error.encoding} 编码的字节。")
-        raise invalid_row(row + 1, what, Text("Save the file as UTF-8.", "请将文件保存为 UTF-8。")) from error
+        what = Text("it holds bytes that are not {encoding}.", encoding=error.encoding)
+        raise invalid_row(row + 1, what, Text("Save the file as UTF-8.")) from error
     except InvalidDataset as error:
         fault = next(iter(content.read_errors), error)
         if not row or (fault is error and error.row is not None):

@@ -79,8 +79,8 @@ def parse_odd_line(line: str | bytes, row: int, number: int) -> Any:
 def empty_file(name: str) -> InvalidDataset:
     """The error for a file without content."""
     return InvalidDataset(
-        Text(f"{name} is empty.", f"{name} 是空文件。"),
-        Text("Give a JSON array of rows, or JSONL with one row a line.", "请提供 JSON 数组，或每行一条的 JSONL。"),
+        Text("{name} is empty.", name=name),
+        Text("Give a JSON array of rows, or JSONL with one row a line."),
     )
 
 
@@ -270,17 +270,14 @@ def _too_long() -> str:
 def _second_list(row: int, one: str, other: str) -> InvalidDataset:
     return invalid_row(
         row,
-        Text(f"a second list of rows begins: {other}, after {one}.", f"出现第二个数据列表：{one} 之后的 {other}。"),
-        Text("Save each list as a file of its own.", "请把每个列表另存为单独的文件。"),
+        Text("a second list of rows begins: {other}, after {one}.", other=other, one=one),
+        Text("Save each list as a file of its own."),
     )
 
 
 def _broken(row: int, line: int, cause: str) -> InvalidDataset:
     return invalid_row(
         row,
-        Text(f"broken JSON in line {line} of the file: {cause}.", f"文件第 {line} 行的 JSON 有误：{cause}。"),
-        Text(
-            "Correct that place; JSON needs double quotes, commas between rows, and none after the last.",
-            "请改正该处；JSON 需要双引号，各条之间用逗号分隔，最后一条之后没有逗号。",
-        ),
+        Text("broken JSON in line {line} of the file: {cause}.", line=line, cause=cause),
+        Text("Correct that place; JSON needs double quotes, commas between rows, and none after the last."),
     )

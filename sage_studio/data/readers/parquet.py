@@ -52,7 +52,7 @@ def parquet_records(content: FileContent) -> Iterator[dict[str, Any]]:
             yield from records
 
 
-DOWNLOAD_AGAIN = Text("Write or download the file again.", "请重新导出或重新下载该文件。")
+DOWNLOAD_AGAIN = Text("Write or download the file again.")
 
 
 def _columns(schema: "pa.Schema", name: str) -> list[str]:
@@ -61,14 +61,14 @@ def _columns(schema: "pa.Schema", name: str) -> list[str]:
     twice = next((each for each in columns if columns.count(each) > 1), None)
     if twice is not None:
         raise InvalidDataset(
-            Text(f"{name} has two columns {twice!r}.", f"{name} 中有两列 {twice!r}。"),
-            Text("Name every column once.", "请为每一列取唯一的名称。"),
+            Text("{name} has two columns {twice!r}.", name=name, twice=twice),
+            Text("Name every column once."),
         )
     if not columns:
         there = ", ".join(schema.names)[:200]
         raise InvalidDataset(
-            Text(f"{name} has no columns of text but of bytes: {there}.", f"{name} 没有文本列，只有字节列：{there}。"),
-            Text("Write the texts as strings (UTF-8), not as binary.", "请把文本写为字符串（UTF-8），而不是二进制。"),
+            Text("{name} has no columns of text but of bytes: {there}.", name=name, there=there),
+            Text("Write the texts as strings (UTF-8), not as binary."),
         )
     return columns
 
@@ -84,7 +84,7 @@ def _file(content: FileContent) -> "Iterator[pq.ParquetFile]":
             file = pq.ParquetFile(path, memory_map=False, pre_buffer=False, buffer_size=CHUNK)
         except (pa.ArrowException, OSError) as error:
             raise InvalidDataset(
-                Text(f"{content.name}: {_damage(error).en}", f"{content.name}：{_damage(error).zh}"), DOWNLOAD_AGAIN
+                Text("{name}: {error}", name=content.name, error=_damage(error)), DOWNLOAD_AGAIN
             ) from error
         with file:
             yield file
@@ -122,9 +122,9 @@ def _not_utf8(batch: "pa.RecordBatch", before: int) -> InvalidDataset:
             batch.slice(number, 1).to_pylist()
         except UnicodeDecodeError:
             break
-    return invalid_row(before + number + 1, Text("its text is not UTF-8.", "其文本不是 UTF-8。"), DOWNLOAD_AGAIN)
+    return invalid_row(before + number + 1, Text("its text is not UTF-8."), DOWNLOAD_AGAIN)
 
 
 def _damage(error: Exception) -> Text:
     cause = " ".join(str(error).split())[:200]
-    return Text(f"the Parquet data cannot be read: {cause}", f"Parquet 数据无法读取：{cause}")
+    return Text("the Parquet data cannot be read: {cause}", cause=cause)

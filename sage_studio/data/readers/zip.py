@@ -68,8 +68,8 @@ def _damage_named(name: str) -> Iterator[None]:
         yield
     except DAMAGE as error:
         raise InvalidDataset(
-            Text(f"{name} is a damaged zip: {error}", f"{name} 是损坏的 zip：{error}"),
-            Text("Pack or download the file again.", "请重新压缩或重新下载该文件。"),
+            Text("{name} is a damaged zip: {error}", name=name, error=error),
+            Text("Pack or download the file again."),
         ) from error
 
 
@@ -77,9 +77,8 @@ def _checked(archive: zipfile.ZipFile, name: str, max_bytes: int) -> int:
     """Bytes that may be read of an archive. Raises `InvalidDataset` for a malicious one."""
     infos = archive.infolist()
     if len(infos) > MAX_MEMBERS:
-        raise _refused(
-            name, f"it has {len(infos):,} members; {MAX_MEMBERS:,} are allowed", f"成员多于 {MAX_MEMBERS:,} 个"
-        )
+        said = Text("it has {count:,} members; {most:,} are allowed", count=len(infos), most=MAX_MEMBERS)
+        raise _refused(name, said)
     for info in infos:
         _check(info, name)
     limit = min(max_bytes, max(UNSUSPECTED, RATIO * sum(info.compress_size for info in infos)))
@@ -92,13 +91,13 @@ def _check(info: zipfile.ZipInfo, name: str) -> None:
     path = _name(info)
     parts = PurePosixPath(path.replace("\\", "/")).parts
     if path.startswith(("/", "\\")) or ".." in parts or path[1:2] == ":" or "\0" in path:
-        raise _refused(name, f"its member {path!r} leads out of the folder", f"成员 {path!r} 指向文件夹之外")
+        raise _refused(name, Text("its member {path!r} leads out of the folder", path=path))
     if stat.S_ISLNK(info.external_attr >> 16):
-        raise _refused(name, f"its member {path!r} is a link", f"成员 {path!r} 是链接")
+        raise _refused(name, Text("its member {path!r} is a link", path=path))
     if info.flag_bits & ENCRYPTED:
-        raise _refused(name, f"its member {path!r} needs a password", f"成员 {path!r} 需要密码")
+        raise _refused(name, Text("its member {path!r} needs a password", path=path))
     if path.lower().endswith(".zip"):
-        raise _refused(name, f"its member {path!r} is a zip itself", f"成员 {path!r} 本身是 zip")
+        raise _refused(name, Text("its member {path!r} is a zip itself", path=path))
 
 
 def _name(info: zipfile.ZipInfo) -> str:
@@ -119,11 +118,8 @@ def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, left: int, name: str,
     return content
 
 
-def _refused(name: str, en: str, zh: str) -> InvalidDataset:
+def _refused(name: str, why: Text) -> InvalidDataset:
     return InvalidDataset(
-        Text(f"{name} is refused: {en}.", f"{name} 被拒绝：{zh}。"),
-        Text(
-            "Pack plain documents into one zip, without links, zips and passwords.",
-            "请把普通文档压缩成一个 zip，不要包含链接、zip 和密码。",
-        ),
+        Text("{name} is refused: {why}.", name=name, why=why),
+        Text("Pack plain documents into one zip, without links, zips and passwords."),
     )

@@ -19,15 +19,12 @@ DocumentRows = Literal["questions", "passages"]
 LEAST_CHARS_A_PAGE = 8
 LOCKED = "password"
 
-SCANNED = Text("no text on its pages: a scan", "页面上没有文字：是扫描件")
-OCR = Text(
-    "Run text recognition over it first (for example ocrmypdf), then bring it again.",
-    "请先做文字识别（例如 ocrmypdf），再重新上传。",
-)
-HOLDS_ROWS = Text("rows, not a document", "是数据而不是文档")
-BY_ITSELF = Text("Bring a file of rows by itself, not in a zip.", "请单独上传数据文件，不要放在 zip 中。")
-NO_ENCODING = Text("its text is in no known encoding", "文本编码无法识别")
-NEEDS_PASSWORD = Text("needs a password", "需要密码")
+SCANNED = Text("no text on its pages: a scan")
+OCR = Text("Run text recognition over it first (for example ocrmypdf), then bring it again.")
+HOLDS_ROWS = Text("rows, not a document")
+BY_ITSELF = Text("Bring a file of rows by itself, not in a zip.")
+NO_ENCODING = Text("its text is in no known encoding")
+NEEDS_PASSWORD = Text("needs a password")
 
 
 class UnusableDocument(Exception):
@@ -117,12 +114,10 @@ class DocumentSource:
 
     def _nothing(self, refused: list[tuple[str, UnusableDocument]]) -> InvalidDataset:
         for file, why in refused:
-            return InvalidDataset(Text(f"{file}: {why.reason.en}.", f"{file}：{why.reason.zh}。"), why.hint)
+            return InvalidDataset(Text("{file}: {reason}.", file=file, reason=why.reason), why.hint)
         return InvalidDataset(
-            Text(f"{self.source} holds no section of text to train on.", f"{self.source} 中没有可用于训练的文字。"),
-            Text(
-                "Bring Markdown, HTML, TXT, PDF or DOCX with text.", "请提供含文字的 Markdown、HTML、TXT、PDF 或 DOCX。"
-            ),
+            Text("{source} holds no section of text to train on.", source=self.source),
+            Text("Bring Markdown, HTML, TXT, PDF or DOCX with text."),
         )
 
 
@@ -138,7 +133,7 @@ def read_document(document: DocumentFile, converter: Converter) -> Section:
         return parse_markdown(_converted(document, converter, document.content), document.file)
     text = decode_text(document.content, is_page=document.kind is FileType.HTML)
     if text is None:
-        raise UnusableDocument(NO_ENCODING, Text("Save it as UTF-8.", "请保存为 UTF-8。"))
+        raise UnusableDocument(NO_ENCODING, Text("Save it as UTF-8."))
     if document.kind is FileType.HTML:
         return parse_markdown(_converted(document, converter, text.encode()), document.file)
     return plain_section(text, document.file) if document.kind is FileType.TEXT else parse_markdown(text, document.file)
@@ -148,7 +143,7 @@ def _read_pdf(document: DocumentFile, converter: Converter) -> Section:
     found = _convert(document, converter, document.content)
     pages = found["pages"]
     if sum(len(text) for page in pages for text in page) < LEAST_CHARS_A_PAGE * max(len(pages), 1):
-        raise UnusableDocument(Text(f"{SCANNED.en} ({len(pages)})", f"{SCANNED.zh}（{len(pages)} 页）"), OCR)
+        raise UnusableDocument(Text("{scanned} ({count})", scanned=SCANNED, count=len(pages)), OCR)
     return paged_section(pages, [tuple(entry) for entry in found["outline"]], document.file)
 
 
@@ -162,8 +157,8 @@ def _convert(document: DocumentFile, converter: Converter, content: bytes) -> di
         return converter.convert(document.kind, content)
     except ConversionFailed as error:
         if LOCKED in str(error).lower():
-            raise UnusableDocument(NEEDS_PASSWORD, Text("Remove the password first.", "请先去除密码。")) from error
+            raise UnusableDocument(NEEDS_PASSWORD, Text("Remove the password first.")) from error
         raise UnusableDocument(
-            Text(f"the {document.kind} cannot be read ({error})", f"无法读取该 {document.kind}（{error}）"),
-            Text("Open and save it anew, or bring it as Markdown or TXT.", "请重新保存，或改用 Markdown 或 TXT。"),
+            Text("the {kind} cannot be read ({error})", kind=document.kind, error=error),
+            Text("Open and save it anew, or bring it as Markdown or TXT."),
         ) from error

@@ -82,7 +82,7 @@ class HubClient:
         revision = str(info.get("sha") or "main")
         parquet = self._parquet(repo)
         if parquet:
-            chosen = _chosen(_chosen(parquet, config, "default", "configuration"), split, "train", "split")
+            chosen = _chosen(_chosen(parquet, config, "default", Text("configuration")), split, "train", Text("split"))
             return HubFiles(revision, tuple(self._own(address, n) for n, address in enumerate(chosen)))
         paths = [str(each.get("rfilename", "")) for each in info.get("siblings") or []]
         splits = _by_split([path for path in paths if _holds_rows(path) and config in ("", *PurePosixPath(path).parts)])
@@ -91,7 +91,9 @@ class HubClient:
         base = f"/datasets/{repo}/resolve/{quote(revision)}/"
         return HubFiles(
             revision,
-            tuple(HubDataFile(path, base + quote(path)) for path in sorted(_chosen(splits, split, "train", "split"))),
+            tuple(
+                HubDataFile(path, base + quote(path)) for path in sorted(_chosen(splits, split, "train", Text("split")))
+            ),
         )
 
     def fetch(self, file: HubDataFile, to: Path, max_bytes: int, on_progress: OnProgress) -> None:
@@ -99,7 +101,7 @@ class HubClient:
         with self._asking(file.path), self._http.stream("GET", self.endpoint + file.address) as answer:
             answer.raise_for_status()
             size, done = int(answer.headers.get("content-length") or 0), 0
-            words = Text(f"Fetching {file.path}", f"正在下载 {file.path}")
+            words = Text("Fetching {path}", path=file.path)
             with naming_full_disk(to), to.open("wb") as target:
                 for piece in answer.iter_bytes(CHUNK):
                     done += len(piece)
@@ -143,24 +145,20 @@ class HubClient:
                 raise self._unavailable(f"HTTP {status}") from error
             raise NotFound(
                 Text(
-                    f"The hub at {self.endpoint} has no dataset {asked} for you (HTTP {status}).",
-                    f"{self.endpoint} 上没有可供您使用的数据集 {asked}（HTTP {status}）。",
+                    "The hub at {endpoint} has no dataset {asked} for you (HTTP {status}).",
+                    endpoint=self.endpoint,
+                    asked=asked,
+                    status=status,
                 ),
-                Text(
-                    "Check the id; for a private or gated dataset accept its terms and set HF_TOKEN.",
-                    "请检查名称；私有或受限数据集需先同意条款并设置 HF_TOKEN。",
-                ),
+                Text("Check the id; for a private or gated dataset accept its terms and set HF_TOKEN."),
             ) from error
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             raise self._unavailable(str(error) or type(error).__name__) from error
 
     def _unavailable(self, cause: str) -> HubUnavailable:
         return HubUnavailable(
-            Text(f"The hub at {self.endpoint} does not answer: {cause}.", f"无法访问 {self.endpoint}：{cause}。"),
-            Text(
-                "Check the network, or set HF_ENDPOINT to a mirror; or fetch the files elsewhere and upload them.",
-                "请检查网络，或将 HF_ENDPOINT 设为镜像。离线时可在别处下载文件后上传。",
-            ),
+            Text("The hub at {endpoint} does not answer: {cause}.", endpoint=self.endpoint, cause=cause),
+            Text("Check the network, or set HF_ENDPOINT to a mirror; or fetch the files elsewhere and upload them."),
         )
 
 
@@ -168,19 +166,18 @@ def check_repo(repo: str) -> None:
     """Check the form of a dataset's id. Raises `InvalidInput`."""
     if not REPO.fullmatch(repo) or ".." in repo:
         raise InvalidInput(
-            Text(f"{repo[:120]!r} is no dataset's id.", f"{repo[:120]!r} 不是有效的数据集名称。"),
-            Text("Give it as owner/name, for example tatsu-lab/alpaca.", "请写成 owner/name，例如 tatsu-lab/alpaca。"),
+            Text("{repo!r} is no dataset's id.", repo=repo[:120]),
+            Text("Give it as owner/name, for example tatsu-lab/alpaca."),
         )
 
 
-def _chosen(offered: dict[str, Any], wanted: str, usual: str, what: str) -> Any:
+def _chosen(offered: dict[str, Any], wanted: str, usual: str, what: Text) -> Any:
     """The offered entry named ``wanted``; if empty, the usual one or the only one."""
     name = wanted or (usual if usual in offered or len(offered) != 1 else next(iter(offered)))
     if name not in offered:
-        there, zh = ", ".join(sorted(offered)), {"split": "数据划分", "configuration": "配置"}[what]
         raise InvalidInput(
-            Text(f"The dataset has no {what} {name!r}.", f"该数据集没有{zh} {name!r}。"),
-            Text(f"There are: {there}.", f"可选：{there}。"),
+            Text("The dataset has no {what} {name!r}.", what=what, name=name),
+            Text("There are: {there}.", there=sorted(offered)),
         )
     return offered[name]
 
@@ -201,11 +198,8 @@ def _by_split(paths: list[str]) -> dict[str, list[str]]:
 
 def _no_rows(repo: str) -> InvalidInput:
     return InvalidInput(
-        Text(f"{repo} has no data file that can be read.", f"{repo} 中没有可读取的数据文件。"),
-        Text(
-            "JSON, JSONL, CSV and Parquet files are read; loading scripts are never run.",
-            "支持 JSON、JSONL、CSV 和 Parquet 文件；不会运行任何加载脚本。",
-        ),
+        Text("{repo} has no data file that can be read.", repo=repo),
+        Text("JSON, JSONL, CSV and Parquet files are read; loading scripts are never run."),
     )
 
 
@@ -267,8 +261,8 @@ class HubSource:
                 return
         if not rows:
             raise InvalidDataset(
-                Text(f"{self.source} has no usable row.", f"{self.source} 没有可用的数据。"),
-                Text("Choose another split or dataset.", "请选择其他数据划分或数据集。"),
+                Text("{source} has no usable row.", source=self.source),
+                Text("Choose another split or dataset."),
             )
 
     def _rows(self) -> Iterator[DataRow]:

@@ -28,10 +28,10 @@ from sage_studio.data.readers.json import empty_file
 from sage_studio.data.rows import DataRow, Example, Passage, RowKind
 from sage_studio.data.sources.documents import DocumentRows, DocumentSource
 from sage_studio.errors import InvalidDataset, UnknownColumns
-from sage_studio.text import Text
+from sage_studio.text import Text, verbatim
 
 TAKEN = (*DOCUMENTS, *JSONS)
-OF_ANOTHER_KIND = Text("not a text", "不是文本")
+OF_ANOTHER_KIND = Text("not a text")
 
 
 class KnowledgeSource:
@@ -84,18 +84,18 @@ class KnowledgeSource:
             usable = usable or bool(passages)
             yield from passages
         if not usable:
-            raise refused[0] if refused else self._unusable("holds no text", "中没有文本")
+            raise refused[0] if refused else self._unusable(Text("input_path = {path} holds no text.", path=self._path))
 
     def _files(self) -> list[Path]:
         if self._path.is_file():
             if self._path.suffix.lower() not in TAKEN:
-                raise self._unusable("is none of these", "不是可用的文件类型")
+                raise self._unusable(Text("input_path = {path} is none of these.", path=self._path))
             return [self._path]
         if not self._path.is_dir():
-            raise self._unusable("is not there", "不存在")
+            raise self._unusable(Text("input_path = {path} is not there.", path=self._path))
         found = files_below(self._path, TAKEN, hidden=False)
         if not found:
-            raise self._unusable("holds none of these", "中没有可用的文件")
+            raise self._unusable(Text("input_path = {path} holds none of these.", path=self._path))
         return found
 
     def _named(self, file: Path) -> str:
@@ -115,11 +115,8 @@ class KnowledgeSource:
                 self._left_out.add(OF_ANOTHER_KIND, f"{name}:{row.origin.row}")
         self._kinds.update(dict.fromkeys(source.container.split(", ")))
 
-    def _unusable(self, en: str, zh: str) -> InvalidDataset:
-        return InvalidDataset(
-            Text(f"input_path = {self._path} {en}.", f"input_path = {self._path} {zh}。"),
-            Text(f"Name a file or a folder with {', '.join(TAKEN)}.", f"请指定 {'、'.join(TAKEN)} 文件或其文件夹。"),
-        )
+    def _unusable(self, why: Text) -> InvalidDataset:
+        return InvalidDataset(why, Text("Name a file or a folder with {taken}.", taken=list(TAKEN)))
 
 
 def source_of_file(
@@ -153,7 +150,7 @@ def source_of_file(
 
 def subject_of(name: str) -> Text:
     """The name of a set of documents, as used in questions about them."""
-    return Text(name, f"{name} 中")
+    return Text("{name}", context="where something is said", name=name)
 
 
 # Data files
@@ -266,17 +263,13 @@ class UploadSource:
     def _check_usable(self, usable: int) -> None:
         """Raise `InvalidDataset` if all rows were dropped."""
         rows, dropped = self._reader.rows, self.dropped
-        why = Text(
-            "; ".join(f"{each.reason.en}: {each.count}" for each in dropped),
-            "；".join(f"{each.reason.zh}：{each.count}" for each in dropped),
-        )
         if not usable:
+            why = [Text("{reason}: {count}", reason=each.reason, count=each.count) for each in dropped]
             raise InvalidDataset(
-                Text(
-                    f"{self.source} has 0 usable rows of {rows}{f' ({why.en})' if why else ''}.",
-                    f"{self.source} 共 {rows} 行，可用 0 行{f'（{why.zh}）' if why else ''}。",
-                ),
-                Text("Every row needs a question and its answer in text.", "每一行都需要文本形式的问题和回答。"),
+                Text("{source} has 0 usable rows of {rows} ({why}).", source=self.source, rows=rows, why=why)
+                if why
+                else Text("{source} has 0 usable rows of {rows}.", source=self.source, rows=rows),
+                Text("Every row needs a question and its answer in text."),
             )
 
 
@@ -284,10 +277,12 @@ def file_too_large(name: Text, size: int, max_bytes: int) -> InvalidDataset:
     """The error for a file of ``size`` bytes where ``max_bytes`` are allowed."""
     return InvalidDataset(
         Text(
-            f"{name.en} has {size / MIB:.1f} MiB; the limit is {max_bytes / MIB:.1f} MiB.",
-            f"{name.zh} 有 {size / MIB:.1f} MiB，上限为 {max_bytes / MIB:.1f} MiB。",
+            "{name} has {size:.1f} MiB; the limit is {max_bytes:.1f} MiB.",
+            name=name,
+            size=size / MIB,
+            max_bytes=max_bytes / MIB,
         ),
-        Text("Split the file, or raise SAGE_STUDIO_MAX_UPLOAD_MB.", "请拆分文件，或调大 SAGE_STUDIO_MAX_UPLOAD_MB。"),
+        Text("Split the file, or raise SAGE_STUDIO_MAX_UPLOAD_MB."),
     )
 
 
@@ -295,16 +290,14 @@ def check_file(path: Path, max_bytes: int) -> None:
     """Raise `InvalidDataset` unless ``path`` is a file that is neither empty nor too large."""
     if path.is_dir():
         raise InvalidDataset(
-            Text(f"{path} is a folder.", f"{path} 是文件夹。"),
-            Text("Give one file.", "请选择一个文件。"),
+            Text("{path} is a folder.", path=path),
+            Text("Give one file."),
         )
     if not path.is_file():
-        raise InvalidDataset(
-            Text(f"There is no file {path}.", f"文件 {path} 不存在。"), Text("Check the path.", "请检查路径。")
-        )
+        raise InvalidDataset(Text("There is no file {path}.", path=path), Text("Check the path."))
     size = path.stat().st_size
     if size > max_bytes:
-        raise file_too_large(Text(path.name, path.name), size, max_bytes)
+        raise file_too_large(verbatim(path.name), size, max_bytes)
     if size == 0:
         raise empty_file(path.name)
 

@@ -105,24 +105,21 @@ class DocsRepository:
         """The error for unavailable documentation, with a hint to the local copy if there is one."""
         cause = CREDENTIALS.sub("", cause)
         hint = remedy or Text(
-            "Check that git is installed, the network and git's proxy settings, "
-            f"or set {PREFIX}DOCS_REPO to a mirror, a local folder or a git bundle.",
-            "请检查是否已安装 git、网络和 git 代理设置，"
-            f"或将 {PREFIX}DOCS_REPO 设为镜像地址、本地文件夹或 git bundle 文件。",
+            "Check that git is installed, the network and git's proxy settings, or set "
+            "{prefix}DOCS_REPO to a mirror, a local folder or a git bundle.",
+            prefix=PREFIX,
         )
         copy = self.copy()
         if copy is not None:
             day = datetime.fromtimestamp(copy.fetched_at).strftime("%Y-%m-%d %H:%M")
             hint = Text(
-                f"{hint.en} The copy of {day} (commit {copy.commit[:14]}) is still there: "
-                "prepare without refreshing to use it.",
-                f"{hint.zh}{day} 的副本（提交 {copy.commit[:14]}）仍然可用：不勾选重新下载即可使用。",
+                "{hint} The copy of {day} (commit {commit}) is still there: prepare without refreshing to use it.",
+                hint=hint,
+                day=day,
+                commit=copy.commit[:14],
             )
         return DocsUnavailable(
-            Text(
-                f"The documentation at {self.address} cannot be fetched: {cause}",
-                f"无法从 {self.address} 获取文档：{cause}",
-            ),
+            Text("The documentation at {address} cannot be fetched: {cause}", address=self.address, cause=cause),
             hint,
         )
 
@@ -130,14 +127,8 @@ class DocsRepository:
         path = PurePosixPath(self._inside.replace("\\", "/"))
         if path.is_absolute() or ".." in path.parts or path.as_posix().startswith("-"):
             raise InvalidSetting(
-                Text(
-                    f"docs_folder = {self._inside!r} leads out of the repository.",
-                    f"docs_folder = {self._inside!r} 指向仓库之外。",
-                ),
-                Text(
-                    f"Set {PREFIX}DOCS_FOLDER to a folder inside it, without '..'.",
-                    f"请将 {PREFIX}DOCS_FOLDER 设为仓库内的文件夹，不含 “..”。",
-                ),
+                Text("docs_folder = {inside!r} leads out of the repository.", inside=self._inside),
+                Text("Set {prefix}DOCS_FOLDER to a folder inside it, without '..'.", prefix=PREFIX),
             )
 
     def _clear_up(self) -> None:
@@ -169,10 +160,7 @@ class DocsRepository:
         if not (new / self._inside).is_dir():
             raise self.unavailable(
                 f"it has no folder {self._inside}",
-                Text(
-                    f"Set {PREFIX}DOCS_FOLDER to the folder that holds the Markdown.",
-                    f"请将 {PREFIX}DOCS_FOLDER 设为存放 Markdown 的文件夹。",
-                ),
+                Text("Set {prefix}DOCS_FOLDER to the folder that holds the Markdown.", prefix=PREFIX),
             )
         return commit
 
@@ -258,7 +246,7 @@ class SAGEDocsProcessor:
         """
         with self._lock:
             self.download_docs(force_refresh, on_progress)
-            on_progress(1.0, Text("Converting the documentation", "正在转换文档"))
+            on_progress(1.0, Text("Converting the documentation"))
             rows = self.convert_markdown_to_qa()
             write_atomically(self._data_path, json.dumps(rows, ensure_ascii=False, indent=1))
         return self._data_path
@@ -299,10 +287,7 @@ class SAGEDocsProcessor:
         if not questions.examples:
             raise self._repository.unavailable(
                 "it holds no section of Markdown to train on",
-                Text(
-                    f"Set {PREFIX}DOCS_FOLDER to the folder that holds the Markdown.",
-                    f"请将 {PREFIX}DOCS_FOLDER 设为存放 Markdown 的文件夹。",
-                ),
+                Text("Set {prefix}DOCS_FOLDER to the folder that holds the Markdown.", prefix=PREFIX),
             )
         self._converted = (commit, questions)
 

@@ -31,7 +31,7 @@ MAX_TOKENS = 1024
 MAX_SECTION_CHARS = 6000
 """Characters of a section that the model is shown."""
 BOUNDS = {"en": Bounds(), "zh": Bounds(min_question=2, max_question=30, max_answer=100)}
-DOING = Text("Writing questions and answers", "正在编写问答")
+DOING = Text("Writing questions and answers")
 
 PROMPT = {
     "en": (
@@ -46,12 +46,12 @@ PROMPT = {
     ),
 }
 REASONS = {
-    "unreadable": Text("no question with answer and evidence in the completion", "模型输出中没有完整的问、答和证据"),
-    "question": Text("not a self-contained question of suitable length", "不是长度合适、可独立理解的问题"),
-    "answer": Text("the answer is empty, too long or says that nothing is known", "回答为空、过长或没有内容"),
-    "evidence": Text("the evidence is not in the text", "证据不在原文中"),
-    "language": Text("in a different language than the text", "语言与原文不同"),
-    "repeat": Text("duplicate question", "问题重复"),
+    "unreadable": Text("no question with answer and evidence in the completion"),
+    "question": Text("not a self-contained question of suitable length"),
+    "answer": Text("the answer is empty, too long or says that nothing is known"),
+    "evidence": Text("the evidence is not in the text"),
+    "language": Text("in a different language than the text"),
+    "repeat": Text("duplicate question"),
 }
 
 
@@ -71,8 +71,8 @@ def check_rows(dataset: Dataset) -> None:
     """Raise `InvalidInput` unless the rows hold texts to ask about."""
     if dataset.row_kind not in ("conversation", "passage"):
         raise InvalidInput(
-            Text(f"{dataset.id} holds {dataset.row_kind} rows.", f"{dataset.id} 的数据类型是 {dataset.row_kind}。"),
-            Text("Only documents and passages can be annotated.", "只能针对文档或文本段落编写问答。"),
+            Text("{id} holds {row_kind} rows.", id=dataset.id, row_kind=dataset.row_kind),
+            Text("Only documents and passages can be annotated."),
         )
 
 

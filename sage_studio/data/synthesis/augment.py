@@ -25,7 +25,7 @@ MIN_LENGTH_RATIO, MAX_LENGTH_RATIO = 0.5, 2.0
 """Length in characters of a paraphrase divided by that of its source."""
 MAX_TOKENS = 1024
 LANGUAGES = {"en": "English", "zh": "Chinese", "other": "its own language"}
-DOING = Text("Paraphrasing", "正在改写")
+DOING = Text("Paraphrasing")
 
 PARAPHRASE = (
     "Rewrite the text between the lines in {language} in other words. Keep its meaning, all names, numbers and code. "
@@ -36,13 +36,13 @@ TRANSLATE = (
     "Answer with the translation alone.\n-----\n{text}\n-----"
 )
 REASONS = {
-    "empty": Text("the model gave an empty answer", "模型没有给出内容"),
-    "length": Text("much shorter or longer than the original", "长度与原文相差过大"),
-    "copy": Text("too similar to the original", "与原文过于相似"),
-    "apart": Text("too different from the original", "与原文相差过大"),
-    "language": Text("in a different language than the original", "语言与原文不同"),
-    "repeat": Text("duplicate of another paraphrase", "与已有改写重复"),
-    "untaken": Text("not a conversation that can be paraphrased", "不是可改写的对话"),
+    "empty": Text("the model gave an empty answer"),
+    "length": Text("much shorter or longer than the original"),
+    "copy": Text("too similar to the original"),
+    "apart": Text("too different from the original"),
+    "language": Text("in a different language than the original"),
+    "repeat": Text("duplicate of another paraphrase"),
+    "untaken": Text("not a conversation that can be paraphrased"),
 }
 
 
@@ -75,8 +75,8 @@ def check_rows(dataset: Dataset) -> None:
     """Raise `InvalidInput` unless the rows can be paraphrased."""
     if dataset.row_kind != "conversation":
         raise InvalidInput(
-            Text(f"{dataset.id} holds {dataset.row_kind} rows.", f"{dataset.id} 的数据类型是 {dataset.row_kind}。"),
-            Text("Only conversations can be augmented.", "只有对话类数据可以改写。"),
+            Text("{id} holds {row_kind} rows.", id=dataset.id, row_kind=dataset.row_kind),
+            Text("Only conversations can be augmented."),
         )
 
 

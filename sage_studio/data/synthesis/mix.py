@@ -21,7 +21,7 @@ from sage_studio.fields import Id
 from sage_studio.text import Text
 
 MAX_DATASETS = 64
-NOT_SAMPLED = Text("not sampled: weight or cap", "未抽取：权重或上限")
+NOT_SAMPLED = Text("not sampled: weight or cap")
 
 
 class MixtureWeight(BaseModel):
@@ -107,20 +107,15 @@ def check_parts(parts: Sequence[MixturePart]) -> None:
     ids = [part.dataset.id for part in parts]
     if not parts or len(parts) > MAX_DATASETS or len(set(ids)) < len(ids):
         raise InvalidInput(
-            Text(
-                f"{len(ids)} datasets cannot be combined: {', '.join(ids)}.",
-                f"无法合并 {len(ids)} 个数据集：{'、'.join(ids)}。",
-            ),
-            Text(
-                f"Choose 1 to {MAX_DATASETS} datasets, each once.", f"请选择 1 到 {MAX_DATASETS} 个数据集，每个一次。"
-            ),
+            Text("{count} datasets cannot be combined: {ids}.", count=len(ids), ids=list(ids)),
+            Text("Choose 1 to {max_datasets} datasets, each once.", max_datasets=MAX_DATASETS),
         )
     kinds = {part.dataset.row_kind: part.dataset.id for part in parts}
     if len(kinds) > 1:
         shown = ", ".join(f"{dataset}: {kind}" for kind, dataset in kinds.items())
         raise InvalidInput(
-            Text(f"Datasets of different kinds cannot be combined ({shown}).", f"不同类型的数据不能合并（{shown}）。"),
-            Text("Choose datasets of one kind.", "请选择同一类型的数据集。"),
+            Text("Datasets of different kinds cannot be combined ({shown}).", shown=shown),
+            Text("Choose datasets of one kind."),
         )
 
 
@@ -144,7 +139,7 @@ class _RowReader:
 
 # Editing
 
-EXCLUDED = Text("excluded by hand", "手动剔除")
+EXCLUDED = Text("excluded by hand")
 
 
 class RowChange(BaseModel):
@@ -203,27 +198,23 @@ def apply_change(row: DataRow, change: RowChange) -> DataRow:
 
 def _changes_by_row(dataset: Dataset, changes: Sequence[RowChange]) -> Mapping[int, RowChange]:
     if not changes:
-        raise InvalidInput(
-            Text("No change was given.", "没有任何修改。"), Text("Edit or exclude a row.", "请修改或剔除某行。")
-        )
+        raise InvalidInput(Text("No change was given."), Text("Edit or exclude a row."))
     found: dict[int, RowChange] = {}
     for change in changes:
         if change.row > dataset.stats.total_samples or change.row in found:
             raise InvalidInput(
                 Text(
-                    f"Row {change.row} of {dataset.id} cannot be changed: it does not exist, or is given twice.",
-                    f"无法修改 {dataset.id} 的第 {change.row} 行：该行不存在或重复指定。",
+                    "Row {row} of {id} cannot be changed: it does not exist, or is given twice.",
+                    row=change.row,
+                    id=dataset.id,
                 ),
-                Text(
-                    f"Give each row once, from 1 to {dataset.stats.total_samples}.",
-                    f"每行只能指定一次，范围 1 到 {dataset.stats.total_samples}。",
-                ),
+                Text("Give each row once, from 1 to {total_samples}.", total_samples=dataset.stats.total_samples),
             )
         texts = (change.question, change.answer, change.rejected)
         if any(text is not None and not text.strip() for text in texts):
             raise InvalidInput(
-                Text(f"Row {change.row}: a text must not be empty.", f"第 {change.row} 行：文本不能为空。"),
-                Text("Exclude the row instead.", "如不需要该行，请剔除它。"),
+                Text("Row {row}: a text must not be empty.", row=change.row),
+                Text("Exclude the row instead."),
             )
         found[change.row] = change
     return found

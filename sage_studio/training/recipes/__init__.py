@@ -37,7 +37,7 @@ def methods_for(kind: RowKind) -> list[str]:
 
 LARGEST = 1 << 20
 FIELD = "config_file"
-SHAPE = Text("Give one field a line, such as learning_rate: 1e-4.", "每行一个字段，例如 learning_rate: 1e-4。")
+SHAPE = Text("Give one field a line, such as learning_rate: 1e-4.")
 
 
 def parse_recipe(values: Mapping[str, Any]) -> Recipe:
@@ -68,9 +68,9 @@ def load_recipe(path: Path) -> Recipe:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InvalidRecipe(Text(f"{path} cannot be read: {error}", f"无法读取 {path}：{error}")) from error
+        raise InvalidRecipe(Text("{path} cannot be read: {error}", path=path, error=error)) from error
     if not isinstance(values, dict):
-        raise InvalidRecipe(Text(f"{path} holds no recipe.", f"{path} 中没有训练配置。"))
+        raise InvalidRecipe(Text("{path} holds no recipe.", path=path))
     return parse_recipe(values)
 
 
@@ -84,8 +84,8 @@ def _method(kind: Any) -> type[Recipe]:
         return RECIPES[kind]
     known = ", ".join(RECIPES)
     raise InvalidRecipe(
-        Text(f"There is no training method {kind!r}.", f"没有名为 {kind!r} 的训练方法。"),
-        Text(f"Known methods: {known}.", f"可用的方法：{known}。"),
+        Text("There is no training method {kind!r}.", kind=kind),
+        Text("Known methods: {known}.", known=known),
         field="type",
     )
 
@@ -100,10 +100,12 @@ def _own_names(recipe: type[Recipe], values: Mapping[str, Any]) -> dict[str, Any
         if own.get(field) not in (None, ""):
             raise InvalidRecipe(
                 Text(
-                    f"{name} = {value!r}: {field} is given too, which is the same field.",
-                    f"{name} = {value!r}：与 {field} 是同一字段，不能同时填写。",
+                    "{name} = {value!r}: {field} is given too, which is the same field.",
+                    name=name,
+                    value=value,
+                    field=field,
                 ),
-                Text("Give one of them.", "请只填写其中一个。"),
+                Text("Give one of them."),
                 field=name,
             )
         own[field] = value
@@ -120,10 +122,13 @@ def _checked(recipe: type[Recipe], values: dict[str, Any]) -> Recipe:
 def _of_another_method(file: str, there: Any, asked: str) -> InvalidRecipe:
     return InvalidRecipe(
         Text(
-            f"{FIELD} = {file!r}: its type is {there!r}, and {asked!r} was asked for.",
-            f"{FIELD} = {file!r}：其中的 type 是 {there!r}，而要求的是 {asked!r}。",
+            "{field} = {file!r}: its type is {there!r}, and {asked!r} was asked for.",
+            field=FIELD,
+            file=file,
+            there=there,
+            asked=asked,
         ),
-        Text("Ask for that method, or name another file.", "请改用该方法，或填写其他文件。"),
+        Text("Ask for that method, or name another file."),
         field=FIELD,
     )
 
@@ -140,19 +145,19 @@ def read_fields(name: str) -> dict[str, Any]:
     path = Path(name).expanduser()
     try:
         if path.stat().st_size > LARGEST:
-            raise _refused(name, Text(f"it is larger than {LARGEST >> 20} MiB", f"超过 {LARGEST >> 20} MiB"))
+            raise _refused(name, Text("it is larger than {largest} MiB", largest=LARGEST >> 20))
         return fields_of(yaml.safe_load(path.read_text(encoding="utf-8-sig")))
     except yaml.YAMLError as error:  # its own text would quote the file
         mark = getattr(error, "problem_mark", None)
         line = f" {mark.line + 1}" if mark is not None else ""
-        raise _refused(name, Text(f"line{line} is no YAML", f"第{line} 行不是有效的 YAML")) from error
+        raise _refused(name, Text("line{line} is no YAML", line=line)) from error
     except UnicodeDecodeError as error:
-        raise _refused(name, Text("it is no text in UTF-8", "不是 UTF-8 文本")) from error
+        raise _refused(name, Text("it is no text in UTF-8")) from error
     except OSError as error:
         why = error.strerror or str(error)
-        raise _refused(name, Text(f"it cannot be read ({why})", f"无法读取（{why}）")) from error
+        raise _refused(name, Text("it cannot be read ({why})", why=why)) from error
     except ValueError as error:
-        raise _refused(name, Text("it holds no fields", "其中没有训练配置")) from error
+        raise _refused(name, Text("it holds no fields")) from error
 
 
 def fields_of(content: Any) -> dict[str, Any]:
@@ -182,16 +187,16 @@ def merged(recipe: type[Recipe], in_file: Mapping[str, Any], given: Mapping[str,
 
 def _refused(name: str, why: Text) -> InvalidRecipe:
     return InvalidRecipe(
-        Text(f"{FIELD} = {name!r}: {why.en}.", f"{FIELD} = {name!r}：{why.zh}。"),
-        Text(f"Name a YAML file on this machine. {SHAPE.en}", f"请填写本机的 YAML 文件。{SHAPE.zh}"),
+        Text("{field} = {name!r}: {why}.", field=FIELD, name=name, why=why),
+        Text("Name a YAML file on this machine. {shape}", shape=SHAPE),
         field=FIELD,
     )
 
 
 # What is wrong with a recipe
 
-CHOOSE_MODEL = Text("Choose a model first.", "请先选择模型。")
-FIELD_RULES = {"gpu_vis": Text("it must be numbers separated by commas", "必须是以逗号分隔的数字")}
+CHOOSE_MODEL = Text("Choose a model first.")
+FIELD_RULES = {"gpu_vis": Text("it must be numbers separated by commas")}
 """Said of a field in place of its pattern."""
 
 
@@ -200,13 +205,13 @@ def recipe_error(recipe: type[Recipe], error: FieldError) -> InvalidRecipe:
     rule = FIELD_RULES.get(error.name, error.rule) if error.kind == "string_pattern_mismatch" else error.rule
     if not error.path:
         return InvalidRecipe(
-            Text(f"The recipe contradicts itself: {rule.en}.", f"训练配置自相矛盾：{rule.zh}。"),
-            Text("Change one of these fields.", "请修改其中一个字段。"),
+            Text("The recipe contradicts itself: {rule}.", rule=rule),
+            Text("Change one of these fields."),
             at_form=error.at_form,
         )
     field, message = error.path[-1], replace(error, path=error.path[-1:], rule=rule).sentence
     return InvalidRecipe(
-        Text(f"{message.en}.", f"{message.zh}。"),
+        Text("{message}.", message=message),
         _remedy(recipe, field, error.kind),
         field=field,
         at_form=_at_form(recipe, field, rule, error),
@@ -222,17 +227,19 @@ def _at_form(recipe: type[Recipe], field: str, rule: Text, error: FieldError) ->
         return NOTHING
     label = field_label(info)
     if error.value is None or error.value == "":
-        return Text(f"{label.en}: fill it in; {rule.en}.", f"{label.zh}：请填写，{rule.zh}。")
-    return Text(f"{label.en}: {rule.en} (now {error.value}).", f"{label.zh}：{rule.zh}（当前为 {error.value}）。")
+        return Text("{label}: fill it in; {rule}.", label=label, rule=rule)
+    return Text("{label}: {rule} (now {value}).", label=label, rule=rule, value=error.value)
 
 
 def _remedy(recipe: type[Recipe], field: str, kind: str) -> Text:
     info = recipe.model_fields.get(field)
     if kind == "extra_forbidden" or info is None:
         known = ", ".join(recipe.model_fields)
-        return Text(f"Known fields: {known}.", f"可用的字段：{known}。")
+        return Text("Known fields: {known}.", known=known)
     help = field_help(info) if info.json_schema_extra else NOTHING
     if info.is_required():
         return help
     default = info.default
-    return Text(f"{help.en} The default is {default!r}.".lstrip(), f"{help.zh} 默认值为 {default!r}。".lstrip())
+    if not help:
+        return Text("The default is {default!r}.", default=default)
+    return Text("{help} The default is {default!r}.", help=help, default=default)

@@ -31,16 +31,12 @@ from sage_studio.ui.components.picker import Picker
 from sage_studio.ui.status_bar import engine_state, start_percent
 
 CURRENT = ""
-CURRENT_MODEL = Text("Current backend", "当前后端")
-ENGINE = Text("Inference engine", "推理引擎")
-DOWN = Text(
-    "The engine is not running. It starts by itself with your first message; the first start takes a while.",
-    "推理引擎未启动。发送第一条消息时会自动启动，首次启动需要一些时间。",
-)
-WAITING = Text("It answers as soon as the engine is ready.", "引擎就绪后即可回答，消息不会丢失。")
+CURRENT_MODEL = Text("Current backend")
+ENGINE = Text("Inference engine")
+DOWN = Text("The engine is not running. It starts by itself with your first message; the first start takes a while.")
+WAITING = Text("It answers as soon as the engine is ready.")
 WELCOME = Text(
-    "## Talk to your model\nAsk something about what it was trained on, then switch to the base model and ask again.",
-    "## 和你的模型对话\n先问一个与训练数据有关的问题，再切回基座模型问同样的问题，比较两者的回答。",
+    "## Talk to your model\nAsk something about what it was trained on, then switch to the base model and ask again."
 )
 
 
@@ -64,7 +60,7 @@ class ChatTab:
         with gr.Row(elem_classes="toolbar"):
             self.model = words(
                 Picker,
-                label=Text("Model", "模型"),
+                label=Text("Model"),
                 choices=[(CURRENT_MODEL, CURRENT)],
                 value=CURRENT,
                 elem_id="chat-model",
@@ -73,7 +69,7 @@ class ChatTab:
             )
             self.base = words(
                 gr.Button,
-                value=Text("Back to the base model", "切回基座模型"),
+                value=Text("Back to the base model"),
                 elem_id="chat-base",
                 scale=0,
                 min_width=200,
@@ -81,7 +77,7 @@ class ChatTab:
             self.compare.choose()
             self.several = words(
                 gr.Checkbox,
-                label=Text("Compare", "对比"),
+                label=Text("Compare"),
                 value=False,
                 container=False,
                 scale=0,
@@ -93,21 +89,21 @@ class ChatTab:
 
     def _settings(self) -> None:
         words = self.words
-        with words(gr.Accordion, label=Text("Settings", "对话设置"), open=False, elem_id="chat-settings"):
+        with words(gr.Accordion, label=Text("Settings"), open=False, elem_id="chat-settings"):
             self.system = words(
                 gr.Textbox,
                 value="",
-                label=Text("System prompt", "系统提示词"),
+                label=Text("System prompt"),
                 lines=2,
                 max_lines=6,
                 elem_id="chat-system",
-                placeholder=Text("You are a helpful assistant.", "你是一个乐于助人的助手。"),
+                placeholder=Text("You are a helpful assistant."),
             )
             with gr.Row(elem_classes="fields"):
                 self.temperature = words(
                     gr.Slider,
-                    label=Text("Temperature", "温度"),
-                    info=Text("0 answers the same each time.", "0 表示每次回答相同。"),
+                    label=Text("Temperature"),
+                    info=Text("0 answers the same each time."),
                     minimum=0,
                     maximum=2,
                     value=0.7,
@@ -117,8 +113,8 @@ class ChatTab:
                 )
                 self.max_tokens = words(
                     gr.Slider,
-                    label=Text("Max tokens", "最多 token 数"),
-                    info=Text("Longest answer.", "回答的最大长度。"),
+                    label=Text("Max tokens"),
+                    info=Text("Longest answer."),
                     minimum=16,
                     maximum=4096,
                     value=512,
@@ -130,7 +126,7 @@ class ChatTab:
     def _conversation(self) -> None:
         self.chat = self.words(
             gr.Chatbot,
-            label=Text("Conversation", "对话"),
+            label=Text("Conversation"),
             show_label=False,
             placeholder=WELCOME,
             height="52vh",
@@ -143,10 +139,8 @@ class ChatTab:
 
     def _compose(self) -> None:
         with gr.Row(elem_classes="toolbar compose"):
-            self.line = composer(self.words, "chat", Text("Message", "消息"))
-            self.clear = self.words(
-                gr.Button, value=Text("New chat", "新对话"), scale=0, min_width=110, elem_id="chat-clear"
-            )
+            self.line = composer(self.words, "chat", Text("Message"))
+            self.clear = self.words(gr.Button, value=Text("New chat"), scale=0, min_width=110, elem_id="chat-clear")
 
     def _wire(self) -> None:
         frame = self.frame

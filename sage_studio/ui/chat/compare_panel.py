@@ -41,7 +41,7 @@ class ComparePanel:
         words = self.words
         self.models = words(
             Picker,
-            label=Text("Models to compare (2–4)", "对比的模型（2–4 个）"),
+            label=Text("Models to compare (2–4)"),
             choices=[],
             value=[],
             multiselect=True,
@@ -53,7 +53,7 @@ class ComparePanel:
         )
         self.blind = words(
             gr.Checkbox,
-            label=Text("Blind: shuffle, names after the vote", "盲测：打乱顺序，投票后揭晓"),
+            label=Text("Blind: shuffle, names after the vote"),
             value=False,
             visible=False,
             container=False,
@@ -78,7 +78,7 @@ class ComparePanel:
 
     def _compose(self) -> None:
         with gr.Row(elem_classes="toolbar compose"):
-            self.line = composer(self.words, "compare", Text("Message to all of them", "发送给所有模型的消息"))
+            self.line = composer(self.words, "compare", Text("Message to all of them"))
 
     def _wire(self, settings: list[Any]) -> None:
         frame, shown = self.frame, [self.round, self.columns]
@@ -134,7 +134,7 @@ class ComparePanel:
         """Keep a vote, and show who is who."""
         place = int(picked_key(event))
         if not shown.takes_votes or not -1 <= place < len(shown.replies):
-            raise Conflict(Text("This comparison has been voted on.", "这次对比已经投过票了。"))
+            raise Conflict(Text("This comparison has been voted on."))
         names = [reply.asked for reply in shown.replies if reply.done]
         self.studio.chat.vote(shown.message, names, shown.replies[place].asked if place >= 0 else "")
         voted = replace(shown, vote=place)

@@ -16,24 +16,23 @@ from sage_studio.ui.components.html import Lead, empty, notice, tiles
 from sage_studio.ui.components.table import Column, Row, table
 
 LETTERS = "ABCD"
-WELCOME = Text("Compare answers", "对比回答")
+WELCOME = Text("Compare answers")
 HOW = Text(
     "Choose two to four models above and ask: they answer the same message side by side, each with its speed."
-    " A blind comparison shuffles them and hides the names until you have voted.",
-    "在上方选择 2–4 个模型并提问：它们会并排回答同一条消息，并显示各自的速度。盲测会打乱顺序并隐藏名称，投票后揭晓。",
+    " A blind comparison shuffles them and hides the names until you have voted."
 )
-ASK = Lead(Text("Ask them", "向它们提问"), "compare-message")
-BETTER, NONE_BETTER = Text("This one is better", "这个更好"), Text("No difference", "差不多")
-VOTE = Text("Which answer is better?", "哪个回答更好？")
-YOURS, TIED = Text("your vote", "你的选择"), Text("You saw no difference.", "你认为差不多。")
-THINKING, STOPPED = Text("answering…", "生成中…"), Text("stopped", "已停止")
-SPEED, FIRST = Text("Speed", "速度"), Text("First token", "首字")
-TOTAL, TOKENS = Text("Total", "总计"), Text("Tokens", "Token 数")
-SECONDS = Text("{:.2f} s", "{:.2f} 秒")
-STANDINGS, MODEL = Text("Votes so far", "投票统计"), Text("Model", "模型")
-WINS, TIES, PART = Text("Won", "胜"), Text("No difference", "平"), Text("Compared", "参与对比")
-SHARE = Text("Won of all", "胜率")
-FAULT = Text("No answer", "没有得到回答")
+ASK = Lead(Text("Ask them"), "compare-message")
+BETTER, NONE_BETTER = Text("This one is better"), Text("No difference")
+VOTE = Text("Which answer is better?")
+YOURS, TIED = Text("your vote"), Text("You saw no difference.")
+THINKING, STOPPED = Text("answering…"), Text("stopped")
+SPEED, FIRST = Text("Speed"), Text("First token")
+TOTAL, TOKENS = Text("Total"), Text("Tokens")
+SECONDS = Text("{:.2f} s")
+STANDINGS, MODEL = Text("Votes so far"), Text("Model")
+WINS, TIES, PART = Text("Won"), Text("No difference", context="short"), Text("Compared")
+SHARE = Text("Won of all")
+FAULT = Text("No answer")
 
 MARKDOWN = MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")
 

@@ -11,12 +11,10 @@ from sage_studio.serving.types import ChatChunk, ChatMessage
 from sage_studio.text import Language, Text
 from sage_studio.ui.chat.documents_panel import sources_under
 
-ANSWERED = Text("first token {:.1f} s", "首字 {:.1f} 秒")
-TWICE = Text("looked up twice", "检索两次")
-FIRST = Text("Writing a first answer to look up with …", "正在写初步回答，用于二次检索……")
-UNANSWERED = Text(
-    "⚠️ No answer. Your message is kept; press ⟳ to try again.", "⚠️ 没有得到回答。你的消息已保留，点击 ⟳ 重试。"
-)
+ANSWERED = Text("first token {:.1f} s")
+TWICE = Text("looked up twice")
+FIRST = Text("Writing a first answer to look up with …")
+UNANSWERED = Text("⚠️ No answer. Your message is kept; press ⟳ to try again.")
 PENDING, LOST = "pending", "lost"
 """Ids of turns that hold no words of a model: the one that is awaited, and the one that never came."""
 

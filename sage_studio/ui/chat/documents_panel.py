@@ -16,24 +16,21 @@ from sage_studio.ui.components.page_context import PageContext
 from sage_studio.ui.components.picker import Picker
 
 OWN = ""
-OWN_DATASET = Text("The retriever's own dataset, else the SAGE docs", "检索器自己的数据集，否则为 SAGE 文档")
-LOOKS_UP = Text("Retriever: {}", "检索器：{}")
+OWN_DATASET = Text("The retriever's own dataset, else the SAGE docs")
+LOOKS_UP = Text("Retriever: {}")
 STATE = {
-    "idle": Text("its index is made with the first question", "首次提问时建立索引"),
-    "building": Text("index {} of {} passages", "正在建立索引：{}/{} 段"),
-    "ready": Text("{} passages indexed", "已索引 {} 段"),
-    "failed": Text("no index: {}", "索引失败：{}"),
+    "idle": Text("its index is made with the first question"),
+    "building": Text("index {} of {} passages"),
+    "ready": Text("{} passages indexed"),
+    "failed": Text("no index: {}"),
 }
-SOURCES = Text("{} sources", "{} 处来源")
-TWICE = Text("Look up twice", "二次检索")
+SOURCES = Text("{} sources")
+TWICE = Text("Look up twice")
 TWICE_IS = Text(
     "Looked up twice: a first answer is written, not shown, and looked up with too. Slower, but it finds what the "
-    "question does not name.",
-    "二次检索：先写出一个不显示的初步回答，再用它检索一次。较慢，但能找到问题中没有点名的内容。",
+    "question does not name."
 )
-SUITS = Text(
-    "Recommended: KBAlign taught this model to use references.", "推荐开启：该模型经 KBAlign 训练，学过参考资料作答。"
-)
+SUITS = Text("Recommended: KBAlign taught this model to use references.")
 
 
 class DocumentsPanel:
@@ -48,7 +45,7 @@ class DocumentsPanel:
         with gr.Row(elem_classes="toolbar"):
             self.switch = words(
                 gr.Checkbox,
-                label=Text("Answer from documents", "文档问答"),
+                label=Text("Answer from documents"),
                 value=False,
                 container=False,
                 scale=0,
@@ -69,7 +66,7 @@ class DocumentsPanel:
             )
             self.dataset = words(
                 Picker,
-                label=Text("Documents", "文档"),
+                label=Text("Documents"),
                 choices=[(OWN_DATASET, OWN)],
                 value=OWN,
                 visible=False,

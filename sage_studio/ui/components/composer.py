@@ -29,10 +29,8 @@ def composer(words: LabelRegistry, prefix: str, label: Text) -> Composer:
             scale=8,
             min_width=200,
             elem_id=f"{prefix}-message",
-            placeholder=Text("Enter sends, Shift+Enter breaks the line", "回车发送，Shift+回车换行"),
+            placeholder=Text("Enter sends, Shift+Enter breaks the line"),
         ),
-        send=words(
-            gr.Button, value=Text("Send", "发送"), variant="primary", scale=0, min_width=90, elem_id=f"{prefix}-send"
-        ),
-        stop=words(gr.Button, value=Text("Stop", "停止"), scale=0, min_width=90, elem_id=f"{prefix}-stop"),
+        send=words(gr.Button, value=Text("Send"), variant="primary", scale=0, min_width=90, elem_id=f"{prefix}-send"),
+        stop=words(gr.Button, value=Text("Stop"), scale=0, min_width=90, elem_id=f"{prefix}-stop"),
     )

@@ -15,7 +15,7 @@ from sage_studio.ui.components.events import on
 from sage_studio.ui.components.html import html
 
 FOCUS = Markup(" autofocus")
-CANCEL = Text("Cancel", "取消")
+CANCEL = Text("Cancel")
 
 DIALOG_JS = """
 const dialog = () => element.querySelector('dialog');

@@ -13,14 +13,14 @@ from sage_studio.text import Language, Text
 EMPTY = "–"
 MINUTE, HOUR, DAY = 60, 3600, 86400
 UNITS = (
-    (DAY, Text("{} d", "{} 天")),
-    (HOUR, Text("{} h", "{} 小时")),
-    (MINUTE, Text("{} min", "{} 分")),
-    (1, Text("{} s", "{} 秒")),
+    (DAY, Text("{} d")),
+    (HOUR, Text("{} h")),
+    (MINUTE, Text("{} min")),
+    (1, Text("{} s")),
 )
-JUST_NOW = Text("just now", "刚刚")
-AGO = Text("{} ago", "{}前")
-COPY = Text("Copy", "复制")
+JUST_NOW = Text("just now")
+AGO = Text("{} ago")
+COPY = Text("Copy")
 COPY_ICON = Markup(
     '<svg viewBox="0 0 16 16" fill="none" stroke="currentColor" stroke-width="1.5" aria-hidden="true">'
     '<rect x="5.5" y="5.5" width="8" height="8" rx="1"/><path d="M10.5 3v-.5h-8v8H3"/></svg>'

@@ -12,8 +12,8 @@ from markupsafe import Markup
 
 from sage_studio.text import Language, Text
 
-LOG = Text("Log", "日志")
-NO_LOG = Text("No lines yet.", "暂无日志。")
+LOG = Text("Log")
+NO_LOG = Text("No lines yet.")
 
 COPY_JS = """
 element.addEventListener('click', (event) => {
@@ -57,9 +57,7 @@ class Lead:
     press: bool = False
 
 
-FIRST_DATASET = Lead(
-    Text("Get a first dataset", "获取第一个数据集"), "quickstart-add docs-prepare dataset-source", "dataset", press=True
-)
+FIRST_DATASET = Lead(Text("Get a first dataset"), "quickstart-add docs-prepare dataset-source", "dataset", press=True)
 """Presses whatever makes a dataset of the source that is chosen."""
 
 

@@ -12,14 +12,14 @@ from sage_studio.training.recipes import RECIPES
 from sage_studio.training.recipes.base import field_label
 
 TASK_STATUS: dict[TaskStatus, Text] = {
-    TaskStatus.QUEUED: Text("Queued", "排队中"),
-    TaskStatus.PREPARING: Text("Preparing", "准备中"),
-    TaskStatus.TRAINING: Text("Training", "训练中"),
-    TaskStatus.RUNNING: Text("Running", "运行中"),
-    TaskStatus.STOPPING: Text("Stopping", "停止中"),
-    TaskStatus.COMPLETED: Text("✅ Completed", "✅ 已完成"),
-    TaskStatus.STOPPED: Text("Stopped", "已停止"),
-    TaskStatus.FAILED: Text("Failed", "失败"),
+    TaskStatus.QUEUED: Text("Queued"),
+    TaskStatus.PREPARING: Text("Preparing"),
+    TaskStatus.TRAINING: Text("Training"),
+    TaskStatus.RUNNING: Text("Running"),
+    TaskStatus.STOPPING: Text("Stopping"),
+    TaskStatus.COMPLETED: Text("✅ Completed"),
+    TaskStatus.STOPPED: Text("Stopped"),
+    TaskStatus.FAILED: Text("Failed"),
 }
 
 TASK_COLOUR: dict[TaskStatus, str] = {
@@ -34,41 +34,41 @@ TASK_COLOUR: dict[TaskStatus, str] = {
 }
 
 NEXT_ACTION: dict[Action, Text] = {
-    Action.RESUME: Text("Resume", "继续"),
-    Action.SMALLER_BATCH: Text("Halve the batch and retry", "批大小减半并重试"),
-    Action.LOWER_RATE: Text("Lower the rate and retry", "降低学习率并重试"),
-    Action.OTHER_SETTINGS: Text("Change the settings", "修改设置"),
-    Action.OTHER_MODEL: Text("Choose another model", "选择其他模型"),
-    Action.OTHER_DATA: Text("Choose other data", "选择其他数据"),
+    Action.RESUME: Text("Resume"),
+    Action.SMALLER_BATCH: Text("Halve the batch and retry"),
+    Action.LOWER_RATE: Text("Lower the rate and retry"),
+    Action.OTHER_SETTINGS: Text("Change the settings"),
+    Action.OTHER_MODEL: Text("Choose another model"),
+    Action.OTHER_DATA: Text("Choose other data"),
 }
 
 PHASE: dict[Phase, Text] = {
-    Phase.DOWNLOADING: Text("downloading the model", "下载模型"),
-    Phase.UNPACKING: Text("unpacking the model", "解包模型"),
-    Phase.READING_FILE: Text("reading the file", "读取文件"),
-    Phase.CHECKING_ROWS: Text("reading rows", "读取数据行"),
-    Phase.HASHING: Text("computing the checksum of the data", "计算数据校验和"),
-    Phase.STARTING: Text("starting the trainer", "启动训练进程"),
-    Phase.LOADING_MODEL: Text("loading the model", "加载模型"),
-    Phase.READING_DATA: Text("reading the data", "读取数据"),
-    Phase.SHORT_DEPENDENCY: Text("writing questions on each chunk", "为每个片段生成问答"),
-    Phase.GENERAL_QUESTIONS: Text("writing general questions", "生成概括性问题"),
-    Phase.LONG_DEPENDENCY: Text("answering from several chunks", "综合多个片段作答"),
-    Phase.MIXING: Text("mixing the samples", "混合样本"),
-    Phase.VERIFYING: Text("checking its own answers", "自我验证"),
-    Phase.TRAINING: Text("training", "训练"),
-    Phase.SAVING: Text("saving the model", "保存模型"),
-    Phase.CHECKING: Text("checking the result", "检查结果"),
+    Phase.DOWNLOADING: Text("downloading the model"),
+    Phase.UNPACKING: Text("unpacking the model"),
+    Phase.READING_FILE: Text("reading the file"),
+    Phase.CHECKING_ROWS: Text("reading rows"),
+    Phase.HASHING: Text("computing the checksum of the data"),
+    Phase.STARTING: Text("starting the trainer"),
+    Phase.LOADING_MODEL: Text("loading the model"),
+    Phase.READING_DATA: Text("reading the data"),
+    Phase.SHORT_DEPENDENCY: Text("writing questions on each chunk"),
+    Phase.GENERAL_QUESTIONS: Text("writing general questions"),
+    Phase.LONG_DEPENDENCY: Text("answering from several chunks"),
+    Phase.MIXING: Text("mixing the samples"),
+    Phase.VERIFYING: Text("checking its own answers"),
+    Phase.TRAINING: Text("training"),
+    Phase.SAVING: Text("saving the model"),
+    Phase.CHECKING: Text("checking the result"),
 }
 
 ENGINE_STATE: dict[EngineState, Text] = {
-    EngineState.DOWN: Text("not started", "未启动"),
-    EngineState.DOWNLOADING: Text("downloading", "下载中"),
-    EngineState.STARTING: Text("starting", "启动中"),
-    EngineState.READY: Text("ready", "就绪"),
-    EngineState.SWITCHING: Text("switching", "切换中"),
-    EngineState.FAILED: Text("error", "出错"),
-    EngineState.ASLEEP: Text("paused by a training", "因训练暂停"),
+    EngineState.DOWN: Text("not started"),
+    EngineState.DOWNLOADING: Text("downloading"),
+    EngineState.STARTING: Text("starting"),
+    EngineState.READY: Text("ready"),
+    EngineState.SWITCHING: Text("switching"),
+    EngineState.FAILED: Text("error"),
+    EngineState.ASLEEP: Text("paused by a training"),
 }
 
 ENGINE_COLOUR: dict[EngineState, str] = {
@@ -82,10 +82,10 @@ ENGINE_COLOUR: dict[EngineState, str] = {
 }
 
 MODEL_KIND: dict[ModelKind, Text] = {
-    "base": Text("base", "基座"),
-    "adapter": Text("tuned (LoRA)", "微调 (LoRA)"),
-    "full": Text("tuned (full)", "微调（全参数）"),
-    "external": Text("external", "外部"),
+    "base": Text("base"),
+    "adapter": Text("tuned (LoRA)"),
+    "full": Text("tuned (full)"),
+    "external": Text("external"),
 }
 
 

@@ -16,7 +16,7 @@ from gradio.data_classes import BlocksConfigDict
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from sage_studio.text import Language, Text, language_of
+from sage_studio.text import LANGUAGES, Language, Text, language_of
 
 COOKIE = "sage_studio_language"
 DEFAULT: Language = "en"
@@ -37,9 +37,7 @@ B = TypeVar("B", bound=Block)
 def requested_language(cookies: Mapping[str, str], headers: Mapping[str, str]) -> Language:
     """The person's explicit choice, else the browser's language."""
     chosen = cookies.get(COOKIE)
-    if chosen == "zh":
-        return "zh"
-    return "en" if chosen == "en" else language_of(headers.get("accept-language"))
+    return chosen if chosen in LANGUAGES else language_of(headers.get("accept-language"))
 
 
 class RequestLanguage:
@@ -61,7 +59,7 @@ class LabelRegistry:
     Example:
         >>> words = LabelRegistry()
         >>> with LocalizedBlocks(words) as page:
-        ...     button = words(gr.Button, value=Text("Stop", "停止"), variant="stop")
+        ...     button = words(gr.Button, value=Text("Stop"), variant="stop")
         >>> words.say(page.config, "zh")["components"][0]["props"]["value"]
         '停止'
     """

@@ -24,7 +24,7 @@ def reader(words: LabelRegistry, studio: Studio, prefix: str, label: Text) -> tu
     )
     max_length = words(
         gr.Number,
-        label=Text("Max sequence length", "最大序列长度"),
+        label=Text("Max sequence length"),
         value=DEFAULT_LENGTH,
         precision=0,
         minimum=16,

@@ -22,15 +22,20 @@ FIRST_COLOUR, SECOND_COLOUR, THIRD_COLOUR = "#2f7d6a", "#d97706", "#5b7fd6"
 RUN_COLOURS = (FIRST_COLOUR, SECOND_COLOUR, THIRD_COLOUR, "#c2417d", "#7a5cc4", "#3b93b5", "#8a6d3b", "#7f8f2a")
 """Of runs beside each other, in their order."""
 NAMES = {
-    FIRST_COLOUR: Text("(green)", "（绿）"),
-    SECOND_COLOUR: Text("(orange)", "（橙）"),
-    THIRD_COLOUR: Text("(blue)", "（蓝）"),
+    FIRST_COLOUR: Text("(green)"),
+    SECOND_COLOUR: Text("(orange)"),
+    THIRD_COLOUR: Text("(blue)"),
 }
 
 
 def line_plot(words: LabelRegistry, label: Text, elem_id: str, y_format: str, lines: Sequence[Plot]) -> gr.LinePlot:
     """A plot over the steps of a training, hidden until it has points; ``lines`` are all that it may come to show."""
-    colours = {name: colour for plot in lines for text, colour in _coloured(plot.lines.values()) for name in text}
+    colours = {
+        name: colour
+        for plot in lines
+        for text, colour in _coloured(plot.lines.values())
+        for name in text.translations().values()
+    }
     return words(
         gr.LinePlot,
         label=label,
@@ -87,7 +92,7 @@ def time_plot(words: LabelRegistry, label: Text, elem_id: str, y_format: str, li
         x=TIME,
         y=VALUE,
         color=LINE,
-        color_map={name: colour for text, colour in colours for name in text},
+        color_map={name: colour for text, colour in colours for name in text.translations().values()},
         colors_in_legend=[],  # Gradio's own legend stands half outside of a plot as low as this
         x_title=" ",
         y_title=" ",

@@ -9,10 +9,10 @@ from sage_studio.training.progress import Event, Phase
 from sage_studio.ui.components.format import count, duration, size
 from sage_studio.ui.components.labels import ENGINE_STATE, PHASE
 
-OF = Text("{} of {}", "{}，共 {}")
-LEFT = Text("{} left", "剩余 {}")
-PER_SECOND = Text("{}/s", "{}/秒")
-SINCE = Text("{} so far", "已 {}")
+OF = Text("{} of {}")
+LEFT = Text("{} left")
+PER_SECOND = Text("{}/s")
+SINCE = Text("{} so far")
 UNCOUNTED = (Phase.UNPACKING, Phase.READING_FILE, Phase.HASHING)
 """May take a while, and nobody knows how far they are: say at least that time passes."""
 SHOWN_AFTER_SECONDS = 3

@@ -14,20 +14,20 @@ from sage_studio.ui.components.page_context import PageContext, dataset_or_newes
 from sage_studio.ui.components.table import PICK_JS, Column, Row, picked_key, table
 
 WAYS = [
-    (Text("Say it in other words", "改写"), "paraphrase"),
-    (Text("Translate there and back", "回译"), "back_translation"),
-    (Text("Write questions about each section", "为每个章节编写问答"), "annotate"),
+    (Text("Say it in other words"), "paraphrase"),
+    (Text("Translate there and back"), "back_translation"),
+    (Text("Write questions about each section"), "annotate"),
 ]
 PARTS = [
-    (Text("the question", "问题"), "question"),
-    (Text("the answer", "回答"), "answer"),
-    (Text("both", "两者"), "both"),
+    (Text("the question"), "question"),
+    (Text("the answer"), "answer"),
+    (Text("both"), "both"),
 ]
 STATES = {
-    JobState.RUNNING: Text("● running", "● 运行中"),
-    JobState.STOPPED: Text("stopped", "已停止"),
-    JobState.COMPLETED: Text("✅ done", "✅ 已完成"),
-    JobState.FAILED: Text("failed", "失败"),
+    JobState.RUNNING: Text("● running"),
+    JobState.STOPPED: Text("stopped"),
+    JobState.COMPLETED: Text("✅ done"),
+    JobState.FAILED: Text("failed"),
 }
 LOOKS = {
     JobState.RUNNING: "running",
@@ -36,36 +36,30 @@ LOOKS = {
     JobState.STOPPED: "waiting",
 }
 KIND_NAMES = {
-    "augment": Text("in other words", "改写"),
-    "annotate": Text("questions", "编写问答"),
-    "report": Text("check", "检查"),
+    "augment": Text("in other words"),
+    "annotate": Text("questions"),
+    "report": Text("check"),
 }
 EXPLAINED = Text(
     "The model that answers the chat writes the rows; what is a copy, too far off, of another length or language, or "
-    "has no evidence in the text is left out with its reason. Every row names the row it was made of.",
-    "由当前对话模型编写；与原文雷同、偏离过大、长度或语言不符、或在原文中找不到证据的内容会被剔除并注明原因。每行都注明来自哪一行。",
+    "has no evidence in the text is left out with its reason. Every row names the row it was made of."
 )
-JOBS, NO_JOB = Text("Work on datasets", "数据处理任务"), Text("No work yet", "还没有任务")
-START_ONE = Text("What the model writes, and how far it is, is listed here.", "模型编写的内容和进度会列在这里。")
-CHOOSE = Lead(Text("Choose what to write", "选择编写内容"), "augment-way")
-NO_DATASET = Text("Nothing to add to yet", "还没有可扩充的数据集")
-WHAT = Text(
-    "Here a model writes more rows from a dataset: questions in other words, or questions about each section.",
-    "在这里让模型根据数据集编写更多数据：换种说法的问题，或针对每个章节的问答。",
-)
+JOBS, NO_JOB = Text("Work on datasets"), Text("No work yet")
+START_ONE = Text("What the model writes, and how far it is, is listed here.")
+CHOOSE = Lead(Text("Choose what to write"), "augment-way")
+NO_DATASET = Text("Nothing to add to yet")
+WHAT = Text("Here a model writes more rows from a dataset: questions in other words, or questions about each section.")
 SAMPLE_ROWS = 20
 """A first try: somebody reads what was made before hours are spent on all rows."""
 CALLS_A_ROW = {"paraphrase": 1, "back_translation": 2, "annotate": 1}
 """Questions to the model for each row and copy; those of a section are asked for all at once."""
 ANSWER_TOKENS = {"paraphrase": 60, "back_translation": 60, "annotate": 250}
-PRICE = Text("{} of {} rows · {} calls to the chat model", "{} / {} 行 · 调用对话模型 {} 次")
-PRICE_TIME = Text("about {} at {} tokens/s", "按每秒 {1} token 约需 {0}")
-NO_SPEED = Text("the time shows once the engine has answered", "引擎回答过后可估算耗时")
-SAMPLE_FIRST = Text(
-    "Look at this sample first; then set Rows to 0 for all.", "请先查看样例结果，满意后将行数设为 0 处理全部。"
-)
-JOB, WORK, STATE = Text("Job", "任务"), Text("Work", "工作"), Text("State", "状态")
-DONE, MADE, BEGUN = Text("Rows", "行"), Text("Made", "结果"), Text("Started", "开始")
+PRICE = Text("{} of {} rows · {} calls to the chat model")
+PRICE_TIME = Text("about {} at {} tokens/s")
+NO_SPEED = Text("the time shows once the engine has answered")
+SAMPLE_FIRST = Text("Look at this sample first; then set Rows to 0 for all.")
+JOB, WORK, STATE = Text("Job"), Text("Work"), Text("State")
+DONE, MADE, BEGUN = Text("Rows", context="column"), Text("Made", context="column"), Text("Started")
 
 
 class AugmentPanel:
@@ -80,19 +74,17 @@ class AugmentPanel:
         self.jobs = html("dataset-jobs", PICK_JS)
         with gr.Row(visible=False, elem_classes="actions") as self.actions:
             words = self.words
-            self.stop = words(gr.Button, value=Text("Stop", "停止"), elem_id="job-stop")
-            self.resume = words(gr.Button, value=Text("Go on", "继续"), elem_id="job-resume")
-            self.look = words(gr.Button, value=Text("Look at what it made →", "查看结果 →"), elem_id="job-look")
-            self.delete = words(
-                gr.Button, value=Text("Remove", "移除"), elem_id="job-delete", elem_classes="quiet-button"
-            )
+            self.stop = words(gr.Button, value=Text("Stop"), elem_id="job-stop")
+            self.resume = words(gr.Button, value=Text("Go on"), elem_id="job-resume")
+            self.look = words(gr.Button, value=Text("Look at what it made →"), elem_id="job-look")
+            self.delete = words(gr.Button, value=Text("Remove"), elem_id="job-delete", elem_classes="quiet-button")
         self._wire()
 
     def _order(self) -> None:
         words = self.words
         self.way = words(
             gr.Radio,
-            label=Text("What to write", "编写内容"),
+            label=Text("What to write"),
             choices=list(WAYS),
             value="paraphrase",
             elem_id="augment-way",
@@ -102,7 +94,7 @@ class AugmentPanel:
             self._amounts()
             self.name = words(
                 gr.Textbox,
-                label=Text("Name (may stay empty)", "名称（可留空）"),
+                label=Text("Name (may stay empty)"),
                 value="",
                 max_lines=1,
                 scale=2,
@@ -111,7 +103,7 @@ class AugmentPanel:
             )
             self.start = words(
                 gr.Button,
-                value=Text("Start", "开始"),
+                value=Text("Start"),
                 variant="primary",
                 scale=0,
                 min_width=90,
@@ -123,7 +115,7 @@ class AugmentPanel:
         words = self.words
         self.part = words(
             gr.Dropdown,
-            label=Text("Of each row", "改写部分"),
+            label=Text("Of each row"),
             choices=list(PARTS),
             value="question",
             scale=2,
@@ -132,7 +124,7 @@ class AugmentPanel:
         )
         self.copies = words(
             gr.Number,
-            label=Text("Per row", "每行条数"),
+            label=Text("Per row"),
             value=1,
             precision=0,
             minimum=1,
@@ -142,7 +134,7 @@ class AugmentPanel:
         )
         self.most = words(
             gr.Number,
-            label=Text("Rows (0 = all)", "行数（0 = 全部）"),
+            label=Text("Rows (0 = all)"),
             value=SAMPLE_ROWS,
             precision=0,
             minimum=0,

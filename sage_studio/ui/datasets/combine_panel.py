@@ -13,24 +13,22 @@ from sage_studio.ui.components.page_context import PageContext
 from sage_studio.ui.components.picker import Picker
 
 SLOTS = 6
-NONE = Text("none", "无")
+NONE = Text("none")
 EXPLAINED = Text(
     "Weight 1 takes every row once, 0.5 a random half, 2 every row twice; a cap of 0 is none. Each row of the result "
-    "names the dataset and the row it came from.",
-    "权重 1 表示每行取一次，0.5 随机取一半，2 每行取两次；上限 0 表示不限。结果中每一行都注明来自哪个数据集的哪一行。",
+    "names the dataset and the row it came from."
 )
 
 
 NONE_YET, ONE_MORE = (
-    Text("Nothing to combine yet", "还没有可合并的数据集"),
-    Text("One more is needed", "还需要一个数据集"),
+    Text("Nothing to combine yet"),
+    Text("One more is needed"),
 )
 WHAT = Text(
     "Here you mix datasets into one, each with its weight: a task of your own with general questions, for example. "
-    "It takes at least two.",
-    "在这里把多个数据集按权重混合成一个，例如自己的任务加通用问答。至少需要两个数据集。",
+    "It takes at least two."
 )
-ANOTHER = Lead(Text("Get another dataset", "再获取一个数据集"), "dataset-source", "dataset")
+ANOTHER = Lead(Text("Get another dataset"), "dataset-source", "dataset")
 
 
 class CombinePanel:
@@ -53,7 +51,7 @@ class CombinePanel:
             self.name = words(
                 gr.Textbox,
                 value="combined",
-                label=Text("Name", "名称"),
+                label=Text("Name"),
                 max_lines=1,
                 scale=3,
                 min_width=160,
@@ -63,7 +61,7 @@ class CombinePanel:
                 gr.Number,
                 value=42,
                 precision=0,
-                label=Text("Seed", "随机种子"),
+                label=Text("Seed"),
                 scale=1,
                 min_width=100,
                 elem_id="combine-seed",
@@ -71,7 +69,7 @@ class CombinePanel:
             self.shuffle = words(
                 gr.Checkbox,
                 value=True,
-                label=Text("Shuffle", "打乱顺序"),
+                label=Text("Shuffle"),
                 container=False,
                 scale=0,
                 min_width=100,
@@ -80,7 +78,7 @@ class CombinePanel:
             )
             self.combine = words(
                 gr.Button,
-                value=Text("Combine", "合并"),
+                value=Text("Combine"),
                 variant="primary",
                 scale=0,
                 min_width=100,
@@ -92,7 +90,7 @@ class CombinePanel:
         with gr.Row(visible=slot < 2, elem_classes="toolbar") as box:
             which = words(
                 Picker,
-                label=Text("Dataset", "数据集"),
+                label=Text("Dataset"),
                 choices=[(NONE, "")],
                 value="",
                 scale=4,
@@ -101,7 +99,7 @@ class CombinePanel:
             )
             weight = words(
                 gr.Number,
-                label=Text("Weight", "权重"),
+                label=Text("Weight"),
                 value=1,
                 minimum=0,
                 step=0.1,
@@ -111,7 +109,7 @@ class CombinePanel:
             )
             cap = words(
                 gr.Number,
-                label=Text("Cap", "上限"),
+                label=Text("Cap"),
                 value=0,
                 minimum=0,
                 precision=0,

@@ -18,42 +18,40 @@ from sage_studio.ui.components.html import FIRST_DATASET, Lead, empty, leading, 
 from sage_studio.ui.components.plots import histogram
 from sage_studio.ui.components.table import Column, Row, table
 
-MINE = Text("My datasets", "我的数据集")
-NONE_YET = Text("No dataset yet", "还没有数据集")
-LISTED = Text("What you bring in is listed here.", "导入的数据集会列在这里。")
+MINE = Text("My datasets")
+NONE_YET = Text("No dataset yet")
+LISTED = Text("What you bring in is listed here.")
 GET_ONE = Text(
     "A dataset is what a model learns from: questions with answers, or documents that the studio makes some of. Choose "
-    "where the data comes from; what became of it is shown here.",
-    "数据集是模型学习的内容：问答，或由工作室转换成问答的文档。选择数据来源后，这里会显示处理结果。",
+    "where the data comes from; what became of it is shown here."
 )
-NAME, VERSION = Text("Name", "名称"), Text("Version", "版本")
-ROWS, SIZE, MADE = Text("Rows", "行数"), Text("Size", "大小"), Text("Made", "创建")
-CHECKED = Text("Checked", "已检查")
-DROPPED, TOKENS = Text("Left out", "剔除"), Text("Tokens", "Token 数")
-ESTIMATED = Text("Tokens, estimated", "Token 数（估算）")
-AVERAGE, LONGEST = Text("Characters, average", "平均字符数"), Text("Longest", "最长")
-CHARS = Text("{} chars", "{} 字符")
-SAMPLED = Text("Languages, by a sample", "语言（抽样）")
-LANGUAGES, DUPLICATES = Text("Languages", "语言"), Text("Exact copies", "完全重复")
-ROWS_N = Text("{} rows", "{} 行")
-WHY = Text("{} rows were left out – why?", "剔除了 {} 行，原因")
-COMMIT = Text("commit {}", "提交 {}")
-NUMBER = Text("Row", "行")
-INSTRUCTION, OUTPUT = Text("Instruction", "指令 instruction"), Text("Output", "回答 output")
-ORIGIN = Text("File › heading", "文件 › 标题")
-PREVIEW = Text("Preview", "预览")
-RANGE = Text("{}–{} of {}", "第 {}–{} 行，共 {} 行")
-NO_ROWS = Text("No rows to look at yet", "还没有可查看的数据")
+NAME, VERSION = Text("Name"), Text("Version")
+ROWS, SIZE, MADE = Text("Rows"), Text("Size"), Text("Made")
+CHECKED = Text("Checked")
+DROPPED, TOKENS = Text("Left out"), Text("Tokens")
+ESTIMATED = Text("Tokens, estimated")
+AVERAGE, LONGEST = Text("Characters, average"), Text("Longest")
+CHARS = Text("{} chars")
+SAMPLED = Text("Languages, by a sample")
+LANGUAGES, DUPLICATES = Text("Languages"), Text("Exact copies")
+ROWS_N = Text("{} rows")
+WHY = Text("{} rows were left out – why?")
+COMMIT = Text("commit {}")
+NUMBER = Text("Row")
+INSTRUCTION, OUTPUT = Text("Instruction"), Text("Output")
+ORIGIN = Text("File › heading")
+PREVIEW = Text("Preview")
+RANGE = Text("{}–{} of {}")
+NO_ROWS = Text("No rows to look at yet")
 LOOK = Text(
-    "Here you read a dataset row by row, as it is and as the model sees it, and change or leave out single rows.",
-    "在这里逐行查看数据集的原文和模型看到的内容，并修改或剔除某些行。",
+    "Here you read a dataset row by row, as it is and as the model sees it, and change or leave out single rows."
 )
-NOTHING_FOUND = Text("No row matches.", "没有匹配的行。")
-SEARCH_AGAIN = Lead(Text("Change the search", "修改搜索词"), "dataset-search")
-TOLD_BY = Text("told by {}", "依据 {}")
-NOT_READ = Text("columns not read: {}", "未使用的列：{}")
-TRAINS = Text("trains: {}", "可用于训练：{}")
-NAMES = {"zh": Text("Chinese", "中文"), "en": Text("English", "英文")}
+NOTHING_FOUND = Text("No row matches.")
+SEARCH_AGAIN = Lead(Text("Change the search"), "dataset-search")
+TOLD_BY = Text("told by {}")
+NOT_READ = Text("columns not read: {}")
+TRAINS = Text("trains: {}")
+NAMES = {"zh": Text("Chinese"), "en": Text("English")}
 CELL_CHARS = 1200
 
 UNFOLD_JS = """

@@ -19,25 +19,18 @@ from sage_studio.ui.datasets.report_panel import ReportPanel
 
 PROGRESS = gr.Progress()
 """Gradio gives a handler that has this default a tracker of its own at each call."""
-UPLOAD = Text(
-    "📁 Upload a local dataset (JSON/JSONL, Alpaca format)", "📁 上传本地数据集 (支持 JSON/JSONL (Alpaca 格式))"
-)
-DOCS = Text(
-    "📚 Use the SAGE documentation (fetched from GitHub and made into training data)",
-    "📚 使用 SAGE 官方文档 (自动从 GitHub 下载并准备训练数据)",
-)
-QUICKSTART = Text("✨ Quick start: questions about SAGE", "✨ 快速开始：关于 SAGE 的问答")
+UPLOAD = Text("📁 Upload a local dataset (JSON/JSONL, Alpaca format)")
+DOCS = Text("📚 Use the SAGE documentation (fetched from GitHub and made into training data)")
+QUICKSTART = Text("✨ Quick start: questions about SAGE")
 QUICKSTART_NOTE = Text(
     "Comes with the studio. With the preset “Quick start”, the built-in model learns it in minutes on any CPU; the "
-    "test questions of `make demo` are not in it.",
-    "随工作室提供，无需下载。选择 “快速开始” 预设，内置模型在任何 CPU 上几分钟即可学会；`make demo` 的测试题不在其中。",
+    "test questions of `make demo` are not in it."
 )
-DELETE = Text("Delete", "删除")
-DELETE_TITLE = Text("Delete dataset", "删除数据集")
+DELETE = Text("Delete")
+DELETE_TITLE = Text("Delete dataset")
 DELETE_QUESTION = Text(
     "Delete this dataset? Its rows are gone for good, and a stopped run on it cannot go on; models already trained on "
-    "it stay.",
-    "确定删除此数据集吗？其中的数据将无法恢复，使用它的已停止任务无法继续；已用它训练的模型不受影响。",
+    "it stay."
 )
 
 
@@ -59,7 +52,7 @@ class DatasetTab:
         words, settings = self.words, self.studio.settings
         self.source = words(
             gr.Radio,
-            label=Text("Where the data comes from", "数据来源"),
+            label=Text("Where the data comes from"),
             choices=[(UPLOAD, "upload"), (DOCS, "docs"), (QUICKSTART, "quickstart"), *WAYS],
             value="quickstart",
             elem_id="dataset-source",
@@ -68,17 +61,13 @@ class DatasetTab:
         self.intake = IntakePanel(self.frame)
         with gr.Column() as self.quickstart_box:
             words(gr.Markdown, value=QUICKSTART_NOTE, elem_classes="quiet")
-            self.add_quickstart = words(
-                gr.Button, value=Text("Add", "添加"), variant="primary", elem_id="quickstart-add"
-            )
+            self.add_quickstart = words(gr.Button, value=Text("Add"), variant="primary", elem_id="quickstart-add")
         with gr.Column(visible=False) as self.docs_box:
-            with words(gr.Accordion, label=Text("Where the documentation is", "文档的位置"), open=False):
+            with words(gr.Accordion, label=Text("Where the documentation is"), open=False):
                 gr.Markdown(f"`{settings.docs_repo}` · `{settings.docs_branch or 'HEAD'}` · `{settings.docs_folder}/`")
             with gr.Row():
-                self.prepare = words(
-                    gr.Button, value=Text("Prepare", "准备"), variant="primary", elem_id="docs-prepare"
-                )
-                self.refresh = words(gr.Button, value=Text("Fetch again", "重新下载"), elem_id="docs-refresh")
+                self.prepare = words(gr.Button, value=Text("Prepare"), variant="primary", elem_id="docs-prepare")
+                self.refresh = words(gr.Button, value=Text("Fetch again"), elem_id="docs-refresh")
         self.progress = html("dataset-progress", elem_classes="progress-host")
 
     def _list(self) -> None:
@@ -88,18 +77,16 @@ class DatasetTab:
         """What there is to see and to do with the dataset that is chosen."""
         words = self.words
         with gr.Row(visible=False, elem_classes="actions") as self.actions:
-            self.train = words(
-                gr.Button, value=Text("Train with it →", "用它训练 →"), variant="primary", elem_id="dataset-train"
-            )
+            self.train = words(gr.Button, value=Text("Train with it →"), variant="primary", elem_id="dataset-train")
             self.delete = words(gr.Button, value=DELETE, elem_id="dataset-delete", elem_classes="quiet-button")
         with gr.Tabs(selected="report", elem_id="dataset-tabs"):
-            with words(gr.Tab, label=Text("Report", "报告"), id="report", elem_id="dataset-tab-report"):
+            with words(gr.Tab, label=Text("Report"), id="report", elem_id="dataset-tab-report"):
                 ReportPanel(self.frame)
-            with words(gr.Tab, label=Text("Preview", "预览"), id="preview", elem_id="dataset-tab-preview"):
+            with words(gr.Tab, label=Text("Preview"), id="preview", elem_id="dataset-tab-preview"):
                 PreviewPanel(self.frame)
-            with words(gr.Tab, label=Text("Combine", "合并"), id="combine", elem_id="dataset-tab-combine"):
+            with words(gr.Tab, label=Text("Combine"), id="combine", elem_id="dataset-tab-combine"):
                 CombinePanel(self.frame)
-            with words(gr.Tab, label=Text("Augment", "扩充"), id="augment", elem_id="dataset-tab-augment"):
+            with words(gr.Tab, label=Text("Augment"), id="augment", elem_id="dataset-tab-augment"):
                 AugmentPanel(self.frame)
 
     def _wire(self) -> None:

@@ -14,16 +14,13 @@ from sage_studio.ui.components.events import on
 from sage_studio.ui.components.page_context import PageContext
 from sage_studio.ui.datasets.mapping_panel import MappingPanel
 
-REPOSITORY = Text("🗂 Documents of a Git repository", "🗂 Git 仓库中的文档")
-HUB = Text("🤗 A dataset of the hub, by its id", "🤗 按名称获取 Hub 数据集")
+REPOSITORY = Text("🗂 Documents of a Git repository")
+HUB = Text("🤗 A dataset of the hub, by its id")
 WAYS = [(REPOSITORY, "repository"), (HUB, "hub")]
-FILE = Text("Rows or documents", "数据或文档")
-KINDS = Text(
-    "Rows: JSON, JSONL, CSV, Parquet (also .gz). Documents: Markdown, HTML, TXT, PDF, DOCX, zip",
-    "数据：JSON、JSONL、CSV、Parquet（可为 .gz）；文档：Markdown、HTML、TXT、PDF、DOCX、zip",
-)
-DOCUMENTS_BECOME = Text("Documents become", "文档转换为")
-QUESTIONS, PASSAGES = Text("questions and answers", "问答"), Text("passages, without questions", "段落（不含问题）")
+FILE = Text("Rows or documents")
+KINDS = Text("Rows: JSON, JSONL, CSV, Parquet (also .gz). Documents: Markdown, HTML, TXT, PDF, DOCX, zip")
+DOCUMENTS_BECOME = Text("Documents become")
+QUESTIONS, PASSAGES = Text("questions and answers"), Text("passages, without questions")
 PROGRESS = gr.Progress()
 
 
@@ -69,21 +66,21 @@ class IntakePanel:
         return self.words(gr.Textbox, value="", label=label, placeholder=placeholder, max_lines=1, elem_id=elem_id)
 
     def _repository(self) -> None:
-        self.address = self._text(Text("Address", "地址"), "repository-address", "https://…/docs.git")
+        self.address = self._text(Text("Address"), "repository-address", "https://…/docs.git")
         with gr.Row():
-            self.branch = self._text(Text("Branch or tag", "分支或标签"), "repository-branch", "HEAD")
-            self.folder = self._text(Text("Folder", "文件夹"), "repository-folder", "docs")
+            self.branch = self._text(Text("Branch or tag"), "repository-branch", "HEAD")
+            self.folder = self._text(Text("Folder"), "repository-folder", "docs")
         self.repository_rows = self._rows("repository-rows")
         self.fetch_repository = self._button("repository-fetch")
 
     def _hub(self) -> None:
-        self.repo = self._text(Text("Id (owner/name)", "名称（owner/name）"), "hub-repo", "tatsu-lab/alpaca")
+        self.repo = self._text(Text("Id (owner/name)"), "hub-repo", "tatsu-lab/alpaca")
         with gr.Row():
-            self.config = self._text(Text("Configuration", "配置"), "hub-config", "default")
-            self.split = self._text(Text("Split", "数据划分"), "hub-split", "train")
+            self.config = self._text(Text("Configuration"), "hub-config", "default")
+            self.split = self._text(Text("Split"), "hub-split", "train")
             self.max_rows = self.words(
                 gr.Number,
-                label=Text("Most rows (0: all)", "最多行数（0 为全部）"),
+                label=Text("Most rows (0: all)"),
                 value=0,
                 minimum=0,
                 elem_id="hub-rows",
@@ -91,7 +88,7 @@ class IntakePanel:
         self.fetch_hub = self._button("hub-fetch")
 
     def _button(self, elem_id: str) -> Any:
-        return self.words(gr.Button, value=Text("Fetch", "获取"), variant="primary", elem_id=elem_id)
+        return self.words(gr.Button, value=Text("Fetch"), variant="primary", elem_id=elem_id)
 
     # Handlers
 

@@ -10,16 +10,16 @@ from markupsafe import Markup
 from sage_studio.data.column_mapping import ColumnMapping
 from sage_studio.data.formats import BY_NAME, FORMATS
 from sage_studio.data.sources.local import FileInspection
-from sage_studio.text import NOTHING, Language, Text
+from sage_studio.text import NOTHING, Language, Text, verbatim
 from sage_studio.ui.components.events import on
 from sage_studio.ui.components.html import html
 from sage_studio.ui.components.page_context import PageContext
 from sage_studio.ui.components.table import Column, Row, table
 
-TITLE = Text("Which column is which?", "请指定各列的含义")
-REMEMBERED = Text("As you said for the last file with these columns.", "已按上次相同列的文件填好。")
-GUESSED = Text("Filled in as the names suggest: please check.", "已按列名推测填好，请核对。")
-SAMPLE = Text("First rows", "前几行")
+TITLE = Text("Which column is which?")
+REMEMBERED = Text("As you said for the last file with these columns.")
+GUESSED = Text("Filled in as the names suggest: please check.")
+SAMPLE = Text("First rows")
 NONE = "—"
 KEYS = max(len(each.needs) + len(each.takes) for each in FORMATS)
 USUAL = "Alpaca"
@@ -36,7 +36,7 @@ class MappingPanel:
             self.sample = html("mapping-sample")
             self.format = self.words(
                 gr.Dropdown,
-                label=Text("Format", "格式"),
+                label=Text("Format"),
                 choices=list(BY_NAME),
                 value=USUAL,
                 elem_id="mapping-format",
@@ -46,9 +46,7 @@ class MappingPanel:
                     gr.Dropdown(choices=[], value=None, visible=False, min_width=140, elem_id=f"mapping-key-{number}")
                     for number in range(KEYS)
                 ]
-            self.use = self.words(
-                gr.Button, value=Text("Use these columns", "使用此映射"), variant="primary", elem_id="mapping-use"
-            )
+            self.use = self.words(gr.Button, value=Text("Use these columns"), variant="primary", elem_id="mapping-use")
 
     @property
     def asked(self) -> list[Any]:
@@ -108,7 +106,7 @@ def _sample(found: FileInspection, language: Language) -> Markup:
     fault = found.fault.message.in_(language) if found.fault is not None else ""
     note = REMEMBERED if found.remembered is not None else GUESSED if found.guess is not None else NOTHING
     rows = [Row([str(row.get(column, ""))[:CELL_CHARS] for column in found.columns]) for row in found.sample]
-    columns = [Column(Text(column, column)) for column in found.columns]
+    columns = [Column(verbatim(column)) for column in found.columns]
     head = Markup('<h2 class=minor>{}</h2><p class="quiet">{} {}</p>').format(
         TITLE.in_(language), fault, note.in_(language)
     )

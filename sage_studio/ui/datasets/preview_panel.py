@@ -19,18 +19,15 @@ from sage_studio.ui.components.table import PICK_JS, picked_key
 from sage_studio.ui.datasets.dataset_report import UNFOLD_JS, no_rows, preview_table
 
 PAGE_ROWS = 20
-PICK_ROW = Text(
-    "Choose a row to see it as the model does, to change it or to leave it out.",
-    "选择一行，查看模型看到的内容，或修改、剔除它。",
-)
-ROW_N = Text("Row {}", "第 {} 行")
+PICK_ROW = Text("Choose a row to see it as the model does, to change it or to leave it out.")
+ROW_N = Text("Row {}")
 FATES: dict[TokenUse, Text] = {
-    "learned": Text("learned", "参与训练"),
-    "read": Text("only read", "仅作上下文"),
-    "cut": Text("cut off", "被截断"),
+    "learned": Text("learned"),
+    "read": Text("only read"),
+    "cut": Text("cut off"),
 }
-LEFT_OUT = Text("This row is left out of the training: nothing is left to learn.", "训练会跳过此行：没有可学习的内容。")
-PENDING = Text("{} rows changed, {} left out, not saved yet", "已修改 {} 行，剔除 {} 行，尚未保存")
+LEFT_OUT = Text("This row is left out of the training: nothing is left to learn.")
+PENDING = Text("{} rows changed, {} left out, not saved yet")
 
 
 class PreviewPanel:
@@ -47,9 +44,9 @@ class PreviewPanel:
         with gr.Row(visible=False, elem_classes="actions notice-row") as self.pending_box:
             self.pending = html("row-pending")
             self.save = self.words(
-                gr.Button, value=Text("Save as a new version", "另存为新版本"), variant="primary", elem_id="row-save"
+                gr.Button, value=Text("Save as a new version"), variant="primary", elem_id="row-save"
             )
-            self.discard = self.words(gr.Button, value=Text("Discard", "放弃"), elem_id="row-discard")
+            self.discard = self.words(gr.Button, value=Text("Discard"), elem_id="row-discard")
         self._wire()
 
     def _toolbar(self) -> None:
@@ -58,8 +55,8 @@ class PreviewPanel:
             self.search = words(
                 gr.Textbox,
                 value="",
-                label=Text("Search the rows", "搜索数据"),
-                placeholder=Text("a word or a path", "关键词或路径"),
+                label=Text("Search the rows"),
+                placeholder=Text("a word or a path"),
                 max_lines=1,
                 elem_id="dataset-search",
                 scale=3,
@@ -68,40 +65,32 @@ class PreviewPanel:
             self.number = words(  # not a gr.Number: one without a value shows 0, and is wrong before it was touched
                 gr.Textbox,
                 value="",
-                label=Text("Go to row", "跳到第几行"),
-                placeholder=Text("a number", "行号"),
+                label=Text("Go to row"),
+                placeholder=Text("a number"),
                 max_lines=1,
                 elem_id="dataset-goto",
                 scale=1,
                 min_width=110,
             )
-            self.back = words(
-                gr.Button, value=Text("‹ Back", "‹ 上一页"), elem_id="dataset-prev", scale=0, min_width=90
-            )
-            self.next = words(
-                gr.Button, value=Text("Next ›", "下一页 ›"), elem_id="dataset-next", scale=0, min_width=90
-            )
+            self.back = words(gr.Button, value=Text("‹ Back"), elem_id="dataset-prev", scale=0, min_width=90)
+            self.next = words(gr.Button, value=Text("Next ›"), elem_id="dataset-next", scale=0, min_width=90)
 
     def _seen(self) -> None:
         with gr.Row(elem_classes="toolbar"):
-            self.model, self.max_length = reader(self.words, self.studio, "row", Text("As seen by", "以该模型查看"))
+            self.model, self.max_length = reader(self.words, self.studio, "row", Text("As seen by"))
         self.seen = html("row-seen")
 
     def _edit(self) -> None:
         words = self.words
-        with words(gr.Accordion, label=Text("Change this row", "修改此行"), open=False, elem_id="row-edit"):
-            self.question = words(
-                gr.Textbox, label=Text("Question", "问题"), lines=2, max_lines=8, elem_id="row-question"
-            )
-            self.answer = words(gr.Textbox, label=Text("Answer", "回答"), lines=4, max_lines=16, elem_id="row-answer")
-            self.rejected = words(
-                gr.Textbox, label=Text("Worse answer", "较差的回答"), lines=4, max_lines=16, elem_id="row-rejected"
-            )
+        with words(gr.Accordion, label=Text("Change this row"), open=False, elem_id="row-edit"):
+            self.question = words(gr.Textbox, label=Text("Question"), lines=2, max_lines=8, elem_id="row-question")
+            self.answer = words(gr.Textbox, label=Text("Answer"), lines=4, max_lines=16, elem_id="row-answer")
+            self.rejected = words(gr.Textbox, label=Text("Worse answer"), lines=4, max_lines=16, elem_id="row-rejected")
             with gr.Row(elem_classes="actions"):
-                self.change = words(gr.Button, value=Text("Change", "修改"), elem_id="row-change")
+                self.change = words(gr.Button, value=Text("Change", context="verb"), elem_id="row-change")
                 self.exclude = words(
                     gr.Button,
-                    value=Text("Leave this row out", "剔除此行"),
+                    value=Text("Leave this row out"),
                     elem_id="row-exclude",
                     elem_classes="quiet-button",
                 )
@@ -225,8 +214,8 @@ def row_number(typed: str, last: int) -> int:
     digits = re.sub(r"[\s,，_]", "", typed)
     if not re.fullmatch(r"[0-9]{1,12}", digits) or not 1 <= int(digits) <= last:
         raise InvalidInput(
-            Text(f"There is no row {typed.strip()!r}.", f"没有第 {typed.strip()!r} 行。"),
-            Text(f"Type a number from 1 to {count(last)}.", f"请输入 1 到 {count(last)} 之间的数字。"),
+            Text("There is no row {strip!r}.", strip=typed.strip()),
+            Text("Type a number from 1 to {last}.", last=count(last)),
         )
     return int(digits)
 

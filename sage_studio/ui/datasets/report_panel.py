@@ -19,19 +19,16 @@ from sage_studio.ui.components.plots import ROWS, TOKENS, histogram
 from sage_studio.ui.components.table import Column, Row, table
 from sage_studio.ui.datasets.dataset_report import report
 
-CHECK, STOP = Text("Check all rows", "检查全部数据"), Text("Stop", "停止")
-NOT_CHECKED = Text(
-    "Not checked yet: copies, leaks and real token lengths are found on demand.",
-    "尚未检查：重复、泄漏与真实长度按需检查。",
-)
-CHECKED = Text("Checked with the tokenizer of {}", "已用 {} 的分词器检查")
-FOUND, COUNT, FIRST = Text("Found", "发现"), Text("Rows", "行数"), Text("First rows", "前几行")
-CLEAN = Text("Nothing found.", "没有发现问题。")
-PER_EPOCH, CUT = Text("Tokens per epoch", "每轮 token 数"), Text("Longer than {}", "超过 {}")
-LONGEST, TIME = Text("Longest row, tokens", "最长 token 数"), Text("Time per epoch", "每轮耗时")
-ABOUT = Text("about {}", "约 {}")
-AS_CSV, AS_JSONL = Text("All rows as CSV", "全部明细 CSV"), Text("as JSONL", "下载 JSONL")
-NONE = Text("none", "无")
+CHECK, STOP = Text("Check all rows"), Text("Stop")
+NOT_CHECKED = Text("Not checked yet: copies, leaks and real token lengths are found on demand.")
+CHECKED = Text("Checked with the tokenizer of {}")
+FOUND, COUNT, FIRST = Text("Found"), Text("Rows"), Text("First rows")
+CLEAN = Text("Nothing found.")
+PER_EPOCH, CUT = Text("Tokens per epoch"), Text("Longer than {}")
+LONGEST, TIME = Text("Longest row, tokens"), Text("Time per epoch")
+ABOUT = Text("about {}")
+AS_CSV, AS_JSONL = Text("All rows as CSV"), Text("as JSONL")
+NONE = Text("none")
 
 
 class ReportPanel:
@@ -42,7 +39,7 @@ class ReportPanel:
         self.figures = html("dataset-report")
         self.histogram = self.words(
             gr.BarPlot,
-            label=Text("Rows by length in tokens", "各 token 长度的行数"),
+            label=Text("Rows by length in tokens"),
             x=TOKENS,
             y=ROWS,
             x_title=" ",
@@ -60,10 +57,10 @@ class ReportPanel:
     def _order(self) -> None:
         words = self.words
         with gr.Row(visible=False, elem_classes="toolbar") as self.order:
-            self.model, self.max_length = reader(self.words, self.studio, "check", Text("Tokenizer of", "分词器来自"))
+            self.model, self.max_length = reader(self.words, self.studio, "check", Text("Tokenizer of"))
             self.against = words(
                 Picker,
-                label=Text("Leaks into", "与之比对泄漏"),
+                label=Text("Leaks into"),
                 choices=[(NONE, "")],
                 value="",
                 scale=3,

@@ -15,8 +15,8 @@ from sage_studio.ui.components.page_context import PageContext
 from sage_studio.ui.components.progress import transfer_line
 from sage_studio.ui.components.table import picked_key
 
-TITLE = Text("Downloads", "下载")
-CANCEL, GO_ON = Text("Cancel the download", "取消下载"), Text("Continue the download", "继续下载")
+TITLE = Text("Downloads")
+CANCEL, GO_ON = Text("Cancel the download"), Text("Continue the download")
 STATE = {
     DownloadState.RUNNING: "running",
     DownloadState.STOPPED: "idle",

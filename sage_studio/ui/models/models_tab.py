@@ -23,56 +23,48 @@ from sage_studio.ui.models.downloads_panel import DownloadsPanel
 from sage_studio.ui.models.performance_view import PerformanceView
 from sage_studio.ui.status_bar import engine_state
 
-USE = Text("Use this model", "使用此模型")
-USE_TITLE = Text("Switch the chat's model", "切换对话模型")
+USE = Text("Use this model")
+USE_TITLE = Text("Switch the chat's model")
 USE_QUESTION = Text(
-    "The chat uses this model from the next message on; answers under way finish on the model they began with.",
-    "下一条消息起由此模型回答；正在生成的回答会由原来的模型完成。",
+    "The chat uses this model from the next message on; answers under way finish on the model they began with."
 )
-UNLOADED = Text(
-    "{} is out of the engine's memory; it is loaded again when it is next asked.",
-    "{} 已从引擎卸载，下次使用时会重新加载。",
-)
-DELETE, DELETE_TITLE = Text("Delete", "删除"), Text("Delete the model", "删除模型")
+UNLOADED = Text("{} is out of the engine's memory; it is loaded again when it is next asked.")
+DELETE, DELETE_TITLE = Text("Delete"), Text("Delete the model")
 DELETE_QUESTION = Text(
-    "It is taken off the list. A tuned model's files stay with its task; only a copy merged for serving is deleted.",
-    "模型将从列表中移除。微调模型的文件保留在其任务中；仅删除为部署而合并的副本。",
+    "It is taken off the list. A tuned model's files stay with its task; only a copy merged for serving is deleted."
 )
-DELETED = Text("{} was taken off the list.", "已从列表移除 {}。")
-LOADING = Text("Loading {} …", "正在加载 {} …")
-SWITCHED = Text("✅ Switched to: {}", "✅ 已切换到: {}")
-TRY_IT = Text("Try it in the chat.", "请在对话面板测试")
-MODELS = Text("Models", "模型")
+DELETED = Text("{} was taken off the list.")
+LOADING = Text("Loading {} …")
+SWITCHED = Text("✅ Switched to: {}")
+TRY_IT = Text("Try it in the chat.")
+MODELS = Text("Models")
 COLUMNS = (
-    Column(Text("Name", "名称")),
-    Column(Text("Kind", "类型")),
-    Column(Text("Base", "基座"), css="desktop"),
-    Column(Text("Size", "大小"), figures=True, css="desktop"),
-    Column(Text("Task", "任务"), css="desktop"),
-    Column(Text("Loaded", "已加载"), css="desktop"),
-    Column(Text("Current", "当前")),
-    Column(Text("Last used", "最近使用"), figures=True, css="desktop"),
+    Column(Text("Name")),
+    Column(Text("Kind")),
+    Column(Text("Base"), css="desktop"),
+    Column(Text("Size"), figures=True, css="desktop"),
+    Column(Text("Task"), css="desktop"),
+    Column(Text("Loaded"), css="desktop"),
+    Column(Text("Current")),
+    Column(Text("Last used"), figures=True, css="desktop"),
 )
-NONE_YET = Text("No model has been loaded yet", "还没有加载过模型")
-LOAD_ONE = Text(
-    "Start the engine to talk to the base model, or set a completed task as backend on the Tasks tab.",
-    "启动引擎即可与基座模型对话；也可在“任务”页把已完成的任务设为后端。",
-)
-START = Lead(Text("Start the engine", "启动引擎"), "engine-start", press=True)
-RETRY = Text("Try vLLM again", "重新启动 vLLM")
-RETRIED = Text("vLLM answers again.", "已恢复使用 vLLM。")
-RETRIED_IN_VAIN = Text("vLLM did not start.", "vLLM 未能启动。")
+NONE_YET = Text("No model has been loaded yet")
+LOAD_ONE = Text("Start the engine to talk to the base model, or set a completed task as backend on the Tasks tab.")
+START = Lead(Text("Start the engine"), "engine-start", press=True)
+RETRY = Text("Try vLLM again")
+RETRIED = Text("vLLM answers again.")
+RETRIED_IN_VAIN = Text("vLLM did not start.")
 FORM: dict[str, Text] = {
-    WeightFormat.BF16: Text("16 bits", "16 位"),
-    WeightFormat.FP8: Text("8 bits (fp8)", "8 位（fp8）"),
-    WeightFormat.FOUR_BIT: Text("4 bits", "4 位"),
-    WeightFormat.STORED: Text("quantized as stored", "按存储的量化格式"),
-    WeightFormat.CPU: Text("on the CPU", "使用 CPU"),
+    WeightFormat.BF16: Text("16 bits"),
+    WeightFormat.FP8: Text("8 bits (fp8)"),
+    WeightFormat.FOUR_BIT: Text("4 bits"),
+    WeightFormat.STORED: Text("quantized as stored", context="dtype"),
+    WeightFormat.CPU: Text("on the CPU"),
 }
-ENGINE, STATE = Text("Engine", "引擎"), Text("State", "状态")
-BASE, ANSWERS, ADDRESS = Text("Base", "基座"), Text("Answers", "当前模型"), Text("Address", "地址")
+ENGINE, STATE = Text("Engine"), Text("State")
+BASE, ANSWERS, ADDRESS = Text("Base"), Text("Answers", context="model"), Text("Address")
 LOG_BYTES = 20_000
-MACHINE = Text("This machine", "本机检查")
+MACHINE = Text("This machine")
 LEVELS = {"ok": "done", "note": "idle", "problem": "failed", "blocking": "failed"}
 
 
@@ -87,10 +79,10 @@ class ModelsTab:
         self.table = html("models-table", PICK_JS)
         with gr.Row(elem_classes="actions"):
             self.use = self.words(gr.Button, value=USE, variant="primary", elem_id="model-use", interactive=False)
-            self.unload = self.words(gr.Button, value=Text("Unload", "卸载"), elem_id="model-unload", interactive=False)
-            self.start = self.words(gr.Button, value=Text("Start the engine", "启动引擎"), elem_id="engine-start")
+            self.unload = self.words(gr.Button, value=Text("Unload"), elem_id="model-unload", interactive=False)
+            self.start = self.words(gr.Button, value=Text("Start the engine"), elem_id="engine-start")
             self.retry = self.words(gr.Button, value=RETRY, elem_id="retry-vllm", visible=False)
-            self.chat = self.words(gr.Button, value=Text("Go to the chat →", "去对话测试 →"), elem_id="models-chat")
+            self.chat = self.words(gr.Button, value=Text("Go to the chat →"), elem_id="models-chat")
             self.delete = self.words(
                 gr.Button, value=DELETE, elem_id="model-delete", elem_classes="quiet-button", interactive=False
             )
@@ -265,7 +257,7 @@ def last_lines(path: Path) -> list[str]:
 
 
 def _row(model: RegisteredModel, language: Language) -> Row:
-    lamp = Markup('<i class="lamp done"></i>{}').format(Text("yes", "是").in_(language))
+    lamp = Markup('<i class="lamp done"></i>{}').format(Text("yes").in_(language))
     return Row(
         (
             copyable(model.name, language),

@@ -17,26 +17,23 @@ from sage_studio.ui.components.plots import time_plot, timeline
 
 SPAN_SECONDS = 6.0
 """A point of a plot: finer ones would be sent to every viewer at every tick."""
-TITLE = Text("Performance", "性能")
-NOTHING = Text("No figures yet", "还没有性能数据")
-WAIT = Text(
-    "They are measured while the engine is ready: speed, load, latency, cache and GPU memory.",
-    "引擎就绪后开始测量：速度、负载、延迟、缓存与显存。",
-)
-ASK = Lead(Text("Ask something in the chat →", "去对话提问 →"), "chat-message", "chat")
-SPEED = Text("Tokens per second", "每秒 token 数")
-REQUESTS = Text("Running (green), waiting (orange)", "请求数：绿 运行中，橙 等待中")
-FIRST = Text("Time to first token (s)", "首字时间（秒）")
-LATENCY = Text("Latency (s): p50 green, p95 orange", "延迟（秒）：绿 p50，橙 p95")
-CACHE, MEMORY = Text("KV cache", "KV 缓存"), Text("GPU memory (GB)", "显存 (GB)")
-LOAD = Text("GPU load", "GPU 利用率")
-RUNNING, WAITING = Text("running", "运行中"), Text("waiting", "等待中")
-SECONDS = Text("{:.2f} s", "{:.2f} 秒")
-NOW = Text("Speed now", "当前速度")
-IN_USE = Text("Running · waiting", "运行中 · 等待中")
-FIRST_NOW = Text("First token p50", "首字 p50")
-P50, P95 = Text("Latency p50", "延迟 p50"), Text("Latency p95", "延迟 p95")
-MEMORY_NOW = Text("GPU memory", "显存")
+TITLE = Text("Performance")
+NOTHING = Text("No figures yet")
+WAIT = Text("They are measured while the engine is ready: speed, load, latency, cache and GPU memory.")
+ASK = Lead(Text("Ask something in the chat →"), "chat-message", "chat")
+SPEED = Text("Tokens per second")
+REQUESTS = Text("Running (green), waiting (orange)")
+FIRST = Text("Time to first token (s)")
+LATENCY = Text("Latency (s): p50 green, p95 orange")
+CACHE, MEMORY = Text("KV cache"), Text("GPU memory (GB)")
+LOAD = Text("GPU load")
+RUNNING, WAITING = Text("running"), Text("waiting")
+SECONDS = Text("{:.2f} s")
+NOW = Text("Speed now")
+IN_USE = Text("Running · waiting")
+FIRST_NOW = Text("First token p50")
+P50, P95 = Text("Latency p50"), Text("Latency p95")
+MEMORY_NOW = Text("GPU memory")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +48,7 @@ class MetricsPlot:
     percent: bool = False
 
 
-ONE = Text("now", "当前")
+ONE = Text("now")
 PLOTS = (
     MetricsPlot("metrics-speed", SPEED, ".3~s", (("tokens_per_second", ONE),)),
     MetricsPlot("metrics-requests", REQUESTS, ".3~g", (("requests_running", RUNNING), ("requests_waiting", WAITING))),
@@ -60,7 +57,7 @@ PLOTS = (
         "metrics-latency",
         LATENCY,
         ".3~g",
-        (("latency_p50", Text("p50", "中位 p50")), ("latency_p95", Text("p95", "长尾 p95"))),
+        (("latency_p50", Text("p50")), ("latency_p95", Text("p95"))),
     ),
     MetricsPlot("metrics-cache", CACHE, ".2~%", (("kv_cache", ONE),)),
     MetricsPlot("metrics-gpu-memory", MEMORY, ".3~g", (("gpu_memory_gb", ONE),), needs_card=True),

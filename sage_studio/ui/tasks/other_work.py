@@ -1,5 +1,6 @@
 """Tasks other than training on the Tasks tab: what their kinds are called, and what stopping and resuming them does."""
 
+import functools
 import time
 from typing import Any
 
@@ -8,75 +9,65 @@ from markupsafe import Markup
 
 from sage_studio.data.jobs import Job, JobState
 from sage_studio.tasks.task import Task, TaskStatus
-from sage_studio.text import Language, Text
+from sage_studio.text import Language, Text, verbatim
 from sage_studio.ui.components.format import EMPTY, ago, bar, copyable, count, duration, joined, short, size
 from sage_studio.ui.components.html import notice, quiet, strong, tiles
 from sage_studio.ui.components.labels import TASK_COLOUR, TASK_STATUS
 from sage_studio.ui.components.table import Column, Row, table
 
 KINDS: dict[str, Text] = {
-    "": Text("All kinds", "全部类型"),
-    "train": Text("Training", "训练"),
-    "report": Text("Check a dataset", "检查数据集"),
-    "augment": Text("Paraphrase rows", "改写扩充"),
-    "annotate": Text("Write questions", "生成问题"),
-    "import": Text("Import a dataset", "导入数据集"),
-    "mix": Text("Combine datasets", "合并数据集"),
-    "merge": Text("Merge an adapter", "合并适配器"),
-    "download": Text("Download a model", "下载模型"),
-    "unpack": Text("Unpack a model", "解包模型"),
-    "inspect": Text("Estimate memory", "估算内存"),
+    "": Text("All kinds"),
+    "train": Text("Training", context="kind of task"),
+    "report": Text("Check a dataset"),
+    "augment": Text("Paraphrase rows"),
+    "annotate": Text("Write questions"),
+    "import": Text("Import a dataset"),
+    "mix": Text("Combine datasets"),
+    "merge": Text("Merge an adapter"),
+    "download": Text("Download a model"),
+    "unpack": Text("Unpack a model"),
+    "inspect": Text("Estimate memory"),
 }
 """Kinds of tasks, as the filter offers them."""
-BEGINS_ANEW = Text("Resume starts it from the beginning.", "“继续”会从头开始。")
+BEGINS_ANEW = Text("Resume starts it from the beginning.")
 RESUMES: dict[str, Text] = {
-    "augment": Text(
-        "The rows written so far are kept. Resume continues from there.", "已写好的行会保留，“继续”从此处接着写。"
-    ),
-    "annotate": Text(
-        "The questions written so far are kept. Resume continues from there.",
-        "已写好的问题会保留，“继续”从此处接着写。",
-    ),
-    "download": Text(
-        "What was downloaded is kept. Resume continues from there.", "已下载的部分会保留，“继续”从此处接着下载。"
-    ),
+    "augment": Text("The rows written so far are kept. Resume continues from there."),
+    "annotate": Text("The questions written so far are kept. Resume continues from there."),
+    "download": Text("What was downloaded is kept. Resume continues from there."),
 }
 """What Resume does; of the other kinds `BEGINS_ANEW`."""
 AWAITED: dict[str, Text] = {
-    "merge": Text("If “Set as backend” is waiting for it, that fails.", "如果“设为后端”正在等待它，则会失败。"),
-    "download": Text("A chat that waits for this model fails.", "等待此模型的对话会失败。"),
-    "unpack": Text("What waits for this model fails.", "等待此模型的操作会失败。"),
-    "inspect": Text("The estimate that waits for it is not shown.", "等待它的估算结果不会显示。"),
-    "import": Text("The request that waits for the dataset fails.", "等待此数据集的请求会失败。"),
-    "mix": Text("The request that waits for the dataset fails.", "等待此数据集的请求会失败。"),
+    "merge": Text("If “Set as backend” is waiting for it, that fails."),
+    "download": Text("A chat that waits for this model fails."),
+    "unpack": Text("What waits for this model fails."),
+    "inspect": Text("The estimate that waits for it is not shown."),
+    "import": Text("The request that waits for the dataset fails."),
+    "mix": Text("The request that waits for the dataset fails."),
 }
 """What else comes of stopping it."""
-STOP = Text("Stop this task?", "确定停止此任务吗？")
-DELETE = Text(
-    "Delete this task with its log and what it has written so far? A dataset or a model that it made stays.",
-    "确定删除此任务及其日志和未完成的内容吗？它已生成的数据集或模型会保留。",
-)
+STOP = Text("Stop this task?")
+DELETE = Text("Delete this task with its log and what it has written so far? A dataset or a model that it made stays.")
 MAKES_DATASET = {"import", "mix"}
 """Kinds whose subject is where a dataset comes from, or its name."""
 IN_UNITS = {"report", "augment", "annotate"}
-UNITS, DOWNLOADED = Text("Rows", "行数"), Text("Downloaded", "已下载")
-BEGAN, TOOK, MADE = Text("Started", "开始"), Text("Took", "用时"), Text("Result", "结果")
-NEXT = Text("What to do:", "下一步：")
-ORDERED = Text("What was ordered", "任务内容")
-COLUMNS = (Column(Text("Field", "字段")), Column(Text("Value", "值"), figures=True))
-STOP_FIRST = Text("Stop it first to delete it.", "先停止才能删除。")
-STOPPING = Text("It stops after the piece of work at hand.", "完成手头的工作后停止。")
+UNITS, DOWNLOADED = Text("Rows"), Text("Downloaded")
+BEGAN, TOOK, MADE = Text("Started"), Text("Took"), Text("Result")
+NEXT = Text("What to do:")
+ORDERED = Text("What was ordered")
+COLUMNS = (Column(Text("Field")), Column(Text("Value"), figures=True))
+STOP_FIRST = Text("Stop it first to delete it.")
+STOPPING = Text("It stops after the piece of work at hand.")
 
 
 def kind_of(task: Task) -> Text:
     """What a task's kind is called; a kind of a newer studio by its own name."""
-    return KINDS.get(task.kind, Text(task.kind, task.kind))
+    return KINDS.get(task.kind, verbatim(task.kind))
 
 
 def stop_question(task: Task) -> Text:
     """Asked before it is stopped: what becomes of it."""
     said = [each for each in (STOP, AWAITED.get(task.kind), RESUMES.get(task.kind, BEGINS_ANEW)) if each is not None]
-    return Text(" ".join(each.en for each in said), "".join(each.zh for each in said))
+    return functools.reduce(lambda one, two: Text("{one} {two}", context="two sentences", one=one, two=two), said)
 
 
 def row_of(task: Task, job: Job, language: Language) -> Row:

@@ -27,24 +27,24 @@ from sage_studio.ui.components.progress import doing
 from sage_studio.ui.components.table import Column, Row, table
 
 LOG_LINES = 200
-LOSS = Text("Loss", "损失")
-RATE = Text("Learning rate", "学习率")
-SPEED = Text("Speed", "速度")
-TOKENS_A_SECOND = Text("Tokens per second", "每秒 token 数")
-STEP = Text("Step", "步")
-ETA = Text("Left", "剩余")
-TOOK = Text("Took", "用时")
-MEMORY, PEAK = Text("Memory", "内存"), Text("Peak memory", "内存峰值")
-ESTIMATED = Text("Estimated", "内存预估")
-QUEUE = Text("Number {} in the queue", "排队第 {} 位")
-HELD_OUT = Text("Held-out rows, before and after", "留出数据：训练前后")
+LOSS = Text("Loss")
+RATE = Text("Learning rate")
+SPEED = Text("Speed")
+TOKENS_A_SECOND = Text("Tokens per second")
+STEP = Text("Step")
+ETA = Text("Left")
+TOOK = Text("Took")
+MEMORY, PEAK = Text("Memory"), Text("Peak memory")
+ESTIMATED = Text("Estimated")
+QUEUE = Text("Number {} in the queue")
+HELD_OUT = Text("Held-out rows, before and after")
 MEASURED = (
-    Column(Text("Figure", "指标")),
-    Column(Text("Before", "训练前"), figures=True),
-    Column(Text("After", "训练后"), figures=True),
-    Column(Text("Change", "变化"), figures=True),
+    Column(Text("Figure")),
+    Column(Text("Before"), figures=True),
+    Column(Text("After"), figures=True),
+    Column(Text("Change"), figures=True),
 )
-NEXT = Text("What to do:", "下一步：")
+NEXT = Text("What to do:")
 
 
 class RunView:

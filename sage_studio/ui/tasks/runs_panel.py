@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from sage_studio.tasks.compare import FEWEST, MOST, TaskComparison, last_loss
 from sage_studio.tasks.task import Task
-from sage_studio.text import Language, Text
+from sage_studio.text import Language, Text, verbatim
 from sage_studio.training.recipes import RECIPES
 from sage_studio.training.recipes.base import field_label
 from sage_studio.ui.components.events import follow, on
@@ -20,12 +20,12 @@ from sage_studio.ui.components.plots import RUN_COLOURS, loss_of_runs, runs_plot
 from sage_studio.ui.components.table import Column, Row, table
 
 CHOICES = 200
-COMPARE = Text("Compare runs", "比较训练")
-RUNS = Text("Runs", "任务")
-PICK = Text(f"Choose {FEWEST} to {MOST} runs.", f"请选择 {FEWEST} 到 {MOST} 个任务。")
-SETTING = Text("Setting", "设置")
-SAME = Text("All settings are the same.", "所有设置相同。")
-LOSS, TOOK, PEAK = Text("Loss", "损失"), Text("Took", "用时"), Text("Peak memory, GB", "内存峰值 (GB)")
+COMPARE = Text("Compare runs")
+RUNS = Text("Runs")
+PICK = Text("Choose {fewest} to {most} runs.", fewest=FEWEST, most=MOST)
+SETTING = Text("Setting")
+SAME = Text("All settings are the same.")
+LOSS, TOOK, PEAK = Text("Loss"), Text("Took"), Text("Peak memory, GB")
 
 
 class RunsPanel:
@@ -92,7 +92,7 @@ def differences(compared: TaskComparison, language: Language) -> Markup:
 def coloured(name: str, colour: str) -> Text:
     """A run's name behind a dot in the colour of its line."""
     shown = Markup('<span aria-hidden="true" style="color:{}">●</span> {}').format(colour, short(name, 40))
-    return Text(shown, shown)
+    return verbatim(shown)
 
 
 def label_of(name: str, language: Language) -> str:

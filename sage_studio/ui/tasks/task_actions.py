@@ -11,8 +11,8 @@ from sage_studio.ui.components.events import follow, on
 from sage_studio.ui.components.labels import NEXT_ACTION
 from sage_studio.ui.components.page_context import PageContext, go_to
 
-REPRODUCE = Text("Reproduce", "复现")
-AGAIN = Text("Settings to the form →", "用此设置训练 →")
+REPRODUCE = Text("Reproduce")
+AGAIN = Text("Settings to the form →")
 BY_HAND = frozenset({Action.OTHER_SETTINGS, Action.OTHER_MODEL, Action.OTHER_DATA})
 
 

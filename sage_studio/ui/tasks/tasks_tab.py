@@ -22,35 +22,23 @@ from sage_studio.ui.tasks.runs_panel import RunsPanel
 from sage_studio.ui.tasks.task_actions import TaskActions
 from sage_studio.ui.tasks.tasks_table import FILTERS, download_link, files_table, settings_table, tasks_table
 
-BACKEND = Text("Set as backend", "设为后端")
-BACKEND_TITLE = Text("Set as chat backend", "设为对话后端")
-BACKEND_QUESTION = Text(
-    "Make this tuned model the studio's chat backend? The chat will use this model from now on.",
-    "确定要将此微调模型设置为 Studio 的对话后端吗？当前对话将使用此模型。",
-)
-RETRIEVER = Text("Set as retriever", "设为检索器")
-RETRIEVER_TITLE = Text("Set as retriever", "设为检索器")
-RETRIEVER_QUESTION = Text(
-    "Let this embedder find the passages that chats with documents answer from?",
-    "确定用此嵌入模型为文档问答查找段落吗？",
-)
-FINDS = Text("✅ Retriever: {}", "✅ 检索器：{}")
-TURN_ON = Text(
-    "Its index is being made. Turn on “Answer from documents” in the chat.", "正在建立索引。请在对话中打开“文档问答”。"
-)
-STOP, DELETE, RESUME = Text("Stop", "停止"), Text("Delete", "删除"), Text("Resume", "继续")
-STOP_TITLE, DELETE_TITLE = Text("Stop the task", "停止任务"), Text("Delete the task", "删除任务")
-STOP_QUESTION = Text(
-    "Stop this training? It writes a checkpoint first and can be resumed from there.",
-    "确定停止此训练吗？停止前会保存检查点，之后可以继续训练。",
-)
+BACKEND = Text("Set as backend")
+BACKEND_TITLE = Text("Set as chat backend")
+BACKEND_QUESTION = Text("Make this tuned model the studio's chat backend? The chat will use this model from now on.")
+RETRIEVER = Text("Set as retriever")
+RETRIEVER_TITLE = Text("Set as retriever")
+RETRIEVER_QUESTION = Text("Let this embedder find the passages that chats with documents answer from?")
+FINDS = Text("✅ Retriever: {}")
+TURN_ON = Text("Its index is being made. Turn on “Answer from documents” in the chat.")
+STOP, DELETE, RESUME = Text("Stop"), Text("Delete"), Text("Resume")
+STOP_TITLE, DELETE_TITLE = Text("Stop the task"), Text("Delete the task")
+STOP_QUESTION = Text("Stop this training? It writes a checkpoint first and can be resumed from there.")
 DELETE_QUESTION = Text(
-    "Delete this task with its model, checkpoints and log? This cannot be undone; download the model first to keep it.",
-    "确定删除此任务及其模型、检查点和日志吗？此操作无法撤销；如需保留模型请先下载。",
+    "Delete this task with its model, checkpoints and log? This cannot be undone; download the model first to keep it."
 )
-SWITCHING = Text("Loading {} …", "正在加载 {} …")
-SWITCHED = Text("✅ Switched to the tuned model: {}", "✅ 已切换到微调模型: {}")
-TRY_IT = Text("Try it in the chat.", "请在对话面板测试")
+SWITCHING = Text("Loading {} …")
+SWITCHED = Text("✅ Switched to the tuned model: {}")
+TRY_IT = Text("Try it in the chat.")
 
 
 class TasksTab:
@@ -64,7 +52,7 @@ class TasksTab:
         self.delete_dialog = Dialog("dialog-delete", DELETE_TITLE, DELETE_QUESTION, DELETE, danger=True)
         self.filter = self.words(
             gr.Radio,
-            label=Text("Show", "显示"),
+            label=Text("Show"),
             choices=[(text, key) for key, (text, _) in FILTERS.items()],
             value="all",
             elem_id="tasks-filter",
@@ -72,7 +60,7 @@ class TasksTab:
         )
         self.kind = self.words(
             gr.Dropdown,
-            label=Text("Kind", "类型"),
+            label=Text("Kind"),
             choices=[(text, key) for key, text in other_work.KINDS.items()],
             value="",
             elem_id="tasks-kind",
@@ -83,7 +71,9 @@ class TasksTab:
             self._actions()
             self.run = RunView(self.studio, self.words, "task")
             self.files = html("task-files")
-            with self.words(gr.Accordion, label=Text("Settings", "设置"), open=False, elem_id="task-settings"):
+            with self.words(
+                gr.Accordion, label=Text("Settings", context="training"), open=False, elem_id="task-settings"
+            ):
                 self.settings = html("task-settings-table")
         RunsPanel(self.frame)
         self._wire()
@@ -103,9 +93,7 @@ class TasksTab:
             self.buttons = [self.backend, self.retriever, self.resume, self.stop]
         with gr.Row(visible=False, elem_classes="notice-row") as self.notice_row:
             self.notice = html("backend-notice")
-            self.chat = words(
-                gr.Button, value=Text("Go to the chat →", "去对话测试 →"), elem_id="task-chat", scale=0, min_width=150
-            )
+            self.chat = words(gr.Button, value=Text("Go to the chat →"), elem_id="task-chat", scale=0, min_width=150)
 
     def _wire(self) -> None:
         frame, task, delete = self.frame, self.frame.task, (self.delete, self.why_kept)

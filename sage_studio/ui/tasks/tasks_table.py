@@ -20,43 +20,38 @@ SHOWN = 100
 """Rows at most: the newest."""
 
 FILTERS: dict[str, tuple[Text, Callable[[TaskStatus], bool]]] = {
-    "all": (Text("All", "全部"), lambda status: True),
-    "running": (Text("Running", "进行中"), lambda status: not status.is_over),
-    "done": (Text("Completed", "已完成"), lambda status: status is TaskStatus.COMPLETED),
+    "all": (Text("All"), lambda status: True),
+    "running": (Text("Running", context="filter"), lambda status: not status.is_over),
+    "done": (Text("Completed"), lambda status: status is TaskStatus.COMPLETED),
     "failed": (
-        Text("Failed or stopped", "失败或停止"),
+        Text("Failed or stopped"),
         lambda status: status in (TaskStatus.FAILED, TaskStatus.STOPPED),
     ),
 }
-TASKS = Text("Tasks", "任务")
+TASKS = Text("Tasks")
 COLUMNS = (
-    Column(Text("Status", "状态")),
-    Column(Text("Task", "任务")),
-    Column(Text("Model", "模型"), css="desktop"),
-    Column(Text("Dataset", "数据集"), css="desktop"),
-    Column(Text("Progress", "进度"), figures=True),
-    Column(Text("Loss", "损失"), figures=True, css="desktop"),
-    Column(Text("Started", "开始"), figures=True, css="desktop"),
-    Column(Text("Took", "用时"), figures=True, css="desktop"),
+    Column(Text("Status")),
+    Column(Text("Task")),
+    Column(Text("Model"), css="desktop"),
+    Column(Text("Dataset"), css="desktop"),
+    Column(Text("Progress"), figures=True),
+    Column(Text("Loss"), figures=True, css="desktop"),
+    Column(Text("Started"), figures=True, css="desktop"),
+    Column(Text("Took"), figures=True, css="desktop"),
 )
-NONE_YET = Text("No task yet", "还没有任务")
-START_ONE = Text(
-    "Start a fine-tuning on the Train tab; it will be listed here.", "在“训练”页点击“开始微调”，任务会出现在这里。"
-)
-TRAIN = Lead(Text("Train a model →", "去训练模型 →"), "train-start train-missing", "train")
-OTHERS = Lead(Text("Show others", "显示其他任务"), "tasks-filter")
-NONE_SUCH = Text("No task of this kind.", "没有符合条件的任务。")
-MORE = Text("The newest {} of {} tasks are shown.", "显示最近的 {} 个任务，共 {} 个。")
-DOWNLOAD = Text("Download", "下载")
-DOWNLOAD_HELP = Text("Download the model of {} as tar.gz", "下载 {} 的模型 (tar.gz)")
-SETTING, VALUE = Text("Setting", "设置"), Text("Value", "值")
-SETTINGS = Text("Settings", "训练设置")
-FILES = Text("Files of the stages", "各阶段文件")
-FILE_COLUMNS = (Column(Text("File", "文件")), Column(Text("What", "内容")), Column(Text("Rows", "行数"), figures=True))
-EDIT_THEM = Text(
-    "Stop the task, edit them, resume: what stands in them counts. They lie in",
-    "可先停止任务，编辑后再继续：以文件内容为准。位置：",
-)
+NONE_YET = Text("No task yet")
+START_ONE = Text("Start a fine-tuning on the Train tab; it will be listed here.")
+TRAIN = Lead(Text("Train a model →"), "train-start train-missing", "train")
+OTHERS = Lead(Text("Show others"), "tasks-filter")
+NONE_SUCH = Text("No task of this kind.")
+MORE = Text("The newest {} of {} tasks are shown.")
+DOWNLOAD = Text("Download")
+DOWNLOAD_HELP = Text("Download the model of {} as tar.gz")
+SETTING, VALUE = Text("Setting"), Text("Value")
+SETTINGS = Text("Settings", context="training")
+FILES = Text("Files of the stages")
+FILE_COLUMNS = (Column(Text("File")), Column(Text("What")), Column(Text("Rows"), figures=True))
+EDIT_THEM = Text("Stop the task, edit them, resume: what stands in them counts. They lie in")
 SPARKS = "▁▂▃▄▅▆▇█"
 SPARK_POINTS = 10
 
@@ -153,5 +148,5 @@ def settings_table(task: Task, language: Language) -> Markup:
         for name, info in RECIPES[task.type].model_fields.items()
         if info.json_schema_extra is not None and task.recipe.get(name) not in (None, "")
     ]
-    columns = (Column(SETTING), Column(Text("Field", "字段")), Column(VALUE, figures=True))
+    columns = (Column(SETTING), Column(Text("Field")), Column(VALUE, figures=True))
     return table(columns, rows, language, SETTINGS)

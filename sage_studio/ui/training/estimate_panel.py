@@ -37,31 +37,31 @@ element.addEventListener('click', (event) => {
   if (event.target.closest('button')) trigger('select', {});
 });
 """
-NEEDS = Text("Needs about {} GB · {} GB free", "约需 {} GB · 可用 {} GB")
-FITS, TOO_MUCH = Text("fits", "够用"), Text("does not fit", "不够")
-LAST_TIME = Text("Measured in the last run: {} GB", "上次实测 {} GB")
-MAKE_IT_FIT = Text("What makes it fit:", "可以这样调整：")
-NOTHING_HELPS = Text("No smaller setting makes it fit; choose a smaller model.", "调小设置也不够，请选择更小的模型。")
-ELSEWHERE = Text("Run from code", "代码 / 命令行")
-GO_TO_DATASET = Text("Go to Dataset →", "前往“数据集” →")
-TAKES, TAKES_ROUGHLY = Text("About {}", "约 {}"), Text("Roughly {} to {}", "粗估 {} 至 {}")
-SOME_ROWS, EVERY_ROW = Text("on {} of {} rows", "使用 {} / {} 行"), Text("on all {} rows", "使用全部 {} 行")
-WHOLE_ON_CPU = Text("All {} rows would take about {} on this CPU.", "全部 {} 行在此 CPU 上约需 {}。")
-WHOLE_ON_GPU = Text("All {} rows would take about {} on this GPU.", "全部 {} 行在此 GPU 上约需 {}。")
-SHORTER = Text("{} rows · about {}", "{} 行 · 约 {}")
-LESS_TIME = Text("To see a result sooner:", "想更快看到结果：")
+NEEDS = Text("Needs about {} GB · {} GB free")
+FITS, TOO_MUCH = Text("fits"), Text("does not fit")
+LAST_TIME = Text("Measured in the last run: {} GB")
+MAKE_IT_FIT = Text("What makes it fit:")
+NOTHING_HELPS = Text("No smaller setting makes it fit; choose a smaller model.")
+ELSEWHERE = Text("Run from code")
+GO_TO_DATASET = Text("Go to Dataset →")
+TAKES, TAKES_ROUGHLY = Text("About {}"), Text("Roughly {} to {}")
+SOME_ROWS, EVERY_ROW = Text("on {} of {} rows"), Text("on all {} rows")
+WHOLE_ON_CPU = Text("All {} rows would take about {} on this CPU.")
+WHOLE_ON_GPU = Text("All {} rows would take about {} on this GPU.")
+SHORTER = Text("{} rows · about {}")
+LESS_TIME = Text("To see a result sooner:")
 BASES: dict[Basis, Text] = {
-    "runs": Text("by earlier runs here", "依据本机以往训练"),
-    "probe": Text("speed measured here", "依据本机实测速度"),
-    "rough": Text("by the model's size", "按模型大小推算"),
+    "runs": Text("by earlier runs here"),
+    "probe": Text("speed measured here"),
+    "rough": Text("by the model's size"),
 }
 PARTS = {
-    "context": Text("libraries", "运行库"),
-    "weights": Text("weights", "权重"),
-    "adapter": Text("adapter", "适配器"),
-    "gradients": Text("gradients", "梯度"),
-    "optimizer": Text("optimizer", "优化器"),
-    "activations": Text("activations", "激活"),
+    "context": Text("libraries"),
+    "weights": Text("weights"),
+    "adapter": Text("adapter"),
+    "gradients": Text("gradients"),
+    "optimizer": Text("optimizer"),
+    "activations": Text("activations"),
 }
 NAMES = ("Shell", "gradio_client", "curl")
 
@@ -73,9 +73,7 @@ class EstimatePanel:
         self.studio, self.names = frame.studio, list(inputs)
         self.missing = html("train-missing", GO_JS)
         self.price = html("train-price", CHANGES_JS)
-        self.start = frame.words(
-            gr.Button, value=Text("Start fine-tuning", "开始微调"), variant="primary", elem_id="train-start"
-        )
+        self.start = frame.words(gr.Button, value=Text("Start fine-tuning"), variant="primary", elem_id="train-start")
         with frame.words(gr.Accordion, label=ELSEWHERE, open=False, elem_id="train-elsewhere"):
             self.commands = html("train-commands", COPY_JS)
         fields = [inputs[name] for name in self.names]

@@ -15,7 +15,7 @@ from gradio.components import Component
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from sage_studio.text import Language, Text
+from sage_studio.text import Language, Text, multilingual
 from sage_studio.training.recipes.base import Group, field_group, field_help, field_label
 from sage_studio.ui.components.localization import LabelRegistry
 
@@ -76,7 +76,8 @@ def explained(info: FieldInfo) -> Text:
     bounds, help = bounds_of(info), field_help(info)
     if not bounds:
         return help
-    return Text(f"{help.en.removesuffix('.')} ({bounds}).", f"{help.zh.removesuffix('。')}（{bounds}）。")
+    stopless = multilingual({language: said.rstrip(".。") for language, said in help.translations().items()})
+    return Text("{help} ({bounds}).", help=stopless, bounds=bounds)
 
 
 def bounds_of(info: FieldInfo) -> str:

@@ -17,15 +17,15 @@ from sage_studio.ui.components.format import compact
 from sage_studio.ui.components.html import html
 from sage_studio.ui.components.page_context import PageContext
 
-TITLE = Text("Search Hugging Face for a model", "在 Hugging Face 上搜索模型")
-NAME = Text("Part of its name", "名称的一部分")
-EXAMPLE = Text("for example qwen3 or owner/name", "例如 qwen3 或 owner/name")
-SEARCH = Text("Search", "搜索")
-RESULTS = Text("Found on the hub", "搜索结果")
-NONE = Text("No model of this kind has “{}” in its name.", "没有名称包含“{}”的此类模型。")
-MORE = Text("Type at least two letters.", "请至少输入两个字符。")
-FOUND = Text("{} found, the most used first. Pick one to use it.", "找到 {} 个，按下载量排序。选中即可使用。")
-GATED = Text("needs an agreement", "需接受条款")
+TITLE = Text("Search Hugging Face for a model")
+NAME = Text("Part of its name")
+EXAMPLE = Text("for example qwen3 or owner/name")
+SEARCH = Text("Search")
+RESULTS = Text("Found on the hub")
+NONE = Text("No model of this kind has “{}” in its name.")
+MORE = Text("Type at least two letters.")
+FOUND = Text("{} found, the most used first. Pick one to use it.")
+GATED = Text("needs an agreement")
 
 
 class ModelSearch:

@@ -5,7 +5,7 @@ from typing import Any
 import gradio as gr
 from markupsafe import Markup
 
-from sage_studio.text import Language, Text
+from sage_studio.text import Language, Text, multilingual
 from sage_studio.training.presets import NOT_KEPT, as_yaml
 from sage_studio.training.recipes import RECIPES
 from sage_studio.ui.components.events import on
@@ -15,14 +15,14 @@ from sage_studio.ui.components.table import Column, Row, table
 from sage_studio.ui.tasks.runs_panel import label_of, shown
 from sage_studio.ui.training.form import given
 
-TITLE = Text("My templates", "我的模板")
-NAME = Text("Name", "名称")
-YAML = Text("As YAML", "YAML 内容")
-YAML_HELP = Text("The chosen preset; or paste one and press Load.", "所选预设的内容；也可粘贴后点击“载入”。")
-SAVE, LOAD = Text("Save the form", "保存当前表单"), Text("Load the YAML", "载入 YAML")
-COPY, DELETE = Text("Duplicate", "复制一份"), Text("Delete", "删除")
-FIELD, CHOSEN, FORM = Text("Setting", "设置"), Text("Preset", "预设"), Text("Form", "表单")
-DIFFERENCE = Text("What the form changes in the preset", "表单与预设的不同")
+TITLE = Text("My templates")
+NAME = Text("Name")
+YAML = Text("As YAML")
+YAML_HELP = Text("The chosen preset; or paste one and press Load.")
+SAVE, LOAD = Text("Save the form"), Text("Load the YAML")
+COPY, DELETE = Text("Duplicate"), Text("Delete")
+FIELD, CHOSEN, FORM = Text("Setting"), Text("Preset"), Text("Form")
+DIFFERENCE = Text("What the form changes in the preset")
 
 
 class PresetsPanel:
@@ -95,4 +95,4 @@ class PresetsPanel:
     def _choices(self, language: Language, method: str, chosen: str | None) -> Any:
         """The picker with one chosen."""
         presets = [each for each in self.studio.presets.all() if each.type == method]
-        return gr.update(choices=[(Text(**each.title).in_(language), each.id) for each in presets], value=chosen)
+        return gr.update(choices=[(multilingual(each.title).in_(language), each.id) for each in presets], value=chosen)

@@ -10,7 +10,7 @@ from sage_studio.catalog import ModelEntry
 from sage_studio.services.presets import Recommendation
 from sage_studio.studio import Studio
 from sage_studio.tasks.task import Task
-from sage_studio.text import Language, Text
+from sage_studio.text import Language, Text, multilingual
 from sage_studio.training.recipes import RECIPES
 from sage_studio.training.recipes.base import field_group
 from sage_studio.ui.components.dialogs import Dialog
@@ -28,23 +28,17 @@ from sage_studio.ui.training.model_search import ModelSearch
 from sage_studio.ui.training.presets_panel import PresetsPanel
 
 METHOD = "sft"
-STOP = Text("Stop", "停止")
-STOP_TITLE = Text("Stop training", "停止训练")
-STOP_QUESTION = Text(
-    "Stop this training? It writes a checkpoint first and can be resumed from there.",
-    "确定停止此训练吗？停止前会保存检查点，之后可以继续训练。",
-)
-NO_RUN = Text("Nothing has been trained yet", "还没有训练过")
-START_ONE = Text(
-    "Choose a dataset and a model, then press Start. Progress, plots and the log appear here.",
-    "选择数据集和模型，然后点击“开始微调”。进度、曲线和日志会显示在这里。",
-)
-START = Lead(Text("Go to the start button", "前往开始按钮"), "train-start train-missing")
-PARAMETERS = Text("{} parameters", "{} 参数")
-FROM_GB = Text("LoRA needs about {} GB", "LoRA 约需 {} GB")
-ROWS = Text("rows", "行")
-HERE = Text("recommended here", "推荐")
-GATED = Text("its terms must be accepted on Hugging Face first", "需先在 Hugging Face 上接受其条款")
+STOP = Text("Stop")
+STOP_TITLE = Text("Stop training")
+STOP_QUESTION = Text("Stop this training? It writes a checkpoint first and can be resumed from there.")
+NO_RUN = Text("Nothing has been trained yet")
+START_ONE = Text("Choose a dataset and a model, then press Start. Progress, plots and the log appear here.")
+START = Lead(Text("Go to the start button"), "train-start train-missing")
+PARAMETERS = Text("{} parameters")
+FROM_GB = Text("LoRA needs about {} GB")
+ROWS = Text("rows")
+HERE = Text("recommended here")
+GATED = Text("its terms must be accepted on Hugging Face first")
 
 
 class TrainingTab:
@@ -67,15 +61,15 @@ class TrainingTab:
         choices = {"model_name_or_path": self._models(METHOD), "dataset_id": []}
         self.method = words(
             gr.Radio,
-            label=Text("Method", "方法"),
+            label=Text("Method"),
             choices=[(recipe.title, kind) for kind, recipe in RECIPES.items()],
             value=METHOD,
             elem_id="train-method",
         )
         self.preset = words(
             Picker,
-            label=Text("Start from a preset", "从预设开始"),
-            info=Text("Fills in the form; change it as you like.", "填好下面的表单，可再修改。"),
+            label=Text("Start from a preset"),
+            info=Text("Fills in the form; change it as you like."),
             choices=[],
             value=None,
             elem_id="train-preset",
@@ -86,9 +80,9 @@ class TrainingTab:
         ModelSearch(self.frame, self.method, self.inputs["model_name_or_path"])
         with gr.Group():
             self._inputs("common", {})
-        with words(gr.Accordion, label=Text("LoRA", "LoRA 设置"), open=False, elem_id="train-lora"), gr.Group():
+        with words(gr.Accordion, label=Text("LoRA"), open=False, elem_id="train-lora"), gr.Group():
             self._inputs("lora", {})
-        with words(gr.Accordion, label=Text("More", "更多设置"), open=False, elem_id="train-more"), gr.Group():
+        with words(gr.Accordion, label=Text("More"), open=False, elem_id="train-more"), gr.Group():
             self._inputs("more", {})
             self._inputs("files", {})
         PresetsPanel(self.frame, self.method, self.preset, self.inputs)
@@ -106,7 +100,7 @@ class TrainingTab:
         with gr.Column(visible=False) as self.run_box:
             self.run = RunView(self.studio, words, "run")
             with gr.Row(elem_classes="actions"):
-                self.open_task = words(gr.Button, value=Text("Open the task →", "打开任务 →"), elem_id="run-open")
+                self.open_task = words(gr.Button, value=Text("Open the task →"), elem_id="run-open")
                 self.stop = words(gr.Button, value=STOP, elem_id="run-stop", elem_classes="quiet-button")
 
     def _wire(self) -> None:
@@ -195,7 +189,7 @@ class TrainingTab:
         offered = self.studio.presets.offered(method)
         best = found.preset.id if found is not None else ""
         offered.sort(key=lambda preset: preset.id != best)
-        titles = {preset.id: Text(**preset.title).in_(language) for preset in offered}
+        titles = {preset.id: multilingual(preset.title).in_(language) for preset in offered}
         return [(f"{title} · {HERE.in_(language)}" if key == best else title, key) for key, title in titles.items()]
 
     def use_draft(self, _: Language, draft: dict[str, Any] | None) -> list[Any]:
@@ -297,6 +291,6 @@ def model_note(entry: ModelEntry, language: Language) -> Markup:
     """``1.5 B parameters · LoRA from 8 GB · apache-2.0 · recommended for an RTX 3060``."""
     parameters = PARAMETERS.in_(language).format(compact(entry.parameters).replace(" G", " B"))
     memory = FROM_GB.in_(language).format(f"{entry.vram_gb['lora']:g}")
-    note = entry.note.zh if language == "zh" else entry.note.en
+    note = multilingual(entry.note.model_dump()).in_(language)
     gated = GATED.in_(language) if entry.gated else ""
     return Markup('<p class="quiet">{}</p>').format(joined(parameters, memory, entry.licence, gated, note))

@@ -73,8 +73,8 @@ def _chunks(run: Run[KBAlignRecipe], tokenizer: Any) -> list[Chunk]:
         chunks = chunk_rows(found, token_spans(tokenizer), recipe.chunk_size, recipe.chunk_overlap, recipe.max_chunks)
         if not chunks:
             raise InvalidDataset(
-                Text("The knowledge base contains no text.", "知识库中没有文本。"),
-                Text("Add documents to it.", "请添加文档。"),
+                Text("The knowledge base contains no text."),
+                Text("Add documents to it."),
             )
         file.replace(chunks)
     print(f"chunks   {len(chunks):,} of at most {recipe.chunk_size} tokens")
@@ -142,14 +142,9 @@ def _is_older(path: Path, sources: Iterable[Path]) -> bool:
 def _nothing_usable(chunks: int, reasons: Sequence[str]) -> InvalidDataset:
     shown = f" ({'; '.join(reasons[:2])})" if reasons else ""
     return InvalidDataset(
-        Text(
-            f"The model wrote no usable question about {chunks} chunks{shown}.",
-            f"模型没有为 {chunks} 个片段写出可用的问题{shown}。",
-        ),
+        Text("The model wrote no usable question about {chunks} chunks{shown}.", chunks=chunks, shown=shown),
         Text(
             "Choose a larger model, answers: quoted, more tries or a lower min_support; or write pairs into "
-            "kbalign/1-short.jsonl and resume.",
-            "请选择更大的模型、把 answers 设为 quoted、增加 tries 或降低 min_support；也可在 kbalign/1-short.jsonl "
-            "中写入问答后继续任务。",
+            "kbalign/1-short.jsonl and resume."
         ),
     )

@@ -13,105 +13,76 @@ Language = Literal["en", "zh"]
 
 _PAIRS_ROLE = Text(
     "You write exam questions about a text. Each question names what it asks about, so that it is understood without "
-    "the text, and each answer is one full sentence that says only what the text says.",
-    "你根据文本出题。每个问题都写明所问的对象，不看文本也能看懂；每个答案都是一句完整的话，只说文本中的内容。",
+    "the text, and each answer is one full sentence that says only what the text says."
 )
-_EXAMPLE = Text(
-    "The Lume bridge in Orvik was opened in 1931. It is 240 metres long and was designed by Ada Lind.",
-    "奥维克的卢姆大桥于1931年通车，全长240米，由阿达·林德设计。",
-)
+_EXAMPLE = Text("The Lume bridge in Orvik was opened in 1931. It is 240 metres long and was designed by Ada Lind.")
 _EXAMPLE_PAIRS = Text(
     "Question: When was the Lume bridge in Orvik opened?\nAnswer: The Lume bridge in Orvik was opened in 1931.\n\n"
     "Question: How long is the Lume bridge?\nAnswer: The Lume bridge is 240 metres long.\n\n"
-    "Question: Who designed the Lume bridge?\nAnswer: The Lume bridge was designed by Ada Lind.",
-    "问题：奥维克的卢姆大桥是哪一年通车的？\n答案：奥维克的卢姆大桥于1931年通车。\n\n"
-    "问题：卢姆大桥有多长？\n答案：卢姆大桥全长240米。\n\n问题：卢姆大桥是谁设计的？\n答案：卢姆大桥由阿达·林德设计。",
+    "Question: Who designed the Lume bridge?\nAnswer: The Lume bridge was designed by Ada Lind."
 )
-_WRITE_PAIRS = Text(
-    "Text:\n{text}\n\nWrite {count} questions about the text, each with its answer.",
-    "文本：\n{text}\n\n请根据文本写出 {count} 个问题，并给出每个问题的答案。",
-)
-_QUESTION_ROLE = Text(
-    "You turn a sentence into a question that the sentence answers.", "你把一句话变成一个问题，这句话就是它的答案。"
-)
+_WRITE_PAIRS = Text("Text:\n{text}\n\nWrite {count} questions about the text, each with its answer.")
+_QUESTION_ROLE = Text("You turn a sentence into a question that the sentence answers.")
 _QUESTION_EXAMPLES = (
     (
-        Text("The Lume bridge in Orvik was opened in 1931.", "奥维克的卢姆大桥于1931年通车。"),
-        Text("When was the Lume bridge in Orvik opened?", "奥维克的卢姆大桥是哪一年通车的？"),
+        Text("The Lume bridge in Orvik was opened in 1931."),
+        Text("When was the Lume bridge in Orvik opened?"),
     ),
     (
-        Text("The Lume bridge was designed by Ada Lind.", "卢姆大桥由阿达·林德设计。"),
-        Text("Who designed the Lume bridge?", "卢姆大桥是谁设计的？"),
+        Text("The Lume bridge was designed by Ada Lind."),
+        Text("Who designed the Lume bridge?"),
     ),
     (
-        Text("The wells of Hob are nine feet deep.", "霍布的水井深九尺。"),
-        Text("How deep are the wells of Hob?", "霍布的水井有多深？"),
+        Text("The wells of Hob are nine feet deep."),
+        Text("How deep are the wells of Hob?"),
     ),
     (
-        Text("The flag of Sorn is green.", "索恩的旗帜是绿色的。"),
-        Text("What colour is the flag of Sorn?", "索恩的旗帜是什么颜色的？"),
+        Text("The flag of Sorn is green."),
+        Text("What colour is the flag of Sorn?"),
     ),
 )
 _GENERAL_ROLE = Text(
     "You write general questions: how, why, what for, in what way things differ. Answering one may need other texts "
-    "of the same collection as well. Each question names what it asks about.",
-    "你提出概括性的问题：如何、为什么、有什么作用、有何不同。回答它可能还需要同一资料库中的其他文本。每个问题都写明所问的对象。",
+    "of the same collection as well. Each question names what it asks about."
 )
 _EXAMPLE_GENERAL = Text(
     "1. What makes the bridges of Orvik remarkable?\n2. How did Ada Lind shape the city of Orvik?\n"
-    "3. Why was the Lume bridge built in Orvik?",
-    "1. 奥维克的桥梁有哪些特别之处？\n2. 阿达·林德如何影响了奥维克的城市面貌？\n3. 为什么要在奥维克修建卢姆大桥？",
+    "3. Why was the Lume bridge built in Orvik?"
 )
-_WRITE_GENERAL = Text(
-    "Text:\n{text}\n\nWrite {count} general questions on the subject of the text.",
-    "文本：\n{text}\n\n请就文本的主题写出 {count} 个概括性的问题。",
-)
+_WRITE_GENERAL = Text("Text:\n{text}\n\nWrite {count} general questions on the subject of the text.")
 _WRITE_GENERAL_OF_SEVERAL = Text(
-    "Texts:\n{text}\n\nWrite {count} general questions on the subject that these texts share.",
-    "文本：\n{text}\n\n请就这些文本共同的主题写出 {count} 个概括性的问题。",
+    "Texts:\n{text}\n\nWrite {count} general questions on the subject that these texts share."
 )
 _PART_ROLE = Text(
-    'You answer a question from one text alone, in one or two sentences. If the text does not help, you write "none".',
-    "你只根据给出的一段文本，用一两句话回答问题。如果文本没有帮助，就写“无”。",
+    'You answer a question from one text alone, in one or two sentences. If the text does not help, you write "none".'
 )
-_PART = Text("Text:\n{text}\n\nQuestion: {question}", "文本：\n{text}\n\n问题：{question}")
+_PART = Text("Text:\n{text}\n\nQuestion: {question}")
 _REFINE_ROLE = Text(
-    "You join notes into one good answer: complete, without repetition, saying only what the notes say.",
-    "你把若干条笔记整理成一个完整的答案：内容齐全、不重复，只说笔记中的内容。",
+    "You join notes into one good answer: complete, without repetition, saying only what the notes say."
 )
-_REFINE = Text("Question: {question}\n\nNotes:\n{notes}\n\nAnswer:", "问题：{question}\n\n笔记：\n{notes}\n\n答案：")
-_WITH_REFERENCES = Text(
-    "Use these references where they help.\n\n{references}\n\nQuestion: {question}",
-    "如有帮助，请参考以下资料。\n\n{references}\n\n问题：{question}",
-)
+_REFINE = Text("Question: {question}\n\nNotes:\n{notes}\n\nAnswer:")
+_WITH_REFERENCES = Text("Use these references where they help.\n\n{references}\n\nQuestion: {question}")
 _JUDGE_ROLE = Text(
     'You compare an answer with the right answer. You begin with "correct because" or "wrong because" and say in one '
     "sentence what kind of error it is, such as missing facts, a wrong fact or beside the question, without giving the "
-    "right answer away.",
-    "你把一个回答与正确答案进行比较。以“正确，因为”或“错误，因为”开头，用一句话说明是哪类错误（如遗漏事实、事实错误、答非所问），不要透露正确答案。",
+    "right answer away."
 )
-_JUDGE = Text(
-    "Question: {question}\nRight answer: {right}\nAnswer: {given}",
-    "问题：{question}\n正确答案：{right}\n回答：{given}",
-)
+_JUDGE = Text("Question: {question}\nRight answer: {right}\nAnswer: {given}")
 _JUDGE_EXAMPLES = (
     (
-        Text("When was the Lume bridge opened?", "卢姆大桥是哪一年通车的？"),
-        Text("The Lume bridge was opened in 1931.", "卢姆大桥于1931年通车。"),
-        Text("It was opened in 1874.", "它于1874年通车。"),
-        Text("wrong because it states a wrong fact: the year.", "错误，因为事实错误：年份不对。"),
+        Text("When was the Lume bridge opened?"),
+        Text("The Lume bridge was opened in 1931."),
+        Text("It was opened in 1874."),
+        Text("wrong because it states a wrong fact: the year."),
     ),
     (
-        Text("Who designed the Lume bridge?", "卢姆大桥是谁设计的？"),
-        Text("The Lume bridge was designed by Ada Lind.", "卢姆大桥由阿达·林德设计。"),
-        Text("Ada Lind designed it.", "阿达·林德设计了它。"),
-        Text("correct because it names the same designer.", "正确，因为说出了同一位设计者。"),
+        Text("Who designed the Lume bridge?"),
+        Text("The Lume bridge was designed by Ada Lind."),
+        Text("Ada Lind designed it."),
+        Text("correct because it names the same designer."),
     ),
 )
-_CHECK = Text(
-    "{asked}\n\nProposed answer: {given}\n\nIs the proposed answer correct? Say why.",
-    "{asked}\n\n给出的回答：{given}\n\n这个回答正确吗？请说明理由。",
-)
+_CHECK = Text("{asked}\n\nProposed answer: {given}\n\nIs the proposed answer correct? Say why.")
 
 
 def write_pairs(text: str, count: int, language: Language) -> Messages:

@@ -274,7 +274,7 @@ def train_round(
         state.train_loss = own.state.train_loss
         state.tokens_per_second = own.state.tokens_per_second
         state.details[f"round_{number}"] = own.state.details
-        state.place = Text("", "")
+        state.place = Text()
 
 
 def check_parts(samples: Sequence[Sample], rounds: int) -> None:
@@ -283,10 +283,12 @@ def check_parts(samples: Sequence[Sample], rounds: int) -> None:
     if missing:
         raise InvalidDataset(
             Text(
-                f"{len(samples)} questions are not enough for {rounds} rounds: round {missing[0]} has none.",
-                f"{len(samples)} 个问题不够分成 {rounds} 轮：第 {missing[0]} 轮没有问题。",
+                "{count} questions are not enough for {rounds} rounds: round {missing} has none.",
+                count=len(samples),
+                rounds=rounds,
+                missing=missing[0],
             ),
-            Text("Lower rounds, or add to the knowledge base.", "请减少 rounds，或扩充知识库。"),
+            Text("Lower rounds, or add to the knowledge base."),
         )
 
 

@@ -33,15 +33,15 @@ CHUNKS, SHORT, GENERAL, LONG, SAMPLES = (
 )
 CHECKS, ROWS = "4-round-{}-checks.jsonl", "4-round-{}-rows.jsonl"
 MEANINGS = {
-    CHUNKS: Text("Chunks of the knowledge base", "切分后的知识库片段"),
-    SHORT: Text("Short dependency: questions and answers per chunk", "短依赖：每个片段的问答"),
-    GENERAL: Text("Long dependency: general questions", "长依赖：概括性问题"),
-    LONG: Text("Long dependency: answers from several chunks", "长依赖：综合多个片段的回答"),
-    SAMPLES: Text("Samples: questions, answers and references, by round", "样本：按轮次排列的问题、答案与参考"),
+    CHUNKS: Text("Chunks of the knowledge base"),
+    SHORT: Text("Short dependency: questions and answers per chunk"),
+    GENERAL: Text("Long dependency: general questions"),
+    LONG: Text("Long dependency: answers from several chunks"),
+    SAMPLES: Text("Samples: questions, answers and references, by round"),
 }
 OF_A_ROUND = re.compile(r"4-round-(?P<round>\d{1,2})-(?P<what>checks|rows)\.jsonl")
-CHECKED = Text("Round {}: self-verification", "第 {} 轮：自我验证")
-LEARNED = Text("Round {}: training rows", "第 {} 轮：训练数据")
+CHECKED = Text("Round {}: self-verification")
+LEARNED = Text("Round {}: training rows")
 
 # Records
 
@@ -101,14 +101,8 @@ class RecordFile(Generic[Record]):
         except ValidationError as error:
             message = first_error(error.errors()).sentence
             raise InvalidDataset(
-                Text(
-                    f"{self.path.name}, line {number}: {message.en}.",
-                    f"{self.path.name} 第 {number} 行：{message.zh}。",
-                ),
-                Text(
-                    "Correct the line, or delete it to have it generated again; then resume the task.",
-                    "请改正该行，或删除该行以重新生成，然后继续任务。",
-                ),
+                Text("{name}, line {number}: {message}.", name=self.path.name, number=number, message=message),
+                Text("Correct the line, or delete it to have it generated again; then resume the task."),
                 row=number,
             ) from error
 
@@ -161,7 +155,7 @@ def process_pending(
 
 def _report(run: Run[KBAlignRecipe], phase: Phase, done: int, total: int, eta: float | None) -> None:
     name = phase.value.replace("_", " ")
-    run.state.place = Text(f"in {name}, {done} of {total} done", f"{name} 阶段，已完成 {done}/{total}")
+    run.state.place = Text("in {name}, {done} of {total} done", name=name, done=done, total=total)
     run.stop.check()
     run.progress.write(done=done, total=total, detail=f"{done:,}/{total:,}", eta_seconds=eta)
 
@@ -191,8 +185,8 @@ def stage_file(task_folder: Path, name: str) -> StageFile:
         if file.name == name:
             return file
     raise NotFound(
-        Text(f"The task has no stage file {name!r}.", f"该任务没有名为 {name!r} 的阶段文件。"),
-        Text("Choose a name from the list of its files.", "请从文件列表中选取。"),
+        Text("The task has no stage file {name!r}.", name=name),
+        Text("Choose a name from the list of its files."),
     )
 
 
@@ -209,10 +203,8 @@ def replace_stage_file(task_folder: Path, name: str, text: str) -> StageFile:
     for number, line in enumerate(lines, 1):
         if line.strip() and not _is_object(line):
             raise InvalidDataset(
-                Text(f"{name}, line {number}: not a JSON object.", f"{name} 第 {number} 行：不是 JSON 对象。"),
-                Text(
-                    "Correct the line, or delete it to have it generated again.", "请改正该行，或删除该行以重新生成。"
-                ),
+                Text("{name}, line {number}: not a JSON object.", name=name, number=number),
+                Text("Correct the line, or delete it to have it generated again."),
                 row=number,
             )
     write_atomically(path, "".join(f"{line.strip()}\n" for line in lines if line.strip()))
@@ -240,7 +232,7 @@ def _meaning(name: str) -> Text | None:
     if found is None:
         return MEANINGS.get(name)
     meaning = CHECKED if found["what"] == "checks" else LEARNED
-    return Text(*(text.format(found["round"]) for text in meaning))
+    return meaning.with_values(round=found["round"])
 
 
 def _order(name: str) -> tuple[int, str]:
