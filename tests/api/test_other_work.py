@@ -22,14 +22,16 @@ def dataset(client):
 @pytest.fixture
 def augment(client, studio, dataset, monkeypatch):
     """A task whose answers come one by one, as `may` lets them."""
-    may = threading.Semaphore(0)
+    may, asked = threading.Semaphore(0), threading.Event()
 
     def ask(*_):
+        asked.set()
         assert may.acquire(timeout=patient())
         return "How much are the two?"
 
     monkeypatch.setattr(studio.serving, "ask", ask)
     started = client.post("/api/datasets/augment", json={"dataset_id": dataset, "least_alike": 0}).json()
+    assert asked.wait(patient())
     yield started["id"], may
     may.release(99)
 
@@ -96,7 +98,8 @@ def test_commands_take_its_id(client, augment, settings, monkeypatch, capsys):
 
 def test_what_is_imported_or_mixed_is_a_task(client, dataset, tmp_path):
     (tmp_path / "docs").mkdir()
-    (tmp_path / "docs" / "a.md").write_text("# Windows\n\nA window groups records by time or by count.\n")
+    text = "# Windows\n\nA window groups records by time or by count, and its state is kept by key.\n"
+    (tmp_path / "docs" / "a.md").write_text(text)
     made = client.post("/api/datasets/from-repository", json={"address": str(tmp_path / "docs")}).json()["id"]
     (task,) = client.get(TASKS, params={"kind": "import"}).json()
     assert (task["status"], task["result"], task["model"]) == ("completed", made, str(tmp_path / "docs"))
