@@ -22,7 +22,7 @@ import psutil
 from sage_studio.settings import load_settings
 from sage_studio.studio import Studio
 from sage_studio.tasks.task import Task, TaskStatus
-from sage_studio.training.progress import LOG, Event, Job, Phase, ProgressWriter
+from sage_studio.training.progress import LOG, Event, Phase, ProgressWriter, TrainingJob
 from sage_studio.training.recipes import SFTRecipe
 from sage_studio.ui.tasks.tasks_table import tasks_table
 
@@ -48,7 +48,7 @@ def fill(studio: Studio) -> Task:
     )
     for _ in range(TASKS):
         task = studio.tasks.store.create(
-            recipe, Job(model_location="m", data_path="d"), dataset_id="d", dataset_name="D"
+            recipe, TrainingJob(model_location="m", data_path="d"), dataset_id="d", dataset_name="D"
         )
         (task.folder / "progress.jsonl").write_text(lines)
         studio.tasks.store.transition(

@@ -23,7 +23,7 @@ from pathlib import Path
 from sage_studio.hardware import detect_hardware
 from sage_studio.training.environment import cpu_has_bf16
 from sage_studio.training.memory import TraceRequest, estimate, trace_in_child
-from sage_studio.training.progress import JOB, RECIPE, Job, read_result
+from sage_studio.training.progress import JOB, RECIPE, TrainingJob, read_result
 from sage_studio.training.recipes import SFTRecipe, dump_recipe
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -73,7 +73,7 @@ def run(model: Path, home: Path, recipe: SFTRecipe) -> float:
     data = folder / "rows.jsonl"
     data.write_text("".join(json.dumps({**row, "origin": {"file": "rows"}}) + "\n" for _ in range(recipe.max_steps)))
     (folder / RECIPE).write_text(dump_recipe(recipe))
-    (folder / JOB).write_text(Job(model_location=str(model), data_path=str(data)).model_dump_json())
+    (folder / JOB).write_text(TrainingJob(model_location=str(model), data_path=str(data)).model_dump_json())
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
     done = subprocess.run(
         [sys.executable, "-m", "sage_studio.training", str(folder)],

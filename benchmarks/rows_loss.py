@@ -33,7 +33,7 @@ from sage_studio.models.chat_template import ChatTokenizer
 from sage_studio.models.unpack import ensure_unpacked
 from sage_studio.settings import load_settings
 from sage_studio.training.preview import lengths
-from sage_studio.training.progress import Job
+from sage_studio.training.progress import TrainingJob
 from sage_studio.training.recipes import SFTRecipe, dump_recipe
 from sage_studio.training.tokenize import ANSWERS, IGNORED
 
@@ -148,7 +148,7 @@ def trained(folder: Path, model: Path, rows: Iterable[Example], seed: int) -> Pa
         seed=seed,
     )
     (folder / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
-    job = Job(model_location=str(model), data_path=str(data))
+    job = TrainingJob(model_location=str(model), data_path=str(data))
     (folder / "job.json").write_text(job.model_dump_json(), encoding="utf-8")
     command = [sys.executable, "-m", "sage_studio.training", str(folder)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

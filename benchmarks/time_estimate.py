@@ -35,7 +35,7 @@ from sage_studio.training.duration import (
 )
 from sage_studio.training.environment import cpu_has_bf16
 from sage_studio.training.memory import TraceRequest
-from sage_studio.training.progress import JOB, RECIPE, Job, Result, read_result
+from sage_studio.training.progress import JOB, RECIPE, Result, TrainingJob, read_result
 from sage_studio.training.recipes import SFTRecipe, dump_recipe
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -65,7 +65,7 @@ def train(model: Path, folder: Path, data: Path, recipe: SFTRecipe) -> tuple[flo
     """Seconds of a real training from the start of its process to its end, and its result."""
     folder.mkdir()
     (folder / RECIPE).write_text(dump_recipe(recipe))
-    (folder / JOB).write_text(Job(model_location=str(model), data_path=str(data)).model_dump_json())
+    (folder / JOB).write_text(TrainingJob(model_location=str(model), data_path=str(data)).model_dump_json())
     began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "sage_studio.training", str(folder)],

@@ -27,7 +27,7 @@ import torch
 from datasets import Dataset, DatasetDict
 from transformers import AutoTokenizer
 
-from sage_studio.training.progress import Job
+from sage_studio.training.progress import TrainingJob
 from sage_studio.training.recipes import SFTRecipe, dump_recipe
 from sage_studio.training.tokenize import ANSWERS, encode_each, read_rows
 
@@ -205,7 +205,9 @@ def write_task(folder: Path, model: str, data: Path, steps: int) -> None:
     recipe = SFTRecipe(model_name_or_path=model, dataset_id="rows", **values)
     folder.mkdir()
     (folder / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
-    (folder / "job.json").write_text(Job(model_location=model, data_path=str(data)).model_dump_json(), encoding="utf-8")
+    (folder / "job.json").write_text(
+        TrainingJob(model_location=model, data_path=str(data)).model_dump_json(), encoding="utf-8"
+    )
 
 
 def write_tokens(tokenizer: object, rows: list[dict[str, object]], folder: Path) -> None:

@@ -20,7 +20,7 @@ from sage_studio.tasks.task import TaskStatus
 from sage_studio.training import duration, memory
 from sage_studio.training.duration import StepTime
 from sage_studio.training.memory import MemoryTrace, StepMemory
-from sage_studio.training.progress import Job, Result, read_job, write_result
+from sage_studio.training.progress import Result, TrainingJob, read_job, write_result
 from sage_studio.training.recipes import SFTRecipe
 
 CURVE = StepMemory(constant=0, linear=1e6, square=0)
@@ -132,7 +132,7 @@ def test_earlier_runs_correct_the_next_estimate(studio, model, asked):
     values = {"model_name_or_path": model, "dataset_id": "d"}
     guess = studio.estimates.estimate(values).memory.total
     for share in (1.1, 1.3, 1.2):
-        job = Job(model_location=model, data_path="d")
+        job = TrainingJob(model_location=model, data_path="d")
         task = studio.tasks.store.create(SFTRecipe.model_validate(values), job, dataset_id="d", dataset_name="D")
         write_result(task.folder, Result(status="completed", peak_memory_gb=share * guess / GIB))
         studio.tasks.store.transition(task.id, {TaskStatus.QUEUED}, TaskStatus.COMPLETED)

@@ -16,7 +16,7 @@ from sage_studio.text import verbatim
 from sage_studio.training import duration, memory
 from sage_studio.training.duration import StepTime
 from sage_studio.training.memory import MemoryTrace, StepMemory
-from sage_studio.training.progress import Job, Result, write_result
+from sage_studio.training.progress import Result, TrainingJob, write_result
 from sage_studio.training.recipes import SFTRecipe, parse_recipe
 
 PACE = StepTime(constant=0.0, linear=0.01)
@@ -68,7 +68,7 @@ def finished(studio, values, seconds, tokens, rows=ROWS):
     """A completed run that took so long."""
     recipe = SFTRecipe.model_validate(values)
     task = studio.tasks.store.create(
-        recipe, Job(model_location="m", data_path="d"), dataset_id=recipe.dataset_id, dataset_name="D"
+        recipe, TrainingJob(model_location="m", data_path="d"), dataset_id=recipe.dataset_id, dataset_name="D"
     )
     details = {"train_seconds": seconds, "dataset_tokens": tokens, "rows_used": rows}
     run = Result(status="completed", steps=100, total_steps=100, seconds=seconds + 30.0, details=details)
@@ -116,7 +116,9 @@ def test_earlier_runs_correct_the_pace(studio, values, asked):
 
 def test_nothing_is_measured_beside_a_training(studio, values, asked):
     recipe = SFTRecipe.model_validate(values)
-    task = studio.tasks.store.create(recipe, Job(model_location="m", data_path="d"), dataset_id="d", dataset_name="D")
+    task = studio.tasks.store.create(
+        recipe, TrainingJob(model_location="m", data_path="d"), dataset_id="d", dataset_name="D"
+    )
     studio.tasks.store.transition(task.id, {TaskStatus.QUEUED}, TaskStatus.TRAINING)
     assert studio.estimates.estimate(values).duration.basis == "rough"
     assert asked == []

@@ -10,7 +10,7 @@ from pathlib import Path
 from sage_studio.errors import StudioError
 from sage_studio.text import Text
 from sage_studio.training.failures import Action, explain, is_expected, next_action
-from sage_studio.training.progress import Job, Phase, ProgressWriter, Result, read_job, result_for, write_result
+from sage_studio.training.progress import Phase, ProgressWriter, Result, TrainingJob, read_job, result_for, write_result
 from sage_studio.training.run import Stopped, StopRequest
 
 STOPPED = Text("It was stopped while it was being prepared.")
@@ -67,7 +67,7 @@ def _live(folder: Path, stop: StopRequest, work: Callable[[ProgressWriter], None
     return 1 if result.status == "failed" else 0
 
 
-def _first(job: Job) -> Phase:
+def _first(job: TrainingJob) -> Phase:
     """What is probably done first; said at once, for the steps take a moment to be imported."""
     model = Path(job.model_location)
     if not model.is_absolute():

@@ -17,7 +17,7 @@ from sage_studio.models.model_folder import snapshot, task_of_folder
 from sage_studio.services.training import add_source, not_the_same
 from sage_studio.settings import load_settings
 from sage_studio.studio import Studio
-from sage_studio.training.progress import RECIPE, Job, Phase, ProgressWriter, read_job, write_job
+from sage_studio.training.progress import RECIPE, Phase, ProgressWriter, TrainingJob, read_job, write_job
 from sage_studio.training.recipes import Recipe, load_recipe
 from sage_studio.training.save import base_revision, read_lineage
 
@@ -96,7 +96,7 @@ def _check_rows(studio: Studio, recipe: Recipe, model: ModelRef, dataset: Datase
     preflight.check_rows(recipe, model, path, dataset.stats.total_samples, tell)
 
 
-def _check_same(studio: Studio, job: Job, dataset: Dataset, model: ModelRef) -> None:
+def _check_same(studio: Studio, job: TrainingJob, dataset: Dataset, model: ModelRef) -> None:
     """Raise `InvalidDataset` or `InvalidModel` unless both are those of the run that is to be repeated."""
     lineage = read_lineage(studio.tasks.get(job.reproduces).folder)
     if dataset.sha256 != lineage.dataset_sha256:

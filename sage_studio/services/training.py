@@ -22,7 +22,7 @@ from sage_studio.tasks.task import Task, TaskStatus
 from sage_studio.text import Text
 from sage_studio.training.failures import LOWER_RATE_FACTOR, Action
 from sage_studio.training.methods.kbalign.stage_files import StageFile, replace_stage_file, stage_file, stage_files
-from sage_studio.training.progress import Job, read_result
+from sage_studio.training.progress import TrainingJob, read_result
 from sage_studio.training.recipes import RECIPES, Recipe, parse_recipe
 from sage_studio.training.save import base_revision, read_lineage
 
@@ -169,7 +169,7 @@ class TrainingService:
     ) -> Task:
         if prepared:
             dataset = self._datasets.store.hashed(dataset)
-        job = Job(
+        job = TrainingJob(
             model_location=model.location,
             trust_remote_code=model.trust_remote_code,
             adapter_location=preflight.adapter_folder(self._tasks.store, recipe, model),
@@ -187,7 +187,7 @@ class TrainingService:
 
     def _queue_source(self, recipe: Recipe, model: ModelRef, source: Path) -> Task:
         """Queue a task whose dataset is made of a file or folder when it is prepared."""
-        job = Job(
+        job = TrainingJob(
             model_location=model.location,
             trust_remote_code=model.trust_remote_code,
             data_path="",

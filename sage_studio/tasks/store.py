@@ -19,7 +19,7 @@ from sage_studio.errors import Conflict, InvalidName, NotFound, naming_full_disk
 from sage_studio.files import safe_name, write_atomically
 from sage_studio.tasks.task import Task, TaskStatus
 from sage_studio.text import Text, verbatim
-from sage_studio.training.progress import JOB, RECIPE, Job, Reason
+from sage_studio.training.progress import JOB, RECIPE, Reason, TrainingJob
 from sage_studio.training.recipes import Recipe, dump_recipe
 
 logger = logging.getLogger("sage_studio")
@@ -127,7 +127,7 @@ class TaskStore:
         self._outputs = outputs_dir
         self._records = Records(outputs_dir, background_dir or outputs_dir)
 
-    def create(self, recipe: Recipe, job: Job, dataset_id: str, dataset_name: str) -> Task:
+    def create(self, recipe: Recipe, job: TrainingJob, dataset_id: str, dataset_name: str) -> Task:
         """Keep a new task, last in the queue. Its folder is complete before anyone can see the task.
 
         Raises:

@@ -16,7 +16,7 @@ from sage_studio.errors import InvalidModel
 from sage_studio.text import NOTHING, Text
 from sage_studio.training.environment import EAGER_LENGTH
 from sage_studio.training.failures import explain
-from sage_studio.training.progress import Job, Reason
+from sage_studio.training.progress import Reason, TrainingJob
 from sage_studio.training.recipes.methods import GenerativeRecipe
 
 ALL_LINEAR = "all-linear"
@@ -26,7 +26,7 @@ UNUSABLE = (OSError, ValueError, ImportError, KeyError, TypeError, AttributeErro
 """What transformers raises for a folder or a hub id that is no model it can load."""
 
 
-def load_tokenizer(job: Job) -> Any:
+def load_tokenizer(job: TrainingJob) -> Any:
     """The model's tokenizer. Raises `InvalidModel`."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(job.model_location, trust_remote_code=job.trust_remote_code)
@@ -38,7 +38,7 @@ def load_tokenizer(job: Job) -> Any:
     return tokenizer
 
 
-def stored_dtype(job: Job) -> Any:
+def stored_dtype(job: TrainingJob) -> Any:
     """The dtype that the base's weights are stored in; a model trained whole goes back to it. Raises `InvalidModel`."""
     try:
         config = AutoConfig.from_pretrained(job.model_location, trust_remote_code=job.trust_remote_code)
@@ -47,7 +47,7 @@ def stored_dtype(job: Job) -> Any:
     return config.dtype or torch.float32
 
 
-def load_model(job: Job, recipe: GenerativeRecipe, dtype: Any) -> Any:
+def load_model(job: TrainingJob, recipe: GenerativeRecipe, dtype: Any) -> Any:
     """The base model as it is to be trained: quantized, in ``dtype`` under an adapter, or to be trained whole.
 
     A whole model is loaded in fp32; where its optimizer is the small one and the GPU has bf16, in bf16.
@@ -79,7 +79,7 @@ def full_training_dtype(recipe: GenerativeRecipe, dtype: Any) -> Any:
     return torch.bfloat16 if recipe.optimizer == "adamw_8bit" and dtype == torch.bfloat16 else torch.float32
 
 
-def count_parameters(job: Job) -> int:
+def count_parameters(job: TrainingJob) -> int:
     """Parameters of the model, without loading it. Raises `InvalidModel`."""
     try:
         config = AutoConfig.from_pretrained(job.model_location, trust_remote_code=job.trust_remote_code)
@@ -115,7 +115,7 @@ def own_gpu() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
-def add_adapter(model: Any, job: Job, recipe: GenerativeRecipe) -> Any:
+def add_adapter(model: Any, job: TrainingJob, recipe: GenerativeRecipe) -> Any:
     """Put a new LoRA adapter on the model, or the one to go on from.
 
     A quantized base keeps its embeddings, norms and head in the type that is computed in: PEFT's
@@ -148,7 +148,7 @@ def target_modules(model: Any, wanted: str) -> str | list[str]:
     return names
 
 
-def _new_adapter(model: Any, job: Job, recipe: GenerativeRecipe) -> Any:
+def _new_adapter(model: Any, job: TrainingJob, recipe: GenerativeRecipe) -> Any:
     config = LoraConfig(
         r=recipe.lora_r,
         lora_alpha=recipe.lora_alpha,
@@ -162,7 +162,7 @@ def _new_adapter(model: Any, job: Job, recipe: GenerativeRecipe) -> Any:
     return get_peft_model(model, config)
 
 
-def _load_adapter(model: Any, job: Job) -> Any:
+def _load_adapter(model: Any, job: TrainingJob) -> Any:
     try:
         return PeftModel.from_pretrained(model, job.adapter_location, adapter_name=TRAINED, is_trainable=True)
     except (*UNUSABLE, RuntimeError, SafetensorError) as error:
@@ -186,7 +186,7 @@ def _quantization(recipe: GenerativeRecipe, dtype: Any) -> Any:
     )
 
 
-def _unusable(job: Job, error: Exception) -> Exception:
+def _unusable(job: TrainingJob, error: Exception) -> Exception:
     reason, _, __ = explain(error)
     if reason in (Reason.MEMORY, Reason.DISK):
         return error

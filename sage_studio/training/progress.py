@@ -59,7 +59,7 @@ class Reason(StrEnum):
     BUG = "bug"
 
 
-class Job(BaseModel):
+class TrainingJob(BaseModel):
     """What the child is told besides the recipe: the web process has resolved every name to a place.
 
     Attributes:
@@ -226,11 +226,11 @@ def result_for(error_message: Text, hint: Text = NOTHING, *, reason: Reason, **f
     return Result(status="failed", reason=reason, message=error_message.pair(), hint=hint.pair(), **fields)
 
 
-def write_job(folder: Path, job: Job) -> None:
+def write_job(folder: Path, job: TrainingJob) -> None:
     """Write the orders whole, by atomic rename. Raises `StorageFull`."""
     write_atomically(folder / JOB, job.model_dump_json(indent=2))
 
 
-def read_job(folder: Path) -> Job:
+def read_job(folder: Path) -> TrainingJob:
     """The child's orders."""
-    return Job.model_validate(json.loads((folder / JOB).read_text(encoding="utf-8")))
+    return TrainingJob.model_validate(json.loads((folder / JOB).read_text(encoding="utf-8")))

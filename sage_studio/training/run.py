@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from sage_studio.text import NOTHING, Text
 
 if TYPE_CHECKING:
-    from sage_studio.training.progress import Job, ProgressWriter
+    from sage_studio.training.progress import ProgressWriter, TrainingJob
     from sage_studio.training.recipes import Recipe
 
 AnyRecipe = TypeVar("AnyRecipe", bound="Recipe")
@@ -88,7 +88,7 @@ class Run(Generic[AnyRecipe]):
 
     folder: Path
     recipe: AnyRecipe
-    job: "Job"
+    job: "TrainingJob"
     progress: "ProgressWriter"
     stop: StopRequest
     state: RunState = field(default_factory=RunState)

@@ -10,7 +10,7 @@ from rest_app import LOGIN
 from waiting import wait_until
 
 from sage_studio.tasks.task import TaskStatus
-from sage_studio.training.progress import Job
+from sage_studio.training.progress import TrainingJob
 from sage_studio.training.recipes import SFTRecipe
 
 QUEUED, COMPLETED = TaskStatus.QUEUED, TaskStatus.COMPLETED
@@ -36,7 +36,7 @@ def task_in(answering):
 
     def task_in(status):
         recipe = SFTRecipe(model_name_or_path=str(answering.settings.root / "no-base"), dataset_id="docs-v1")
-        job = Job(model_location="/nowhere", data_path="/nowhere")
+        job = TrainingJob(model_location="/nowhere", data_path="/nowhere")
         task = answering.tasks.store.create(recipe, job, dataset_id="docs-v1", dataset_name="docs")
         return task if status is QUEUED else answering.tasks.store.transition(task.id, {QUEUED}, status)
 

@@ -5,14 +5,16 @@ from fastapi.testclient import TestClient
 from sage_studio.studio import Studio
 from sage_studio.tasks.task import Task, TaskStatus
 from sage_studio.text import verbatim
-from sage_studio.training.progress import Job, ProgressWriter, Reason
+from sage_studio.training.progress import ProgressWriter, Reason, TrainingJob
 from sage_studio.training.recipes import SFTRecipe
 
 
 def made(studio: Studio) -> Task:
     """A task that nobody starts."""
     recipe = SFTRecipe(model_name_or_path="m", dataset_id="d")
-    return studio.tasks.store.create(recipe, Job(model_location="m", data_path="d"), dataset_id="d", dataset_name="D")
+    return studio.tasks.store.create(
+        recipe, TrainingJob(model_location="m", data_path="d"), dataset_id="d", dataset_name="D"
+    )
 
 
 def test_a_listed_task_is_as_it_is_alone_whatever_becomes_of_it(client: TestClient, studio: Studio):

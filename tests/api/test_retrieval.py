@@ -14,7 +14,7 @@ from sage_studio.catalog import BUILT_IN, BUILT_IN_EMBEDDER
 from sage_studio.errors import Conflict, EmbedderUnavailable, InvalidDataset, InvalidInput, NotFound, StudioError
 from sage_studio.studio import Studio
 from sage_studio.tasks.task import TaskStatus
-from sage_studio.training.progress import Job
+from sage_studio.training.progress import TrainingJob
 from sage_studio.training.recipes import parse_recipe
 
 FACTS = {
@@ -214,7 +214,7 @@ def made(studio: Studio, dataset_id: str, **recipe: Any) -> str:
     values = {"type": "embedding", "model_name_or_path": BUILT_IN_EMBEDDER, "dataset_id": dataset_id, **recipe}
     studio.tasks.scheduler.close()
     return studio.tasks.store.create(
-        parse_recipe(values), Job(model_location="m", data_path="d"), dataset_id, "facts"
+        parse_recipe(values), TrainingJob(model_location="m", data_path="d"), dataset_id, "facts"
     ).id
 
 

@@ -9,7 +9,7 @@ from sage_studio.studio import Studio
 from sage_studio.tasks.task import Task, TaskStatus
 from sage_studio.text import verbatim
 from sage_studio.training.methods.kbalign.stage_files import StageFile
-from sage_studio.training.progress import Job
+from sage_studio.training.progress import TrainingJob
 from sage_studio.training.recipes import KBAlignRecipe
 from sage_studio.ui.tasks.tasks_table import files_table
 
@@ -20,7 +20,7 @@ def task(studio: Studio) -> Task:
     studio.tasks.scheduler.close()
     recipe = KBAlignRecipe(model_name_or_path="m", dataset_id="kb-v1")
     task = studio.tasks.store.create(
-        recipe, Job(model_location="m", data_path="d"), dataset_id="kb-v1", dataset_name="kb"
+        recipe, TrainingJob(model_location="m", data_path="d"), dataset_id="kb-v1", dataset_name="kb"
     )
     (task.folder / "kbalign").mkdir()
     (task.folder / "kbalign" / "1-short.jsonl").write_text('{"chunk":0}\n{"chunk":1}\n')

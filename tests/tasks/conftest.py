@@ -17,7 +17,7 @@ from sage_studio.tasks.launcher import ProcessLauncher
 from sage_studio.tasks.scheduler import TaskScheduler
 from sage_studio.tasks.store import TaskStore
 from sage_studio.tasks.task import Task, TaskStatus
-from sage_studio.training.progress import Job
+from sage_studio.training.progress import TrainingJob
 from sage_studio.training.recipes import SFTRecipe
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_trainer.py")))
@@ -37,7 +37,7 @@ def create(store: TaskStore) -> Callable[..., Task]:
         values = {"model_name_or_path": "tiny", "dataset_id": "docs-1", **recipe}
         return store.create(
             SFTRecipe.model_validate(values),
-            Job(model_location="/models/tiny", data_path=act, prepared=not prepare, source=prepare),
+            TrainingJob(model_location="/models/tiny", data_path=act, prepared=not prepare, source=prepare),
             dataset_id="docs-1",
             dataset_name="Docs",
         )

@@ -31,7 +31,7 @@ from sage_studio.tasks.log import read_log
 from sage_studio.tasks.scheduler import TaskScheduler
 from sage_studio.tasks.store import TaskStore
 from sage_studio.tasks.task import Task, TaskStatus
-from sage_studio.training.progress import Job, Reason
+from sage_studio.training.progress import Reason, TrainingJob
 from sage_studio.training.recipes import SFTRecipe
 
 STEPS = 12
@@ -92,7 +92,7 @@ def orders(tiny_model, tmp_path_factory):
         save_steps=5,
         lora_r=4,
     )
-    return recipe, Job(model_location=str(tiny_model), data_path=str(data))
+    return recipe, TrainingJob(model_location=str(tiny_model), data_path=str(data))
 
 
 @dataclass

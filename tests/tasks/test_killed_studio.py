@@ -351,7 +351,7 @@ def test_import(start, gate):
 
 def test_mix(start):
     scene = start()
-    many = [{"instruction": f"What is thing {n}?", "output": f"It is {n}."} for n in range(20_000)]
+    many = [{"instruction": f"What is thing {n}?", "output": f"It is {n}."} for n in range(8_000)]
     dataset = scene.upload(many, "many")
     scene.ask("/api/datasets/combine", json={"portions": [{"dataset_id": dataset, "weight": 100}], "name": "mixed"})
     scene.task_id = scene.newest("mix")

@@ -17,7 +17,7 @@ from sage_studio.tasks.launcher import ProcessLauncher
 from sage_studio.tasks.log import read_log
 from sage_studio.tasks.scheduler import TaskScheduler
 from sage_studio.tasks.task import TaskStatus
-from sage_studio.training.progress import Job
+from sage_studio.training.progress import TrainingJob
 from sage_studio.training.recipes import SFTRecipe
 
 STEPS = 12
@@ -37,7 +37,7 @@ def task(store, tiny_model, tmp_path):
     recipe = SFTRecipe(
         model_name_or_path=str(tiny_model), dataset_id="d", max_steps=STEPS, max_length=64, save_steps=5, lora_r=4
     )
-    job = Job(model_location=str(tiny_model), data_path=str(data))
+    job = TrainingJob(model_location=str(tiny_model), data_path=str(data))
     return store.create(recipe, job, dataset_id="d", dataset_name="D")
 
 

@@ -14,7 +14,7 @@ import yaml
 from waiting import TRAINING, wait_until
 
 from sage_studio.settings import PROJECT
-from sage_studio.training.progress import Job, Result, read_events, read_result
+from sage_studio.training.progress import Result, TrainingJob, read_events, read_result
 
 COLOURS = ("red", "green", "blue", "amber", "black", "white", "pink", "grey")
 TINY = {
@@ -107,7 +107,7 @@ def new_task(
         orders = {"data_path": str(data), **(job or {})}
         if "model_location" not in orders:
             orders["model_location"] = str(request.getfixturevalue("tiny_model"))
-        (folder / "job.json").write_text(Job(**orders).model_dump_json())
+        (folder / "job.json").write_text(TrainingJob(**orders).model_dump_json())
         fields = {"model_name_or_path": "tiny", "dataset_id": "rows", **TINY, **recipe}
         (folder / "recipe.yaml").write_text(yaml.safe_dump(fields))
         return TaskFolder(folder)

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 from sage_studio.training.model_loading import FastLoraLinear, _kept, add_adapter, patch_lora_layers
-from sage_studio.training.progress import Job
+from sage_studio.training.progress import TrainingJob
 from sage_studio.training.recipes import SFTRecipe
 
 
@@ -160,7 +160,7 @@ def test_a_run_has_quick_layers_without_a_card_only_and_writes_what_peft_reads(
     base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     recipe = SFTRecipe(model_name_or_path="m", dataset_id="d", lora_r=4)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: card)
-    model = add_adapter(base, Job(model_location=str(tiny_model), data_path=""), recipe)
+    model = add_adapter(base, TrainingJob(model_location=str(tiny_model), data_path=""), recipe)
     monkeypatch.undo()
     assert {type(module) for module in model.modules() if isinstance(module, Linear)} == {kind}
     for name, each in model.named_parameters():

@@ -11,11 +11,11 @@ from sage_studio.training.progress import (
     JOB,
     PROGRESS,
     RESULT,
-    Job,
     Phase,
     ProgressWriter,
     Reason,
     Result,
+    TrainingJob,
     read_events,
     read_job,
     read_result,
@@ -82,7 +82,7 @@ def test_a_result_of_another_shape_is_refused(content: str):
 def test_orders_with_an_unknown_key_are_refused(tmp_path: Path):
     orders = {"model_location": "/m", "data_path": "/d"}
     (tmp_path / JOB).write_text(json.dumps(orders))
-    assert read_job(tmp_path) == Job(**orders)
+    assert read_job(tmp_path) == TrainingJob(**orders)
     (tmp_path / JOB).write_text(json.dumps({**orders, "resmue": True}))
     with pytest.raises(ValidationError):
         read_job(tmp_path)

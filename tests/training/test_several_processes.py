@@ -14,7 +14,7 @@ from waiting import TRAINING, patient
 
 from sage_studio.settings import PROJECT
 from sage_studio.tasks.launcher import TRAINER, child_environment, command_for, gpu_environment
-from sage_studio.training.progress import Job, Reason, read_result
+from sage_studio.training.progress import Reason, TrainingJob, read_result
 from sage_studio.training.recipes import SFTRecipe
 
 NewTask = Callable[..., Any]
@@ -100,7 +100,7 @@ def test_each_process_loads_a_quantized_base_onto_its_own_gpu(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(model_loading.AutoModelForCausalLM, "from_pretrained", from_pretrained)
     recipe = SFTRecipe(model_name_or_path="m", dataset_id="d", quantization=quantization)
-    model_loading.load_model(Job(model_location="m", data_path="d"), recipe, torch.bfloat16)
+    model_loading.load_model(TrainingJob(model_location="m", data_path="d"), recipe, torch.bfloat16)
     assert asked["device_map"] == {"": int(rank)}
 
 

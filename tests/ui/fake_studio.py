@@ -420,6 +420,15 @@ class FakeTasks:
         ]
         return LogPage(tuple(lines[-limit:]), 0, 0)
 
+    def find(self, task_id: str) -> Task:
+        job = self._job(task_id)
+        return self._task_of(job) if job is not None else self.get(task_id)
+
+    def job(self, task_id: str) -> Job:
+        job = self._job(task_id)
+        assert job is not None
+        return job
+
     def _job(self, task_id: str) -> Job | None:
         return next((job for job in self.studio.datasets.jobs if job.id == task_id), None)
 

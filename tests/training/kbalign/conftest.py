@@ -7,7 +7,7 @@ import pytest
 from kbalign_parts import TOWNS
 
 from sage_studio.training.methods.kbalign.chunks import Chunk
-from sage_studio.training.progress import Job, ProgressWriter
+from sage_studio.training.progress import ProgressWriter, TrainingJob
 from sage_studio.training.recipes import KBAlignRecipe
 from sage_studio.training.run import Run, StopRequest
 
@@ -29,7 +29,7 @@ def start(tmp_path: Path) -> Callable[..., Run[KBAlignRecipe]]:
         return Run(
             folder=folder,
             recipe=KBAlignRecipe.model_validate(values),
-            job=Job(model_location="m", data_path=str(tmp_path / "data.jsonl"), resume=True),
+            job=TrainingJob(model_location="m", data_path=str(tmp_path / "data.jsonl"), resume=True),
             progress=ProgressWriter(folder),
             stop=StopRequest(),
         )
