@@ -6,7 +6,7 @@ of ``sage_studio/locale``; ``make translations`` collects the messages of the co
 
 import gettext
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -149,15 +149,21 @@ def translated(message: str, language: Language, context: str = "") -> str:
 def _in(language: Language, value: Any) -> Any:
     if isinstance(value, Text):
         return value.in_(language)
-    if isinstance(value, list | tuple):
-        return listed(value, language)
-    return value
+    return _Listed(value, language) if isinstance(value, list | tuple) else value
 
 
-def listed(parts: Iterable[Any], language: Language) -> str:
-    """The parts with the comma of the language between them."""
-    comma = Text(", ", context="between the parts of a list").in_(language)
-    return comma.join(str(_in(language, part)) for part in parts)
+class _Listed:
+    """A list as ``{name}`` shows it, with the comma of the language; ``{name!r}`` shows it as Python does."""
+
+    def __init__(self, parts: "list[Any] | tuple[Any, ...]", language: Language) -> None:
+        self._parts, self._language = parts, language
+
+    def __str__(self) -> str:
+        comma = Text(", ", context="between the parts of a list").in_(self._language)
+        return comma.join(str(_in(self._language, part)) for part in self._parts)
+
+    def __repr__(self) -> str:
+        return repr(self._parts)
 
 
 def language_of(accept_language: str | None) -> Language:

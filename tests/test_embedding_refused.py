@@ -92,7 +92,7 @@ def test_a_malformed_dataset_is_refused_by_its_row(studio: Studio, tmp_path: Pat
     with pytest.raises(InvalidDataset) as caught:
         studio.training.start(values("", train_data_path=str(path)))
     assert named in caught.value.message.en
-    assert all((*caught.value.message, *caught.value.hint)) or caught.value.row
+    assert all((*caught.value.message.pair(), *caught.value.hint.pair())) or caught.value.row
 
 
 def test_a_model_that_writes_text_cannot_be_trained_as_an_embedder(studio: Studio, dataset_id: str):

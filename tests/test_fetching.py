@@ -55,7 +55,7 @@ def told() -> list[Transfer]:
 def refused(kind: type[StudioError], name: str = NAME) -> StudioError:
     with pytest.raises(kind) as caught:
         fetch(name)
-    assert all((*caught.value.message, *caught.value.hint))
+    assert all((*caught.value.message.pair(), *caught.value.hint.pair()))
     return caught.value
 
 

@@ -52,7 +52,7 @@ def refused(studio: Studio, start: Callable[..., Any]) -> Callable[..., StudioEr
     def refused(kind: type[StudioError], rows: list[Any] | None = None, **values: Any) -> StudioError:
         with pytest.raises(kind) as caught:
             start(rows or [SHORT], **values)
-        assert all((*caught.value.message, *caught.value.hint))
+        assert all((*caught.value.message.pair(), *caught.value.hint.pair()))
         assert studio.tasks.list() == []
         assert not list(studio.settings.outputs_dir.glob("*"))
         return caught.value

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from sage_studio.errors import InvalidSetting
 from sage_studio.settings import load_settings
-from sage_studio.text import Text, verbatim
+from sage_studio.text import verbatim
 from sage_studio.validation_errors import SHOWN, RuleError, first_error
 
 
@@ -57,7 +57,7 @@ def broken(values):
     ],
 )
 def test_field_value_and_rule_are_said(values, en, zh):
-    assert broken(values).sentence == Text(en, zh)
+    assert broken(values).sentence == verbatim(en, zh)
 
 
 def test_a_rule_of_our_own_brings_its_sentence_for_the_form():

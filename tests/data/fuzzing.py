@@ -62,7 +62,7 @@ def read(path: Path, tally: Tally) -> None:
         tally.read += 1
         tally.rows += rows
     except StudioError as error:
-        assert all(error.message), error  # noqa: PT017  # said in both languages
+        assert all(error.message.pair()), error  # noqa: PT017  # said in both languages
         tally.refused[error.code] = tally.refused.get(error.code, 0) + 1
     try:
         inspect_file(FileContent(path, LIMIT))

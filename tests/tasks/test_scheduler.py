@@ -20,7 +20,7 @@ from sage_studio.processes import ChildProcess
 from sage_studio.tasks.launcher import ProcessLauncher
 from sage_studio.tasks.scheduler import TaskScheduler
 from sage_studio.tasks.task import TaskStatus
-from sage_studio.text import verbatim
+from sage_studio.text import NOTHING, verbatim
 from sage_studio.training.progress import Reason, read_job
 
 QUEUED, PREPARING, TRAINING = TaskStatus.QUEUED, TaskStatus.PREPARING, TaskStatus.TRAINING
@@ -56,7 +56,7 @@ def test_a_task_runs_to_its_end(run_scheduler, create, reaches, caplog):
     assert (progress.percent, progress.result.status, progress.result.steps) == (100.0, "completed", 3)
     assert 0 < progress.seconds == done.finished_at - done.started_at
     assert scheduler.curve(done, 10).loss == (2.0, 1.0, 0.0)
-    assert (done.reason, done.reason_class) == (("", ""), None)
+    assert (done.reason, done.reason_class) == (NOTHING, None)
     wait_until(lambda: not psutil.pid_exists(done.pid))
     wait_until(lambda: f"Task completed: {task.id}" in caplog.text)
     lines = [record.getMessage() for record in caplog.records if task.id in record.getMessage()]
@@ -289,7 +289,7 @@ def test_a_stopped_task_continues(run_scheduler, create, reaches):
     stopped = reaches(task, STOPPED)
     queued = scheduler.resume(stopped)
     assert (queued.status, queued.pid, queued.finished_at, queued.stop_requested_at) == (QUEUED, None, None, None)
-    assert queued.reason == ("", "")
+    assert queued.reason == NOTHING
     done = reaches(task, COMPLETED)
     assert read_job(task.folder).resume is True
     assert json.loads((task.folder / "result.1.json").read_text())["status"] == "stopped"

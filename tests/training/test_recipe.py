@@ -96,7 +96,7 @@ def test_every_bounded_field_has_a_bad_value_here():
 def test_recipes_that_do_not_fit_together_are_refused(values: dict[str, object]):
     with pytest.raises(InvalidRecipe) as caught:
         parse_recipe(values)
-    assert all(caught.value.message)
+    assert all(caught.value.message.pair())
 
 
 def test_defaults_are_the_documented_ones():

@@ -40,8 +40,8 @@ MEANINGS = {
     SAMPLES: Text("Samples: questions, answers and references, by round"),
 }
 OF_A_ROUND = re.compile(r"4-round-(?P<round>\d{1,2})-(?P<what>checks|rows)\.jsonl")
-CHECKED = Text("Round {}: self-verification")
-LEARNED = Text("Round {}: training rows")
+CHECKED = Text("Round {round}: self-verification")
+LEARNED = Text("Round {round}: training rows")
 
 # Records
 
