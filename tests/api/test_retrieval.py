@@ -204,9 +204,9 @@ def test_a_question_that_is_too_long_is_refused_before_anything_starts(studio: S
 
 class StudioError_(StudioError):
     def __init__(self, said: str) -> None:
-        from sage_studio.text import Text
+        from sage_studio.text import verbatim
 
-        super().__init__(Text(said, said))
+        super().__init__(verbatim(said))
 
 
 def made(studio: Studio, dataset_id: str, **recipe: Any) -> str:

@@ -29,7 +29,7 @@ from sage_studio.database import Database
 from sage_studio.settings import load_settings
 from sage_studio.tasks.store import TaskStore
 from sage_studio.tasks.task import TaskStatus
-from sage_studio.training.progress import Job
+from sage_studio.training.progress import TrainingJob
 from sage_studio.training.recipes import SFTRecipe
 
 pytestmark = pytest.mark.training
@@ -275,7 +275,7 @@ def completed_training(home: Path, model: Path) -> str:
     database = Database(settings.database_path)
     store = TaskStore(database, settings.outputs_dir, settings.jobs_dir)
     recipe = SFTRecipe(model_name_or_path=str(model), dataset_id="d")
-    task = store.create(recipe, Job(model_location=str(model), data_path="d"), dataset_id="d", dataset_name="d")
+    task = store.create(recipe, TrainingJob(model_location=str(model), data_path="d"), dataset_id="d", dataset_name="d")
     torch.manual_seed(1)
     base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     how = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights="pissa")
