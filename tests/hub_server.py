@@ -25,7 +25,8 @@ class HubServer(ThreadingHTTPServer):
         gated: names of models that ask for a token; private: names that nobody may see.
         cut_after: bytes of a file that are sent before the connection breaks, once; None for whole files.
         slow: seconds between two pieces of 64 KiB.
-        sent: bytes sent by path. asked: (method, path, Range header), in order.
+        sent: bytes sent by path. sending: the answers that are under way.
+        asked: (method, path, Range header), in order.
     """
 
     daemon_threads = True
@@ -39,6 +40,7 @@ class HubServer(ThreadingHTTPServer):
         self.slow = 0.0
         self.damage = False
         self.sent: dict[str, int] = {}
+        self.sending: set[BaseHTTPRequestHandler] = set()
         self.asked: list[tuple[str, str, str]] = []
 
     @property
@@ -152,6 +154,13 @@ class _Answers(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
+        self.server.sending.add(self)
+        try:
+            self._pieces(path.name, content, start)
+        finally:
+            self.server.sending.discard(self)
+
+    def _pieces(self, name: str, content: bytes, start: int) -> None:
         for place in range(start, len(content), PIECE):
             piece = content[place : place + PIECE]
             limit = self.server.cut_after
@@ -165,7 +174,7 @@ class _Answers(BaseHTTPRequestHandler):
             except OSError:
                 self.close_connection = True
                 return
-            self.server.sent[path.name] = self.server.sent.get(path.name, 0) + len(piece)
+            self.server.sent[name] = self.server.sent.get(name, 0) + len(piece)
             if self.server.slow and len(content) > PIECE:
                 time.sleep(self.server.slow)
 

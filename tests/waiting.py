@@ -13,7 +13,7 @@ T = TypeVar("T")
 PAUSE = 0.01
 PATIENCE = float(os.environ.get("TEST_PATIENCE", "1"))
 """Stretches every deadline: ``TEST_PATIENCE=3 make test`` on a machine that is very slow or very busy."""
-USUAL, TRAINING, ENGINE = 60.0, 300.0, 600.0
+USUAL, TRAINING, ENGINE = 120.0, 1200.0, 1200.0
 """Seconds for what takes an instant on an idle machine, for what trains, and for what starts an engine."""
 
 

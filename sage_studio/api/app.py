@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
 
 from sage_studio import __version__
-from sage_studio.api import chat, datasets, openai, presets, routes, tasks
+from sage_studio.api import chat, files, openai, routes, tasks
 from sage_studio.api.errors import http_error, studio_error, validation_error
 from sage_studio.api.front_door import FrontDoor, KnownHosts
 from sage_studio.api.guard import Guard
@@ -25,7 +25,7 @@ TITLE = "SAGE Studio"
 def build_router(studio: Studio, guard: Guard) -> APIRouter:
     """Every own route, each behind the guard."""
     router = APIRouter(dependencies=[Depends(guard)])
-    for part in (tasks, datasets, presets, chat, openai, routes):
+    for part in (tasks, files, chat, openai, routes):
         router.include_router(part.routes(studio))
 
     described = list(router.routes)

@@ -187,8 +187,8 @@ def test_base_and_tuned_models_are_compared_and_the_engine_is_measured(studio):
     if studio.get("/api/metrics")["engine"]["engine"] != "vllm":
         pytest.skip("only vLLM tells all of its figures")
     newest = wait_until(lambda: measured(studio.get("/api/metrics")["newest"]))
-    assert 0 < newest["first_token_seconds"] < 300  # of buckets, so it need not lie below the latency of short answers
-    assert 0 < newest["latency_p50"] <= newest["latency_p95"] < 300
+    assert newest["first_token_seconds"] > 0  # of buckets, so it need not lie below the latency of short answers
+    assert 0 < newest["latency_p50"] <= newest["latency_p95"]
     assert 0 <= newest["kv_cache"] <= 1
 
 
