@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
+from bitsandbytes.backends.default import ops as bitsandbytes_ops
 
 from sage_studio.training import environment, trainer
 
@@ -38,6 +39,14 @@ def unscaled(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         if self.mixed_precision == "fp16":  # what accelerate does where the device is not "cpu"
             self.scaler, self.native_amp = torch.amp.GradScaler("cpu"), True
 
+    def multiply(*matrices: Any) -> Any:
+        with torch.autocast("cpu", enabled=False):
+            return as_floats(*matrices)
+
+    # without AVX-512 bitsandbytes multiplies int8 as floats, and autocast would make these fp16, which overflows; CUDA
+    # multiplies integers
+    as_floats = bitsandbytes_ops._int8_linear_matmul_impl
+    monkeypatch.setattr(bitsandbytes_ops, "_int8_linear_matmul_impl", multiply)
     monkeypatch.setattr(torch, KERNEL, as_on_cuda)
     monkeypatch.setattr(Accelerator, "__init__", begin_as_on_cuda)
     monkeypatch.setattr(environment, "compute_type", lambda _: torch.float16)
