@@ -17,7 +17,7 @@ class Held:
     """Requests of a page that wait for `let_go` or `refuse`."""
 
     def __init__(self, tab):
-        self.waiting, self.holds = [], True
+        self.tab, self.waiting, self.holds = tab, [], True
         tab.route("**/gradio_api/**", self.keep)
 
     def keep(self, route):
@@ -27,9 +27,11 @@ class Held:
             route.continue_()
 
     def let_go(self):
+        """Let them reach the studio in the order in which they were sent: together, one may overtake another."""
         self.holds = False
         for route in self.waiting:
-            route.continue_()
+            with self.tab.expect_response(lambda answer, asked=route.request: answer.request == asked):
+                route.continue_()
 
     def refuse(self):
         self.holds = False

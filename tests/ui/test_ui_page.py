@@ -79,7 +79,7 @@ def test_an_empty_studio_says_what_to_do_first(language):
 
 @pytest.mark.parametrize(("chosen", "rows"), [("all", 6), ("running", 3), ("done", 1), ("failed", 2)])
 def test_the_filter_lets_its_kind_through(fake, chosen, rows):
-    assert tasks_table(fake, chosen, "", "zh").count("data-key=") == rows
+    assert tasks_table(fake, chosen, "", "zh", "train").count("data-key=") == rows
 
 
 def test_the_kind_lets_trainings_or_other_tasks_through():
