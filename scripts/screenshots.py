@@ -65,7 +65,7 @@ def fill(page: Page, tab: str, language: str) -> None:
     rows = {
         "dataset": "#dataset-list tr[data-key]:has-text('sage-docs')",
         "preview": "#dataset-preview tr[data-key]",
-        "tasks": "#tasks-table tr[data-key]:has-text('✅')",
+        "tasks": "#tasks-table tr[data-key^=finetune]:has-text('✅')",
     }
     if tab in rows and page.locator(rows[tab]).count():
         page.locator(rows[tab]).first.click()
