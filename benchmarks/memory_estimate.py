@@ -4,7 +4,7 @@
 
 TOKENIZER_FOLDER is a model folder of the Llama kind, such as the built-in model's; models of three sizes with random
 weights are made after its config. Each run is a training process as the studio starts it, whose rows are all as long as
-``max_length``. On the CPU the peak is the process's VmHWM; on a card, where there is one, what PyTorch reserved and
+``max_length``. On the CPU the peak is the process's VmHWM; on a GPU, where there is one, what PyTorch reserved and
 what the driver takes for a process (measured once), and each run is made with a plain and with a 4-bit base. Both
 figures are also shown above what a process takes before it has loaded anything, for that part is easy to guess. With
 ``--whole`` there is no adapter: all weights are trained.
@@ -32,7 +32,7 @@ SIZES = {
     "135 M": {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "heads": (9, 3)},
     "362 M": {"hidden_size": 960, "intermediate_size": 2560, "num_hidden_layers": 32, "heads": (15, 5)},
 }
-SIZES_ON_A_CARD = {
+SIZES_ON_A_GPU = {
     "135 M": SIZES["135 M"],
     "1.1 B": {"hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "heads": (32, 8)},
     "2.9 B": {"hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 28, "heads": (48, 8)},
@@ -65,7 +65,7 @@ def make_model(tokenizer: Path, folder: Path, size: dict[str, object]) -> None:
 
 
 def run(model: Path, home: Path, recipe: SFTRecipe) -> float:
-    """Peak of a real training, in bytes; on a card without what the driver takes."""
+    """Peak of a real training, in bytes; on a GPU without what the driver takes."""
     folder = home / f"task-{model.name}-{recipe.max_length}"
     folder.mkdir()
     answer = " ".join(f"word {number}" for number in range(recipe.max_length))
@@ -90,7 +90,7 @@ def run(model: Path, home: Path, recipe: SFTRecipe) -> float:
 
 
 def driver_takes() -> float:
-    """Bytes of a card that one process takes for CUDA itself, while nothing else runs there."""
+    """Bytes of a GPU that one process takes for CUDA itself, while nothing else runs there."""
     return float(subprocess.run([sys.executable, "-c", CONTEXT], check=True, capture_output=True, text=True).stdout)
 
 
@@ -101,21 +101,21 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--whole", action="store_true")
     options = parser.parse_args()
-    on_card = detect_hardware().has_gpu
-    device = "cuda" if on_card else "cpu"
-    extra = driver_takes() if on_card else 0.0
-    if on_card:
+    on_gpu = detect_hardware().has_gpu
+    device = "cuda" if on_gpu else "cpu"
+    extra = driver_takes() if on_gpu else 0.0
+    if on_gpu:
         print(f"the driver takes {extra / 2**30:.2f} GB")
     print(f"{'model':>6} {'base':>5} {'length':>7} {'estimate':>9} {'measured':>9} {'off':>7} {'above the start':>16}")
     how = {"use_lora": False} if options.whole else {}
     with tempfile.TemporaryDirectory() as home:
-        for name, size in (SIZES_ON_A_CARD if on_card else SIZES).items():
+        for name, size in (SIZES_ON_A_GPU if on_gpu else SIZES).items():
             model = Path(home) / name.replace(" ", "")
             make_model(options.tokenizer, model, size)
-            dtype = "bfloat16" if on_card or cpu_has_bf16() else "float32"
-            known = {"lora_dropout": 0.0 if options.whole else 0.05, "dtype": dtype, "on_card": on_card, **how}
+            dtype = "bfloat16" if on_gpu or cpu_has_bf16() else "float32"
+            known = {"lora_dropout": 0.0 if options.whole else 0.05, "dtype": dtype, "on_gpu": on_gpu, **how}
             trace = trace_in_child(TraceRequest(type="sft", location=str(model), **known))
-            bases = ("none", "4bit") if on_card and not options.whole else ("none",)
+            bases = ("none", "4bit") if on_gpu and not options.whole else ("none",)
             for length, bits in product(LENGTHS, bases):
                 values = {"max_length": length, "max_steps": options.steps, "quantization": bits, **how}
                 recipe = SFTRecipe(model_name_or_path=name, dataset_id="d", **values)

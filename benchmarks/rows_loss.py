@@ -8,7 +8,7 @@ has seen: the headings that the documentation's own authors wrote as questions, 
 hold these questions are kept out of both trainings whole, and so is any row elsewhere that nearly repeats one of the
 answers. Losses are means per token of the answers, in nats. The last line says how much lower the studio's is, with a
 standard error over the questions (each asked of both) and one over the seeds; the exit status is 1 when it is not lower
-by two of either. A card is used where there is one.
+by two of either. A GPU is used where there is one.
 """
 
 import argparse

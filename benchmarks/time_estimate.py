@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="settings whose name holds this")
     options = parser.parse_args()
     model = options.model.resolve()
-    on_card = detect_hardware().has_gpu
+    on_gpu = detect_hardware().has_gpu
     reference = ModelRef(model.name, str(model), trust_remote_code=False)
     size = sum(file.stat().st_size for file in model.glob("*.safetensors"))
     parameters = size // 2
@@ -106,8 +106,8 @@ def main() -> None:
             asked = {"model_name_or_path": model.name, "dataset_id": "d", "num_train_epochs": 1, **values}
             recipe = SFTRecipe(**asked)
             lora = {"lora_dropout": recipe.lora_dropout} if recipe.use_lora else {"use_lora": False}
-            dtype = "bfloat16" if on_card or cpu_has_bf16() else "float32"
-            pace = measure_in_child(TraceRequest(type="sft", location=str(model), dtype=dtype, on_card=on_card, **lora))
+            dtype = "bfloat16" if on_gpu or cpu_has_bf16() else "float32"
+            pace = measure_in_child(TraceRequest(type="sft", location=str(model), dtype=dtype, on_gpu=on_gpu, **lora))
             lengths = rows_left_out(recipe, reference, data).lengths
 
             def loop(asked: SFTRecipe, pace: Any = pace, lengths: tuple[int, ...] = lengths) -> float:

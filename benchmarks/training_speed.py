@@ -7,7 +7,7 @@ rank 16 with dropout, bf16, batches of 4 rows of up to 256 tokens in the same or
 for it has templates of its own). They take turns, a step each, while the others wait: so whatever else the machine does
 bears on all alike. Prints rows per second after the first step, by the clock and by CPU time, how much faster the
 studio is (the median over the steps), and how far the losses are apart, which must be equal but for rounding and
-dropout's chance. Exits with 1 when the studio is too slow or the losses differ. All use the card where there is one;
+dropout's chance. Exits with 1 when the studio is too slow or the losses differ. All use the GPU where there is one;
 there TRL's own path is the fast one, and the studio must only keep up with it.
 
 ``--llamafactory PYTHON`` names the interpreter of an environment that has LLaMA-Factory.

@@ -84,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_noun(nouns: Any, noun: Noun, alone: Operation | None) -> None:
-    commands = [operation for operation in noun.operations if "cli" in operation.doors]
+    commands = [operation for operation in noun.operations if "cli" in operation.interfaces]
     help_text = ", ".join(operation.verb for operation in commands)
     under = nouns.add_parser(noun.name, help=help_text)
     under.set_defaults(operation=alone)

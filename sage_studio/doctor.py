@@ -26,11 +26,11 @@ from sage_studio.hardware import (
     OLDEST_DRIVER,
     VISIBLE,
     WSL_NVIDIA_SMI,
-    Card,
+    Gpu,
     Unusable,
-    parse_cards,
-    query_cards,
-    sort_cards,
+    parse_gpus,
+    query_gpus,
+    sort_gpus,
 )
 from sage_studio.text import NOTHING, Language, Text, language_of, verbatim
 
@@ -43,7 +43,7 @@ DISK_GB = {"gpu": (4.2, 8.5), "cpu": (1.3, 4.3), "neutral": (1.2, 3.5)}
 """What installing downloads and what then lies in ``.venv``, in GB; measured with the pinned sets."""
 WORKING_DISK_GB = 5.0
 """For a small model, its dataset and two checkpoints."""
-LEAST_CARD_GB = 3.0
+LEAST_GPU_GB = 3.0
 """Free GPU memory with which a model of half a billion parameters can be trained and served."""
 LEAST_SHM_GB = 1.0
 TORCH_SECONDS = 120.0
@@ -122,10 +122,10 @@ class Facts:
     memory_gb: float = 0.0
     installed: bool = False
     container: bool = False
-    cards: tuple[Card, ...] = field(init=False, default=())
+    gpus: tuple[Gpu, ...] = field(init=False, default=())
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "cards", parse_cards(self.nvidia_smi))
+        object.__setattr__(self, "gpus", parse_gpus(self.nvidia_smi))
 
     @property
     def wsl(self) -> bool:
@@ -135,7 +135,7 @@ class Facts:
     @property
     def kind(self) -> str:
         """The set of packages that fits: ``gpu``, ``cpu``, or ``neutral`` where vLLM has no build."""
-        if sort_cards(self.cards, None)[0] and self.system == "Linux":
+        if sort_gpus(self.gpus, None)[0] and self.system == "Linux":
             return "gpu"
         recent = self.machine in ("aarch64", "arm64") or "avx2" in self.cpu_flags
         return "cpu" if self.system == "Linux" and recent else "neutral"
@@ -152,7 +152,7 @@ def look(project: Path, home: Path, ask_torch: bool = True) -> Facts:
         home: the studio's home; it need not exist yet.
         ask_torch: whether a child process may import torch (seconds) where there is a GPU.
     """
-    printed, error = query_cards(), ""
+    printed, error = query_gpus(), ""
     if not printed:
         error = _nvidia_smi_error()
     python = project / ".venv" / "bin" / "python"
@@ -262,7 +262,7 @@ def _first_line(command: Sequence[str]) -> str:
 
 def diagnose(facts: Facts) -> list[CheckResult]:
     """Every check's finding, in the order in which a person would mend them."""
-    checks = (_python, _system, _git, _disk, _other_gpus, _driver, _cards, _torch, _build_tools, _shm, _wsl)
+    checks = (_python, _system, _git, _disk, _other_gpus, _driver, _gpus, _torch, _build_tools, _shm, _wsl)
     return [finding for check in checks for finding in check(facts)]
 
 
@@ -390,14 +390,14 @@ def _disk(facts: Facts) -> Iterator[CheckResult]:
 
 
 def _other_gpus(facts: Facts) -> Iterator[CheckResult]:
-    if facts.system == "Linux" and not (facts.cards or facts.nvidia_smi_error or {AMD, NVIDIA} & set(facts.pci)):
+    if facts.system == "Linux" and not (facts.gpus or facts.nvidia_smi_error or {AMD, NVIDIA} & set(facts.pci)):
         yield CheckResult(
             "gpu",
             Level.NOTE,
             Text("No NVIDIA GPU"),
             Text("Training and chat run on the CPU; models above 1 B parameters are slow."),
         )
-    if AMD in facts.pci and not facts.cards:
+    if AMD in facts.pci and not facts.gpus:
         yield CheckResult(
             "gpu",
             Level.NOTE,
@@ -407,9 +407,9 @@ def _other_gpus(facts: Facts) -> Iterator[CheckResult]:
 
 
 def _driver(facts: Facts) -> Iterator[CheckResult]:
-    if facts.cards:
-        old = [card for card in facts.cards if card.driver and _version(card.driver)[0] < OLDEST_DRIVER]
-        version = facts.cards[0].driver
+    if facts.gpus:
+        old = [gpu for gpu in facts.gpus if gpu.driver and _version(gpu.driver)[0] < OLDEST_DRIVER]
+        version = facts.gpus[0].driver
         found = Text("NVIDIA driver {version}", version=version)
         if not old:
             yield CheckResult("driver", Level.OK, found)
@@ -454,41 +454,41 @@ def _driver_remedy(facts: Facts) -> Text:
     )
 
 
-def _cards(facts: Facts) -> Iterator[CheckResult]:
-    usable, others = sort_cards(facts.cards, facts.visible)
-    for card in usable:
-        yield _card(card)
-    for card, why in others:
+def _gpus(facts: Facts) -> Iterator[CheckResult]:
+    usable, others = sort_gpus(facts.gpus, facts.visible)
+    for gpu in usable:
+        yield _gpu(gpu)
+    for gpu, why in others:
         if why is not Unusable.OLD_DRIVER:  # said once, of the driver
-            yield _set_aside(card, why, facts)
+            yield _set_aside(gpu, why, facts)
 
 
-def _card(card: Card) -> CheckResult:
+def _gpu(gpu: Gpu) -> CheckResult:
     found = Text(
         "GPU {index}: {name}, {free_gb:.1f} of {memory_gb:.1f} GB free",
-        index=card.index,
-        name=card.name,
-        free_gb=card.free_gb,
-        memory_gb=card.memory_gb,
+        index=gpu.index,
+        name=gpu.name,
+        free_gb=gpu.free_gb,
+        memory_gb=gpu.memory_gb,
     )
-    if card.free_gb >= LEAST_CARD_GB:
+    if gpu.free_gb >= LEAST_GPU_GB:
         return CheckResult("gpu", Level.OK, found)
     return CheckResult(
         "gpu",
         Level.PROBLEM,
         found,
         Text(
-            "Even the smallest model needs about {least_card_gb:g} GB to be trained and served.",
-            least_card_gb=LEAST_CARD_GB,
+            "Even the smallest model needs about {least_gpu_gb:g} GB to be trained and served.",
+            least_gpu_gb=LEAST_GPU_GB,
         ),
         Text("Close what uses the GPU: `nvidia-smi` lists it."),
     )
 
 
-def _set_aside(card: Card, why: Unusable, facts: Facts) -> CheckResult:
-    name = Text("GPU {index}: {name} is not used", index=card.index, name=card.name)
+def _set_aside(gpu: Gpu, why: Unusable, facts: Facts) -> CheckResult:
+    name = Text("GPU {index}: {name} is not used", index=gpu.index, name=gpu.name)
     oldest = ".".join(map(str, OLDEST_CAPABILITY))
-    capability = ".".join(map(str, card.capability or ()))
+    capability = ".".join(map(str, gpu.capability or ()))
     reasons = {
         Unusable.OLD_GPU: (
             Level.PROBLEM,
@@ -523,7 +523,7 @@ def _set_aside(card: Card, why: Unusable, facts: Facts) -> CheckResult:
 
 
 def _torch(facts: Facts) -> Iterator[CheckResult]:
-    usable, _ = sort_cards(facts.cards, facts.visible)
+    usable, _ = sort_gpus(facts.gpus, facts.visible)
     if facts.torch is None or not usable:
         return
     version, devices = facts.torch["version"], facts.torch["devices"]
@@ -574,7 +574,7 @@ def _shm(facts: Facts) -> Iterator[CheckResult]:
     if facts.kind == "gpu" and facts.system == "Linux" and facts.shm_gb < LEAST_SHM_GB:
         yield CheckResult(
             "shm",
-            Level.PROBLEM if len(facts.cards) > 1 else Level.NOTE,
+            Level.PROBLEM if len(facts.gpus) > 1 else Level.NOTE,
             Text("/dev/shm has {shm_gb:.0f} MB", shm_gb=facts.shm_gb * 1024),
             Text("Several GPUs exchange data through it: NCCL and vLLM fail below 1 GB."),
             _run("docker run --shm-size=8g …" if facts.container else "sudo mount -o remount,size=8G /dev/shm"),
@@ -582,7 +582,7 @@ def _shm(facts: Facts) -> Iterator[CheckResult]:
 
 
 def _wsl(facts: Facts) -> Iterator[CheckResult]:
-    if facts.wsl and facts.cards:
+    if facts.wsl and facts.gpus:
         yield CheckResult(
             "wsl",
             Level.NOTE,
@@ -667,7 +667,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     facts = look(PROJECT, Path(os.environ.get("SAGE_STUDIO_HOME", "~/.sage")))
     findings = diagnose(facts)
     if given.json:
-        kept = {name: value for name, value in asdict(facts).items() if name != "cards"}
+        kept = {name: value for name, value in asdict(facts).items() if name != "gpus"}
         print(json.dumps({"facts": kept, "findings": list(map(as_json, findings))}, indent=2, ensure_ascii=False))
     else:
         print(report(findings, language_of(os.environ.get("LC_ALL") or os.environ.get("LANG"))))

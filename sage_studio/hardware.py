@@ -36,7 +36,7 @@ class Unusable(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class Gpu:
     """One NVIDIA GPU; memory in GiB, load in percent.
 
     Attributes:
@@ -65,20 +65,20 @@ class Hardware:
     """The machine; memory in GiB.
 
     Attributes:
-        cards: the GPUs that can be used, in the order of ``CUDA_VISIBLE_DEVICES``.
+        gpus: the GPUs that can be used, in the order of ``CUDA_VISIBLE_DEVICES``.
         set_aside: the GPUs that are there and are not used, each with the reason.
     """
 
-    cards: tuple[Card, ...]
+    gpus: tuple[Gpu, ...]
     memory_gb: float
     used_gb: float
     cores: int
-    set_aside: tuple[tuple[Card, Unusable], ...] = ()
+    set_aside: tuple[tuple[Gpu, Unusable], ...] = ()
 
     @property
     def has_gpu(self) -> bool:
         """Whether there is a GPU that can be used."""
-        return bool(self.cards)
+        return bool(self.gpus)
 
 
 def detect_hardware(environment: Mapping[str, str] = os.environ) -> Hardware:
@@ -86,9 +86,9 @@ def detect_hardware(environment: Mapping[str, str] = os.environ) -> Hardware:
     import psutil  # here, so that the doctor can read GPUs before anything is installed
 
     memory = psutil.virtual_memory()
-    usable, set_aside = sort_cards(parse_cards(query_cards()), environment.get(VISIBLE), torch_has_cuda())
+    usable, set_aside = sort_gpus(parse_gpus(query_gpus()), environment.get(VISIBLE), torch_has_cuda())
     return Hardware(
-        cards=usable,
+        gpus=usable,
         memory_gb=memory.total / 2**30,
         used_gb=(memory.total - memory.available) / 2**30,
         cores=psutil.cpu_count() or 1,
@@ -96,55 +96,55 @@ def detect_hardware(environment: Mapping[str, str] = os.environ) -> Hardware:
     )
 
 
-def sort_cards(
-    cards: Sequence[Card], visible: str | None, cuda_torch: bool = True
-) -> tuple[tuple[Card, ...], tuple[tuple[Card, Unusable], ...]]:
+def sort_gpus(
+    gpus: Sequence[Gpu], visible: str | None, cuda_torch: bool = True
+) -> tuple[tuple[Gpu, ...], tuple[tuple[Gpu, Unusable], ...]]:
     """Part the GPUs into those that can be used and the others, each of these with its reason.
 
     Args:
-        cards: all that ``nvidia-smi`` lists.
+        gpus: all that ``nvidia-smi`` lists.
         visible: the value of ``CUDA_VISIBLE_DEVICES``; None where it is not set.
         cuda_torch: whether the installed torch is a CUDA build.
     """
-    shown = visible_cards(cards, visible)
-    reasons = {card.index: unusable(card, cuda_torch) for card in cards}
-    usable = tuple(card for card in shown if reasons[card.index] is None)
-    others = [(card, reasons[card.index] or Unusable.HIDDEN) for card in cards if card not in usable]
+    shown = visible_gpus(gpus, visible)
+    reasons = {gpu.index: unusable(gpu, cuda_torch) for gpu in gpus}
+    usable = tuple(gpu for gpu in shown if reasons[gpu.index] is None)
+    others = [(gpu, reasons[gpu.index] or Unusable.HIDDEN) for gpu in gpus if gpu not in usable]
     return usable, tuple(others)
 
 
-def unusable(card: Card, cuda_torch: bool = True) -> Unusable | None:
+def unusable(gpu: Gpu, cuda_torch: bool = True) -> Unusable | None:
     """Why our builds cannot use a GPU; None if they can."""
-    if card.driver and driver_branch(card.driver) < OLDEST_DRIVER:
+    if gpu.driver and driver_branch(gpu.driver) < OLDEST_DRIVER:
         return Unusable.OLD_DRIVER
-    if card.capability is not None and card.capability < OLDEST_CAPABILITY:
+    if gpu.capability is not None and gpu.capability < OLDEST_CAPABILITY:
         return Unusable.OLD_GPU
     if not cuda_torch:
         return Unusable.CPU_TORCH
-    return Unusable.NO_MEMORY_FIGURE if card.memory_gb <= 0 else None
+    return Unusable.NO_MEMORY_FIGURE if gpu.memory_gb <= 0 else None
 
 
-def visible_cards(cards: Sequence[Card], visible: str | None) -> tuple[Card, ...]:
+def visible_gpus(gpus: Sequence[Gpu], visible: str | None) -> tuple[Gpu, ...]:
     """The GPUs that ``CUDA_VISIBLE_DEVICES`` shows, in its order. The only reader of that variable.
 
     As in CUDA: entries are indices or the beginning of a UUID, and the list ends at the first entry that names no GPU
     (so ``-1`` hides all). An empty value hides all, too.
 
     Example:
-        >>> two = (Card(0, "A", 24, 0), Card(1, "B", 24, 0, uuid="GPU-77af"))
-        >>> [card.name for card in visible_cards(two, "GPU-77,0")]
+        >>> two = (Gpu(0, "A", 24, 0), Gpu(1, "B", 24, 0, uuid="GPU-77af"))
+        >>> [gpu.name for gpu in visible_gpus(two, "GPU-77,0")]
         ['B', 'A']
-        >>> visible_cards(two, "-1")
+        >>> visible_gpus(two, "-1")
         ()
     """
     if visible is None:
-        return tuple(cards)
-    shown: list[Card] = []
+        return tuple(gpus)
+    shown: list[Gpu] = []
     for entry in (part.strip() for part in visible.split(",")):
         named = [
-            card
-            for card in cards
-            if (str(card.index) == entry if entry.isdigit() else entry and card.uuid.startswith(entry))
+            gpu
+            for gpu in gpus
+            if (str(gpu.index) == entry if entry.isdigit() else entry and gpu.uuid.startswith(entry))
         ]
         if len(named) != 1 or named[0] in shown:
             break
@@ -166,19 +166,19 @@ def torch_has_cuda() -> bool:
         return False
 
 
-def parse_cards(csv: str) -> tuple[Card, ...]:
+def parse_gpus(csv: str) -> tuple[Gpu, ...]:
     """Read what ``nvidia-smi`` printed for `FIELDS`, with or without the capability at the end.
 
     A figure that it does not know (``[N/A]``) is None; unknown memory, as of GPUs that share the machine's, is 0.
     """
-    cards = []
+    gpus = []
     for line in csv.splitlines():
         cells = [cell.strip() for cell in line.split(",")]
         if len(cells) < 7 or not cells[0].isdigit():
             continue
         index, name, total, used, load, driver, uuid, *rest = cells
-        cards.append(
-            Card(
+        gpus.append(
+            Gpu(
                 int(index),
                 name,
                 (_number(total) or 0.0) / 1024,
@@ -189,10 +189,10 @@ def parse_cards(csv: str) -> tuple[Card, ...]:
                 uuid,
             )
         )
-    return tuple(cards)
+    return tuple(gpus)
 
 
-def query_cards() -> str:
+def query_gpus() -> str:
     """What ``nvidia-smi`` prints for `FIELDS`; empty where there is none, or it fails."""
     command = shutil.which(NVIDIA_SMI) or shutil.which(WSL_NVIDIA_SMI)
     if command is None:

@@ -81,9 +81,9 @@ def launch(
     from gradio.tunneling import CURRENT_TUNNELS
 
     from sage_studio.api.app import app_arguments
-    from sage_studio.api.door_page import own_tab
     from sage_studio.api.guard import Guard
     from sage_studio.api.hub_login import HubLogin
+    from sage_studio.api.notice_page import own_tab
     from sage_studio.ui.page import build_page, page_arguments
 
     settings = studio.settings
@@ -120,7 +120,7 @@ def launch(
 
 def stay_closed(settings: Settings, reason: StudioError) -> int:
     """Show why the studio is not open, until a signal."""
-    from sage_studio.api.closed import serve_closed
+    from sage_studio.api.notice_page import serve_closed
 
     print(reason.say(_language()), file=sys.stderr, flush=True)
     serve_closed(settings, reason)

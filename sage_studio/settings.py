@@ -51,7 +51,7 @@ class Settings(BaseSettings):
     docs_folder: str = Field("docs_src", description="Folder inside the repository that holds the Markdown.")
 
     max_upload_mb: int = Field(2048, ge=1, description="Largest file that may be uploaded, in MiB.")
-    max_running: int = Field(0, ge=0, description="Trainings at the same time; 0: one a card. The rest wait in order.")
+    max_running: int = Field(0, ge=0, description="Trainings at the same time; 0: one per GPU. The rest wait in order.")
     stop_grace_seconds: float = Field(120.0, gt=0, description="Time for a checkpoint after stop, before SIGKILL.")
 
     engine: Literal["auto", "vllm", "transformers", "openai"] = Field(
@@ -61,7 +61,7 @@ class Settings(BaseSettings):
     engine_api_key: str = Field("", description="For engine=openai: its key.")
     engine_start_seconds: float = Field(600.0, gt=0, description="Longest wait for an engine to become ready.")
     vllm_python: str = Field("", description="Python of another environment that holds vLLM.")
-    gpu_memory_utilization: float = Field(0.8, gt=0, le=1, description="Share of a card that vLLM may take.")
+    gpu_memory_utilization: float = Field(0.8, gt=0, le=1, description="Share of a GPU that vLLM may take.")
     max_loras: int = Field(4, ge=1, le=64, description="Adapters that answer side by side in one engine.")
     sleep_mode: bool | Literal["auto"] = Field(
         "auto",
@@ -69,7 +69,7 @@ class Settings(BaseSettings):
         "that ask for no key to every local user; auto: only where the machine has no other users.",
     )
     chat_while_training: Literal["refuse", "wait"] = Field(
-        "refuse", description="What a chat does while a training has the card: a polite error, or wait for its end."
+        "refuse", description="What a chat does while a training has the GPU: a polite error, or wait for its end."
     )
     max_lora_rank: int = Field(64, ge=1, le=512, description="Largest LoRA rank the engine accepts.")
     keep_engine: bool = Field(False, description="Leave the engine running when the studio stops.")

@@ -64,7 +64,7 @@ class Studio:
             before_start=registry.before_training,
             after_end=lambda: self.serving.after_training(),
             preparer=ProcessLauncher(PREPARER, environment=settings.environment),
-            engine_gpus=registry.engine_cards,
+            engine_gpus=registry.engine_gpus,
         )
         retriever = Retriever(settings, self.database)
         self._jobs = BackgroundTasks(store, settings.jobs_dir, queues_only=queues_only)

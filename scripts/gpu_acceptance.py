@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from sage_studio.catalog import BUILT_IN, BUILT_IN_EMBEDDER
 from sage_studio.errors import StudioError
-from sage_studio.hardware import Card, Hardware, detect_hardware
+from sage_studio.hardware import Gpu, Hardware, detect_hardware
 from sage_studio.settings import PROJECT, load_settings
 
 MARK = "ROW "
@@ -229,7 +229,7 @@ def sleep_and_wake(studio: Any, plan: Plan) -> Iterator[Row]:
     if not good:
         note = f"training {task.status} {task.reason.en}; afterwards {studio.serving.status().message.en} {answer!r}"
     seconds = time.monotonic() - begun
-    if good and len(hardware.cards) == 1 and not yielded:
+    if good and len(hardware.gpus) == 1 and not yielded:
         yield Row(what, "failed", f"{note}, though there is one GPU", seconds)
     elif good and not hardware.has_gpu:
         yield Row(what, "skipped", f"without a GPU nothing has to yield; {note}", seconds)
@@ -404,8 +404,8 @@ def machine(hardware: Hardware, plan: Plan) -> list[str]:
     """What it ran on, and with what."""
     from sage_studio.training.environment import versions
 
-    lines = [_said_of(card) for card in hardware.cards] or [f"no GPU; {hardware.cores} CPU cores"]
-    lines += [f"GPU {card.index}, {card.name}, is not used: {why}" for card, why in hardware.set_aside]
+    lines = [_said_of(gpu) for gpu in hardware.gpus] or [f"no GPU; {hardware.cores} CPU cores"]
+    lines += [f"GPU {gpu.index}, {gpu.name}, is not used: {why}" for gpu, why in hardware.set_aside]
     lines.append(f"{hardware.memory_gb:.0f} GiB of memory, {hardware.cores} cores, Python {sys.version.split()[0]}")
     lines.append(", ".join(f"{name} {version}" for name, version in versions().items()))
     kind = " (a rehearsal: it proves the script, not the machine)" if plan.rehearse else ""
@@ -472,7 +472,7 @@ def follow(step: Step, plan: Plan) -> int:
 
 def supervise(steps: Sequence[Step], plan: Plan, hardware: Hardware, target: Path | None) -> int:
     """Run all steps in turn; the report is written anew after each, so that nothing is lost."""
-    names = {card.name for card in hardware.cards}
+    names = {gpu.name for gpu in hardware.gpus}
     title = "rehearsal without a GPU" if plan.rehearse else ", ".join(sorted(names))
     default = "acceptance-rehearsal.md" if plan.rehearse else f"acceptance-{_slug(title)}.md"
     target = target or PROJECT / "docs" / "figures" / default
@@ -515,11 +515,11 @@ class Kept:
         return [*rows, *estimates(rows)]
 
 
-def _said_of(card: Card) -> str:
-    capability = ".".join(map(str, card.capability or ())) or "?"
+def _said_of(gpu: Gpu) -> str:
+    capability = ".".join(map(str, gpu.capability or ())) or "?"
     return (
-        f"GPU {card.index}: {card.name}, {card.memory_gb:.0f} GiB, {card.used_gb:.1f} of them in use before, "
-        f"compute capability {capability}, driver {card.driver}"
+        f"GPU {gpu.index}: {gpu.name}, {gpu.memory_gb:.0f} GiB, {gpu.used_gb:.1f} of them in use before, "
+        f"compute capability {capability}, driver {gpu.driver}"
     )
 
 

@@ -198,7 +198,8 @@ def rehearse(gpu: Gpu, python: str, stub: Path, folder: Path, kept: Path | None)
 def plan_row(gpu: Gpu, used: float, model: str, folder: Path) -> dict[str, Any]:
     """What the studio decides for a model (the default one if empty) beside a desktop of so many GiB."""
     from sage_studio.catalog import Catalog
-    from sage_studio.hardware import Card, Hardware
+    from sage_studio.hardware import Gpu as DetectedGpu
+    from sage_studio.hardware import Hardware
     from sage_studio.services.models import suits_hardware
     from sage_studio.serving.engine_factory import servable_for
     from sage_studio.serving.types import Base
@@ -206,11 +207,11 @@ def plan_row(gpu: Gpu, used: float, model: str, folder: Path) -> dict[str, Any]:
     from sage_studio.settings import load_settings
 
     settings = load_settings(home=folder / "home", engine="auto", vllm_python="python", sleep_mode=True)
-    cards = tuple(
-        Card(index, gpu.name, gpu.smi_mb / 1024, used if index == 0 else 0.0, 0.0, gpu.capability, "580.95.05")
+    gpus = tuple(
+        DetectedGpu(index, gpu.name, gpu.smi_mb / 1024, used if index == 0 else 0.0, 0.0, gpu.capability, "580.95.05")
         for index in range(gpu.count)
     )
-    hardware = Hardware(cards, 64.0, 8.0, 16)
+    hardware = Hardware(gpus, 64.0, 8.0, 16)
     if not model:
         model = Catalog(settings).default(has_gpu=True, suits=lambda entry: suits_hardware(settings, hardware, entry))
     location = str(write_model(folder, model))
@@ -321,7 +322,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
     if not row["argv"]:
         return [*start, f"{served.memory_gb:.1f}", *["-"] * (len(COLUMNS) - 5)]
     plan = row["launch"].plan
-    count = f" on {len(plan.cards)} GPUs" if len(plan.cards) > 1 else f" on GPU {plan.cards[0].index}"
+    count = f" on {len(plan.gpus)} GPUs" if len(plan.gpus) > 1 else f" on GPU {plan.gpus[0].index}"
     where = count if row["gpu"].count > 1 else ""
     return [
         *start[:3],

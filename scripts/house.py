@@ -1,14 +1,20 @@
-"""How large the code is and how far a reader has to go: ``python scripts/house.py``.
+"""How large the code is and how far a reader has to go: ``python -m scripts.house``.
 
 Prints modules, lines, small modules with a single importer, the longest module, the modules of ours on three walks, and
-private words that are still in the tree. Packages whose ``__init__.py`` holds only a docstring are not counted.
+private words that are still in the tree. Packages whose ``__init__.py`` holds only a docstring are not counted. The
+walks are counted by their imports. One module imports all sources of datasets, so the upload is also really made: the
+modules of `sage_studio.data` and the service whose functions are called are what its reader meets.
 """
 
 import ast
 import re
+import sys
+import tempfile
+import threading
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
+from types import FrameType
 
 PROJECT = Path(__file__).resolve().parent.parent
 PACKAGE = PROJECT / "sage_studio"
@@ -49,6 +55,7 @@ def main() -> None:
     print(f"the longest: {name(longest)}, {lines[longest]} lines")
     for walk in WALKS:
         print(f"{len(reached(walk))} modules for {walk}")
+    print(f"{len(entered_by_an_upload())} modules whose functions that upload calls")
     found = left_over(counted)
     print(f"{len(found)} private words" + (f": {', '.join(found)}" if found else ""))
 
@@ -98,6 +105,33 @@ def reached(walk: str) -> set[Path]:
         seen.add(path)
         waiting += imported(at_import(counted[path]))
     return seen
+
+
+def entered_by_an_upload() -> set[Path]:
+    """The modules of an upload's walk whose functions run while a file of two JSONL rows becomes a dataset."""
+    from sage_studio.settings import load_settings
+    from sage_studio.studio import Studio
+
+    seen = set[Path]()
+
+    def see(frame: FrameType, event: str, _: object) -> None:
+        path = Path(frame.f_code.co_filename)
+        if event == "call" and frame.f_code.co_name != "<module>" and path.is_relative_to(PACKAGE):
+            seen.add(path)
+
+    with tempfile.TemporaryDirectory() as home:
+        studio = Studio(load_settings(home=home))
+        file = Path(home) / "rows.jsonl"
+        file.write_text('{"instruction": "What is 1 + 1?", "output": "2"}\n' * 2, encoding="utf-8")
+        threading.setprofile(see)
+        sys.setprofile(see)
+        try:
+            studio.datasets.upload(file, file.name)
+        finally:
+            sys.setprofile(None)
+            threading.setprofile(None)
+    within = WITHIN["an upload to a stored dataset"]
+    return {path for path in seen if name(path).startswith(within)}
 
 
 def left_over(counted: dict[Path, ast.Module]) -> list[str]:

@@ -27,8 +27,8 @@ UNUSED = re.compile(r"^(torchvision|torchaudio|torchcodec|torch|nvidia-[\w-]+|cu
 """Never in the CPU set: torch comes first and alone there, and text models need none of the others."""
 HEADERS = {
     "requirements.txt": "# Hardware-neutral: what a Hugging Face Space reads, and what runs where vLLM cannot.\n",
-    "requirements-cpu.txt": "# Without an NVIDIA card, installed with --no-deps after the CPU build of torch 2.13.0.\n",
-    "requirements-gpu.txt": "# With an NVIDIA card, installed with --no-deps.\n",
+    "requirements-cpu.txt": "# Without an NVIDIA GPU, installed with --no-deps after the CPU build of torch 2.13.0.\n",
+    "requirements-gpu.txt": "# With an NVIDIA GPU, installed with --no-deps.\n",
 }
 
 

@@ -1,4 +1,4 @@
-"""The house's lines, read from the imports and the syntax trees of the code itself."""
+"""The lines between the layers, read from the imports and the syntax trees of the code itself."""
 
 import ast
 import subprocess
@@ -34,7 +34,7 @@ HOMES = {
     "gradio": {"ui", "launch"},
     "fastapi": {"api", "serving/transformers_server.py", "serving/embedding_server.py"},
 }
-MOST_FOR_SFT = 31
+MOST_FOR_SFT = 25
 LAST_RESORT = {"child.py", "runner.py"}
 """The trainer's last act: whatever ended it is written into result.json, for there is nobody above to tell."""
 
@@ -58,7 +58,7 @@ def imports(path: Path, *, nested: bool = True) -> set[str]:
 
 
 def own(path: Path) -> set[str]:
-    """The parts of the house that a file imports."""
+    """The layers that a file imports."""
     names = {name.split(".")[1] for name in imports(path) if name.startswith("sage_studio.")}
     return {name for name in names if (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").exists()}
 

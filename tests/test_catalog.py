@@ -37,7 +37,7 @@ def test_the_built_in_model_needs_no_network(catalog):
     assert ref.is_local
 
 
-def test_without_a_card_the_built_in_model_is_offered_first(catalog):
+def test_without_a_gpu_the_built_in_model_is_offered_first(catalog):
     assert catalog.default(has_gpu=False) == BUILT_IN
     assert catalog.default(has_gpu=True) == "Qwen/Qwen2.5-Coder-1.5B-Instruct"
 

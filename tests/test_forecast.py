@@ -1,4 +1,4 @@
-"""What a training would take, as the house says it: sizes found once, earlier runs, the disk, the engine's limits."""
+"""What a training would take: sizes found once, earlier runs, the disk, the engine's limits."""
 
 import json
 from dataclasses import replace
@@ -11,7 +11,7 @@ from waiting import wait_until
 from sage_studio.catalog import ModelRef
 from sage_studio.data.jobs import JobState
 from sage_studio.errors import InvalidModel, InvalidRecipe
-from sage_studio.hardware import Card, Hardware
+from sage_studio.hardware import Gpu, Hardware
 from sage_studio.operations.training import EstimateView
 from sage_studio.services.estimates import GIB
 from sage_studio.serving.capacity import WeightFormat
@@ -55,7 +55,7 @@ def asked(monkeypatch):
 
 @pytest.fixture
 def machine(monkeypatch):
-    """A machine of 16 GiB, 6 of them used, without a card."""
+    """A machine of 16 GiB, 6 of them used, without a GPU."""
     monkeypatch.setattr("sage_studio.services.estimates.detect_hardware", lambda: Hardware((), 16.0, 6.0, 2))
 
 
@@ -121,9 +121,9 @@ def test_a_run_too_large_is_offered_what_fits(studio, model, asked):
     assert sum(view.components.values()) == pytest.approx(view.total_gb, abs=0.01)
 
 
-def test_of_several_cards_the_freest_counts(studio, model, asked, monkeypatch):
-    cards = (Card(0, "RTX 3060", 12.0, 11.0), Card(1, "RTX 4090", 24.0, 2.0))
-    monkeypatch.setattr("sage_studio.services.estimates.detect_hardware", lambda: Hardware(cards, 64.0, 6.0, 8))
+def test_of_several_gpus_the_freest_counts(studio, model, asked, monkeypatch):
+    gpus = (Gpu(0, "RTX 3060", 12.0, 11.0), Gpu(1, "RTX 4090", 24.0, 2.0))
+    monkeypatch.setattr("sage_studio.services.estimates.detect_hardware", lambda: Hardware(gpus, 64.0, 6.0, 8))
     forecast = studio.estimates.estimate({"model_name_or_path": model, "dataset_id": "d"})
     assert (forecast.device, forecast.free) == ("RTX 4090", 22 * GIB)
 
@@ -182,32 +182,32 @@ def test_a_model_that_is_none_is_refused_with_what_the_child_said(studio, model)
 
 
 @pytest.mark.parametrize(
-    ("card", "halved", "weights"),
+    ("gpu", "halved", "weights"),
     [
-        (Card(0, "RTX 4090", 24, 1, capability=(8, 9)), [False, True], 2),
-        (Card(0, "T4", 15, 1, capability=(7, 5)), [False], 4),
-        (Card(0, "H100", 80, 1, capability=(9, 0)), [False], 4),
+        (Gpu(0, "RTX 4090", 24, 1, capability=(8, 9)), [False, True], 2),
+        (Gpu(0, "T4", 15, 1, capability=(7, 5)), [False], 4),
+        (Gpu(0, "H100", 80, 1, capability=(9, 0)), [False], 4),
     ],
 )
 def test_a_whole_model_that_would_fill_the_gpu_is_estimated_with_the_small_optimizer(
-    studio, model, asked, monkeypatch, card, halved, weights
+    studio, model, asked, monkeypatch, gpu, halved, weights
 ):
     """With it the weights are in bf16, where the GPU has that; the sizes are then found out anew."""
     large = FOOTPRINT.model_copy(update={"parameters": 1_500_000_000, "trained": 1_500_000_000})
     monkeypatch.setattr(memory, "trace_in_child", lambda request, *_: asked.append(request) or large)
-    monkeypatch.setattr("sage_studio.services.estimates.detect_hardware", lambda: Hardware((card,), 64, 8, 8))
+    monkeypatch.setattr("sage_studio.services.estimates.detect_hardware", lambda: Hardware((gpu,), 64, 8, 8))
     forecast = studio.estimates.estimate({"model_name_or_path": model, "dataset_id": "d", "use_lora": False})
     assert [request.half_weights for request in asked] == halved
     assert forecast.memory.weights == weights * 1.5e9
-    state = 8.0 if card.name == "H100" else 2.04
+    state = 8.0 if gpu.name == "H100" else 2.04
     assert forecast.memory.optimizer == pytest.approx(state * 1.5e9)
     known = studio.estimates.known({"model_name_or_path": model, "dataset_id": "d", "use_lora": False})
     assert known is not None
     assert known.memory == forecast.memory
 
 
-def at(studio, monkeypatch, *cards):
-    found = Hardware(cards, 64.0, 6.0, 8)
+def at(studio, monkeypatch, *gpus):
+    found = Hardware(gpus, 64.0, 6.0, 8)
     monkeypatch.setattr("sage_studio.services.estimates.detect_hardware", lambda: found)
     studio.models.hardware = found
     return studio
@@ -217,7 +217,7 @@ def test_the_estimate_says_how_the_result_will_be_served(studio, model, asked, m
     values = {"model_name_or_path": model, "dataset_id": "d"}
     alone = studio.estimates.estimate(values)
     assert (alone.serving.form, alone.serving.possible) == (WeightFormat.CPU, True)
-    on_gpu = at(studio, monkeypatch, Card(0, "RTX 3060", 12.0, 1.0, capability=(8, 6))).estimates.estimate(values)
+    on_gpu = at(studio, monkeypatch, Gpu(0, "RTX 3060", 12.0, 1.0, capability=(8, 6))).estimates.estimate(values)
     assert on_gpu.serving.form is WeightFormat.BF16
     shown = EstimateView.of(on_gpu, "zh").serving
     assert (shown.form, shown.engine) == ("bf16", on_gpu.serving.engine)
@@ -226,7 +226,7 @@ def test_the_estimate_says_how_the_result_will_be_served(studio, model, asked, m
 
 def test_what_our_own_engine_holds_is_free_for_a_training_that_it_yields_to(studio, model, asked, monkeypatch):
     values = {"model_name_or_path": model, "dataset_id": "d", "per_device_train_batch_size": 16}
-    at(studio, monkeypatch, Card(0, "RTX 3060", 12.0, 10.5, capability=(8, 6)))
+    at(studio, monkeypatch, Gpu(0, "RTX 3060", 12.0, 10.5, capability=(8, 6)))
     taken = studio.estimates.estimate(values)
     assert taken.free == 1.5 * GIB
     assert not taken.fits
@@ -239,12 +239,12 @@ def test_what_our_own_engine_holds_is_free_for_a_training_that_it_yields_to(stud
 
 
 def test_the_first_model_offered_suits_the_gpu(studio, monkeypatch):
-    for card, model in (
-        (Card(0, "RTX 3060", 12.0, 1.0, capability=(8, 6)), "Qwen/Qwen2.5-Coder-1.5B-Instruct"),
-        (Card(0, "RTX 3060 Laptop", 6.0, 0.5, capability=(8, 6)), "Qwen/Qwen3-0.6B"),
-        (Card(0, "RTX 3060 Laptop", 6.0, 5.0, capability=(8, 6)), "SmolLM2-135M-Instruct"),
+    for gpu, model in (
+        (Gpu(0, "RTX 3060", 12.0, 1.0, capability=(8, 6)), "Qwen/Qwen2.5-Coder-1.5B-Instruct"),
+        (Gpu(0, "RTX 3060 Laptop", 6.0, 0.5, capability=(8, 6)), "Qwen/Qwen3-0.6B"),
+        (Gpu(0, "RTX 3060 Laptop", 6.0, 5.0, capability=(8, 6)), "SmolLM2-135M-Instruct"),
     ):
         studio.models.__dict__.pop("free_hardware", None)
-        at(studio, monkeypatch, card)
+        at(studio, monkeypatch, gpu)
         assert studio.models.default() == model
         assert studio.models.choices()[0].id == model

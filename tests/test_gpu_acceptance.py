@@ -6,7 +6,7 @@ import sys
 import pytest
 from waiting import wait_until
 
-from sage_studio.hardware import Card, Hardware
+from sage_studio.hardware import Gpu, Hardware
 from scripts import gpu_acceptance as script
 from scripts.gpu_acceptance import Plan, Row, Step, estimates, report, rows_for, run_step, steps_of
 
@@ -74,9 +74,9 @@ def test_a_step_that_is_tried_again_replaces_its_lines_and_the_others_stay(tmp_p
 
 
 def test_the_report_names_the_gpu_and_counts(monkeypatch):
-    card = Card(0, "NVIDIA RTX 3090", 24, 0.4, capability=(8, 6), driver="580.95.05")
-    lines = script.machine(Hardware((card,), 64, 8, 16), PLAN)
-    text = report(card.name, lines, [Row("x", "passed", "a | b"), Row("y", "failed", "why\nnot")])
+    gpu = Gpu(0, "NVIDIA RTX 3090", 24, 0.4, capability=(8, 6), driver="580.95.05")
+    lines = script.machine(Hardware((gpu,), 64, 8, 16), PLAN)
+    text = report(gpu.name, lines, [Row("x", "passed", "a | b"), Row("y", "failed", "why\nnot")])
     assert "# Acceptance: NVIDIA RTX 3090" in text
     assert "1 passed, 1 failed, 0 skipped" in text
     assert "compute capability 8.6, driver 580.95.05" in text

@@ -3,7 +3,7 @@
 import pytest
 
 from sage_studio import hardware
-from sage_studio.hardware import Card, Unusable, detect_hardware, parse_cards, sort_cards, visible_cards
+from sage_studio.hardware import Gpu, Unusable, detect_hardware, parse_gpus, sort_gpus, visible_gpus
 
 TWO = (
     "0, NVIDIA GeForce RTX 3090, 24576, 1200, 3, 580.95.05, GPU-1111aaaa, 8.6\n"
@@ -29,7 +29,7 @@ TWO = (
     ],
 )
 def test_cuda_visible_devices_is_read_as_cuda_reads_it(visible, indices):
-    assert [card.index for card in visible_cards(parse_cards(TWO), visible)] == indices
+    assert [gpu.index for gpu in visible_gpus(parse_gpus(TWO), visible)] == indices
 
 
 @pytest.mark.parametrize(
@@ -45,13 +45,13 @@ def test_cuda_visible_devices_is_read_as_cuda_reads_it(visible, indices):
     ],
 )
 def test_a_gpu_that_our_builds_cannot_use_never_counts(line, reason):
-    usable, others = sort_cards(parse_cards(line), None)
+    usable, others = sort_gpus(parse_gpus(line), None)
     assert [why for _, why in others] == ([reason] if reason else [])
     assert len(usable) == (reason is None)
 
 
 def test_beside_a_cpu_build_of_torch_no_gpu_counts(monkeypatch):
-    monkeypatch.setattr(hardware, "query_cards", lambda: TWO)
+    monkeypatch.setattr(hardware, "query_gpus", lambda: TWO)
     monkeypatch.setattr(hardware, "torch_has_cuda", lambda: False)
     found = detect_hardware({})
     assert not found.has_gpu
@@ -59,14 +59,14 @@ def test_beside_a_cpu_build_of_torch_no_gpu_counts(monkeypatch):
 
 
 def test_a_hidden_gpu_is_listed_as_hidden(monkeypatch):
-    monkeypatch.setattr(hardware, "query_cards", lambda: TWO)
+    monkeypatch.setattr(hardware, "query_gpus", lambda: TWO)
     monkeypatch.setattr(hardware, "torch_has_cuda", lambda: True)
     found = detect_hardware({hardware.VISIBLE: "1"})
-    assert [card.index for card in found.cards] == [1]
-    assert [(card.index, why) for card, why in found.set_aside] == [(0, Unusable.HIDDEN)]
+    assert [gpu.index for gpu in found.gpus] == [1]
+    assert [(gpu.index, why) for gpu, why in found.set_aside] == [(0, Unusable.HIDDEN)]
 
 
 def test_memory_is_told_in_gib_and_unknown_load_as_none():
-    (card,) = parse_cards("0, NVIDIA A2, 15356, 4, [N/A], 580.95.05, GPU-a, 8.6")
-    assert card == Card(0, "NVIDIA A2", 15356 / 1024, 4 / 1024, None, (8, 6), "580.95.05", "GPU-a")
-    assert card.free_gb == pytest.approx(15352 / 1024)
+    (gpu,) = parse_gpus("0, NVIDIA A2, 15356, 4, [N/A], 580.95.05, GPU-a, 8.6")
+    assert gpu == Gpu(0, "NVIDIA A2", 15356 / 1024, 4 / 1024, None, (8, 6), "580.95.05", "GPU-a")
+    assert gpu.free_gb == pytest.approx(15352 / 1024)

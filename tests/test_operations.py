@@ -1,4 +1,4 @@
-"""The table of operations: each is declared once and answers at four doors."""
+"""The table of operations: each is declared once and answers through four interfaces."""
 
 import asyncio
 import json
@@ -16,19 +16,19 @@ from waiting import patient
 
 from sage_studio.errors import InvalidInput
 from sage_studio.operations import NOUNS, operations
-from sage_studio.operations.operation import EVERY_DOOR, Noun
+from sage_studio.operations.operation import ALL_INTERFACES, Noun
 from sage_studio.settings import PREFIX, PROJECT
 
 BY_HAND = {"GET /api/datasets/{dataset_id}/findings", "GET /api/finetune/tasks"}
-"""Routes that stream or are written faster by hand: their operations have the other three doors."""
+"""Routes that stream or are written faster by hand: their operations have the other three interfaces."""
 
 EXAMPLE = "operations.md"
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.S | re.M)
 
 
 def test_a_name_and_a_command_mean_one_thing_at_each_door():
-    for door in EVERY_DOOR:
-        table = operations(door)
+    for interface in ALL_INTERFACES:
+        table = operations(interface)
         for words in ([each.name for each in table], [(each.noun, each.verb) for each in table]):
             assert max(Counter(words).values()) == 1
     assert max(Counter((each.method, each.path) for each in operations("rest")).values()) == 1
@@ -39,8 +39,8 @@ def test_every_operation_is_offered_at_four_doors():
     for noun in NOUNS:
         for each in noun.operations:
             assert each.description.endswith("."), each.name
-            offered[f"{each.method} {each.path}"] |= set(each.doors)
-    assert {name for name, doors in offered.items() if doors != set(EVERY_DOOR)} == BY_HAND
+            offered[f"{each.method} {each.path}"] |= set(each.interfaces)
+    assert {name for name, interfaces in offered.items() if interfaces != set(ALL_INTERFACES)} == BY_HAND
 
 
 def test_values_are_checked_before_anything_is_done():
@@ -56,7 +56,7 @@ def test_values_are_checked_before_anything_is_done():
 def test_a_noun_collects_what_is_declared_on_it():
     things = Noun("things")
 
-    @things.get("/api/things/{thing_id}", "show", doors=("cli",))
+    @things.get("/api/things/{thing_id}", "show", interfaces=("cli",))
     def get_thing(studio, thing_id: str, size: int = 3) -> dict[str, int]:
         """One thing."""
         return {thing_id: size}

@@ -1,4 +1,4 @@
-"""What the house says of a training's time: measured once, corrected by earlier runs, never measured beside one."""
+"""The time that a training would take: measured once, corrected by earlier runs, never measured beside one."""
 
 import json
 
@@ -7,7 +7,7 @@ from model_folder import write_model
 from waiting import wait_until
 
 from sage_studio.errors import InvalidModel
-from sage_studio.hardware import Card, Hardware
+from sage_studio.hardware import Gpu, Hardware
 from sage_studio.operations.training import EstimateView
 from sage_studio.services.estimates import GIB
 from sage_studio.studio import Studio
@@ -133,8 +133,8 @@ def test_a_probe_that_fails_leaves_a_rough_time(studio, values, asked, monkeypat
 
 
 def test_on_a_gpu_nothing_is_guessed(studio, values, asked, monkeypatch):
-    cards = (Card(0, "RTX 4090", 24.0, 2.0),)
-    monkeypatch.setattr("sage_studio.services.estimates.detect_hardware", lambda: Hardware(cards, 64.0, 6.0, 8))
+    gpus = (Gpu(0, "RTX 4090", 24.0, 2.0),)
+    monkeypatch.setattr("sage_studio.services.estimates.detect_hardware", lambda: Hardware(gpus, 64.0, 6.0, 8))
     monkeypatch.setattr(duration, "machine", lambda _: "RTX 4090")
     monkeypatch.setattr(studio.estimates.traces, "later", lambda *_: None)
     studio.estimates.traces.find(studio.estimates._request(parse_recipe(values)))
@@ -190,6 +190,6 @@ def test_a_fast_cpu_trains_on_all_rows(studio, values, monkeypatch):
     ("memory", "preset"), [(24.0, "lora-bf16"), (12.0, "lora-bf16"), (6.0, "rtx3060-8bit"), (4.0, "qlora-4bit")]
 )
 def test_on_a_gpu_the_best_precision_that_fits_is_recommended(studio, monkeypatch, memory, preset):
-    cards = (Card(0, "some GPU", memory, 0.0),)
-    monkeypatch.setattr("sage_studio.services.presets.detect_hardware", lambda: Hardware(cards, 64.0, 6.0, 8))
+    gpus = (Gpu(0, "some GPU", memory, 0.0),)
+    monkeypatch.setattr("sage_studio.services.presets.detect_hardware", lambda: Hardware(gpus, 64.0, 6.0, 8))
     assert studio.presets.recommend("sft", "Qwen/Qwen2.5-1.5B-Instruct").preset.id == preset

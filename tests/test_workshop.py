@@ -6,7 +6,7 @@ import pytest
 
 from sage_studio.data.dataset import Dataset, DatasetStats
 from sage_studio.errors import InvalidDataset, InvalidRecipe
-from sage_studio.hardware import Card, Hardware, Unusable
+from sage_studio.hardware import Gpu, Hardware, Unusable
 from sage_studio.preflight import check_kind
 from sage_studio.settings import Settings
 from sage_studio.studio import Studio
@@ -58,7 +58,7 @@ def test_a_task_starts_from_an_adapter_and_not_from_a_task_that_is_not_done(tmp_
 
 @pytest.mark.parametrize("door", ["sft", "dpo", "embedding", "kbalign"])
 def test_a_pin_to_a_hidden_gpu_is_refused_before_anything_is_made(settings, monkeypatch, door):
-    found = Hardware((Card(0, "RTX 3090", 24, 1),), 64, 8, 8, ((Card(1, "RTX 3090", 24, 1), Unusable.HIDDEN),))
+    found = Hardware((Gpu(0, "RTX 3090", 24, 1),), 64, 8, 8, ((Gpu(1, "RTX 3090", 24, 1), Unusable.HIDDEN),))
     monkeypatch.setattr("sage_studio.services.training.detect_hardware", lambda: found)
     studio = Studio(settings)
     values = {"type": door, "model_name_or_path": "/no/model", "dataset_id": "d", "gpu_vis": "1"}

@@ -1,1 +1,1 @@
-"""The REST door: parse, one verb of `Studio`, show. No route holds an ``if`` about the domain."""
+"""The REST interface: parse, one verb of `Studio`, show. No route holds an ``if`` about the domain."""

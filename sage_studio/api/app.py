@@ -12,9 +12,9 @@ from starlette.exceptions import HTTPException
 from sage_studio import __version__
 from sage_studio.api import chat, files, openai, routes, tasks
 from sage_studio.api.errors import http_error, studio_error, validation_error
-from sage_studio.api.front_door import FrontDoor, KnownHosts
 from sage_studio.api.guard import Guard
 from sage_studio.api.hub_login import HubLogin
+from sage_studio.api.middleware import KnownHosts, SignInPage
 from sage_studio.errors import StudioError
 from sage_studio.settings import LOOPBACK
 from sage_studio.studio import Studio
@@ -67,7 +67,7 @@ def app_arguments(
     guard = Guard(credentials, hub)
     before = [] if guard.needs_login else [Middleware(KnownHosts, names=LOOPBACK)]
     if hub is not None:
-        before.append(Middleware(FrontDoor, guard=guard, address=address))
+        before.append(Middleware(SignInPage, guard=guard, address=address))
     return {
         "middleware": before,
         "routes": [*build_router(studio, guard).routes, Route("/robots.txt", no_robots), assets],

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from sage_studio.api.errors import UnsupportedMediaType, error_responses, file_response, own_error, request_language
-from sage_studio.api.exact import exact
 from sage_studio.api.stream import EventStream
+from sage_studio.api.strict_json import strict
 from sage_studio.errors import (
     Conflict,
     EmbedderUnavailable,
@@ -104,7 +104,7 @@ def routes(studio: Studio) -> APIRouter:
     _add_comparing(router, studio)
 
     @router.post("/chat", response_model=ChatResponse, responses=ANSWERS)
-    def chat(request: Request, body: Annotated[ChatRequest, exact(ChatRequest)]) -> ChatResponse | EventStream:
+    def chat(request: Request, body: Annotated[ChatRequest, strict(ChatRequest)]) -> ChatResponse | EventStream:
         """Ask the current model. With ``stream``, the answer comes as server-sent events ``{text, model, done}``.
 
         With ``documents`` it answers from passages of a dataset and names them as ``sources``, in the last event.
@@ -123,7 +123,7 @@ def routes(studio: Studio) -> APIRouter:
 def _add_comparing(router: APIRouter, studio: Studio) -> None:
     @router.post("/compare", response_model=CompareResponse, responses=ANSWERS)
     def compare(
-        request: Request, body: Annotated[CompareRequest, exact(CompareRequest)]
+        request: Request, body: Annotated[CompareRequest, strict(CompareRequest)]
     ) -> CompareResponse | EventStream:
         """Ask two to four models the same. One that cannot answer says why in its ``error``; the others go on.
 

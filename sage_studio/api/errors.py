@@ -133,22 +133,22 @@ async def http_error(request: Request, error: Exception) -> Response:
     path, method = request.url.path, request.method
     if not path.startswith(OWN_PATHS) or isinstance(error.detail, dict):
         return await http_exception_handler(request, error)
-    said: StudioError
+    refusal: StudioError
     match error.status_code:
         case 404:
-            said = NoSuchRoute(Text("There is no route {path}.", path=path), SEE_DOCS)
+            refusal = NoSuchRoute(Text("There is no route {path}.", path=path), SEE_DOCS)
         case 405:
             allowed = ", ".join(methods_of(request))
-            said = MethodNotAllowed(
+            refusal = MethodNotAllowed(
                 Text("{path} does not take {method}.", path=path, method=method),
                 Text("It takes {allowed}.", allowed=allowed),
             )
-            return error_answer(request, said, {"Allow": allowed})
+            return error_answer(request, refusal, {"Allow": allowed})
         case 400:
-            said = BadRequest(Text("The body cannot be read."), SEE_DOCS)
+            refusal = BadRequest(Text("The body cannot be read."), SEE_DOCS)
         case _:
             return await http_exception_handler(request, error)
-    return error_answer(request, said)
+    return error_answer(request, refusal)
 
 
 def methods_of(request: Request) -> list[str]:
@@ -161,20 +161,20 @@ def methods_of(request: Request) -> list[str]:
     return sorted({method for route in found if route.path == closest for method in route.methods})
 
 
-def own_error(error: StudioError, spoken: Language) -> dict[str, str]:
+def own_error(error: StudioError, language: Language) -> dict[str, str]:
     """An error in the shape of the studio's own routes."""
-    return {"code": error.code, "message": error.message.in_(spoken), "hint": error.hint.in_(spoken)}
+    return {"code": error.code, "message": error.message.in_(language), "hint": error.hint.in_(language)}
 
 
-def openai_error(error: StudioError, spoken: Language) -> dict[str, dict[str, str | None]]:
+def openai_error(error: StudioError, language: Language) -> dict[str, dict[str, str | None]]:
     """An error in the shape that OpenAI's clients read."""
-    return {"error": {"message": error.say(spoken), "type": error.code, "param": None, "code": error.code}}
+    return {"error": {"message": error.say(language), "type": error.code, "param": None, "code": error.code}}
 
 
 def error_answer(request: HTTPConnection, error: StudioError, headers: dict[str, str] | None = None) -> Response:
     """An error with its status, in the shape and the language of who asks."""
-    spoken = request_language(request)
-    content = openai_error(error, spoken) if _speaks_openai(request) else {"detail": own_error(error, spoken)}
+    language = request_language(request)
+    content = openai_error(error, language) if _speaks_openai(request) else {"detail": own_error(error, language)}
     return JSONResponse(content, status_code=error.status, headers=headers)
 
 

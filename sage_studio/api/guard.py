@@ -50,8 +50,8 @@ class Guard:
                 Text("{name} is not on this Space's list.", name=name),
                 Text("Its owner can add the name to {prefix}ALLOWED_USERS.", prefix=PREFIX),
             )
-        spoken = request_language(request)
-        detail = {"code": NOT_LOGGED_IN, "message": LOGIN.in_(spoken), "hint": LOGIN_HINT.in_(spoken)}
+        language = request_language(request)
+        detail = {"code": NOT_LOGGED_IN, "message": LOGIN.in_(language), "hint": LOGIN_HINT.in_(language)}
         raise HTTPException(401, detail=detail, headers=REALM)
 
     @property

@@ -13,8 +13,8 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from sage_studio.api.errors import UnsupportedMediaType, error_responses, file_response, openai_error, request_language
-from sage_studio.api.exact import exact
 from sage_studio.api.stream import EventStream
+from sage_studio.api.strict_json import strict
 from sage_studio.errors import Conflict, EngineUnavailable, InvalidInput, InvalidModel, NotFound, StudioError
 from sage_studio.serving.types import ChatChunk, ChatMessage, RegisteredModel, check_sampling
 from sage_studio.sse import DONE, sse_event
@@ -101,7 +101,7 @@ class ModelCard(BaseModel):
 
     @classmethod
     def of(cls, model: RegisteredModel) -> "ModelCard":
-        """The card of a model."""
+        """What is said of one model."""
         parent = model.config.get("base_name") if model.kind == "adapter" else None
         return cls(id=model.name, created=int(model.created_at), root=model.path, parent=parent)
 
@@ -145,7 +145,7 @@ def routes(studio: Studio) -> APIRouter:
 
     @router.post("/chat/completions", response_model=ChatCompletion, responses=ANSWERS)
     def complete(
-        request: Request, body: Annotated[ChatCompletionRequest, exact(ChatCompletionRequest)]
+        request: Request, body: Annotated[ChatCompletionRequest, strict(ChatCompletionRequest)]
     ) -> dict[str, Any] | EventStream:
         """Answer as the OpenAI protocol has it: from the model named if it is registered, else from the current one."""
         known = any(model.name == body.model for model in studio.serving.models())

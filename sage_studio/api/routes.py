@@ -16,7 +16,7 @@ from starlette.formparsers import MultiPartException
 from starlette.types import Message
 
 from sage_studio.api.errors import UnsupportedMediaType, error_responses, request_language
-from sage_studio.api.exact import exact
+from sage_studio.api.strict_json import strict
 from sage_studio.data.sources.local import file_too_large
 from sage_studio.errors import InvalidDataset, StudioError, naming_full_disk
 from sage_studio.files import upload_name
@@ -86,7 +86,7 @@ def _parameters(operation: Operation) -> Iterator[inspect.Parameter]:
     elif fields:
         needed = any(info.is_required() for info in fields.values())
         body: Any = operation.body if needed else operation.body | None
-        yield _keyword("body", Annotated[body, exact(body), Body()], inspect.Parameter.empty if needed else None)
+        yield _keyword("body", Annotated[body, strict(body), Body()], inspect.Parameter.empty if needed else None)
 
 
 def _reading(operation: Operation) -> tuple[type[StudioError], ...]:

@@ -1,4 +1,4 @@
-"""Views of answers, and the operations on votes. Chat and comparison stream, so their doors are written by hand."""
+"""Views of answers, and the operations on votes. Chat and comparison stream: their routes are written by hand."""
 
 from pydantic import BaseModel, Field
 

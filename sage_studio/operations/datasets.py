@@ -321,7 +321,7 @@ class DatasetDeleted(Acknowledged):
 # Bring rows in
 
 
-@datasets.post("/api/finetune/prepare-sage-docs", "docs", raises=(DocsUnavailable, StorageFull), doors=("rest",))
+@datasets.post("/api/finetune/prepare-sage-docs", "docs", raises=(DocsUnavailable, StorageFull), interfaces=("rest",))
 def prepare_sage_docs_by_rest(studio: Studio, language: Language, force_refresh: bool = False) -> PrepareResponse:
     """Fetch the SAGE documentation and make it a dataset."""
     view = DatasetView.of(studio.datasets.prepare_sage_docs(force_refresh))
@@ -334,7 +334,7 @@ def prepare_sage_docs_by_rest(studio: Studio, language: Language, force_refresh:
     )
 
 
-@datasets.post("/api/finetune/prepare-sage-docs", "docs", doors=SCRIPTS)
+@datasets.post("/api/finetune/prepare-sage-docs", "docs", interfaces=SCRIPTS)
 def prepare_sage_docs(studio: Studio, force_refresh: bool = False) -> DatasetView:
     """Fetch the SAGE documentation and make it a dataset."""
     return DatasetView.of(studio.datasets.prepare_sage_docs(force_refresh))
@@ -453,13 +453,13 @@ def inspect_dataset(studio: Studio, language: Language, order: ReportOrder) -> J
     return JobView.of(studio.datasets.inspect(**order.model_dump()), language)
 
 
-@datasets.get("/api/datasets/{dataset_id}/report", "report", raises=(NotFound, InvalidName), doors=("rest",))
+@datasets.get("/api/datasets/{dataset_id}/report", "report", raises=(NotFound, InvalidName), interfaces=("rest",))
 def dataset_report_by_rest(studio: Studio, dataset_id: Id) -> ReportAnswer:
     """The last report; null before the first."""
     return ReportAnswer(report=_report(studio, dataset_id))
 
 
-@datasets.get("/api/datasets/{dataset_id}/report", "report", doors=SCRIPTS)
+@datasets.get("/api/datasets/{dataset_id}/report", "report", interfaces=SCRIPTS)
 def dataset_report(studio: Studio, dataset_id: Id) -> InspectionView | dict[str, Any]:
     """The last report; empty before the first."""
     return _report(studio, dataset_id) or {}
@@ -470,7 +470,7 @@ def _report(studio: Studio, dataset_id: str) -> InspectionView | None:
     return None if found is None else InspectionView.of(found, studio.training.tokens_per_second(found.model))
 
 
-@datasets.get("/api/datasets/{dataset_id}/findings", "findings", doors=SCRIPTS)
+@datasets.get("/api/datasets/{dataset_id}/findings", "findings", interfaces=SCRIPTS)
 def dataset_findings(studio: Studio, dataset_id: Id, kind: str = "") -> list[FindingView]:
     """Rows that were left out or found wanting, with their numbers and why; REST gives all of them as a file."""
     found = zip(range(FINDINGS_SHOWN), studio.datasets.findings(dataset_id, kind), strict=False)

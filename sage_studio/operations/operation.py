@@ -1,4 +1,4 @@
-"""Operations: what a caller can ask of the studio, declared once and offered at four doors.
+"""Operations: what a caller can ask of the studio, declared once and offered through four interfaces.
 
 An operation is a function with a decorator. Its signature is the request, its annotations and docstring are the
 documentation, and what it returns is the answer:
@@ -31,10 +31,10 @@ from sage_studio.text import Language, Text
 from sage_studio.validation_errors import first_error
 
 Method: TypeAlias = Literal["GET", "POST", "DELETE"]
-Door: TypeAlias = Literal["rest", "client", "cli", "mcp"]
-EVERY_DOOR: tuple[Door, ...] = ("rest", "client", "cli", "mcp")
-SCRIPTS: tuple[Door, ...] = ("client", "cli", "mcp")
-"""All doors but REST, for an operation whose REST route has another shape."""
+Interface: TypeAlias = Literal["rest", "client", "cli", "mcp"]
+ALL_INTERFACES: tuple[Interface, ...] = ("rest", "client", "cli", "mcp")
+SCRIPTS: tuple[Interface, ...] = ("client", "cli", "mcp")
+"""All interfaces but REST, for an operation whose REST route has another shape."""
 GIVEN = ("studio", "language")
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -61,7 +61,7 @@ class Operation:
         noun, verb: the words of the command line.
         method, path, status: of the REST route; the path names its parameters in braces.
         raises: the errors that a caller has to expect, beside those that every operation can have.
-        doors: where it is offered.
+        interfaces: where it is offered.
         parallel: whether ``gradio_client`` calls of it may run at the same time.
     """
 
@@ -72,7 +72,7 @@ class Operation:
     path: str
     status: int = 200
     raises: tuple[type[StudioError], ...] = ()
-    doors: tuple[Door, ...] = EVERY_DOOR
+    interfaces: tuple[Interface, ...] = ALL_INTERFACES
     parallel: bool = False
 
     @property

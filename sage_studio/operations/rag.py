@@ -96,7 +96,7 @@ def get_retriever(studio: Studio, language: Language) -> RetrieverView:
     return RetrieverView.of(studio.rag.status(), language)
 
 
-@retriever.post("/api/retrieve", "retrieve", raises=NOTHING_FOUND, doors=("rest",))
+@retriever.post("/api/retrieve", "retrieve", raises=NOTHING_FOUND, interfaces=("rest",))
 def retrieve_by_rest(
     studio: Studio,
     query: Query,
@@ -107,7 +107,7 @@ def retrieve_by_rest(
     return Found(passages=retrieve(studio, query, count, dataset_id))
 
 
-@retriever.post("/api/retrieve", "retrieve", doors=SCRIPTS)
+@retriever.post("/api/retrieve", "retrieve", interfaces=SCRIPTS)
 def retrieve(
     studio: Studio,
     query: Query,

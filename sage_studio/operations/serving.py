@@ -137,7 +137,7 @@ class ModelForgotten(Acknowledged):
     model_name: str
 
 
-@serving.get("/api/models", "models", doors=("rest",))
+@serving.get("/api/models", "models", interfaces=("rest",))
 def list_models_by_rest(studio: Studio, language: Language) -> ModelsResponse:
     """All models and the one that answers now."""
     registered = studio.serving.models()
@@ -149,7 +149,7 @@ def list_models_by_rest(studio: Studio, language: Language) -> ModelsResponse:
     )
 
 
-@serving.get("/api/models", "models", doors=SCRIPTS)
+@serving.get("/api/models", "models", interfaces=SCRIPTS)
 def list_models(studio: Studio) -> list[ModelView]:
     """Models that can answer."""
     return [ModelView.of(model) for model in studio.serving.models()]

@@ -175,19 +175,19 @@ def listed(studio: Studio, kind: str, language: Language) -> list[TaskView]:
     return sorted(views, key=lambda view: view.created_at, reverse=True) if kind == "all" else views
 
 
-@tasks.get("/api/finetune/tasks", "list", doors=SCRIPTS, parallel=True)
+@tasks.get("/api/finetune/tasks", "list", interfaces=SCRIPTS, parallel=True)
 def list_tasks(studio: Studio, language: Language, kind: OfKind = "train") -> list[TaskView]:
     """All trainings, or the tasks of another kind, newest first."""
     return listed(studio, kind, language)
 
 
-@tasks.get("/api/finetune/compare", "compare", raises=(NotFound, InvalidName, InvalidInput), doors=("rest",))
+@tasks.get("/api/finetune/compare", "compare", raises=(NotFound, InvalidName, InvalidInput), interfaces=("rest",))
 def compare_tasks_by_rest(studio: Studio, ids: Ids) -> TaskComparisonView:
     """Two to eight runs beside each other, given by their ids separated by commas."""
     return TaskComparisonView.of(studio.tasks.compare([part.strip() for part in ids.split(",") if part.strip()]))
 
 
-@tasks.get("/api/finetune/compare", "compare", doors=SCRIPTS)
+@tasks.get("/api/finetune/compare", "compare", interfaces=SCRIPTS)
 def compare_tasks(studio: Studio, task_ids: list[str]) -> TaskComparisonView:
     """Two to eight runs beside each other: curves, and the settings that differ."""
     return TaskComparisonView.of(studio.tasks.compare(task_ids))
@@ -199,14 +199,16 @@ def get_task(studio: Studio, language: Language, task_id: Id) -> TaskView:
     return shown(studio, task_id, language)
 
 
-@tasks.get("/api/finetune/tasks/{task_id}/logs", "log", raises=(NotFound, InvalidName, InvalidInput), doors=("rest",))
+@tasks.get(
+    "/api/finetune/tasks/{task_id}/logs", "log", raises=(NotFound, InvalidName, InvalidInput), interfaces=("rest",)
+)
 def task_logs_by_rest(studio: Studio, task_id: Id, limit: LineCount = 100, offset: Offset | None = None) -> LogView:
     """The last lines of the log, or those from a byte offset on."""
     page = studio.tasks.logs(task_id, limit=limit, offset=offset)
     return LogView(lines=list(page.lines), offset=page.offset, size=page.size)
 
 
-@tasks.get("/api/finetune/tasks/{task_id}/logs", "log", doors=SCRIPTS, parallel=True)
+@tasks.get("/api/finetune/tasks/{task_id}/logs", "log", interfaces=SCRIPTS, parallel=True)
 def task_logs(studio: Studio, task_id: Id, limit: LineCount = 100) -> str:
     """The last lines of a task's log."""
     return "\n".join(studio.tasks.logs(task_id, limit=limit).lines)

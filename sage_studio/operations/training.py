@@ -174,25 +174,25 @@ def _given(recipe: RecipeFields) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-@training.post("/api/finetune/estimate", "estimate", raises=REFUSALS, doors=("rest",))
+@training.post("/api/finetune/estimate", "estimate", raises=REFUSALS, interfaces=("rest",))
 def estimate_by_rest(studio: Studio, language: Language, request: StartRequest) -> EstimateView:
     """What a training would take, and what would make it fit; some seconds the first time for a model."""
     return EstimateView.of(studio.estimates.estimate(request.fields()), language)
 
 
-@training.post("/api/finetune/estimate", "estimate", doors=SCRIPTS)
+@training.post("/api/finetune/estimate", "estimate", interfaces=SCRIPTS)
 def estimate_memory(studio: Studio, language: Language, recipe: RecipeFields) -> EstimateView:
     """What a training would take, without starting it; the parameters are the recipe's fields."""
     return EstimateView.of(studio.estimates.estimate(_given(recipe)), language)
 
 
-@training.post("/api/finetune/start", "start", status=201, raises=REFUSALS, doors=("rest",))
+@training.post("/api/finetune/start", "start", status=201, raises=REFUSALS, interfaces=("rest",))
 def start_by_rest(studio: Studio, language: Language, request: StartRequest) -> TaskView:
     """Queue a training."""
     return shown(studio, studio.training.start(request.fields()).id, language)
 
 
-@training.post("/api/finetune/start", "start", status=201, doors=SCRIPTS)
+@training.post("/api/finetune/start", "start", status=201, interfaces=SCRIPTS)
 def start_finetune(studio: Studio, language: Language, recipe: RecipeFields) -> TaskView:
     """Queue a training; the parameters are the recipe's fields."""
     return shown(studio, studio.training.start(_given(recipe)).id, language)

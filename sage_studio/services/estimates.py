@@ -84,8 +84,8 @@ class Estimate:
     """What a run would take, in bytes, and what there is.
 
     Attributes:
-        device: ``cpu``, or the card's name.
-        free, total: of the machine's memory, or the card's.
+        device: ``cpu``, or the GPU's name.
+        free, total: of the machine's memory, or the GPU's.
         measured: peak of the newest run of this model and method, in bytes; None before the first.
         disk, disk_free: what checkpoints and the model need, and what is left.
         remedies: changes that make it fit; empty if it fits, or if nothing does.
@@ -273,7 +273,7 @@ class EstimateService:
         )
 
     def _memory(self, recipe: Recipe, trace: MemoryTrace) -> MemoryEstimate:
-        device, peaks = "cuda" if has_card() else "cpu", self._peaks(recipe)
+        device, peaks = "cuda" if has_gpu() else "cpu", self._peaks(recipe)
         values = _with_optimizer(recipe, trace, detect_hardware())
         return estimate(values, trace, device, self._longest(recipe), self._factor(peaks, device))
 
@@ -430,7 +430,7 @@ class EstimateService:
                 self.traces.later(f"step_time {request}", lambda: self.step_times.find(request))
             except StudioError as error:
                 why = error.message
-        if request.on_card:
+        if request.on_gpu:
             return None, "rough", why
         return estimate_step_time(parameters, request.use_lora, operations_per_second()), "rough", NOTHING
 
@@ -520,8 +520,8 @@ class EstimateService:
 
 
 def _request(recipe: Recipe, model: ModelRef) -> TraceRequest:
-    on_card = has_card()
-    half = recipe.precision == "bf16" or (recipe.precision == "auto" and (on_card or cpu_has_bf16()))
+    on_gpu = has_gpu()
+    half = recipe.precision == "bf16" or (recipe.precision == "auto" and (on_gpu or cpu_has_bf16()))
     lora = {"lora_r": recipe.lora_r, "lora_target_modules": recipe.lora_target_modules} if recipe.use_lora else {}
     return TraceRequest(
         type=recipe.type,
@@ -531,7 +531,7 @@ def _request(recipe: Recipe, model: ModelRef) -> TraceRequest:
         use_lora=recipe.use_lora,
         lora_dropout=recipe.lora_dropout if recipe.use_lora else 0.0,
         dtype="bfloat16" if half else "float32",
-        on_card=on_card,
+        on_gpu=on_gpu,
         **lora,
     )
 
@@ -539,8 +539,8 @@ def _request(recipe: Recipe, model: ModelRef) -> TraceRequest:
 def _with_optimizer(recipe: Recipe, trace: MemoryTrace, hardware: Hardware) -> dict[str, Any]:
     """The recipe's fields with the optimizer that the trainer will choose."""
     values = recipe.model_dump(mode="json")
-    card = memory_capacity(hardware)[2] if hardware.has_gpu else 0.0
-    return values | {"optimizer": optimizer_for(values, trace.parameters, card)}
+    gpu = memory_capacity(hardware)[2] if hardware.has_gpu else 0.0
+    return values | {"optimizer": optimizer_for(values, trace.parameters, gpu)}
 
 
 def _halved(request: TraceRequest) -> TraceRequest:
@@ -554,7 +554,7 @@ def _in_fp32(trace: MemoryTrace) -> MemoryTrace:
 
 def has_bf16(hardware: Hardware) -> bool:
     """Whether every GPU multiplies bf16, as those do from compute capability 8.0 on; true without a GPU."""
-    return all((card.capability or BF16_FROM) >= BF16_FROM for card in hardware.cards)
+    return all((gpu.capability or BF16_FROM) >= BF16_FROM for gpu in hardware.gpus)
 
 
 def memory_capacity(hardware: Hardware, yielded: Mapping[int, float] | None = None) -> tuple[str, float, float]:
@@ -564,14 +564,14 @@ def memory_capacity(hardware: Hardware, yielded: Mapping[int, float] | None = No
         hardware: what is used now.
         yielded: what our own engine gives back to a training, in GiB by index of the GPU.
     """
-    if not hardware.cards:
+    if not hardware.gpus:
         return "cpu", (hardware.memory_gb - hardware.used_gb) * GIB, hardware.memory_gb * GIB
-    card = max(without_engine(hardware, yielded or {}).cards, key=lambda card: card.free_gb)
-    return card.name, card.free_gb * GIB, card.memory_gb * GIB
+    gpu = max(without_engine(hardware, yielded or {}).gpus, key=lambda gpu: gpu.free_gb)
+    return gpu.name, gpu.free_gb * GIB, gpu.memory_gb * GIB
 
 
-def has_card() -> bool:
-    """Whether this machine has a card."""
+def has_gpu() -> bool:
+    """Whether this machine has a GPU."""
     return detect_hardware().has_gpu
 
 

@@ -172,7 +172,7 @@ class ModelService:
 
 def suits_hardware(settings: Settings, hardware: Hardware, entry: ModelEntry) -> bool:
     """Whether a model of the catalogue can be trained on a GPU of some hardware, and then served in 16 bits."""
-    most = max((card.free_gb for card in hardware.cards), default=0.0)
+    most = max((gpu.free_gb for gpu in hardware.gpus), default=0.0)
     if round(most) < min(entry.vram_gb.values()):
         return False
     served = servable_for(settings, hardware, entry.id, parameters=entry.parameters)

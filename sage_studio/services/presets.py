@@ -73,7 +73,7 @@ class PresetService:
         if not lora:
             return None
         if hardware.has_gpu:
-            available = max(card.memory_gb for card in hardware.cards)
+            available = max(gpu.memory_gb for gpu in hardware.gpus)
             fitting = [preset for preset in lora if _needs(preset, entry) <= available]
             return Recommendation((fitting or lora[-1:])[0])
         preset = next((preset for preset in lora if preset.machine == "cpu"), lora[0])

@@ -51,7 +51,7 @@ class ServingService:
         self._background = background
         background.register("merge", registry.merge, Resource.MEMORY, restarts=True)
         registry.queue_merges(self)
-        self.sampler = MetricsSampler(self._metrics_address, lambda: detect_hardware().cards)
+        self.sampler = MetricsSampler(self._metrics_address, lambda: detect_hardware().gpus)
 
     # Which model
 

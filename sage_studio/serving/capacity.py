@@ -19,7 +19,7 @@ from typing import Any
 
 from sage_studio.catalog import read_entries
 from sage_studio.errors import InvalidModel
-from sage_studio.hardware import NVIDIA_SMI, QUERY_SECONDS, WSL_NVIDIA_SMI, Card, Hardware
+from sage_studio.hardware import NVIDIA_SMI, QUERY_SECONDS, WSL_NVIDIA_SMI, Gpu, Hardware
 from sage_studio.models.model_folder import (
     CHAT_TEMPLATE,
     TOKENIZER_CONFIG,
@@ -144,7 +144,7 @@ class EnginePlan:
     Attributes:
         context: longest prompt plus answer, in tokens (``max_model_len``).
         memory_share: share of each GPU, 0 to 1, that vLLM takes; None without a GPU.
-        cards: the GPUs that the model is spread over (tensor parallel where several); empty without one.
+        gpus: the GPUs that the model is spread over (tensor parallel where several); empty without one.
         cache_gb: room for the KV cache in main memory; 0 on a GPU.
         sequences: most answers at the same time; 0 leaves it to vLLM.
         graphs: batch sizes for which CUDA graphs are captured; empty leaves it to vLLM.
@@ -154,7 +154,7 @@ class EnginePlan:
 
     context: int
     memory_share: float | None = None
-    cards: tuple[Card, ...] = ()
+    gpus: tuple[Gpu, ...] = ()
     kv_cache_gb: int = 0
     sequences: int = 0
     graphs: tuple[int, ...] = ()
@@ -170,7 +170,7 @@ class EnginePlan:
     @property
     def indices(self) -> tuple[int, ...]:
         """The GPUs' numbers, as `nvidia-smi` counts."""
-        return tuple(card.index for card in self.cards)
+        return tuple(gpu.index for gpu in self.gpus)
 
 
 def plan(
@@ -196,10 +196,10 @@ def plan(
         cache = CPU_CACHE_GB if hardware.memory_gb < CPU_LARGE_MEMORY_GB else 4 * CPU_CACHE_GB
         return EnginePlan(_bounded(CPU_CONTEXT, model.shape), kv_cache_gb=cache, sequences=CPU_SEQUENCES)
     plans = [
-        _on_cards(cards, form, memory_share, model, slots or LoraSlots())
+        _on_gpus(gpus, form, memory_share, model, slots or LoraSlots())
         for form in ((WeightFormat.STORED,) if model.quantized else forms)
-        for cards in gpu_combinations(hardware.cards, model)
-        if form is not WeightFormat.FP8 or all(_capability(card) >= FP8_CAPABILITY for card in cards)
+        for gpus in gpu_combinations(hardware.gpus, model)
+        if form is not WeightFormat.FP8 or all(_capability(gpu) >= FP8_CAPABILITY for gpu in gpus)
     ]
     fitting = next((each for each in plans if each.fits), None)
     return fitting or max(plans, key=lambda each: each.available_gb - each.need_gb)
@@ -209,16 +209,16 @@ def plan_transformers(hardware: Hardware, model: ModelFacts = NO_FACTS) -> Engin
     """Decide for the transformers engine: one GPU in 16 bits, else in 4, else the CPU; it never spreads a model."""
     forms = (WeightFormat.STORED,) if model.quantized else (WeightFormat.BF16, WeightFormat.FOUR_BIT)
     for form in forms:
-        for cards in gpu_combinations(hardware.cards, model):
-            context = _bounded(context_for(cards), model.shape)
+        for gpus in gpu_combinations(hardware.gpus, model):
+            context = _bounded(context_for(gpus), model.shape)
             need = weights_gb(model, form) + TRANSFORMERS_GB + kv_cache_gb(model.shape, context)
-            available = max(0.0, cards[0].free_gb - SHARE_MARGIN_GB)
-            if len(cards) == 1 and need <= available:
-                return EnginePlan(context, cards=cards, form=form, need_gb=need, available_gb=available)
+            available = max(0.0, gpus[0].free_gb - SHARE_MARGIN_GB)
+            if len(gpus) == 1 and need <= available:
+                return EnginePlan(context, gpus=gpus, form=form, need_gb=need, available_gb=available)
     return EnginePlan(_bounded(CPU_CONTEXT, model.shape))
 
 
-def gpu_combinations(cards: Sequence[Card], model: ModelFacts = NO_FACTS) -> Iterator[tuple[Card, ...]]:
+def gpu_combinations(gpus: Sequence[Gpu], model: ModelFacts = NO_FACTS) -> Iterator[tuple[Gpu, ...]]:
     """The sets of GPUs that a model may go on, in the order in which they are tried.
 
     Single ones first: the smallest, then the freest, of equal ones the last, since trainings begin with the first.
@@ -226,63 +226,63 @@ def gpu_combinations(cards: Sequence[Card], model: ModelFacts = NO_FACTS) -> Ite
     attention heads divide by.
     """
     if not model.known:
-        yield from ((card,) for card in sorted(cards, key=lambda card: (-card.free_gb, -card.index))[:1])
+        yield from ((gpu,) for gpu in sorted(gpus, key=lambda gpu: (-gpu.free_gb, -gpu.index))[:1])
         return
-    single = sorted(cards, key=lambda card: (round(card.memory_gb), -round(card.free_gb), -card.index))
-    yield from ((card,) for card in single)
-    groups: dict[tuple[str, int], list[Card]] = {}
-    for card in cards:
-        groups.setdefault((card.name, round(card.memory_gb)), []).append(card)
+    single = sorted(gpus, key=lambda gpu: (round(gpu.memory_gb), -round(gpu.free_gb), -gpu.index))
+    yield from ((gpu,) for gpu in single)
+    groups: dict[tuple[str, int], list[Gpu]] = {}
+    for gpu in gpus:
+        groups.setdefault((gpu.name, round(gpu.memory_gb)), []).append(gpu)
     for count in range(2, max((len(group) for group in groups.values()), default=0) + 1):
         for group in groups.values():
             if len(group) >= count and tensor_parallel_size(count, model.shape) == count:
-                freest = sorted(group, key=lambda card: -card.free_gb)[:count]
-                yield tuple(sorted(freest, key=lambda card: card.index))
+                freest = sorted(group, key=lambda gpu: -gpu.free_gb)[:count]
+                yield tuple(sorted(freest, key=lambda gpu: gpu.index))
 
 
-def _on_cards(
-    cards: tuple[Card, ...], form: WeightFormat, memory_share: float, model: ModelFacts, slots: LoraSlots
+def _on_gpus(
+    gpus: tuple[Gpu, ...], form: WeightFormat, memory_share: float, model: ModelFacts, slots: LoraSlots
 ) -> EnginePlan:
-    context = _bounded(context_for(cards), model.shape)
-    small = is_small(cards)
-    share = memory_share_for(cards, memory_share)
-    need = (weights_gb(model, form) + kv_cache_gb(model.shape, context)) / len(cards)
+    context = _bounded(context_for(gpus), model.shape)
+    small = is_small(gpus)
+    share = memory_share_for(gpus, memory_share)
+    need = (weights_gb(model, form) + kv_cache_gb(model.shape, context)) / len(gpus)
     need += lora_slots_gb(model, slots)
-    need += CUDA_CONTEXT_GB + SPARE_GB + (SMALL_GRAPHS_GB if small else GRAPHS_GB) + _work_gb(model.shape, cards)
+    need += CUDA_CONTEXT_GB + SPARE_GB + (SMALL_GRAPHS_GB if small else GRAPHS_GB) + _work_gb(model.shape, gpus)
     return EnginePlan(
         context,
         memory_share=share,
-        cards=cards,
+        gpus=gpus,
         sequences=SMALL_SEQUENCES if small else 0,
         graphs=SMALL_GRAPHS if small else (),
         form=form,
         need_gb=need if model.known else 0.0,
-        available_gb=share * (min(card.memory_gb for card in cards) - UNSEEN_GB),
+        available_gb=share * (min(gpu.memory_gb for gpu in gpus) - UNSEEN_GB),
     )
 
 
-def memory_share_for(cards: Sequence[Card], memory_share: float) -> float:
+def memory_share_for(gpus: Sequence[Gpu], memory_share: float) -> float:
     """The share of each of these GPUs that vLLM can take now: the operator's, or less where less is free.
 
     Example:
-        >>> memory_share_for([Card(0, "RTX 3060", 12.0, 3.0)], 0.8)  # 3 GiB of desktop
+        >>> memory_share_for([Gpu(0, "RTX 3060", 12.0, 3.0)], 0.8)  # 3 GiB of desktop
         0.687
     """
-    free = min((card.free_gb - SHARE_MARGIN_GB) / card.memory_gb for card in cards)
+    free = min((gpu.free_gb - SHARE_MARGIN_GB) / gpu.memory_gb for gpu in gpus)
     return max(0.01, math.floor(1000 * min(memory_share, free)) / 1000)
 
 
-def is_small(cards: Sequence[Card]) -> bool:
+def is_small(gpus: Sequence[Gpu]) -> bool:
     """Whether one of these GPUs has 16 GB or less."""
-    return min(round(card.memory_gb) for card in cards) <= SMALL_GPU_GB
+    return min(round(gpu.memory_gb) for gpu in gpus) <= SMALL_GPU_GB
 
 
-def context_for(cards: Sequence[Card]) -> int:
+def context_for(gpus: Sequence[Gpu]) -> int:
     """``max_model_len`` by the smallest GPU's memory: under 8 GB 2048, under 16 GB 4096, else 8192.
 
     A GPU sold as 8 or 16 GB reports some MiB less or more than that in GiB, so its memory is rounded first.
     """
-    smallest = round(min(card.memory_gb for card in cards))
+    smallest = round(min(gpu.memory_gb for gpu in gpus))
     if smallest < 8:
         return 2048
     return 4096 if smallest < 16 else 8192
@@ -343,12 +343,12 @@ def lora_rank_for(rank: int) -> int:
     return next((allowed for allowed in LORA_RANKS if allowed >= rank), LORA_RANKS[-1])
 
 
-def _work_gb(shape: Architecture, cards: Sequence[Card]) -> float:
+def _work_gb(shape: Architecture, gpus: Sequence[Gpu]) -> float:
     """Activations of one step and the logits, by vLLM's own defaults for the GPU."""
     if not (shape.hidden_size and shape.intermediate_size and shape.vocab_size):
         return UNKNOWN_WORK_GB
-    large = min(card.memory_gb for card in cards) >= 70
-    tokens, sequences = (8192, 1024) if large else (2048, SMALL_SEQUENCES if is_small(cards) else 256)
+    large = min(gpu.memory_gb for gpu in gpus) >= 70
+    tokens, sequences = (8192, 1024) if large else (2048, SMALL_SEQUENCES if is_small(gpus) else 256)
     return (2 * tokens * (4 * shape.hidden_size + 3 * shape.intermediate_size) + 8 * sequences * shape.vocab_size) / GIB
 
 
@@ -356,8 +356,8 @@ def _bounded(context: int, shape: Architecture) -> int:
     return context if shape.context is None else min(context, shape.context)
 
 
-def _capability(card: Card) -> tuple[int, int]:
-    return card.capability or FP8_CAPABILITY
+def _capability(gpu: Gpu) -> tuple[int, int]:
+    return gpu.capability or FP8_CAPABILITY
 
 
 # An engine beside another engine or a training
@@ -389,7 +389,7 @@ class GpuRelease(StrEnum):
 
 def main_memory_gb(kind: EngineKind, model: ModelFacts, planned: EnginePlan) -> float:
     """What an engine takes of main memory."""
-    if planned.cards:
+    if planned.gpus:
         return PROCESS_GB
     weights = weights_gb(model, WeightFormat.BF16)
     return weights * (1.0 if model.quantized else FACTOR.get(kind, 1.0)) + planned.kv_cache_gb + PROCESS_GB
@@ -405,20 +405,20 @@ def fits_beside(memory_gb: float, beside: EnginePlan, alone: EnginePlan, hardwar
     """
     if hardware.memory_gb - hardware.used_gb < memory_gb + MARGIN_GB:
         return False
-    same = (beside.form, len(beside.cards)) == (alone.form, len(alone.cards))
+    same = (beside.form, len(beside.gpus)) == (alone.form, len(alone.gpus))
     return same and beside.fits and (beside.memory_share or 0.0) >= AS_MUCH * (alone.memory_share or 0.0)
 
 
 def without_engine(hardware: Hardware, held: Mapping[int, float]) -> Hardware:
     """The machine as it were without an engine that holds ``held`` of each GPU (GiB, by index)."""
-    cards = (replace(card, used_gb=max(0.0, card.used_gb - held.get(card.index, 0.0))) for card in hardware.cards)
-    return replace(hardware, cards=tuple(cards))
+    gpus = (replace(gpu, used_gb=max(0.0, gpu.used_gb - held.get(gpu.index, 0.0))) for gpu in hardware.gpus)
+    return replace(hardware, gpus=tuple(gpus))
 
 
 def without_gpus(hardware: Hardware, taken: Sequence[int] | None) -> Hardware:
     """The machine without the GPUs that trainings use; unchanged if none would be left, or if unknown."""
-    left = tuple(card for card in hardware.cards if taken is not None and card.index not in taken)
-    return replace(hardware, cards=left) if left else hardware
+    left = tuple(gpu for gpu in hardware.gpus if taken is not None and gpu.index not in taken)
+    return replace(hardware, gpus=left) if left else hardware
 
 
 def adapters_kept_loaded(hardware: Hardware, max_loras: int, rank: int, shape: Architecture) -> int:
@@ -443,7 +443,7 @@ def before_training(
     engine: EngineRecord | None,
     sleeps: bool,
     sleep_memory_gb: float,
-    cards: Sequence[int] | None = None,
+    gpus: Sequence[int] | None = None,
     pinned_gb: float = math.inf,
 ) -> GpuRelease:
     """What to do with an engine so that a training has its GPUs to itself.
@@ -455,12 +455,12 @@ def before_training(
     Args:
         sleeps: whether the engine was started so that it can.
         backed_up_gb: what it would keep in main memory.
-        cards: indices of the GPUs that the training uses; None if unknown: then it counts as all of them.
+        gpus: indices of the GPUs that the training uses; None if unknown: then it counts as all of them.
         pinned_gb: the most memory that may be pinned.
     """
     if not hardware.has_gpu or engine is None or engine.pid is None or engine.form == WeightFormat.CPU:
         return GpuRelease.NOTHING
-    if cards is not None and not set(cards) & set(engine.cards or (card.index for card in hardware.cards)):
+    if gpus is not None and not set(gpus) & set(engine.gpus or (gpu.index for gpu in hardware.gpus)):
         return GpuRelease.NOTHING
     if engine.kind != "vllm" or not sleeps:
         return GpuRelease.STOP
@@ -473,9 +473,9 @@ def sleep_memory_gb(engine: EngineRecord, hardware: Hardware, model: ModelFacts,
 
     Where the model's size is not known, all that it holds: of that, only the cache is thrown away.
     """
-    mine = [card for card in hardware.cards if card.index in engine.cards] or list(hardware.cards)
+    mine = [gpu for gpu in hardware.gpus if gpu.index in engine.gpus] or list(hardware.gpus)
     if not model.known:
-        return sum((engine.memory_share or 1.0) * card.memory_gb for card in mine)
+        return sum((engine.memory_share or 1.0) * gpu.memory_gb for gpu in mine)
     form = WeightFormat.FP8 if engine.form == WeightFormat.FP8 else WeightFormat.BF16
     return weights_gb(model, form) + len(mine) * lora_slots_gb(model, slots)
 
@@ -517,11 +517,11 @@ def engine_memory_gb(
     if engine.phase == "asleep":
         return {}
     held = {}
-    for card in hardware.cards:
-        if card.index not in engine.cards:
+    for gpu in hardware.gpus:
+        if gpu.index not in engine.gpus:
             continue
-        told = [one.used_gb for one in usage if one.uuid == card.uuid and one.pid in members and one.used_gb]
-        held[card.index] = min(sum(told) if told else engine.memory_share * card.memory_gb, card.used_gb)
+        told = [one.used_gb for one in usage if one.uuid == gpu.uuid and one.pid in members and one.used_gb]
+        held[gpu.index] = min(sum(told) if told else engine.memory_share * gpu.memory_gb, gpu.used_gb)
     return held
 
 

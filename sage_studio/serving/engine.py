@@ -160,7 +160,7 @@ def spawn_engine(kind: EngineKind, base: Base, port: int, launch: LaunchSpec, fo
         started_at=started,
         ready_at=None,
         phase="starting",
-        cards=launch.plan.indices if launch.plan is not None else (),
+        gpus=launch.plan.indices if launch.plan is not None else (),
         memory_share=(launch.plan.memory_share or 0.0) if launch.plan is not None else 0.0,
         form=str(launch.plan.form) if launch.plan is not None else "",
     )

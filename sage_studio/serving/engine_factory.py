@@ -123,7 +123,7 @@ def check_servable(
     vllm = plan(hardware, memory_share, model, slots)
     refused = _refused_by_vllm(model, merge) if engine == "vllm" else None
     if engine == "vllm" and refused is None:
-        if vllm.cards and vllm.fits:
+        if vllm.gpus and vllm.fits:
             return _by_vllm(vllm, plan(hardware, memory_share, model, slots, (WeightFormat.BF16,)))
         if not hardware.has_gpu:
             return _on_cpu("vllm", model, vllm, hardware)
@@ -132,14 +132,14 @@ def check_servable(
     if model.quantized and model.quantized != BITSANDBYTES:
         return _not_at_all(model, vllm, refused or _not_in_transformers(model))
     planned = plan_transformers(hardware, model)
-    if planned.cards:
+    if planned.gpus:
         return _by_transformers(planned, vllm if engine == "vllm" else None, refused)
     served = _on_cpu("transformers", model, planned, hardware)
     return served if served.possible else _not_at_all(model, vllm, None)
 
 
 def _by_vllm(planned: EnginePlan, bf16: EnginePlan) -> Servable:
-    half = "fp16" if (planned.cards[0].capability or BF16_CAPABILITY) < BF16_CAPABILITY else "bf16"
+    half = "fp16" if (planned.gpus[0].capability or BF16_CAPABILITY) < BF16_CAPABILITY else "bf16"
     need, available, where = _figures(planned)
     how = {
         WeightFormat.BF16: Text("vLLM in {half}", half=half),
@@ -157,7 +157,7 @@ def _by_vllm(planned: EnginePlan, bf16: EnginePlan) -> Servable:
         available=available,
         where=where,
     )
-    return Servable(planned.form, "vllm", planned.need_gb * len(planned.cards), message)
+    return Servable(planned.form, "vllm", planned.need_gb * len(planned.gpus), message)
 
 
 def _by_transformers(planned: EnginePlan, vllm: EnginePlan | None, refused: Text | None) -> Servable:
@@ -211,7 +211,7 @@ def _on_cpu(kind: EngineKind, model: ModelFacts, planned: EnginePlan, hardware: 
 
 def _not_at_all(model: ModelFacts, vllm: EnginePlan, why: Text | None) -> Servable:
     if why is None:
-        _, available, where = _figures(vllm) if vllm.cards else ("", "0.0", Text("this machine"))
+        _, available, where = _figures(vllm) if vllm.gpus else ("", "0.0", Text("this machine"))
         need = f"{vllm.need_gb:.1f}"
         why = Text("it takes about {need} of {available} GB on {where}", need=need, available=available, where=where)
     message = Text("You cannot chat with the result here: {why}. {elsewhere}", why=why, elsewhere=ELSEWHERE)
@@ -246,7 +246,7 @@ def _external_servable() -> Servable:
 
 def _figures(planned: EnginePlan) -> tuple[str, str, Text]:
     """Memory of each GPU, as printed: what it takes, what there is, and the GPUs' name."""
-    name, count = planned.cards[0].name, len(planned.cards)
+    name, count = planned.gpus[0].name, len(planned.gpus)
     where = Text("each of {count} × {name}", count=count, name=name) if count > 1 else Text("the {name}", name=name)
     return f"{planned.need_gb:.1f}", f"{planned.available_gb:.1f}", where
 

@@ -210,7 +210,7 @@ class EngineManager:
     def gpu_memory_gb(self) -> dict[int, float]:
         """What the engine in use holds of each GPU now, in GiB by index; empty without one."""
         engine = self.recorded()
-        if not isinstance(engine, LocalEngine) or not engine.record.cards or not engine.alive():
+        if not isinstance(engine, LocalEngine) or not engine.record.gpus or not engine.alive():
             return {}
         return engine_memory_gb(
             engine.record, self._detect(), query_gpu_processes(), {member.pid for member in engine.process.members()}
@@ -307,12 +307,12 @@ class EngineManager:
         next engine takes less, or says so.
         """
         held = self.gpu_memory_gb()
-        wanted = {card.index: card.free_gb + held[card.index] for card in self._detect().cards if card.index in held}
+        wanted = {gpu.index: gpu.free_gb + held[gpu.index] for gpu in self._detect().gpus if gpu.index in held}
         if not self.stop():
             return
         deadline = time.monotonic() + FREE_SECONDS
         while time.monotonic() < deadline:
-            free = {card.index: card.free_gb for card in self._detect().cards}
+            free = {gpu.index: gpu.free_gb for gpu in self._detect().gpus}
             if all(free.get(index, math.inf) >= gb - RETURNED_GB for index, gb in wanted.items()):
                 return
             time.sleep(POLL_SECONDS)

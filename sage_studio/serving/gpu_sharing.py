@@ -58,22 +58,22 @@ class GpuSharing:
         self._switch_lock = switch_lock
         self._detect = detect
 
-    def before_training(self, cards: Sequence[int] | None = None) -> None:
+    def before_training(self, gpus: Sequence[int] | None = None) -> None:
         """Free a training's GPUs, if the engine holds one of them; answers under way may finish first.
 
         Args:
-            cards: indices of the GPUs that the training uses; None: unknown, so all of them.
+            gpus: indices of the GPUs that the training uses; None: unknown, so all of them.
 
         Raises:
             Conflict: the model is being switched; ask again when that is over.
         """
         if not self._detect().has_gpu:
             return
-        self._state.add_training_cards(cards)
-        if self._state.paused() is not None or self._decide(cards) is GpuRelease.NOTHING:
+        self._state.add_training_gpus(gpus)
+        if self._state.paused() is not None or self._decide(gpus) is GpuRelease.NOTHING:
             return
         with self._switch_lock.hold(seconds=0):
-            how, engine = self._decide(cards), self._engines.recorded()
+            how, engine = self._decide(gpus), self._engines.recorded()
             if engine is None or how is GpuRelease.NOTHING:
                 return
             self._state.set_paused(how)
@@ -81,7 +81,7 @@ class GpuSharing:
             if how is GpuRelease.STOP or not self._sleep(engine):
                 self._state.set_paused(GpuRelease.STOP)
                 self._engines.stop()
-            logger.info("The engine yields the card to a training (%s)", self._state.paused())
+            logger.info("The engine yields the GPU to a training (%s)", self._state.paused())
 
     def after_training(self) -> None:
         """Bring the engine back, with the model that was current.
@@ -89,7 +89,7 @@ class GpuSharing:
         Raises:
             EngineUnavailable, InvalidModel: it does not start; the status says why.
         """
-        self._state.clear_training_cards()
+        self._state.clear_training_gpus()
         if self._state.paused() is None:
             return
         with self._switch_lock.hold():
@@ -130,16 +130,16 @@ class GpuSharing:
         """Whether the engine has released its GPUs, or would have none to start on."""
         if self._state.paused() is not None:
             return True
-        taken = self._state.training_cards()
+        taken = self._state.training_gpus()
         if taken == () or self._settings.engine == "openai":
             return False
         engine = self._engines.recorded()
         if engine is not None and engine.alive():
             return False
-        cards = self._detect().cards
-        return bool(cards) and (taken is None or all(card.index in taken for card in cards))
+        gpus = self._detect().gpus
+        return bool(gpus) and (taken is None or all(gpu.index in taken for gpu in gpus))
 
-    def _decide(self, cards: Sequence[int] | None) -> GpuRelease:
+    def _decide(self, gpus: Sequence[int] | None) -> GpuRelease:
         engine, hardware = self._engines.recorded(), self._detect()
         if engine is None or not engine.alive():
             return GpuRelease.NOTHING
@@ -147,7 +147,7 @@ class GpuSharing:
         slots = LoraSlots(self._settings.max_loras, record.base.rank)
         kept = sleep_memory_gb(record, hardware, read_facts(record.base.location), slots)
         sleeps = sleep_enabled(self._settings)
-        return before_training(hardware, record, sleeps, kept, cards, pinnable_memory_gb(hardware))
+        return before_training(hardware, record, sleeps, kept, gpus, pinnable_memory_gb(hardware))
 
     def _sleep(self, engine: Engine) -> bool:
         try:

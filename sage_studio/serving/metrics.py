@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, fields
 import httpx
 
 from sage_studio.errors import StudioError
-from sage_studio.hardware import Card
+from sage_studio.hardware import Gpu
 
 logger = logging.getLogger("sage_studio")
 
@@ -134,7 +134,7 @@ SAMPLE_FIELDS = tuple(field.name for field in fields(Sample) if field.name != "t
 
 
 def make_sample(
-    new: MetricsReading, last: MetricsReading | None, first: MetricsReading | None, cards: Sequence[Card] = ()
+    new: MetricsReading, last: MetricsReading | None, first: MetricsReading | None, gpus: Sequence[Gpu] = ()
 ) -> Sample:
     """The figures of a moment.
 
@@ -142,9 +142,9 @@ def make_sample(
         new: the reading now.
         last: the one before it, for speed; None if there was none.
         first: the oldest of the window that latencies are taken from; None if there was none.
-        cards: the machine's.
+        gpus: the machine's.
     """
-    card = cards[0] if cards else None
+    gpu = gpus[0] if gpus else None
     return Sample(
         time=new.time,
         tokens_per_second=counter_rate(new, last, TOKENS),
@@ -154,9 +154,9 @@ def make_sample(
         latency_p50=window_quantile(new, first, LATENCY, 0.5),
         latency_p95=window_quantile(new, first, LATENCY, 0.95),
         kv_cache=new.values.get(CACHE),
-        gpu_memory_gb=card.used_gb if card is not None else None,
-        gpu_total_gb=card.memory_gb if card is not None else None,
-        gpu_percent=card.load_percent if card is not None else None,
+        gpu_memory_gb=gpu.used_gb if gpu is not None else None,
+        gpu_total_gb=gpu.memory_gb if gpu is not None else None,
+        gpu_percent=gpu.load_percent if gpu is not None else None,
     )
 
 
@@ -201,7 +201,7 @@ SAMPLE_SECONDS = 2.0
 KEEP_SECONDS = 600.0
 WINDOW_SECONDS = 60.0
 """Latencies are taken from the answers of this long; shorter, and most samples would have none."""
-CARDS_SECONDS = 6.0
+GPUS_SECONDS = 6.0
 """``nvidia-smi`` costs more than all the rest."""
 ANSWER_SECONDS = 2.0
 
@@ -219,21 +219,21 @@ class MetricsSampler:
 
     Args:
         address: where to look; None while no engine is ready. Called before each sample, so it must be cheap.
-        cards: the machine's cards now.
+        gpus: the machine's GPUs now.
     """
 
     def __init__(
         self,
         address: Callable[[], MetricsEndpoint | None],
-        cards: Callable[[], tuple[Card, ...]],
+        gpus: Callable[[], tuple[Gpu, ...]],
         seconds: float = SAMPLE_SECONDS,
     ) -> None:
-        self._address, self._cards, self._seconds = address, cards, seconds
+        self._address, self._gpus, self._seconds = address, gpus, seconds
         self._samples: deque[Sample] = deque(maxlen=round(KEEP_SECONDS / SAMPLE_SECONDS))
         self._readings: deque[MetricsReading] = deque(maxlen=round(WINDOW_SECONDS / SAMPLE_SECONDS) + 1)
         self._at: MetricsEndpoint | None = None
-        self._cards_seen: tuple[Card, ...] = ()
-        self._cards_due = 0.0
+        self._gpus_seen: tuple[Gpu, ...] = ()
+        self._gpus_due = 0.0
         self._over = threading.Event()
         self._http = httpx.Client(timeout=ANSWER_SECONDS, trust_env=False)
         self._thread: threading.Thread | None = None
@@ -269,7 +269,7 @@ class MetricsSampler:
         last = self._readings[-1] if self._readings else None
         first = self._readings[0] if self._readings else None
         self._readings.append(reading)
-        self._samples.append(make_sample(reading, last, first, self._see_cards()))
+        self._samples.append(make_sample(reading, last, first, self._see_gpus()))
 
     def _run(self) -> None:
         while not self._over.wait(self._seconds):
@@ -287,8 +287,8 @@ class MetricsSampler:
             return ""
         return answer.text if answer.is_success else ""
 
-    def _see_cards(self) -> tuple[Card, ...]:
-        if time.monotonic() >= self._cards_due:
-            self._cards_due = time.monotonic() + CARDS_SECONDS
-            self._cards_seen = self._cards()
-        return self._cards_seen
+    def _see_gpus(self) -> tuple[Gpu, ...]:
+        if time.monotonic() >= self._gpus_due:
+            self._gpus_due = time.monotonic() + GPUS_SECONDS
+            self._gpus_seen = self._gpus()
+        return self._gpus_seen

@@ -219,7 +219,7 @@ class ServingComponents:
 
     def engine_hardware(self) -> Hardware:
         """What an engine may use now: the machine without the GPUs that trainings have."""
-        return without_gpus(self.detect(), self.state.training_cards())
+        return without_gpus(self.detect(), self.state.training_gpus())
 
     def base_name(self) -> str | None:
         """The name of the base model of the current model, or else of the running engine."""
@@ -345,16 +345,16 @@ class VLLMRegistry:
         if self._configured is not None and self._configured.settings.database_path.exists():
             self._configured.close()
 
-    def before_training(self, cards: Sequence[int] | None = None) -> None:
+    def before_training(self, gpus: Sequence[int] | None = None) -> None:
         """A training is about to start: free its GPUs, if the engine holds one of them. Without a GPU nothing happens.
 
         Args:
-            cards: indices of the GPUs that it uses, as `nvidia-smi` counts; None: unknown, so all of them.
+            gpus: indices of the GPUs that it uses, as `nvidia-smi` counts; None: unknown, so all of them.
 
         Raises:
             Conflict: the model is being switched; ask again when that is over.
         """
-        self._components.gpu_sharing.before_training(cards)
+        self._components.gpu_sharing.before_training(gpus)
 
     def after_training(self) -> None:
         """Restore the engine after the last training, with the model that was current, if it had released its GPUs."""
@@ -370,10 +370,10 @@ class VLLMRegistry:
         held = components.engines.gpu_memory_gb()
         return components.gpu_sharing.released_to_training(held) if for_training else held
 
-    def engine_cards(self) -> tuple[int, ...]:
+    def engine_gpus(self) -> tuple[int, ...]:
         """Indices of the GPUs that the engine uses; a training had better take others. Empty while none runs."""
         engine = self._components.engines.recorded()
-        return engine.record.cards if engine is not None and engine.alive() else ()
+        return engine.record.gpus if engine is not None and engine.alive() else ()
 
     def retry_vllm(self) -> EngineStatus:
         """Try vLLM again where it did not start before: now if the other engine serves a model, else at the next start.

@@ -82,7 +82,7 @@ class ServingState:
                 "started_at": record.started_at,
                 "ready_at": record.ready_at,
                 "restarts": record.restarts,
-                "cards": ",".join(map(str, record.cards)),
+                "cards": ",".join(map(str, record.gpus)),
                 "memory_share": record.memory_share,
                 "form": record.form,
             }
@@ -222,22 +222,22 @@ class ServingState:
         """Record that the engine has released its GPUs, or is back."""
         self._set_value("paused", how)
 
-    def training_cards(self) -> tuple[int, ...] | None:
+    def training_gpus(self) -> tuple[int, ...] | None:
         """The GPUs that trainings use now, by index; empty for none, None for all."""
         value = self._value("training_cards")
         if value == "all":
             return None
         return tuple(int(index) for index in (value or "").split(",") if index)
 
-    def add_training_cards(self, cards: Sequence[int] | None) -> None:
+    def add_training_gpus(self, gpus: Sequence[int] | None) -> None:
         """Note the GPUs of one more training; None if unknown: then all count."""
-        before = self.training_cards()
-        if cards is None or before is None:
+        before = self.training_gpus()
+        if gpus is None or before is None:
             self._set_value("training_cards", "all")
         else:
-            self._set_value("training_cards", ",".join(map(str, sorted({*before, *cards}))))
+            self._set_value("training_cards", ",".join(map(str, sorted({*before, *gpus}))))
 
-    def clear_training_cards(self) -> None:
+    def clear_training_gpus(self) -> None:
         """Note that no training runs."""
         self._set_value("training_cards", None)
 

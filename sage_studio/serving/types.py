@@ -170,7 +170,7 @@ class EngineRecord:
         pid, create_time: identify its process (a pid alone may be reused); None for an external server.
         owner_pid: the process that stops it when it ends.
         restarts: how often it was started again after a crash.
-        cards: indices of the GPUs that it uses; empty on a CPU, or for an external server.
+        gpus: indices of the GPUs that it uses; empty on a CPU, or for an external server.
         memory_share: share of each of them that it takes, 0 to 1; 0 where it takes what the model needs.
         form: in which form it holds the weights (see `sage_studio.serving.capacity.WeightFormat`).
     """
@@ -187,7 +187,7 @@ class EngineRecord:
     started_at: float
     ready_at: float | None
     restarts: int
-    cards: tuple[int, ...] = ()
+    gpus: tuple[int, ...] = ()
     memory_share: float = 0.0
     form: str = ""
 
@@ -230,7 +230,7 @@ def read_engine(row: sqlite3.Row) -> EngineRecord:
         started_at=row["started_at"],
         ready_at=row["ready_at"],
         restarts=row["restarts"],
-        cards=tuple(int(index) for index in row["cards"].split(",") if index),
+        gpus=tuple(int(index) for index in row["cards"].split(",") if index),
         memory_share=row["memory_share"],
         form=row["form"],
     )

@@ -93,8 +93,8 @@ def vllm_command(
         command += ["--quantization", str(WeightFormat.FP8)] if planned.form is WeightFormat.FP8 else []
     else:
         command += ["--enforce-eager"]  # with LoRA the CPU build compiles nothing anyway, but spends seconds on trying
-    if len(planned.cards) > 1:
-        command += ["--tensor-parallel-size", str(len(planned.cards))]
+    if len(planned.gpus) > 1:
+        command += ["--tensor-parallel-size", str(len(planned.gpus))]
     if planned.sequences:
         command += ["--max-num-seqs", str(planned.sequences)]
     if planned.graphs:
@@ -128,7 +128,7 @@ def vllm_environment(
     env |= path_env(python, environment)
     if is_here(base.location):
         env["HF_HUB_OFFLINE"] = "1"
-    if planned.cards:
+    if planned.gpus:
         env |= visible_gpus_env(planned.indices)
         if SAMPLER not in environment:
             env[SAMPLER] = "0"

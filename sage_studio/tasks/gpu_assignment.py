@@ -8,23 +8,23 @@ from typing import Any
 
 from sage_studio.errors import InvalidRecipe
 from sage_studio.files import write_atomically
-from sage_studio.hardware import OLDEST_DRIVER, VISIBLE, Card, Hardware, Unusable, detect_hardware
+from sage_studio.hardware import OLDEST_DRIVER, VISIBLE, Gpu, Hardware, Unusable, detect_hardware
 from sage_studio.tasks.task import Task
 from sage_studio.text import Text
 from sage_studio.training.progress import JOB, read_job
 
 
-def usable_gpus() -> tuple[Card, ...]:
+def usable_gpus() -> tuple[Gpu, ...]:
     """The GPUs that the studio may use now."""
-    return detect_hardware().cards
+    return detect_hardware().gpus
 
 
-def max_running_tasks(setting: int, gpus: Collection[Card]) -> int:
+def max_running_tasks(setting: int, gpus: Collection[Gpu]) -> int:
     """How many tasks may run: the operator's number; 0 is one a GPU, and one where there is no GPU."""
     return setting or max(1, len(gpus))
 
 
-def tasks_per_gpu(setting: int, gpus: Collection[Card]) -> int:
+def tasks_per_gpu(setting: int, gpus: Collection[Gpu]) -> int:
     """How many tasks may share a GPU: one, unless the operator lets more tasks run than there are GPUs."""
     return max(1, math.ceil(setting / len(gpus))) if gpus else 1
 
@@ -44,7 +44,7 @@ def check_pinned_gpus(recipe: Mapping[str, Any], hardware: Hardware) -> None:
             Text("{message}: a GPU is named twice.", message=message),
             Text("Name each GPU once."),
         )
-    usable = {card.index for card in hardware.cards}
+    usable = {gpu.index for gpu in hardware.gpus}
     for number in pinned:
         if number not in usable:
             why = _why_not(number, hardware)
@@ -80,7 +80,7 @@ class GpuUsage:
 
 
 def choose_gpus(
-    pinned: Sequence[int], gpus: Sequence[Card], usage: GpuUsage, need_gb: float = 0.0
+    pinned: Sequence[int], gpus: Sequence[Gpu], usage: GpuUsage, need_gb: float = 0.0
 ) -> tuple[int, ...] | None:
     """The GPUs that a task gets now; None if it has to wait. Empty on a machine without a GPU.
 
@@ -90,7 +90,7 @@ def choose_gpus(
         need_gb: memory that it is estimated to take, in GiB; a GPU that has as much comes first.
 
     Example:
-        >>> two = (Card(0, "A", 24, 0), Card(1, "B", 24, 0))
+        >>> two = (Gpu(0, "A", 24, 0), Gpu(1, "B", 24, 0))
         >>> choose_gpus((), two, GpuUsage(held={}, engine=[0]))
         (1,)
         >>> choose_gpus((), two, GpuUsage(held={"one": [0], "other": [1]})) is None
@@ -100,13 +100,13 @@ def choose_gpus(
         return tuple(pinned) if all(usage.is_free(number) for number in pinned) else None
     if not gpus:
         return ()
-    free = [card for card in gpus if usage.is_free(card.index)]
+    free = [gpu for gpu in gpus if usage.is_free(gpu.index)]
     if not free:
         return None
 
-    def preference(card: Card) -> tuple[bool, int, bool, float]:
-        too_small = card.memory_gb < need_gb
-        return too_small, usage.tasks_on(card.index), card.index in usage.engine, -card.memory_gb
+    def preference(gpu: Gpu) -> tuple[bool, int, bool, float]:
+        too_small = gpu.memory_gb < need_gb
+        return too_small, usage.tasks_on(gpu.index), gpu.index in usage.engine, -gpu.memory_gb
 
     return (min(free, key=preference).index,)
 
@@ -124,30 +124,30 @@ def _refused(message: Text, hint: Text) -> InvalidRecipe:
 
 
 def _why_not(number: int, hardware: Hardware) -> Text:
-    found = next(((card, why) for card, why in hardware.set_aside if card.index == number), None)
+    found = next(((gpu, why) for gpu, why in hardware.set_aside if gpu.index == number), None)
     if found is None:
         return Text("this machine has no such GPU")
-    card, why = found
+    gpu, why = found
     match why:
         case Unusable.HIDDEN:
-            return Text("{visible} hides the {name}", visible=VISIBLE, name=card.name)
+            return Text("{visible} hides the {name}", visible=VISIBLE, name=gpu.name)
         case Unusable.OLD_DRIVER:
             return Text(
                 "the driver {driver} of the {name} is older than {oldest_driver}",
-                driver=card.driver,
-                name=card.name,
+                driver=gpu.driver,
+                name=gpu.name,
                 oldest_driver=OLDEST_DRIVER,
             )
         case Unusable.OLD_GPU:
-            return Text("the {name} is older than compute capability 7.5", name=card.name)
+            return Text("the {name} is older than compute capability 7.5", name=gpu.name)
         case Unusable.CPU_TORCH:
             return Text("the installed torch is built for the CPU only")
         case Unusable.NO_MEMORY_FIGURE:
-            return Text("nvidia-smi does not say how much memory the {name} has", name=card.name)
+            return Text("nvidia-smi does not say how much memory the {name} has", name=gpu.name)
 
 
 def _instead(hardware: Hardware) -> Text:
-    if not hardware.cards:
+    if not hardware.gpus:
         return Text("Leave gpu_vis empty: there is no GPU to train on here.")
-    known = ", ".join(f"{card.index} ({card.name})" for card in hardware.cards)
+    known = ", ".join(f"{gpu.index} ({gpu.name})" for gpu in hardware.gpus)
     return Text("Choose from: {known}; or leave it empty.", known=known)

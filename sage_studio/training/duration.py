@@ -183,7 +183,7 @@ def _longest_of(batch: int, count: int) -> Iterator[float]:
 
 
 def _devices(recipe: dict[str, Any]) -> int:
-    return max(1, len([card for card in recipe.get("gpu_vis", "").split(",") if card.strip()]))
+    return max(1, len([gpu for gpu in recipe.get("gpu_vis", "").split(",") if gpu.strip()]))
 
 
 # What a child process measured
@@ -205,7 +205,7 @@ class StepTimeCache(ChildResultCache[StepTime]):
         return measure_in_child(request)
 
     def _holds_for(self, request: TraceRequest) -> str:
-        return machine(request.on_card)
+        return machine(request.on_gpu)
 
 
 def measure_in_child(request: TraceRequest) -> StepTime:
@@ -214,10 +214,10 @@ def measure_in_child(request: TraceRequest) -> StepTime:
 
 
 @functools.lru_cache(maxsize=2)
-def machine(on_card: bool) -> str:
+def machine(on_gpu: bool) -> str:
     """What a step_time belongs to: the GPU's name, or the processor's with its usable cores."""
-    if on_card:
-        return detect_hardware().cards[0].name
+    if on_gpu:
+        return detect_hardware().gpus[0].name
     lines = CPU_FLAGS.read_text(encoding="utf-8").splitlines() if CPU_FLAGS.is_file() else []
     named = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "cpu")
     return f"{named} x{usable_cores()}"

@@ -47,7 +47,7 @@ QUIET = {
 Optimizer = Literal["adamw", "adamw_8bit"]
 BYTES_EACH = 16.0
 """For each parameter of a whole model with AdamW: weight, gradient and two moments, all in fp32."""
-MOST_OF_CARD = 0.8
+MOST_OF_GPU = 0.8
 """The share of the GPU that these may take; the rest is for activations."""
 
 
@@ -65,7 +65,7 @@ def prepare(model_location: str) -> None:
         logging.getLogger(library).setLevel(logging.ERROR)
     os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
     if "WORLD_SIZE" not in os.environ:
-        _choose_card()
+        _choose_gpu()
 
 
 def check_gpus(assigned: str) -> None:
@@ -129,7 +129,7 @@ def optimizer_for(recipe: Mapping[str, Any], parameters: int, gpu_bytes: float) 
     if asked != "auto":
         return cast("Optimizer", asked)
     whole = not recipe["use_lora"] and recipe["type"] != "embedding"
-    too_large = gpu_bytes > 0 and BYTES_EACH * parameters > MOST_OF_CARD * gpu_bytes
+    too_large = gpu_bytes > 0 and BYTES_EACH * parameters > MOST_OF_GPU * gpu_bytes
     return "adamw_8bit" if whole and too_large else "adamw"
 
 
@@ -185,8 +185,8 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _choose_card() -> None:
+def _choose_gpu() -> None:
     """Without a launcher one process drives one GPU: of those it may see, the one with the most free memory."""
-    cards = detect_hardware().cards
-    if len(cards) > 1:
-        os.environ[VISIBLE] = str(max(cards, key=lambda card: card.free_gb).index)
+    gpus = detect_hardware().gpus
+    if len(gpus) > 1:
+        os.environ[VISIBLE] = str(max(gpus, key=lambda gpu: gpu.free_gb).index)

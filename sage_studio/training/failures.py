@@ -79,8 +79,8 @@ SEE_LOG = Text("The details are at the end of {log}; please report them.", log=L
 
 
 def _memory(error: BaseException) -> Text:
-    card = "cuda" in f"{type(error).__module__} {error}".lower()
-    if card:
+    gpu = "cuda" in f"{type(error).__module__} {error}".lower()
+    if gpu:
         return Text("The GPU ran out of memory (OOM).")
     return Text("The machine ran out of memory (OOM).")
 

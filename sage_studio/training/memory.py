@@ -63,7 +63,7 @@ class TraceRequest(BaseModel):
     lora_target_modules: str = "all-linear"
     dtype: str = "bfloat16"
     half_weights: bool = False
-    on_card: bool = False
+    on_gpu: bool = False
 
 
 class StepMemory(BaseModel):

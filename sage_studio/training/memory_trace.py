@@ -79,7 +79,7 @@ def measure(request: TraceRequest) -> MemoryTrace:
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     steps = {
         f"{attention}{'+checkpointing' if checkpointing else ''}": _curve(config, request, attention, checkpointing)
-        for attention in (("sdpa",) if request.on_card else ("eager", "sdpa"))
+        for attention in (("sdpa",) if request.on_gpu else ("eager", "sdpa"))
         for checkpointing in (False, True)
     }
     return MemoryTrace(
@@ -136,7 +136,7 @@ def _with_adapter(model: Any, request: TraceRequest) -> Any:
     )
     with torch.device("meta"):
         adapted = get_peft_model(model, config)
-    return patch_lora_layers(adapted) if request.generative and not request.on_card else adapted
+    return patch_lora_layers(adapted) if request.generative and not request.on_gpu else adapted
 
 
 def _step(model: Any, request: TraceRequest, length: int, checkpointing: bool) -> int:
@@ -176,14 +176,14 @@ def _forward(trained: Any, rows: Any, request: TraceRequest) -> Any:
     """On a GPU TRL's head works in tiles too small to count, so there the head is left out."""
     if not request.generative:
         return trained(input_ids=rows)
-    if not request.on_card:
+    if not request.on_gpu:
         return trained(input_ids=rows, use_cache=False)
     model = trained.get_base_model() if isinstance(trained, PeftModel) else trained
     return model.base_model(input_ids=rows, use_cache=False)
 
 
 def _loss(out: Any, rows: Any, request: TraceRequest) -> Any:
-    if request.on_card or not request.generative:
+    if request.on_gpu or not request.generative:
         return out.last_hidden_state.float().mean()
     logits = out.logits.reshape(-1, out.logits.shape[-1]).float()
     return torch.nn.functional.cross_entropy(logits, rows.reshape(-1))
@@ -191,13 +191,13 @@ def _loss(out: Any, rows: Any, request: TraceRequest) -> Any:
 
 def _dropout(request: TraceRequest) -> AbstractContextManager[object]:
     """On a GPU dropout keeps a byte an element, on the CPU as much as the element itself."""
-    if not request.on_card:
+    if not request.on_gpu:
         return nullcontext()
 
-    def on_card(x: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
+    def on_gpu(x: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Any:
         return torch.native_dropout(x, p, training)[0]
 
-    return patch.object(torch.nn.functional, "dropout", on_card)
+    return patch.object(torch.nn.functional, "dropout", on_gpu)
 
 
 @contextmanager

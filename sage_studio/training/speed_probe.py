@@ -60,7 +60,7 @@ def fitted(lengths: tuple[int, ...], seconds: list[float]) -> StepTime:
 
 def _layer_size(config: Any, request: TraceRequest) -> int:
     """Parameters of one layer, its adapter left aside."""
-    plain = request.model_copy(update={"use_lora": False, "on_card": False})
+    plain = request.model_copy(update={"use_lora": False, "on_gpu": False})
     one, two = (
         sum(weight.numel() for weight in _model(config, plain, layers, LENGTHS[0], "meta").parameters())
         for layers in (1, 2)
@@ -71,7 +71,7 @@ def _layer_size(config: Any, request: TraceRequest) -> int:
 def _seconds(config: Any, request: TraceRequest, layers: int, length: int) -> float:
     import torch
 
-    device = "cuda" if request.on_card else "cpu"
+    device = "cuda" if request.on_gpu else "cpu"
     model = _model(config, request, layers, length, device)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=1e-5)
@@ -85,7 +85,7 @@ def _seconds(config: Any, request: TraceRequest, layers: int, length: int) -> fl
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        if request.on_card:
+        if request.on_gpu:
             torch.cuda.synchronize()
         taken.append(time.perf_counter() - began)
     return min(taken[1:])  # the first one also sets things up
@@ -99,7 +99,7 @@ def _model(config: Any, request: TraceRequest, layers: int, length: int, device:
     from sage_studio.training.model_loading import patch_lora_layers
 
     shallow = type(config).from_dict({**config.to_dict(), "num_hidden_layers": layers, "layer_types": None})
-    on_cpu = not request.on_card
+    on_cpu = not request.on_gpu
     kind = AutoModelForCausalLM if request.generative else AutoModel
     with torch.device(device):
         model = kind.from_config(
@@ -129,7 +129,7 @@ def _loss(model: Any, rows: Any, request: TraceRequest, length: int) -> Any:
 
     if not request.generative:
         return model(input_ids=rows).last_hidden_state.float().mean()
-    kept = length if request.on_card else max(1, round(LEARNED * length))
+    kept = length if request.on_gpu else max(1, round(LEARNED * length))
     few = {"logits_to_keep": kept} if keeps_logits(model) else {}
     logits = model(input_ids=rows, use_cache=False, **few).logits[0, -kept:].float()
     return torch.nn.functional.cross_entropy(logits, rows[0, -kept:])

@@ -268,12 +268,12 @@ def _measuring(run: Run[Any], recipe: GenerativeRecipe, row_count: int) -> dict[
 # The optimizer
 
 
-def decide_optimizer(run: Run[AnyRecipe], parameters: Callable[[], int], card_bytes: float) -> Run[AnyRecipe]:
+def decide_optimizer(run: Run[AnyRecipe], parameters: Callable[[], int], gpu_bytes: float) -> Run[AnyRecipe]:
     """The run with its recipe's ``auto`` decided, on a resumption as it was before.
 
     Args:
         parameters: counts those of the model; asked only where it matters.
-        card_bytes: memory of this process's GPU; 0 without one.
+        gpu_bytes: memory of this process's GPU; 0 without one.
     """
     recipe = run.recipe
     if recipe.optimizer != "auto":
@@ -284,8 +284,8 @@ def decide_optimizer(run: Run[AnyRecipe], parameters: Callable[[], int], card_by
     elif run.job.resume and save.newest_checkpoint(run.checkpoints) is not None:
         chosen = "adamw"  # of a studio that had no other
     else:
-        matters = not recipe.use_lora and card_bytes > 0
-        chosen = environment.optimizer_for(recipe.model_dump(), parameters() if matters else 0, card_bytes)
+        matters = not recipe.use_lora and gpu_bytes > 0
+        chosen = environment.optimizer_for(recipe.model_dump(), parameters() if matters else 0, gpu_bytes)
     if run.rank == 0:
         write_atomically(kept, chosen)
     return replace(run, recipe=recipe.model_copy(update={"optimizer": chosen}))

@@ -86,16 +86,16 @@ def build_page(studio: Studio, space: Space | None = None) -> gr.Blocks:
         timers = {name: gr.Timer(TICK_SECONDS, active=name == FIRST) for name, _, _ in TABS}
         inside: dict[str, Any] = {}
         with gr.Tabs(selected=FIRST, elem_id="tabs", overflow_behavior="wrap") as tabs:  # holds tabs only
-            frame = PageContext(studio, words, tabs, timer, page, task, dataset_id, revision, draft)
+            context = PageContext(studio, words, tabs, timer, page, task, dataset_id, revision, draft)
             for name, title, contents in TABS:
                 with words(gr.Tab, label=title, id=name, elem_id=name) as tab:
-                    inside[name] = contents(frame.within(tab, timers[name]))
+                    inside[name] = contents(context.within(tab, timers[name]))
                 on(tab.select, only(name), None, list(timers.values()), queue=False)
         Tour(words)
-        bar.wire(frame.ticks, tabs)
-        frame.remember_task()
+        bar.wire(context.ticks, tabs)
+        context.remember_task()
         dataset: DatasetTab = inside["dataset"]
-        on(dataset.train.click, dataset.use, frame.dataset, [frame.dataset, tabs])
+        on(dataset.train.click, dataset.use, context.dataset, [context.dataset, tabs])
         endpoints.register(studio)
     return page
 

@@ -133,10 +133,10 @@ def task_line(task: Task, progress: TaskProgress, language: Language) -> Markup:
 
 
 def memory_line(hardware: Hardware, language: Language) -> str:
-    """The first card's memory, or the machine's."""
-    if hardware.cards:
-        card = hardware.cards[0]
-        return f"{card.name} {card.used_gb:.1f} / {card.memory_gb:.0f} GB"
+    """The first GPU's memory, or the machine's."""
+    if hardware.gpus:
+        gpu = hardware.gpus[0]
+        return f"{gpu.name} {gpu.used_gb:.1f} / {gpu.memory_gb:.0f} GB"
     return f"CPU · {MEMORY.in_(language)} {hardware.used_gb:.1f} / {hardware.memory_gb:.0f} GB"
 
 

@@ -98,7 +98,7 @@ def test_torch_is_asked_in_a_process_of_its_own(monkeypatch, tmp_path):
     python.parent.mkdir(parents=True)
     python.write_text('#!/bin/sh\necho \'{"version": "2.13.0+cu130", "cuda": "13.0", "devices": 0}\'\n')
     python.chmod(0o755)
-    monkeypatch.setattr(doctor, "query_cards", lambda: MACHINES[0]["facts"]["nvidia_smi"])
+    monkeypatch.setattr(doctor, "query_gpus", lambda: MACHINES[0]["facts"]["nvidia_smi"])
     facts = look(tmp_path, tmp_path)
     assert facts.torch == {"version": "2.13.0+cu130", "cuda": "13.0", "devices": 0}
     assert [each.level for each in diagnose(facts) if each.check == "torch"] == [Level.PROBLEM]

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from sage_studio.hardware import Card, Hardware
+from sage_studio.hardware import Gpu, Hardware
 
 ROOMY = Hardware((), 64.0, 8.0, 8)
 """Memory for two engines."""
 NARROW = Hardware((), 8.0, 6.0, 2)
 """Memory for one."""
-CARD = Hardware((Card(0, "NVIDIA GeForce RTX 3060", 12.0, 10.0),), 64.0, 8.0, 8)
-"""A card that the engine holds."""
+GPU = Hardware((Gpu(0, "NVIDIA GeForce RTX 3060", 12.0, 10.0),), 64.0, 8.0, 8)
+"""A GPU that the engine holds."""
 FAKE = Path(__file__).with_name("fake_engine.py")
 
 

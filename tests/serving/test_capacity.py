@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from waiting import ENGINE, patient
 
-from sage_studio.hardware import Card, Hardware
+from sage_studio.hardware import Gpu, Hardware
 from sage_studio.serving import vllm
 from sage_studio.serving.capacity import (
     FOUR_BIT_BYTES,
@@ -50,11 +50,11 @@ SLOTS = LoraSlots(4, 64)
 
 
 def gpu(index=0, gb=12.0, used=0.0, name="NVIDIA GeForce RTX 3060", capability=(8, 6)):
-    return Card(index, name, gb, used, 0.0, capability, "580.95.05", f"GPU-{index}")
+    return Gpu(index, name, gb, used, 0.0, capability, "580.95.05", f"GPU-{index}")
 
 
-def machine(*cards, memory=64.0):
-    return Hardware(cards, memory, 8.0, 8)
+def machine(*gpus, memory=64.0):
+    return Hardware(gpus, memory, 8.0, 8)
 
 
 def at_home(tmp_path, **settings):
@@ -122,8 +122,8 @@ def test_vllm_is_told_to_take_no_more_than_is_free_when_it_looks(total, cuda, us
 
 
 def test_the_share_is_that_of_the_fullest_gpu_used():
-    cards = (gpu(0, 24.0, 10.0), gpu(1, 24.0, 0.0))
-    assert memory_share_for(cards, 0.8) == memory_share_for(cards[:1], 0.8) < memory_share_for(cards[1:], 0.8) == 0.8
+    gpus = (gpu(0, 24.0, 10.0), gpu(1, 24.0, 0.0))
+    assert memory_share_for(gpus, 0.8) == memory_share_for(gpus[:1], 0.8) < memory_share_for(gpus[1:], 0.8) == 0.8
 
 
 def test_a_gpu_of_16_gb_or_less_is_not_given_to_what_a_few_chats_never_use(tmp_path):
@@ -149,11 +149,11 @@ def test_the_engine_takes_one_gpu_where_one_holds_the_model_and_leaves_the_first
 def test_gpus_that_differ_are_never_spread_over():
     unlike = machine(gpu(0, 24.0, 0.0, "RTX 3090"), gpu(1, 24.0, 0.0, "RTX 4090", (8, 9)))
     planned = plan(unlike, 0.8, QWEN_14B, SLOTS)
-    assert len(planned.cards) == 1
+    assert len(planned.gpus) == 1
     assert planned.form is WeightFormat.FP8, "one of them holds it in 8 bits"
     odd = ModelFacts(14_770_000_000, shape=Architecture(32768, 15, 5, 5120, 13824, 48, None, 152064))
     two = machine(gpu(0, 24.0, 0.0, "RTX 3090"), gpu(1, 24.0, 0.0, "RTX 3090"))
-    assert len(plan(two, 0.8, odd, SLOTS).cards) == 1, "15 heads do not divide by 2"
+    assert len(plan(two, 0.8, odd, SLOTS).gpus) == 1, "15 heads do not divide by 2"
 
 
 def test_an_engine_sees_only_the_gpus_that_it_was_given(tmp_path):
@@ -164,7 +164,7 @@ def test_an_engine_sees_only_the_gpus_that_it_was_given(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("model", "card", "form"),
+    ("model", "gpu", "form"),
     [
         (QWEN_15B, gpu(gb=12.0), WeightFormat.BF16),
         (QWEN_15B, gpu(gb=6.0), WeightFormat.FP8),
@@ -174,10 +174,10 @@ def test_an_engine_sees_only_the_gpus_that_it_was_given(tmp_path):
         (ModelFacts(7_620_000_000, 5 << 30, "awq", QWEN_7B.shape), gpu(gb=12.0), WeightFormat.STORED),
     ],
 )
-def test_eight_bits_are_chosen_where_sixteen_do_not_fit(model, card, form):
-    planned = plan(machine(card), 0.8, model, SLOTS)
+def test_eight_bits_are_chosen_where_sixteen_do_not_fit(model, gpu, form):
+    planned = plan(machine(gpu), 0.8, model, SLOTS)
     assert planned.form is form
-    assert planned.fits is (card.capability != (7, 0)), "no 8 bits before Turing"
+    assert planned.fits is (gpu.capability != (7, 0)), "no 8 bits before Turing"
 
 
 def test_the_chosen_form_is_what_vllm_is_started_with(tmp_path):
@@ -265,9 +265,9 @@ print([ModelConfig(model=name, skip_tokenizer_init=True).max_model_len for name 
 # What our own engine holds
 
 
-def engine(cards=(0,), share=0.8, phase="ready", kind="vllm", form="bf16"):
+def engine(gpus=(0,), share=0.8, phase="ready", kind="vllm", form="bf16"):
     base = Base("/m", "m", rank=64)
-    return EngineRecord(1, kind, base, "", "", 100, 0.0, 1, phase, 0.0, 0.0, 0, cards, share, form)
+    return EngineRecord(1, kind, base, "", "", 100, 0.0, 1, phase, 0.0, 0.0, 0, gpus, share, form)
 
 
 def test_what_our_engine_holds_is_told_by_its_processes_else_by_its_share():
@@ -280,13 +280,13 @@ def test_what_our_engine_holds_is_told_by_its_processes_else_by_its_share():
     )
     assert engine_memory_gb(engine(), machine(gpu(0, 24.0, 5.0)), (), set()) == {0: 5.0}, "never more than is used"
     assert engine_memory_gb(engine(phase="asleep"), hardware, usage, {101}) == {}
-    assert engine_memory_gb(engine(cards=()), hardware, usage, {101}) == {}
+    assert engine_memory_gb(engine(gpus=()), hardware, usage, {101}) == {}
 
 
 def test_what_our_engine_holds_counts_as_free():
     hardware = machine(gpu(0, 24.0, 20.5), gpu(1, 24.0, 3.0))
-    assert [card.free_gb for card in without_engine(hardware, {0: 18.0}).cards] == [21.5, 21.0]
-    assert without_gpus(hardware, (0,)).cards == hardware.cards[1:]
+    assert [gpu.free_gb for gpu in without_engine(hardware, {0: 18.0}).gpus] == [21.5, 21.0]
+    assert without_gpus(hardware, (0,)).gpus == hardware.gpus[1:]
     assert without_gpus(hardware, None) == without_gpus(hardware, (0, 1)) == hardware
 
 
@@ -295,13 +295,13 @@ def test_what_our_engine_holds_counts_as_free():
 
 def test_the_engine_sleeps_only_where_all_that_it_backs_up_can_be_pinned():
     """7B on 24 GB: 15.5 GiB are backed up. 0.1 asked for half of what is held, 9.9."""
-    card = machine(gpu(0, 24.0, 19.7))
-    kept = sleep_memory_gb(engine(), card, QWEN_7B, SLOTS)
+    hardware = machine(gpu(0, 24.0, 19.7))
+    kept = sleep_memory_gb(engine(), hardware, QWEN_7B, SLOTS)
     assert kept == pytest.approx(14.2 + 4 * adapter_bytes(64, QWEN_7B.shape) / 2**30, abs=0.1)
     assert kept > 15
 
     def decided(free, pinned=1000.0, kept=kept):
-        return before_training(Hardware(card.cards, 100.0, 100.0 - free, 8), engine(), True, kept, None, pinned)
+        return before_training(Hardware(gpu.gpus, 100.0, 100.0 - free, 8), engine(), True, kept, None, pinned)
 
     assert decided(free=12.0) is GpuRelease.STOP
     assert decided(free=20.0) is GpuRelease.SLEEP
@@ -310,8 +310,8 @@ def test_the_engine_sleeps_only_where_all_that_it_backs_up_can_be_pinned():
     slots = 4 * adapter_bytes(64, QWEN_7B.shape) / 2**30
     both = sleep_memory_gb(engine((0, 1)), two, QWEN_7B, SLOTS)
     assert both == pytest.approx(kept + slots), "each GPU has its own room for adapters"
-    assert sleep_memory_gb(engine(form="fp8_per_tensor"), card, QWEN_7B, SLOTS) < kept - 5
-    assert sleep_memory_gb(engine(), card, ModelFacts(), SLOTS) == pytest.approx(0.8 * 24.0), "nobody knows: all of it"
+    assert sleep_memory_gb(engine(form="fp8_per_tensor"), gpu, QWEN_7B, SLOTS) < kept - 5
+    assert sleep_memory_gb(engine(), gpu, ModelFacts(), SLOTS) == pytest.approx(0.8 * 24.0), "nobody knows: all of it"
 
 
 def test_windows_lets_wsl_pin_half_of_the_memory():
@@ -381,7 +381,7 @@ def test_the_transformers_engine_takes_four_bits_where_sixteen_do_not_fit_and_el
     assert plan_transformers(machine(gpu(gb=24.0)), QWEN_7B).form is WeightFormat.BF16
     assert plan_transformers(machine(gpu(gb=12.0)), QWEN_7B).form is WeightFormat.FOUR_BIT
     nowhere = plan_transformers(machine(gpu(gb=6.0, used=3.0)), QWEN_7B)
-    assert (nowhere.form, nowhere.cards) == (WeightFormat.CPU, ())
+    assert (nowhere.form, nowhere.gpus) == (WeightFormat.CPU, ())
 
 
 def test_a_plan_for_an_unknown_model_takes_the_freest_gpu(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from sage_studio.database import Database
 from sage_studio.errors import EngineUnavailable, InvalidSetting
-from sage_studio.hardware import Card, Hardware, parse_cards
+from sage_studio.hardware import Gpu, Hardware, parse_gpus
 from sage_studio.processes import last_words
 from sage_studio.serving import engine_factory
 from sage_studio.serving.capacity import (
@@ -35,20 +35,20 @@ TWO_A100 = "0, NVIDIA A100, 81920, 4, 0, 580.95.05, GPU-a, 8.0\n1, NVIDIA A100, 
 
 
 def machine(nvidia_smi: str, memory_gb: float = 24) -> Hardware:
-    return Hardware(parse_cards(nvidia_smi), memory_gb, 2, 2)
+    return Hardware(parse_gpus(nvidia_smi), memory_gb, 2, 2)
 
 
-def test_what_a_real_card_says_of_itself_is_read():
-    assert parse_cards(H100) == (
-        Card(0, "NVIDIA H100 80GB HBM3", 81559 / 1024, 0.0, 0.0, (9, 0), "580.95.05", "GPU-h100"),
+def test_what_a_real_gpu_says_of_itself_is_read():
+    assert parse_gpus(H100) == (
+        Gpu(0, "NVIDIA H100 80GB HBM3", 81559 / 1024, 0.0, 0.0, (9, 0), "580.95.05", "GPU-h100"),
     )
     assert machine(H100).has_gpu
 
 
 def command(nvidia_smi: str, **base) -> list[str]:
     settings = load_settings()
-    cards = plan(machine(nvidia_smi), settings.gpu_memory_utilization)
-    return vllm_command(settings, cards, "python", Base("/models/small", "small", rank=64, **base), 8001, 16)
+    gpus = plan(machine(nvidia_smi), settings.gpu_memory_utilization)
+    return vllm_command(settings, gpus, "python", Base("/models/small", "small", rank=64, **base), 8001, 16)
 
 
 def option(line: list[str], name: str) -> str | None:
@@ -56,7 +56,7 @@ def option(line: list[str], name: str) -> str | None:
 
 
 @pytest.mark.parametrize(
-    ("nvidia_smi", "context", "share", "cards"),
+    ("nvidia_smi", "context", "share", "gpus"),
     [
         ("", "2048", None, None),
         (RTX_2060, "2048", "0.8", None),
@@ -67,11 +67,11 @@ def option(line: list[str], name: str) -> str | None:
         (RTX_2060 + RTX_4090.replace("0,", "1,", 1), "8192", "0.8", None),
     ],
 )
-def test_the_documented_options_by_hardware(nvidia_smi, context, share, cards):
+def test_the_documented_options_by_hardware(nvidia_smi, context, share, gpus):
     line = command(nvidia_smi)
     assert option(line, "--max-model-len") == context
     assert option(line, "--gpu-memory-utilization") == share
-    assert option(line, "--tensor-parallel-size") == cards
+    assert option(line, "--tensor-parallel-size") == gpus
     assert ("--enforce-eager" in line) == (nvidia_smi == "")
 
 
@@ -124,7 +124,7 @@ def test_a_model_is_never_given_more_than_it_was_made_for(tmp_path):
         (8, Architecture(heads=32), 8),
     ],
 )
-def test_a_model_is_spread_over_as_many_cards_as_its_heads_allow(count, shape, used):
+def test_a_model_is_spread_over_as_many_gpus_as_its_heads_allow(count, shape, used):
     assert tensor_parallel_size(count, shape) == used
 
 
@@ -216,9 +216,9 @@ def test_the_log_line_that_says_why(tmp_path, log, words):
     assert last_words(path).startswith(words)
 
 
-def test_cards_are_plain_facts():
-    assert machine(RTX_3060).cards == (
-        Card(0, "NVIDIA GeForce RTX 3060", 12.0, 0.5, 3.0, (8, 6), "580.95.05", "GPU-rtx_3060"),
+def test_gpus_are_plain_facts():
+    assert machine(RTX_3060).gpus == (
+        Gpu(0, "NVIDIA GeForce RTX 3060", 12.0, 0.5, 3.0, (8, 6), "580.95.05", "GPU-rtx_3060"),
     )
 
 

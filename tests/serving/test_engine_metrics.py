@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from sage_studio.hardware import Card
+from sage_studio.hardware import Gpu
 from sage_studio.serving.metrics import (
     LATENCY,
     TOKENS,
@@ -132,8 +132,8 @@ def test_an_engine_without_buckets_tells_the_mean_for_the_median_and_nothing_els
 
 
 def test_a_sample_gathers_them_all():
-    cards = (Card(0, "RTX 3060", 12.0, 8.5, 71.0),)
-    made = make_sample(parse_metrics(SAID, 5.0), None, None, cards)
+    gpus = (Gpu(0, "RTX 3060", 12.0, 8.5, 71.0),)
+    made = make_sample(parse_metrics(SAID, 5.0), None, None, gpus)
     assert (made.requests_running, made.requests_waiting, made.kv_cache) == (2, 1, 0.125)
     assert made.latency_p50 == pytest.approx(1.1)
     assert made.latency_p95 == 2.0

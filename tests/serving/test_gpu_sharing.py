@@ -4,11 +4,11 @@ import threading
 
 import psutil
 import pytest
-from serving_files import CARD, NARROW, ROOMY
+from serving_files import GPU, NARROW, ROOMY
 from waiting import wait_until
 
 from sage_studio.errors import Conflict
-from sage_studio.hardware import Card, Hardware
+from sage_studio.hardware import Gpu, Hardware
 from sage_studio.serving.capacity import (
     MOST_ADAPTERS,
     USUAL_ADAPTERS,
@@ -30,12 +30,12 @@ SMOL = Architecture(hidden_size=576, intermediate_size=1536, layers=30)
 QWEN_7B = Architecture(hidden_size=3584, intermediate_size=18944, layers=28)
 
 
-def card(total, used, memory=64.0, used_memory=8.0):
-    return Hardware((Card(0, "card", total, used),), memory, used_memory, 8)
+def gpu(total, used, memory=64.0, used_memory=8.0):
+    return Hardware((Gpu(0, "card", total, used),), memory, used_memory, 8)
 
 
 def empty(hardware):
-    return without_engine(hardware, {card.index: card.used_gb for card in hardware.cards})
+    return without_engine(hardware, {gpu.index: gpu.used_gb for gpu in hardware.gpus})
 
 
 @pytest.mark.parametrize(
@@ -47,11 +47,11 @@ def empty(hardware):
         ("vllm", 14.0, Hardware((), 24.0, 4.0, 2), False),
         ("transformers", 14.0, Hardware((), 48.0, 8.0, 8), True),
         ("transformers", 14.0, Hardware((), 40.0, 8.0, 8), False),
-        ("vllm", 1.0, card(24.0, 19.2), False),
-        ("vllm", 1.0, card(24.0, 0.3), True),
-        ("transformers", 1.0, card(24.0, 10.0), True),
-        ("transformers", 14.0, card(24.0, 16.0), False),
-        ("vllm", 1.0, card(24.0, 0.3, memory=8.0, used_memory=7.0), False),
+        ("vllm", 1.0, gpu(24.0, 19.2), False),
+        ("vllm", 1.0, gpu(24.0, 0.3), True),
+        ("transformers", 1.0, gpu(24.0, 10.0), True),
+        ("transformers", 14.0, gpu(24.0, 16.0), False),
+        ("vllm", 1.0, gpu(24.0, 0.3, memory=8.0, used_memory=7.0), False),
     ],
 )
 def test_a_second_engine_fits_or_not(kind, weights_gb, hardware, fits):
@@ -80,12 +80,12 @@ def record(kind="vllm", pid=1, **more):
     ("hardware", "engine", "sleep_mode", "decided"),
     [
         (ROOMY, record(), True, GpuRelease.NOTHING),
-        (CARD, None, True, GpuRelease.NOTHING),
-        (CARD, record("openai", pid=None), True, GpuRelease.NOTHING),
-        (CARD, record(), True, GpuRelease.SLEEP),
-        (CARD, record(), False, GpuRelease.STOP),
-        (CARD, record("transformers"), True, GpuRelease.STOP),
-        (CARD, record(form="cpu"), True, GpuRelease.NOTHING),
+        (GPU, None, True, GpuRelease.NOTHING),
+        (GPU, record("openai", pid=None), True, GpuRelease.NOTHING),
+        (GPU, record(), True, GpuRelease.SLEEP),
+        (GPU, record(), False, GpuRelease.STOP),
+        (GPU, record("transformers"), True, GpuRelease.STOP),
+        (GPU, record(form="cpu"), True, GpuRelease.NOTHING),
     ],
 )
 def test_how_the_engine_yields_to_a_training(hardware, engine, sleep_mode, decided):
@@ -93,7 +93,7 @@ def test_how_the_engine_yields_to_a_training(hardware, engine, sleep_mode, decid
 
 
 @pytest.mark.parametrize(
-    ("cards", "decided"),
+    ("gpus", "decided"),
     [
         (None, GpuRelease.STOP),
         ((0,), GpuRelease.NOTHING),
@@ -102,15 +102,15 @@ def test_how_the_engine_yields_to_a_training(hardware, engine, sleep_mode, decid
         ((), "nothing"),
     ],
 )
-def test_a_training_takes_only_the_gpus_that_it_uses(cards, decided):
-    two = Hardware((Card(0, "RTX 3090", 24.0, 0.5), Card(1, "RTX 3090", 24.0, 20.0)), 64.0, 8.0, 8)
-    assert before_training(two, record(cards=(1,)), False, 0.0, cards) == decided
+def test_a_training_takes_only_the_gpus_that_it_uses(gpus, decided):
+    two = Hardware((Gpu(0, "RTX 3090", 24.0, 0.5), Gpu(1, "RTX 3090", 24.0, 20.0)), 64.0, 8.0, 8)
+    assert before_training(two, record(gpus=(1,)), False, 0.0, gpus) == decided
 
 
 @pytest.fixture
 def shared(home):
-    """A card that the engine holds, and a tuned model that answers."""
-    home.hardware = CARD
+    """A GPU that the engine holds, and a tuned model that answers."""
+    home.hardware = GPU
 
     def shared(base="small", **settings):
         home.settings = home.settings.model_copy(update={"sleep_mode": True, **settings})
@@ -183,7 +183,7 @@ def test_answers_under_way_are_finished_before_the_engine_sleeps(home, shared):
     assert home.seen("order") == ["/sleep?level=1"]
 
 
-def test_without_a_card_nothing_happens(home, shared):
+def test_without_a_gpu_nothing_happens(home, shared):
     registry = shared()
     home.hardware = ROOMY
     registry.before_training()

@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from waiting import patient, wait_until
 
-from sage_studio.hardware import Card
+from sage_studio.hardware import Gpu
 from sage_studio.serving import metrics
 from sage_studio.serving.metrics import MetricsEndpoint, MetricsSampler
 
@@ -52,8 +52,8 @@ def sampler_of(monkeypatch):
     monkeypatch.setattr(metrics, "CARDS_SECONDS", patient())
     made = []
 
-    def make(address, cards=lambda: (), seconds=0.01):
-        made.append(MetricsSampler(address, cards, seconds))
+    def make(address, gpus=lambda: (), seconds=0.01):
+        made.append(MetricsSampler(address, gpus, seconds))
         return made[-1]
 
     yield make
@@ -105,14 +105,14 @@ def test_another_engines_counters_are_not_compared(engine, sampler_of):
     assert [one.tokens_per_second is None for one in sampler.samples()] == [True, False, False, True]
 
 
-def test_cards_are_looked_at_less_often_than_the_engine(engine, sampler_of):
+def test_gpus_are_looked_at_less_often_than_the_engine(engine, sampler_of):
     looked = []
 
-    def cards():
+    def gpus():
         looked.append(1)
-        return (Card(0, "RTX 3060", 12.0, 8.5, 71.0),)
+        return (Gpu(0, "RTX 3060", 12.0, 8.5, 71.0),)
 
-    sampler = sampler_of(lambda: engine.address, cards)
+    sampler = sampler_of(lambda: engine.address, gpus)
     for _ in range(4):
         sampler.take_sample()
     assert len(looked) == 1

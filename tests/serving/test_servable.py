@@ -13,7 +13,7 @@ TURING = gpu(gb=15.0, name="Tesla T4", capability=(7, 5))
 
 
 @pytest.mark.parametrize(
-    ("model", "card", "engine", "form", "words"),
+    ("model", "gpu", "engine", "form", "words"),
     [
         (QWEN_15B, gpu(gb=12.0), "vllm", WeightFormat.BF16, "vLLM in bf16"),
         (QWEN_15B, TURING, "vllm", WeightFormat.BF16, "vLLM in fp16"),
@@ -31,8 +31,8 @@ TURING = gpu(gb=15.0, name="Tesla T4", capability=(7, 5))
         (AWQ, gpu(gb=6.0), "", WeightFormat.NONE, "the transformers engine cannot load"),
     ],
 )
-def test_how_a_model_is_served_by_vllm_or_in_its_place(model, card, engine, form, words):
-    served = check_servable(model, machine(card), 0.8, "vllm", slots=SLOTS)
+def test_how_a_model_is_served_by_vllm_or_in_its_place(model, gpu, engine, form, words):
+    served = check_servable(model, machine(gpu), 0.8, "vllm", slots=SLOTS)
     assert (served.engine, served.form) == (engine, form)
     assert words in served.message.en
     assert served.possible is bool(engine)

@@ -195,7 +195,7 @@ def test_a_home_of_an_earlier_studio_is_opened(tmp_path):
             " restarts) VALUES ('vllm', '/m', 'm', 0, 16, '', '', 'ready', 0, 0)"
         )
     record = ServingState(Database(tmp_path / "studio.db")).engine()
-    assert (record.cards, record.memory_share, record.form) == ((), 0.0, "")
+    assert (record.gpus, record.memory_share, record.form) == ((), 0.0, "")
 
 
 # The real thing

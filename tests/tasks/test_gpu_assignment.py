@@ -9,7 +9,7 @@ from waiting import wait_until
 
 from sage_studio import hardware
 from sage_studio.errors import InvalidRecipe
-from sage_studio.hardware import Card, Hardware, Unusable
+from sage_studio.hardware import Gpu, Hardware, Unusable
 from sage_studio.tasks.gpu_assignment import (
     GpuUsage,
     check_pinned_gpus,
@@ -27,13 +27,13 @@ from sage_studio.training.runner import own_folder
 
 QUEUED, PREPARING, TRAINING = TaskStatus.QUEUED, TaskStatus.PREPARING, TaskStatus.TRAINING
 STOPPED, FAILED, COMPLETED = TaskStatus.STOPPED, TaskStatus.FAILED, TaskStatus.COMPLETED
-TWO = (Card(0, "RTX 3090", 24, 1), Card(1, "RTX 3090", 24, 1))
+TWO = (Gpu(0, "RTX 3090", 24, 1), Gpu(1, "RTX 3090", 24, 1))
 
 
 @pytest.fixture
-def two_cards(monkeypatch):
+def two_gpus(monkeypatch):
     printed = "".join(f"{n}, RTX 3060, 12288, 1024, 0, 580.95.05, GPU-{n}, 8.6\n" for n in (0, 1))
-    monkeypatch.setattr(hardware, "query_cards", lambda: printed)
+    monkeypatch.setattr(hardware, "query_gpus", lambda: printed)
     monkeypatch.setattr(hardware, "torch_has_cuda", lambda: True)
     monkeypatch.delenv(hardware.VISIBLE, raising=False)
 
@@ -41,10 +41,10 @@ def two_cards(monkeypatch):
 # The choice
 
 
-def test_the_studios_own_limits_count(two_cards, monkeypatch):
-    assert [card.index for card in usable_gpus()] == [0, 1]
+def test_the_studios_own_limits_count(two_gpus, monkeypatch):
+    assert [gpu.index for gpu in usable_gpus()] == [0, 1]
     monkeypatch.setenv(hardware.VISIBLE, "1")
-    assert [card.index for card in usable_gpus()] == [1]
+    assert [gpu.index for gpu in usable_gpus()] == [1]
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_the_chats_gpu_is_taken_last():
 
 
 def test_a_gpu_that_is_large_enough_comes_before_one_that_the_chat_leaves_free():
-    unlike = (Card(0, "RTX 3090", 24, 1), Card(1, "RTX 3060", 12, 1))
+    unlike = (Gpu(0, "RTX 3090", 24, 1), Gpu(1, "RTX 3060", 12, 1))
     assert choose_gpus((), unlike, GpuUsage({}, engine=[0]), need_gb=10) == (1,)
     assert choose_gpus((), unlike, GpuUsage({}, engine=[0]), need_gb=20) == (0,)
     assert choose_gpus((), unlike[::-1], GpuUsage({})) == (0,), "the larger one"
@@ -102,11 +102,11 @@ def test_a_pin_is_read_from_the_recipe():
 
 
 SET_ASIDE = (
-    (Card(1, "GTX 1080", 8, 0, capability=(6, 1)), Unusable.OLD_GPU),
-    (Card(2, "RTX 3060", 12, 0), Unusable.HIDDEN),
-    (Card(3, "RTX 3070", 8, 0, driver="550.54"), Unusable.OLD_DRIVER),
-    (Card(4, "GB10", 0, 0), Unusable.NO_MEMORY_FIGURE),
-    (Card(5, "RTX 4090", 24, 0), Unusable.CPU_TORCH),
+    (Gpu(1, "GTX 1080", 8, 0, capability=(6, 1)), Unusable.OLD_GPU),
+    (Gpu(2, "RTX 3060", 12, 0), Unusable.HIDDEN),
+    (Gpu(3, "RTX 3070", 8, 0, driver="550.54"), Unusable.OLD_DRIVER),
+    (Gpu(4, "GB10", 0, 0), Unusable.NO_MEMORY_FIGURE),
+    (Gpu(5, "RTX 4090", 24, 0), Unusable.CPU_TORCH),
 )
 
 
@@ -124,7 +124,7 @@ SET_ASIDE = (
     ],
 )
 def test_a_pin_to_a_gpu_that_cannot_be_used_is_refused_with_the_reason(pin, why):
-    found = Hardware((Card(0, "RTX 3090", 24, 1),), 64, 8, 8, SET_ASIDE)
+    found = Hardware((Gpu(0, "RTX 3090", 24, 1),), 64, 8, 8, SET_ASIDE)
     with pytest.raises(InvalidRecipe) as caught:
         check_pinned_gpus({"gpu_vis": pin}, found)
     assert why in caught.value.message.en
@@ -144,7 +144,7 @@ def test_a_pin_that_can_be_used_passes_and_without_a_gpu_none_can():
 # In the queue
 
 
-def test_a_resumed_task_takes_a_free_gpu_and_not_the_one_it_had(two_cards, run_scheduler, create, store, reaches):
+def test_a_resumed_task_takes_a_free_gpu_and_not_the_one_it_had(two_gpus, run_scheduler, create, store, reaches):
     """It was on 0; while it was stopped another task took 0: it must not share it while 1 is free."""
     scheduler = run_scheduler()
     first = reaches(create("wait"), TRAINING)
@@ -158,7 +158,7 @@ def test_a_resumed_task_takes_a_free_gpu_and_not_the_one_it_had(two_cards, run_s
     assert gpus_of_task(first.folder) == ["1"]
 
 
-def test_a_task_waits_where_all_gpus_are_taken(two_cards, run_scheduler, create, store, reaches):
+def test_a_task_waits_where_all_gpus_are_taken(two_gpus, run_scheduler, create, store, reaches):
     run_scheduler()
     one, two = reaches(create("wait"), TRAINING), reaches(create("wait", gpu_vis="1"), TRAINING)
     third = create()
@@ -172,7 +172,7 @@ def test_a_task_waits_where_all_gpus_are_taken(two_cards, run_scheduler, create,
     assert gpus_of_task(last.folder) == ["0"]
 
 
-def test_a_pinned_task_waits_for_its_gpu_and_those_behind_it_go_on(two_cards, run_scheduler, create, store, reaches):
+def test_a_pinned_task_waits_for_its_gpu_and_those_behind_it_go_on(two_gpus, run_scheduler, create, store, reaches):
     run_scheduler()
     one = reaches(create("wait"), TRAINING)
     pinned, behind = create(gpu_vis="0"), create()
@@ -184,7 +184,7 @@ def test_a_pinned_task_waits_for_its_gpu_and_those_behind_it_go_on(two_cards, ru
     assert gpus_of_task(pinned.folder) == ["0"]
 
 
-def test_the_gpus_of_a_task_are_known_again_after_a_restart(two_cards, run_scheduler, create, reaches):
+def test_the_gpus_of_a_task_are_known_again_after_a_restart(two_gpus, run_scheduler, create, reaches):
     scheduler = run_scheduler()
     running = reaches(create("wait"), TRAINING)
     scheduler.close()
@@ -193,7 +193,7 @@ def test_the_gpus_of_a_task_are_known_again_after_a_restart(two_cards, run_sched
     assert (gpus_of_task(running.folder), gpus_of_task(other.folder)) == (["0"], ["1"])
 
 
-def test_a_removed_folder_of_a_running_task_fails_that_task_alone(two_cards, store, settings, create, monkeypatch):
+def test_a_removed_folder_of_a_running_task_fails_that_task_alone(two_gpus, store, settings, create, monkeypatch):
     from sage_studio.tasks.scheduler import TaskScheduler
 
     class Started:
@@ -218,14 +218,14 @@ def test_a_removed_folder_of_a_running_task_fails_that_task_alone(two_cards, sto
     assert gpus_of_task(second.folder) == ["1"]
 
 
-def test_a_pinned_gpu_that_has_gone_fails_the_task_by_name(two_cards, run_scheduler, create, reaches, monkeypatch):
+def test_a_pinned_gpu_that_has_gone_fails_the_task_by_name(two_gpus, run_scheduler, create, reaches, monkeypatch):
     monkeypatch.setenv(hardware.VISIBLE, "1")
     run_scheduler()
     failed = reaches(create(gpu_vis="0"), FAILED)
     assert "CUDA_VISIBLE_DEVICES hides" in failed.reason.en
 
 
-def test_a_training_says_which_gpus_it_takes_from_the_chat(two_cards, run_scheduler, create, reaches):
+def test_a_training_says_which_gpus_it_takes_from_the_chat(two_gpus, run_scheduler, create, reaches):
     told = []
     run_scheduler(told.append, lambda: None, lambda: [0])
     reaches(create(), COMPLETED)
@@ -245,7 +245,7 @@ def test_the_gpus_of_a_run_are_written_over_those_of_an_earlier_one(create):
     assert gpus_of_task(task.folder) == []
 
 
-def test_several_cards_are_driven_by_accelerate_with_the_folder_last():
+def test_several_gpus_are_driven_by_accelerate_with_the_folder_last():
     assert command_for(TRAINER, ["0"]) == list(TRAINER)
     assert command_for(TRAINER, ["0", "2"]) == [
         *(sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(ACCELERATE)),
@@ -254,7 +254,7 @@ def test_several_cards_are_driven_by_accelerate_with_the_folder_last():
 
 
 @pytest.mark.parametrize("pinned", ["1", "1,0"])
-def test_the_child_sees_only_its_cards_numbered_as_nvidia_smi_does(create, monkeypatch, pinned):
+def test_the_child_sees_only_its_gpus_numbered_as_nvidia_smi_does(create, monkeypatch, pinned):
     monkeypatch.setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
     monkeypatch.setenv(hardware.VISIBLE, "0,1")
     task = create()

@@ -153,13 +153,13 @@ def test_another_kind_of_layer_is_left_to_peft(layer: torch.nn.Module):
     )
 
 
-@pytest.mark.parametrize(("card", "kind"), [(False, FastLoraLinear), (True, Linear)])
-def test_a_run_has_quick_layers_without_a_card_only_and_writes_what_peft_reads(
-    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, card: bool, kind: type
+@pytest.mark.parametrize(("gpu", "kind"), [(False, FastLoraLinear), (True, Linear)])
+def test_a_run_has_quick_layers_without_a_gpu_only_and_writes_what_peft_reads(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpu: bool, kind: type
 ):
     base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     recipe = SFTRecipe(model_name_or_path="m", dataset_id="d", lora_r=4)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: card)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     model = add_adapter(base, TrainingJob(model_location=str(tiny_model), data_path=""), recipe)
     monkeypatch.undo()
     assert {type(module) for module in model.modules() if isinstance(module, Linear)} == {kind}

@@ -106,8 +106,8 @@ def test_a_whole_model_that_does_not_fit_is_offered_the_small_optimizer():
         ({"optimizer": "adamw_8bit"}, 1e8, 0, "adamw_8bit"),
     ],
 )
-def test_auto_is_the_small_optimizer_where_a_whole_model_would_fill_the_gpu(changes, parameters, card_gb, chosen):
-    assert optimizer_for(recipe(**changes), int(parameters), card_gb * 2**30) == chosen
+def test_auto_is_the_small_optimizer_where_a_whole_model_would_fill_the_gpu(changes, parameters, gpu_gb, chosen):
+    assert optimizer_for(recipe(**changes), int(parameters), gpu_gb * 2**30) == chosen
 
 
 def test_a_longer_row_than_max_length_is_cut_and_a_batch_multiplies():
@@ -124,11 +124,11 @@ def test_runs_before_correct_the_whole():
     assert of(factor=1.2).total == pytest.approx(1.2 * of().total)
 
 
-def test_a_card_has_a_context_of_its_own():
+def test_a_gpu_has_a_context_of_its_own():
     assert of(device="cuda").context == CUDA_CONTEXT
 
 
-def test_loading_a_quantized_base_leaves_something_behind_on_a_card():
+def test_loading_a_quantized_base_leaves_something_behind_on_a_gpu():
     assert of(device="cuda", quantization="4bit").weights - of(quantization="4bit").weights == LEFT_BY_LOADING
 
 
@@ -218,7 +218,7 @@ def test_of_a_model_trained_whole_it_is_within_15_percent_too(small_llama):
 
 
 ON_AN_H100 = {("none", 256): 1.24, ("none", 1024): 2.04, ("4bit", 256): 1.31, ("4bit", 1024): 2.24}
-"""GiB of the card at the peak of real trainings of the built-in model, 0.60 of them the driver's, by base and length;
+"""GiB of the GPU at the peak of real trainings of the built-in model, 0.60 of them the driver's, by base and length;
 torch 2.11, bitsandbytes 0.50, batches of one row. The 4-bit base then had its embeddings, norms and head in fp32; since
 they are in bf16 it takes less, which no GPU was at hand to measure: `UPCAST` is what they took more."""
 UPCAST = {"none": 0, "4bit": 2}
@@ -226,10 +226,10 @@ UPCAST = {"none": 0, "4bit": 2}
 
 
 @pytest.mark.training
-def test_the_estimate_on_a_card_is_within_10_percent_of_peaks_measured_on_one(built_in_model):
+def test_the_estimate_on_a_gpu_is_within_10_percent_of_peaks_measured_on_one(built_in_model):
     from sage_studio.training.memory_trace import measure
 
-    request = TraceRequest(type="sft", location=str(built_in_model), lora_dropout=0.05, on_card=True)
+    request = TraceRequest(type="sft", location=str(built_in_model), lora_dropout=0.05, on_gpu=True)
     found = measure(request)
     for (bits, length), peak in ON_AN_H100.items():
         memory = estimate(recipe(max_length=length, quantization=bits), found, "cuda", length)

@@ -18,7 +18,7 @@ from sage_studio.training.progress import Reason, TrainingJob, read_result
 from sage_studio.training.recipes import SFTRecipe
 
 NewTask = Callable[..., Any]
-CARDS = ["0", "1"]
+GPUS = ["0", "1"]
 HOSTILE = """
 compute_environment: LOCAL_MACHINE
 distributed_type: MULTI_GPU
@@ -60,11 +60,11 @@ def spawn(tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[bytes]"]]:
         own = {"HF_HOME": str(home), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
         with (task.path / "train.log").open("ab") as log:
             child = subprocess.Popen(
-                [*command_for(command, CARDS), str(task.path)],
+                [*command_for(command, GPUS), str(task.path)],
                 cwd=PROJECT,
                 stdout=log,
                 stderr=log,
-                env=kept | gpu_environment(CARDS, grace) | own,
+                env=kept | gpu_environment(GPUS, grace) | own,
                 start_new_session=True,
             )
         started.append(child)

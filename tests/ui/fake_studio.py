@@ -511,13 +511,13 @@ class FakeEstimates:
         self.studio = studio
 
     def known(self, values: Mapping[str, Any]) -> Estimate | None:
-        """Fits on this card up to a batch of two."""
+        """Fits on this GPU up to a batch of two."""
         recipe = parse_recipe(values)
         batch = recipe.per_device_train_batch_size
         memory = MemoryEstimate(0.6 * GIB, 1.5 * GIB, 0.1 * GIB, 0.1 * GIB, 0.2 * GIB, batch * 1.6 * GIB)
         changes = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": batch // 2}
         offered = (MemorySaving(verbatim("Batch size 2, accumulated", "批大小 2，梯度累积"), changes, 5.7 * GIB),)
-        card = ("RTX 3060", 6.0 * GIB, 12.0 * GIB)
+        gpu = ("RTX 3060", 6.0 * GIB, 12.0 * GIB)
         total = (
             self.studio.datasets.get(recipe.dataset_id).stats.total_samples
             if recipe.dataset_id in self.studio.datasets._ids()
@@ -527,8 +527,8 @@ class FakeEstimates:
         seconds = 20 + 0.6 * rows * recipe.num_train_epochs
         whole = 20 + 0.6 * total * recipe.num_train_epochs if rows < total else None
         duration = Duration(seconds, 0.8 * seconds, 1.25 * seconds, "runs", rows, total, whole)
-        fitting = offered if memory.total > card[1] else ()
-        return Estimate(memory, *card, 4.2 * GIB, 0.1 * GIB, 70 * GIB, fitting, (), duration)
+        fitting = offered if memory.total > gpu[1] else ()
+        return Estimate(memory, *gpu, 4.2 * GIB, 0.1 * GIB, 70 * GIB, fitting, (), duration)
 
     def epoch_seconds(self, dataset_id: str, model: str, max_length: int) -> float | None:
         return 700.0
@@ -634,7 +634,7 @@ class FakeServing:
         self.kept.remove(self._named(name))
 
     def metrics(self) -> list[Sample]:
-        """Ten minutes of an engine at work on a card; none before it has started."""
+        """Ten minutes of an engine at work on a GPU; none before it has started."""
         if self.engine_started is None:
             return []
         now = time.time()

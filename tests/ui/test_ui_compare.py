@@ -151,14 +151,14 @@ def test_figures_have_units_and_unknown_ones_are_dashes():
     assert 'class="empty"' in figures([], "zh")
 
 
-def test_plots_of_a_card_are_shown_only_where_there_is_one():
+def test_plots_of_a_gpu_are_shown_only_where_there_is_one():
     samples = [Sample(float(at), tokens_per_second=1.0, latency_p50=1.0, latency_p95=2.0) for at in range(0, 60, 2)]
 
     with gr.Blocks():
         view = PerformanceView(SimpleNamespace(serving=SimpleNamespace(metrics=lambda: samples)), LabelRegistry())
     _, box, *drawn = view.render("en")
     assert box["visible"]
-    assert [update["visible"] for update in drawn] == [not plot.needs_card for plot in PLOTS]
+    assert [update["visible"] for update in drawn] == [not plot.needs_gpu for plot in PLOTS]
     latency = next(
         update["value"]
         for update, plot in zip(drawn, PLOTS, strict=True)

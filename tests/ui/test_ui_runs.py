@@ -80,7 +80,7 @@ def test_the_shell_command_says_the_same_recipe(settings):
     assert "python -m sage_studio.training" in trainer
 
 
-def test_several_cards_are_driven_by_accelerate(settings):
+def test_several_gpus_are_driven_by_accelerate(settings):
     trainer = commands.command("sft", {"gpu_vis": "0,2"}, settings).splitlines()[1]
     assert "CUDA_VISIBLE_DEVICES=0,2 accelerate launch --multi_gpu --num_processes 2 -m sage_studio.training" in trainer
 

@@ -47,12 +47,12 @@ def test_a_first_visit_is_led_through_the_main_job_by_keyboard(visit, size, lang
         tab.wait_for_selector(f"{OPEN} >> text={hint.title.in_(language)}")
         tab.wait_for_selector(f"#{hint.tab}[role=tabpanel]", state="visible")
         tab.wait_for_selector(".outlined")
-        card, target = tab.locator(OPEN).bounding_box(), tab.locator(".outlined").bounding_box()
-        assert card["x"] >= 0 <= card["y"]
-        assert card["x"] + card["width"] <= width
-        assert card["y"] + card["height"] <= height
-        beside = target["x"] + target["width"] <= card["x"] or card["y"] + card["height"] <= target["y"]
-        assert beside or target["y"] < card["y"], "the card hides what it speaks of"
+        gpu, target = tab.locator(OPEN).bounding_box(), tab.locator(".outlined").bounding_box()
+        assert gpu["x"] >= 0 <= gpu["y"]
+        assert gpu["x"] + gpu["width"] <= width
+        assert gpu["y"] + gpu["height"] <= height
+        beside = target["x"] + target["width"] <= gpu["x"] or gpu["y"] + gpu["height"] <= target["y"]
+        assert beside or target["y"] < gpu["y"], "the card hides what it speaks of"
         assert tab.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
         assert tab.evaluate("document.activeElement.dataset.go") == "next"
         assert tab.locator("[data-go=back]").is_visible() == (place > 0)

@@ -43,13 +43,13 @@ WELCOME = Text(
 class ChatTab:
     """Model and settings on top, the conversation below."""
 
-    def __init__(self, frame: PageContext) -> None:
-        self.frame, self.studio, self.words = frame, frame.studio, frame.words
-        self.compare = ComparePanel(frame)
+    def __init__(self, context: PageContext) -> None:
+        self.context, self.studio, self.words = context, context.studio, context.words
+        self.compare = ComparePanel(context)
         self._choose()
         self.banner = html("chat-banner")
         with gr.Column(elem_id="chat-box") as self.box:
-            self.documents = DocumentsPanel(self.frame, self.model)
+            self.documents = DocumentsPanel(self.context, self.model)
             self._conversation()
             self._compose()
         self.compare.build([self.system, self.temperature, self.max_tokens])
@@ -143,7 +143,7 @@ class ChatTab:
             self.clear = self.words(gr.Button, value=Text("New chat"), scale=0, min_width=110, elem_id="chat-clear")
 
     def _wire(self) -> None:
-        frame = self.frame
+        context = self.context
         sampling = [self.model, self.system, self.temperature, self.max_tokens, *self.documents.inputs]
         asked = on(
             [self.line.message.submit, self.line.send.click],
@@ -163,9 +163,9 @@ class ChatTab:
             on(attempt.failure, unanswered, self.chat, self.chat, queue=False)
         on(self.line.stop.click, stopped, self.chat, self.chat, cancels=[answered, retried], queue=False)
         on(self.clear.click, cleared, None, self.chat, cancels=[answered, retried], queue=False)
-        on(self.base.click, self.back_to_base, frame.revision, [self.model, frame.revision], concurrency_limit=None)
-        follow([*frame.ticks], self.show_engine, [], [self.banner])
-        follow([*frame.ticks], self.show_models, [], [self.model, self.compare.models])
+        on(self.base.click, self.back_to_base, context.revision, [self.model, context.revision], concurrency_limit=None)
+        follow([*context.ticks], self.show_engine, [], [self.banner])
+        follow([*context.ticks], self.show_models, [], [self.model, self.compare.models])
         compare = self.compare
         faces = [self.model, self.base, self.box, compare.models, compare.blind, compare.box]
         on(self.several.input, self.turn, [self.several, compare.models], faces, queue=False)

@@ -33,8 +33,8 @@ class ComparePanel:
         box: all the rest.
     """
 
-    def __init__(self, frame: PageContext) -> None:
-        self.frame, self.studio, self.words = frame, frame.studio, frame.words
+    def __init__(self, context: PageContext) -> None:
+        self.context, self.studio, self.words = context, context.studio, context.words
 
     def choose(self) -> None:
         """Make the inputs of the toolbar."""
@@ -81,7 +81,7 @@ class ComparePanel:
             self.line = composer(self.words, "compare", Text("Message to all of them"))
 
     def _wire(self, settings: list[Any]) -> None:
-        frame, shown = self.frame, [self.round, self.columns]
+        context, shown = self.context, [self.round, self.columns]
         asked = on(
             [self.line.message.submit, self.line.send.click],
             self.ask,
@@ -91,9 +91,9 @@ class ComparePanel:
             concurrency_limit=None,
         )
         on(self.line.stop.click, self.stopped, self.round, shown, cancels=[asked], queue=False)
-        on(self.columns.select, self.vote, [frame.revision, self.round], [frame.revision, *shown])
-        on(frame.page.load, self.show_nothing, None, self.columns, queue=False)
-        follow([frame.page.load, frame.revision.change], self.show_tally, [], [self.tally])
+        on(self.columns.select, self.vote, [context.revision, self.round], [context.revision, *shown])
+        on(context.page.load, self.show_nothing, None, self.columns, queue=False)
+        follow([context.page.load, context.revision.change], self.show_tally, [], [self.tally])
 
     # Handlers
 

@@ -40,8 +40,8 @@ class DocumentsPanel:
         model: who is asked; empty for the current model.
     """
 
-    def __init__(self, frame: PageContext, model: gr.Dropdown) -> None:
-        self.studio, words = frame.studio, frame.words
+    def __init__(self, context: PageContext, model: gr.Dropdown) -> None:
+        self.studio, words = context.studio, context.words
         with gr.Row(elem_classes="toolbar"):
             self.switch = words(
                 gr.Checkbox,
@@ -76,8 +76,8 @@ class DocumentsPanel:
             )
         self.line = html("chat-documents-line")
         on(self.switch.input, turned, self.switch, [self.twice, self.dataset], queue=False)
-        follow([*frame.ticks, self.switch.change, model.input], self.show, [self.switch, model], [self.line])
-        on([frame.page.load, frame.revision.change, self.switch.input], self.renew, None, self.dataset, queue=False)
+        follow([*context.ticks, self.switch.change, model.input], self.show, [self.switch, model], [self.line])
+        on([context.page.load, context.revision.change, self.switch.input], self.renew, None, self.dataset, queue=False)
 
     @property
     def inputs(self) -> list[Any]:

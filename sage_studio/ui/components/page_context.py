@@ -55,7 +55,7 @@ class PageContext:
         return [self.page.load, self.timer.tick, self.revision.change, *self.seen]
 
     def within(self, tab: gr.Tab, timer: gr.Timer) -> "PageContext":
-        """The frame for one tab, with a timer of its own."""
+        """The context for one tab, with a timer of its own."""
         return replace(self, timer=timer, seen=(tab.select,))
 
     def remember_task(self) -> None:

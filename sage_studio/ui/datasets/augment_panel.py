@@ -65,8 +65,8 @@ DONE, MADE, BEGUN = Text("Rows", context="column"), Text("Made", context="column
 class AugmentPanel:
     """What to write, and the jobs."""
 
-    def __init__(self, frame: PageContext) -> None:
-        self.frame, self.studio, self.words = frame, frame.studio, frame.words
+    def __init__(self, context: PageContext) -> None:
+        self.context, self.studio, self.words = context, context.studio, context.words
         self.note = html("augment-note")
         with gr.Column(visible=False) as self.box:
             self._order()
@@ -144,7 +144,7 @@ class AugmentPanel:
         )
 
     def _wire(self) -> None:
-        frame, chosen = self.frame, self.frame.dataset
+        context, chosen = self.context, self.context.dataset
         on(self.way.change, show_part, self.way, [self.part, self.copies], queue=False)
         on(
             self.start.click,
@@ -156,18 +156,18 @@ class AugmentPanel:
         )
         on(self.jobs.select, pick, None, self.job)
         on(self.stop.click, self.halt, self.job, None)
-        on(self.resume.click, self.go_on, [self.job, frame.revision], frame.revision)
+        on(self.resume.click, self.go_on, [self.job, context.revision], context.revision)
         on(self.look.click, self.made, [self.job, chosen], chosen)
-        on(self.delete.click, self.forget, [self.job, frame.revision], [self.job, frame.revision])
+        on(self.delete.click, self.forget, [self.job, context.revision], [self.job, context.revision])
         asked: list[Any] = [self.way, self.part, self.copies, self.most]
         follow(
-            [*frame.ticks, chosen.change, *(each.change for each in asked)],
+            [*context.ticks, chosen.change, *(each.change for each in asked)],
             self.show_price,
             [chosen, *asked],
             [self.price],
         )
         follow(
-            [*frame.ticks, self.job.change],
+            [*context.ticks, self.job.change],
             self.show,
             [self.job],
             [self.note, self.box, self.jobs, self.actions, self.stop, self.resume, self.look, self.delete],

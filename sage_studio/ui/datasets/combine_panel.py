@@ -34,8 +34,8 @@ ANOTHER = Lead(Text("Get another dataset"), "dataset-source", "dataset")
 class CombinePanel:
     """Slots, each with a dataset, its weight and its cap; the next one shows when one is filled."""
 
-    def __init__(self, frame: PageContext) -> None:
-        self.frame, self.studio, self.words = frame, frame.studio, frame.words
+    def __init__(self, context: PageContext) -> None:
+        self.context, self.studio, self.words = context, context.studio, context.words
         self.note = html("combine-note")
         self.boxes: list[gr.Row] = []
         self.slots: list[Component] = []
@@ -121,15 +121,15 @@ class CombinePanel:
         self.slots += [which, weight, cap]
 
     def _wire(self) -> None:
-        frame, pickers = self.frame, self.slots[::3]
-        renew = [frame.page.load, frame.dataset.change, frame.revision.change]
+        context, pickers = self.context, self.slots[::3]
+        renew = [context.page.load, context.dataset.change, context.revision.change]
         on(renew, self.renew, pickers, [self.note, self.box, *pickers], queue=False)
         on([picker.change for picker in pickers], show_slots, pickers, self.boxes, queue=False)  # type: ignore[attr-defined]
         on(
             self.combine.click,
             self.begin,
             [self.name, self.seed, self.shuffle, *self.slots],
-            frame.dataset,
+            context.dataset,
             show_progress="minimal",
         )
 

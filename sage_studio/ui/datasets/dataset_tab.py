@@ -37,8 +37,8 @@ DELETE_QUESTION = Text(
 class DatasetTab:
     """Source and list on the left, what there is to see and to do on the right."""
 
-    def __init__(self, frame: PageContext) -> None:
-        self.frame, self.studio, self.words = frame, frame.studio, frame.words
+    def __init__(self, context: PageContext) -> None:
+        self.context, self.studio, self.words = context, context.studio, context.words
         self.delete_dialog = Dialog("dialog-delete-dataset", DELETE_TITLE, DELETE_QUESTION, DELETE, danger=True)
         with gr.Row(elem_classes="split"):
             with gr.Column(scale=4, min_width=320):
@@ -58,7 +58,7 @@ class DatasetTab:
             elem_id="dataset-source",
             elem_classes="stacked",
         )
-        self.intake = IntakePanel(self.frame)
+        self.intake = IntakePanel(self.context)
         with gr.Column() as self.quickstart_box:
             words(gr.Markdown, value=QUICKSTART_NOTE, elem_classes="quiet")
             self.add_quickstart = words(gr.Button, value=Text("Add"), variant="primary", elem_id="quickstart-add")
@@ -81,16 +81,16 @@ class DatasetTab:
             self.delete = words(gr.Button, value=DELETE, elem_id="dataset-delete", elem_classes="quiet-button")
         with gr.Tabs(selected="report", elem_id="dataset-tabs"):
             with words(gr.Tab, label=Text("Report"), id="report", elem_id="dataset-tab-report"):
-                ReportPanel(self.frame)
+                ReportPanel(self.context)
             with words(gr.Tab, label=Text("Preview"), id="preview", elem_id="dataset-tab-preview"):
-                PreviewPanel(self.frame)
+                PreviewPanel(self.context)
             with words(gr.Tab, label=Text("Combine"), id="combine", elem_id="dataset-tab-combine"):
-                CombinePanel(self.frame)
+                CombinePanel(self.context)
             with words(gr.Tab, label=Text("Augment"), id="augment", elem_id="dataset-tab-augment"):
-                AugmentPanel(self.frame)
+                AugmentPanel(self.context)
 
     def _wire(self) -> None:
-        chosen = self.frame.dataset
+        chosen = self.context.dataset
         boxes = [self.docs_box, self.quickstart_box, *self.intake.boxes]
         on(self.source.change, show_source, self.source, boxes, queue=False)
         bar: dict[str, Any] = {
@@ -104,9 +104,9 @@ class DatasetTab:
         on(self.refresh.click, self.refresh_docs, **bar)
         on(self.list.select, pick, None, chosen, fills="dataset-report")
         on(self.delete.click, self.ask_delete, chosen, self.delete_dialog.html, queue=False)
-        self.delete_dialog.confirmed(self.delete_dataset, self.frame.revision, [chosen, self.frame.revision])
-        follow([*self.frame.ticks, chosen.change], self.show_list, [chosen], [self.list])
-        follow([*self.frame.ticks, chosen.change], self.show_actions, [], [self.actions])
+        self.delete_dialog.confirmed(self.delete_dataset, self.context.revision, [chosen, self.context.revision])
+        follow([*self.context.ticks, chosen.change], self.show_list, [chosen], [self.list])
+        follow([*self.context.ticks, chosen.change], self.show_actions, [], [self.actions])
 
     # Handlers
 

@@ -27,15 +27,15 @@ PROGRESS = gr.Progress()
 class IntakePanel:
     """The inputs of each way; one of them is shown at a time."""
 
-    def __init__(self, frame: PageContext) -> None:
-        self.frame, self.studio, self.words = frame, frame.studio, frame.words
+    def __init__(self, context: PageContext) -> None:
+        self.context, self.studio, self.words = context, context.studio, context.words
         with gr.Column(visible=False) as self.upload_box:
             self.upload = self.words(
                 gr.File, label=FILE, file_types=list(SUFFIXES), height=120, elem_id="dataset-upload"
             )
             self.words(gr.Markdown, value=KINDS, elem_classes="quiet")
             self.upload_rows = self._rows("upload-rows")
-            self.mapping = MappingPanel(frame)
+            self.mapping = MappingPanel(context)
         with gr.Column(visible=False) as self.repository_box:
             self._repository()
         with gr.Column(visible=False) as self.hub_box:
@@ -49,7 +49,7 @@ class IntakePanel:
     def wire(self, progress: gr.HTML) -> None:
         """Hang the handlers on; what goes on is shown at ``progress``."""
         bar: dict[str, Any] = {"show_progress": "minimal", "show_progress_on": progress}
-        out = [self.frame.dataset, progress]
+        out = [self.context.dataset, progress]
         given = [self.upload, self.upload_rows]
         on(self.upload.upload, self.add_file, given, [*out, *self.mapping.asked], **bar)
         self.mapping.wire(self.add_mapped, out, bar)

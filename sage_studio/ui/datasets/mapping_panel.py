@@ -29,8 +29,8 @@ CELL_CHARS = 160
 class MappingPanel:
     """A format, a column for each of its keys, and the file's first rows to judge by."""
 
-    def __init__(self, frame: PageContext) -> None:
-        self.studio, self.words = frame.studio, frame.words
+    def __init__(self, context: PageContext) -> None:
+        self.studio, self.words = context.studio, context.words
         self.path, self.columns = gr.State(""), gr.State([])
         with gr.Column(visible=False, elem_id="mapping") as self.box:
             self.sample = html("mapping-sample")

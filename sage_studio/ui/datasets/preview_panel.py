@@ -33,8 +33,8 @@ PENDING = Text("{} rows changed, {} left out, not saved yet")
 class PreviewPanel:
     """Rows, the chosen one, and what is to become of it."""
 
-    def __init__(self, frame: PageContext) -> None:
-        self.frame, self.studio, self.words = frame, frame.studio, frame.words
+    def __init__(self, context: PageContext) -> None:
+        self.context, self.studio, self.words = context, context.studio, context.words
         self.offset, self.row, self.changes = gr.State(0), gr.State(0), gr.State([])
         self._toolbar()
         self.rows = html("dataset-preview", PICK_JS + UNFOLD_JS)
@@ -96,7 +96,7 @@ class PreviewPanel:
                 )
 
     def _wire(self) -> None:
-        frame, chosen = self.frame, self.frame.dataset
+        context, chosen = self.context, self.context.dataset
         texts = [self.question, self.answer, self.rejected]
         on(self.search.input, first_page, None, self.offset)
         on(self.back.click, page_back, self.offset, self.offset, fills="dataset-preview")
@@ -106,9 +106,9 @@ class PreviewPanel:
         on(chosen.change, forget, None, [self.offset, self.row, self.changes])
         follow(
             [
-                frame.page.load,
+                context.page.load,
                 chosen.change,
-                frame.revision.change,
+                context.revision.change,
                 self.offset.change,
                 self.search.change,
                 self.row.change,

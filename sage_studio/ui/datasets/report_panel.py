@@ -34,8 +34,8 @@ NONE = Text("none")
 class ReportPanel:
     """Figures, histogram, and the close look."""
 
-    def __init__(self, frame: PageContext) -> None:
-        self.frame, self.studio, self.words = frame, frame.studio, frame.words
+    def __init__(self, context: PageContext) -> None:
+        self.context, self.studio, self.words = context, context.studio, context.words
         self.figures = html("dataset-report")
         self.histogram = self.words(
             gr.BarPlot,
@@ -71,20 +71,20 @@ class ReportPanel:
             self.stop = words(gr.Button, value=STOP, scale=0, min_width=80, elem_id="check-stop", visible=False)
 
     def _wire(self) -> None:
-        frame, chosen = self.frame, self.frame.dataset
-        renew = [frame.page.load, chosen.change, frame.revision.change]
+        context, chosen = self.context, self.context.dataset
+        renew = [context.page.load, chosen.change, context.revision.change]
         on(
             self.check.click,
             self.begin,
-            [chosen, self.model, self.max_length, self.against, frame.revision],
-            frame.revision,
+            [chosen, self.model, self.max_length, self.against, context.revision],
+            context.revision,
             fills="dataset-check-state",
             reveals="dataset-check-state",
         )
         on(self.stop.click, self.halt, chosen, None)
         on(renew, self.renew_others, chosen, self.against, queue=False)
         follow(
-            [*frame.ticks, chosen.change],
+            [*context.ticks, chosen.change],
             self.show,
             [chosen],
             [self.figures, self.histogram, self.order, self.state, self.findings, self.stop],

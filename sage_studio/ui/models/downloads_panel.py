@@ -33,11 +33,11 @@ element.addEventListener('click', (event) => {
 class DownloadsPanel:
     """Empty while there is nothing to see."""
 
-    def __init__(self, frame: PageContext) -> None:
-        self.studio = frame.studio
+    def __init__(self, context: PageContext) -> None:
+        self.studio = context.studio
         self.html = html("models-downloads", VERB_JS)
-        follow([*frame.ticks], self.show, [], [self.html])
-        on(self.html.select, self.change, frame.revision, frame.revision)
+        follow([*context.ticks], self.show, [], [self.html])
+        on(self.html.select, self.change, context.revision, context.revision)
 
     def show(self, language: Language) -> tuple[Markup]:
         """All downloads that are not complete."""

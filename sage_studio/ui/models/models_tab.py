@@ -71,8 +71,8 @@ LEVELS = {"ok": "done", "note": "idle", "problem": "failed", "blocking": "failed
 class ModelsTab:
     """Models on top, the engine below."""
 
-    def __init__(self, frame: PageContext) -> None:
-        self.frame, self.studio, self.words = frame, frame.studio, frame.words
+    def __init__(self, context: PageContext) -> None:
+        self.context, self.studio, self.words = context, context.studio, context.words
         self.dialog = Dialog("dialog-use-model", USE_TITLE, USE_QUESTION, USE)
         self.delete_dialog = Dialog("dialog-delete-model", DELETE_TITLE, DELETE_QUESTION, DELETE, danger=True)
         self.picked = gr.State("")
@@ -87,7 +87,7 @@ class ModelsTab:
                 gr.Button, value=DELETE, elem_id="model-delete", elem_classes="quiet-button", interactive=False
             )
         self.notice = html("models-notice")
-        DownloadsPanel(self.frame)
+        DownloadsPanel(self.context)
         self.performance = PerformanceView(self.studio, self.words)
         self.engine = html("engine-state")
         self.log = html("engine-log", LOG_JS)
@@ -96,32 +96,32 @@ class ModelsTab:
         self._wire()
 
     def _wire(self) -> None:
-        frame, outputs = self.frame, [self.notice, self.frame.revision]
+        context, outputs = self.context, [self.notice, self.context.revision]
         on(self.table.select, pick, None, self.picked)
         follow(
-            [*frame.ticks, self.picked.change],
+            [*context.ticks, self.picked.change],
             self.show_models,
             [self.picked],
             [self.table, self.use, self.unload, self.delete],
         )
-        follow([*frame.ticks], self.show_engine, [], [self.engine, self.log, self.start, self.retry])
-        follow([*frame.ticks], self.performance.render, [], self.performance.outputs)
+        follow([*context.ticks], self.show_engine, [], [self.engine, self.log, self.start, self.retry])
+        follow([*context.ticks], self.performance.render, [], self.performance.outputs)
         on(self.use.click, self.ask_use, self.picked, self.dialog.html, queue=False)
-        used = self.dialog.confirmed(self.use_model, frame.revision, outputs, fills="models-notice")
+        used = self.dialog.confirmed(self.use_model, context.revision, outputs, fills="models-notice")
         on(used.failure, no_notice, None, self.notice, queue=False)
-        on(self.unload.click, self.unload_model, [frame.revision, self.picked], outputs, reveals="models-notice")
+        on(self.unload.click, self.unload_model, [context.revision, self.picked], outputs, reveals="models-notice")
         on(self.delete.click, self.ask_delete, self.picked, self.delete_dialog.html, queue=False)
-        self.delete_dialog.confirmed(self.delete_model, frame.revision, outputs, reveals="models-notice")
+        self.delete_dialog.confirmed(self.delete_model, context.revision, outputs, reveals="models-notice")
         on(
             self.start.click,
             self.start_engine,
-            frame.revision,
-            frame.revision,
+            context.revision,
+            context.revision,
             fills="engine-state",
             reveals="engine-state",
         )
-        on(self.retry.click, self.retry_vllm, frame.revision, outputs, reveals="models-notice")
-        on(self.chat.click, go_to("chat"), None, frame.tabs, queue=False)
+        on(self.retry.click, self.retry_vllm, context.revision, outputs, reveals="models-notice")
+        on(self.chat.click, go_to("chat"), None, context.tabs, queue=False)
         on(self.machine.expand, self.show_machine, None, self.findings, show_progress="minimal")
 
     # Handlers

@@ -44,7 +44,7 @@ class MetricsPlot:
     label: Text
     y_format: str
     lines: tuple[tuple[str, Text], ...]
-    needs_card: bool = False
+    needs_gpu: bool = False
     percent: bool = False
 
 
@@ -60,13 +60,13 @@ PLOTS = (
         (("latency_p50", Text("p50")), ("latency_p95", Text("p95"))),
     ),
     MetricsPlot("metrics-cache", CACHE, ".2~%", (("kv_cache", ONE),)),
-    MetricsPlot("metrics-gpu-memory", MEMORY, ".3~g", (("gpu_memory_gb", ONE),), needs_card=True),
-    MetricsPlot("metrics-gpu-load", LOAD, ".2~%", (("gpu_percent", ONE),), needs_card=True, percent=True),
+    MetricsPlot("metrics-gpu-memory", MEMORY, ".3~g", (("gpu_memory_gb", ONE),), needs_gpu=True),
+    MetricsPlot("metrics-gpu-load", LOAD, ".2~%", (("gpu_percent", ONE),), needs_gpu=True, percent=True),
 )
 
 
 class PerformanceView:
-    """Tiles and plots; those of a card only where there is one."""
+    """Tiles and plots; those of a GPU only where there is one."""
 
     def __init__(self, studio: Studio, words: LabelRegistry) -> None:
         self.studio = studio
@@ -87,9 +87,9 @@ class PerformanceView:
         """The last ten minutes."""
         samples = self.studio.serving.metrics()
         spans = downsample(samples, SPAN_SECONDS)
-        has_card = any(one.gpu_memory_gb is not None for one in spans)
+        has_gpu = any(one.gpu_memory_gb is not None for one in spans)
         drawn = [
-            gr.update(value=_points(plot, spans, language), visible=has_card or not plot.needs_card) for plot in PLOTS
+            gr.update(value=_points(plot, spans, language), visible=has_gpu or not plot.needs_gpu) for plot in PLOTS
         ]
         return (figures(samples, language), gr.update(visible=len(spans) > 1), *drawn)
 

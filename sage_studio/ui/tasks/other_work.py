@@ -65,9 +65,9 @@ def kind_of(task: Task) -> Text:
 
 
 def stop_question(task: Task) -> Text:
-    """Asked before it is stopped: what becomes of it."""
-    said = [each for each in (STOP, AWAITED.get(task.kind), RESUMES.get(task.kind, BEGINS_ANEW)) if each is not None]
-    return functools.reduce(lambda one, two: Text("{one} {two}", context="two sentences", one=one, two=two), said)
+    """The question before a task is stopped: it says what becomes of it."""
+    parts = [each for each in (STOP, AWAITED.get(task.kind), RESUMES.get(task.kind, BEGINS_ANEW)) if each is not None]
+    return functools.reduce(lambda one, two: Text("{one} {two}", context="two sentences", one=one, two=two), parts)
 
 
 def row_of(task: Task, job: Job, language: Language) -> Row:

@@ -31,8 +31,8 @@ LOSS, TOOK, PEAK = Text("Loss"), Text("Took"), Text("Peak memory, GB")
 class RunsPanel:
     """A picker of several runs, a plot and a table."""
 
-    def __init__(self, frame: PageContext) -> None:
-        self.studio, words = frame.studio, frame.words
+    def __init__(self, context: PageContext) -> None:
+        self.studio, words = context.studio, context.words
         with words(gr.Accordion, label=COMPARE, open=False, elem_id="runs-compare"):
             self.picker = words(
                 Picker,
@@ -45,8 +45,14 @@ class RunsPanel:
             )
             self.plot = runs_plot(words, LOSS, "runs-loss", visible=False)
             self.table = html("runs-settings")
-        on([frame.page.load, frame.revision.change, frame.task.change], self.renew, None, self.picker, queue=False)
-        follow([*frame.ticks, self.picker.change], self.show, [self.picker], [self.plot, self.table])
+        on(
+            [context.page.load, context.revision.change, context.task.change],
+            self.renew,
+            None,
+            self.picker,
+            queue=False,
+        )
+        follow([*context.ticks, self.picker.change], self.show, [self.picker], [self.plot, self.table])
 
     def renew(self, _: Language) -> Any:
         """The newest tasks to choose from; what is picked stays."""

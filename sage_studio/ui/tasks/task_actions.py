@@ -19,21 +19,21 @@ BY_HAND = frozenset({Action.OTHER_SETTINGS, Action.OTHER_MODEL, Action.OTHER_DAT
 class TaskActions:
     """Three buttons of the row of actions."""
 
-    def __init__(self, frame: PageContext) -> None:
-        self.frame, self.studio = frame, frame.studio
-        words = frame.words
+    def __init__(self, context: PageContext) -> None:
+        self.context, self.studio = context, context.studio
+        words = context.words
         self.remedy = gr.Button(visible=False, variant="primary", elem_id="task-next")
         self.reproduce = words(gr.Button, value=REPRODUCE, visible=False, elem_id="task-reproduce")
         self.again = words(gr.Button, value=AGAIN, elem_id="task-again")
 
     def wire(self) -> None:
         """Hang up the handlers; after the whole tab is there."""
-        frame, task = self.frame, self.frame.task
-        follow([*frame.ticks, task.change], self.show, [task], [self.remedy, self.reproduce, self.again])
-        changed = [task, frame.revision, frame.draft, frame.tabs]
-        on(self.remedy.click, self.mend, [task, frame.revision], changed)
-        on(self.reproduce.click, self.run_again, [task, frame.revision], [task, frame.revision])
-        on(self.again.click, self.take_settings, task, [frame.draft, frame.tabs])
+        context, task = self.context, self.context.task
+        follow([*context.ticks, task.change], self.show, [task], [self.remedy, self.reproduce, self.again])
+        changed = [task, context.revision, context.draft, context.tabs]
+        on(self.remedy.click, self.mend, [task, context.revision], changed)
+        on(self.reproduce.click, self.run_again, [task, context.revision], [task, context.revision])
+        on(self.again.click, self.take_settings, task, [context.draft, context.tabs])
 
     def show(self, language: Language, picked: str) -> tuple[Any, Any, Any]:
         """Which of them the picked task's state offers; none for a task that is no training."""

@@ -44,8 +44,8 @@ TRY_IT = Text("Try it in the chat.")
 class TasksTab:
     """Table on top, the picked task below."""
 
-    def __init__(self, frame: PageContext) -> None:
-        self.frame, self.studio, self.words = frame, frame.studio, frame.words
+    def __init__(self, context: PageContext) -> None:
+        self.context, self.studio, self.words = context, context.studio, context.words
         self.backend_dialog = Dialog("dialog-backend", BACKEND_TITLE, BACKEND_QUESTION, BACKEND)
         self.retriever_dialog = Dialog("dialog-retriever", RETRIEVER_TITLE, RETRIEVER_QUESTION, RETRIEVER)
         self.stop_dialog = Dialog("dialog-stop", STOP_TITLE, STOP_QUESTION, STOP, danger=True)
@@ -75,7 +75,7 @@ class TasksTab:
                 gr.Accordion, label=Text("Settings", context="training"), open=False, elem_id="task-settings"
             ):
                 self.settings = html("task-settings-table")
-        RunsPanel(self.frame)
+        RunsPanel(self.context)
         self._wire()
         self.next_steps.wire()
 
@@ -86,7 +86,7 @@ class TasksTab:
             self.retriever = words(gr.Button, value=RETRIEVER, variant="primary", elem_id="task-retriever")
             self.resume = words(gr.Button, value=RESUME, elem_id="task-resume")
             self.stop = words(gr.Button, value=STOP, elem_id="task-stop")
-            self.next_steps = TaskActions(self.frame)
+            self.next_steps = TaskActions(self.context)
             self.download = html("task-download")
             self.delete = words(gr.Button, value=DELETE, elem_id="task-delete", elem_classes="quiet-button")
             self.why_kept = html("task-delete-why")
@@ -96,16 +96,16 @@ class TasksTab:
             self.chat = words(gr.Button, value=Text("Go to the chat →"), elem_id="task-chat", scale=0, min_width=150)
 
     def _wire(self) -> None:
-        frame, task, delete = self.frame, self.frame.task, (self.delete, self.why_kept)
+        context, task, delete = self.context, self.context.task, (self.delete, self.why_kept)
         on(self.table.select, pick, None, [task, self.notice_row], fills="task-detail")
         follow(
-            [*frame.ticks, task.change, self.filter.change, self.kind.change],
+            [*context.ticks, task.change, self.filter.change, self.kind.change],
             self.show_table,
             [self.filter, task, self.kind],
             [self.table],
         )
         follow(
-            [*frame.ticks, task.change],
+            [*context.ticks, task.change],
             self.show_task,
             [task],
             [self.detail, *self.buttons, *delete, self.download, self.files, self.settings, *self.run.outputs],
@@ -120,22 +120,22 @@ class TasksTab:
             on(button.click, self.asking(dialog), task, dialog.html, queue=False)
         set_backend = self.backend_dialog.confirmed(
             self.set_backend,
-            frame.revision,
-            [self.notice_row, self.notice, frame.revision],
+            context.revision,
+            [self.notice_row, self.notice, context.revision],
             fills="backend-notice",
         )
         set_retriever = self.retriever_dialog.confirmed(
             self.set_retriever,
-            frame.revision,
-            [self.notice_row, self.notice, frame.revision],
+            context.revision,
+            [self.notice_row, self.notice, context.revision],
             fills="backend-notice",
         )
         for attempt in (set_backend, set_retriever):
             on(attempt.failure, no_notice, None, self.notice_row, queue=False)
-        self.stop_dialog.confirmed(self.stop_task, frame.revision, frame.revision)
-        self.delete_dialog.confirmed(self.delete_task, frame.revision, [task, frame.revision])
-        on(self.resume.click, self.resume_task, [task, frame.revision], frame.revision)
-        on(self.chat.click, go_to("chat"), None, frame.tabs, queue=False)
+        self.stop_dialog.confirmed(self.stop_task, context.revision, context.revision)
+        self.delete_dialog.confirmed(self.delete_task, context.revision, [task, context.revision])
+        on(self.resume.click, self.resume_task, [task, context.revision], context.revision)
+        on(self.chat.click, go_to("chat"), None, context.tabs, queue=False)
 
     def asking(self, dialog: Dialog) -> Callable[[Language, str], str]:
         """A handler that opens a dialog about the picked task."""

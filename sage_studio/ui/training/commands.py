@@ -22,11 +22,11 @@ def chosen(recipe: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]
 def command(kind: str, values: Mapping[str, Any], settings: Settings) -> str:
     """What queues the run from a shell, and the trainer that the studio then starts."""
     fields = " ".join(shlex.quote(f"{name}={_yaml(value)}") for name, value in {"type": kind, **values}.items())
-    cards = str(values.get("gpu_vis", ""))
+    gpus = str(values.get("gpu_vis", ""))
     trainer = "python -m sage_studio.training"
-    if "," in cards:
-        trainer = f"accelerate launch --multi_gpu --num_processes {cards.count(',') + 1} -m sage_studio.training"
-    pinned = f"CUDA_VISIBLE_DEVICES={cards} " if cards else ""
+    if "," in gpus:
+        trainer = f"accelerate launch --multi_gpu --num_processes {gpus.count(',') + 1} -m sage_studio.training"
+    pinned = f"CUDA_VISIBLE_DEVICES={gpus} " if gpus else ""
     return (
         f"python -m sage_studio.cli train {fields}\n"
         f"# {pinned}{trainer} {shlex.quote(str(settings.outputs_dir))}/{PLACE}"

@@ -69,23 +69,23 @@ NAMES = ("Shell", "gradio_client", "curl")
 class EstimatePanel:
     """Stands between the form and its Start button, which it makes; ``inputs`` are the form's, by field."""
 
-    def __init__(self, frame: PageContext, method: gr.Radio, inputs: dict[str, Any]) -> None:
-        self.studio, self.names = frame.studio, list(inputs)
+    def __init__(self, context: PageContext, method: gr.Radio, inputs: dict[str, Any]) -> None:
+        self.studio, self.names = context.studio, list(inputs)
         self.missing = html("train-missing", GO_JS)
         self.price = html("train-price", CHANGES_JS)
-        self.start = frame.words(gr.Button, value=Text("Start fine-tuning"), variant="primary", elem_id="train-start")
-        with frame.words(gr.Accordion, label=ELSEWHERE, open=False, elem_id="train-elsewhere"):
+        self.start = context.words(gr.Button, value=Text("Start fine-tuning"), variant="primary", elem_id="train-start")
+        with context.words(gr.Accordion, label=ELSEWHERE, open=False, elem_id="train-elsewhere"):
             self.commands = html("train-commands", COPY_JS)
         fields = [inputs[name] for name in self.names]
         self._remembered = functools.lru_cache(maxsize=64)(self._lines)
         follow(
-            [*frame.ticks, method.change, *(field.change for field in fields)],
+            [*context.ticks, method.change, *(field.change for field in fields)],
             self.show,
             [method, *fields],
             [self.missing, self.price, self.commands, self.start],
         )
         on(self.price.select, self.change, None, fields, queue=False)
-        on(self.missing.select, go_to("dataset"), None, frame.tabs, queue=False)
+        on(self.missing.select, go_to("dataset"), None, context.tabs, queue=False)
 
     def show(self, language: Language, method: str, *values: Any) -> tuple[Markup, Markup, Markup, Any]:
         """What is missing, the price, the commands for what the form holds now, and whether it can be started."""

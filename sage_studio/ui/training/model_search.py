@@ -31,8 +31,8 @@ GATED = Text("needs an agreement")
 class ModelSearch:
     """A folded search; a pick goes into ``model``, the form's model field."""
 
-    def __init__(self, frame: PageContext, method: gr.Radio, model: Any) -> None:
-        self.studio, words = frame.studio, frame.words
+    def __init__(self, context: PageContext, method: gr.Radio, model: Any) -> None:
+        self.studio, words = context.studio, context.words
         with words(gr.Accordion, label=TITLE, open=False, elem_id="model-search"):
             with gr.Row():
                 text = words(gr.Textbox, label=NAME, placeholder=EXAMPLE, elem_id="model-search-text", scale=4)

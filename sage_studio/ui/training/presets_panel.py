@@ -28,8 +28,8 @@ DIFFERENCE = Text("What the form changes in the preset")
 class PresetsPanel:
     """Stands below the preset picker; ``preset`` is that picker, ``inputs`` are the form's by field."""
 
-    def __init__(self, frame: PageContext, method: gr.Radio, preset: gr.Dropdown, inputs: dict[str, Any]) -> None:
-        self.studio, self.names, words = frame.studio, list(inputs), frame.words
+    def __init__(self, context: PageContext, method: gr.Radio, preset: gr.Dropdown, inputs: dict[str, Any]) -> None:
+        self.studio, self.names, words = context.studio, list(inputs), context.words
         with words(gr.Accordion, label=TITLE, open=False, elem_id="train-templates"):
             self.title = words(gr.Textbox, label=NAME, max_lines=1, elem_id="template-title")
             with gr.Row(elem_classes="actions"):

@@ -44,8 +44,8 @@ GATED = Text("its terms must be accepted on Hugging Face first")
 class TrainingTab:
     """`inputs` holds the form's inputs by field."""
 
-    def __init__(self, frame: PageContext) -> None:
-        self.frame, self.studio, self.words = frame, frame.studio, frame.words
+    def __init__(self, context: PageContext) -> None:
+        self.context, self.studio, self.words = context, context.studio, context.words
         self.inputs: dict[str, Any] = {}
         self.suggested = gr.State({})
         self.stop_dialog = Dialog("dialog-stop-run", STOP_TITLE, STOP_QUESTION, STOP, danger=True)
@@ -77,7 +77,7 @@ class TrainingTab:
         with gr.Group():
             self._inputs("what", choices)
         self.model_note = html("train-model-note")
-        ModelSearch(self.frame, self.method, self.inputs["model_name_or_path"])
+        ModelSearch(self.context, self.method, self.inputs["model_name_or_path"])
         with gr.Group():
             self._inputs("common", {})
         with words(gr.Accordion, label=Text("LoRA"), open=False, elem_id="train-lora"), gr.Group():
@@ -85,9 +85,9 @@ class TrainingTab:
         with words(gr.Accordion, label=Text("More"), open=False, elem_id="train-more"), gr.Group():
             self._inputs("more", {})
             self._inputs("files", {})
-        PresetsPanel(self.frame, self.method, self.preset, self.inputs)
+        PresetsPanel(self.context, self.method, self.preset, self.inputs)
         with gr.Column(elem_classes="before"):
-            self.before = EstimatePanel(self.frame, self.method, self.inputs)
+            self.before = EstimatePanel(self.context, self.method, self.inputs)
         self.start = self.before.start
 
     def _inputs(self, group: Any, choices: dict[str, list[Any]]) -> None:
@@ -104,47 +104,47 @@ class TrainingTab:
                 self.stop = words(gr.Button, value=STOP, elem_id="run-stop", elem_classes="quiet-button")
 
     def _wire(self) -> None:
-        frame, names = self.frame, list(self.inputs)
+        context, names = self.context, list(self.inputs)
         fields = [self.inputs[name] for name in names]
         model, dataset = self.inputs["model_name_or_path"], self.inputs["dataset_id"]
         on(self.preset.change, self.use_preset, [self.method, self.preset, self.suggested], fields, queue=False)
         begin = [self.suggested, self.preset, *fields]
-        on(self.method.change, self.use_method, [self.method, frame.draft, model, dataset], begin, queue=False)
+        on(self.method.change, self.use_method, [self.method, context.draft, model, dataset], begin, queue=False)
         on(
-            [frame.page.load, model.change, dataset.change],
+            [context.page.load, model.change, dataset.change],
             self.suggest,
             [self.method, self.preset, self.suggested, *fields],
             begin,
             queue=False,
         )
-        on(frame.draft.change, self.use_draft, frame.draft, [self.method, *fields])
-        on(frame.dataset.change, self.fit_method, [frame.dataset, self.method], self.method, queue=False)
+        on(context.draft.change, self.use_draft, context.draft, [self.method, *fields])
+        on(context.dataset.change, self.fit_method, [context.dataset, self.method], self.method, queue=False)
         on(
-            [frame.page.load, frame.revision.change, frame.dataset.change, self.method.change],
+            [context.page.load, context.revision.change, context.dataset.change, self.method.change],
             self.renew_datasets,
-            [frame.dataset, self.method],
+            [context.dataset, self.method],
             dataset,
             queue=False,
         )
         on(self.method.change, self.renew_models, [self.method, model], model, queue=False)
-        follow([frame.page.load, model.change], self.show_model, [model], [self.model_note])
+        follow([context.page.load, model.change], self.show_model, [model], [self.model_note])
         self.followed = follow(
-            [*frame.ticks, frame.task.change],
+            [*context.ticks, context.task.change],
             self.show_run,
-            [frame.task],
+            [context.task],
             [self.nothing, self.run_box, self.stop, *self.run.outputs],
         )
         on(
             self.start.click,
             self.begin,
-            [frame.revision, self.method, *fields],
-            [frame.task, frame.revision, *self.followed.outputs],
+            [context.revision, self.method, *fields],
+            [context.task, context.revision, *self.followed.outputs],
             fills="train-run",
             reveals="train-run",
         )
-        on(self.stop.click, self.ask_stop, frame.task, self.stop_dialog.html, queue=False)
-        self.stop_dialog.confirmed(self.stop_run, frame.revision, frame.revision)
-        on(self.open_task.click, self.open_run, frame.task, [frame.task, frame.tabs])
+        on(self.stop.click, self.ask_stop, context.task, self.stop_dialog.html, queue=False)
+        self.stop_dialog.confirmed(self.stop_run, context.revision, context.revision)
+        on(self.open_task.click, self.open_run, context.task, [context.task, context.tabs])
 
     # Handlers
 

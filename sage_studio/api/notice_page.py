@@ -1,16 +1,40 @@
-"""The page for those who are not logged in: it says why, and what to do about it."""
+"""Pages for people who may not use the studio: they say why, and what to do about it.
+
+A Space is on the public internet. One without a login would let anybody train on it and read its data; one that
+merely ends looks broken, with the reason in a log that nobody thinks of. `serve_closed` answers in its place.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import uvicorn
 from markupsafe import Markup
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from sage_studio.text import TAGS, Language, Text
+from sage_studio.errors import StudioError
+from sage_studio.settings import PREFIX, Settings
+from sage_studio.text import TAGS, Language, Text, language_of
 
 OWN_TAB = Text("Open the studio in its own tab")
 OWN_TAB_REASON = Text(
     "The page on huggingface.co shows the studio in a frame. Safari and private windows refuse the login cookie there, "
     "and the login then comes back again and again. In its own tab it works."
+)
+CLOSED = Text("SAGE Studio is not open yet")
+REMEDIES = (
+    Text(
+        "For the owner: open Settings of this Space, then Variables and secrets, then New secret. "
+        "Name it {prefix}AUTH and give it a value of the form user:password. The Space restarts by "
+        "itself.",
+        prefix=PREFIX,
+    ),
+    Text(
+        "Or let people sign in with their Hugging Face account: put hf_oauth: true into the header "
+        "of README.md. The owner may then come in, and whoever {prefix}ALLOWED_USERS names.",
+        prefix=PREFIX,
+    ),
 )
 STYLE = """
 :root { color-scheme: light dark; --line: #d4d4d8; --quiet: #52525b; --button: #1d4ed8; }
@@ -35,7 +59,7 @@ class Link:
     button: bool = False
 
 
-def door_page(title: Text, lines: Sequence[Text], links: Sequence[Link], address: str, language: Language) -> str:
+def notice_page(title: Text, lines: Sequence[Text], links: Sequence[Link], address: str, language: Language) -> str:
     """The page's HTML.
 
     Args:
@@ -67,3 +91,28 @@ def own_tab(address: str, language: Language) -> Markup:
     return Markup('<a href="{}" target="_blank" rel="noopener">{} ↗</a><br>{}').format(
         address, OWN_TAB.in_(language), OWN_TAB_REASON.in_(language)
     )
+
+
+def serve_closed(settings: Settings, reason: StudioError) -> None:
+    """Answer at the studio's address until SIGINT or SIGTERM."""
+    uvicorn.run(closed_app(reason), host=settings.host, port=settings.port, log_level="warning")
+
+
+def closed_app(reason: StudioError) -> Starlette:
+    """The page at ``/``; 503 with the reason for every other path and method."""
+
+    async def page(request: Request) -> Response:
+        language = language_of(request.headers.get("accept-language"))
+        lines = [reason.message, *REMEDIES]
+        return HTMLResponse(notice_page(CLOSED, lines, [], "", language), headers={"Cache-Control": "no-store"})
+
+    async def refuse(request: Request) -> Response:
+        language = language_of(request.headers.get("accept-language"))
+        message = {"code": reason.code, "message": reason.message.in_(language), "hint": reason.hint.in_(language)}
+        return JSONResponse({"detail": message}, status_code=503)
+
+    app = Starlette()
+    app.add_route("/", page, methods=["GET"])  # and HEAD
+    methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+    app.add_route("/{path:path}", refuse, methods=methods)
+    return app

@@ -8,10 +8,10 @@ from starlette.requests import HTTPConnection
 from starlette.responses import HTMLResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from sage_studio.api.door_page import Link, door_page
 from sage_studio.api.errors import BadRequest, error_answer, request_language
 from sage_studio.api.guard import Guard
 from sage_studio.api.hub_login import SIGN_IN, SIGN_OUT
+from sage_studio.api.notice_page import Link, notice_page
 from sage_studio.settings import PREFIX
 from sage_studio.text import Text
 
@@ -68,7 +68,7 @@ def _name_of(host: str) -> str:
     return (found[1] or found[2]).lower() if found else ""
 
 
-class FrontDoor:
+class SignInPage:
     """ASGI middleware: answers for the page in place of gradio where the guard knows nobody.
 
     Gradio's own login form knows only user and password; with another way in it answers a bare 401.
@@ -98,5 +98,5 @@ class FrontDoor:
         else:
             refused = NOT_LISTED.with_values(name=name)
             lines, link = [refused, REMEDY], Link(SIGN_OUT, SIGN_OUT_LABEL, button=True)
-        page = door_page(TITLE, lines, [link], self._address, request_language(request))
+        page = notice_page(TITLE, lines, [link], self._address, request_language(request))
         return HTMLResponse(page, headers={"Cache-Control": "no-store"})

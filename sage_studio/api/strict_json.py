@@ -10,7 +10,7 @@ from sage_studio.api.errors import UnsupportedMediaType
 from sage_studio.text import Text
 
 
-def exact(kind: Any) -> BeforeValidator:
+def strict(kind: Any) -> BeforeValidator:
     """A validator for a body of the type ``kind``. A whole float is an integer.
 
     It raises `RequestValidationError`, or `UnsupportedMediaType` for a body that was not sent as JSON.
@@ -29,8 +29,8 @@ def exact(kind: Any) -> BeforeValidator:
             errors = [{**each, "loc": ("body", *each["loc"])} for each in error.errors()]
             raise RequestValidationError(errors) from error
         except RecursionError as error:
-            said = {"type": "json_invalid", "loc": ("body",), "msg": "", "ctx": {"error": "nested too deeply"}}
-            raise RequestValidationError([said]) from error
+            nested = {"type": "json_invalid", "loc": ("body",), "msg": "", "ctx": {"error": "nested too deeply"}}
+            raise RequestValidationError([nested]) from error
         return value
 
     return BeforeValidator(check)
