@@ -37,6 +37,11 @@ class Settings(BaseSettings):
     port: int = Field(7860, ge=1, le=65535, description="Port of the web app and the REST API.")
     share: bool = Field(False, description="Open a public Gradio link. Requires a login.")
     auth: str = Field("", description="user:password. Empty: none on loopback, generated and printed otherwise.")
+    public_names: str = Field(
+        "",
+        description="Names under which a reverse proxy offers the studio, such as studio.example.org, by commas. "
+        "Pages of any other origin are refused.",
+    )
     allowed_users: str = Field(
         "", description="On a Space with OAuth: who may sign in beside its owner; names on the hub, by commas."
     )

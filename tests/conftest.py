@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium import CHROMIUM, CHROMIUM_ARGUMENTS
 from filelock import FileLock
 from waiting import patient
 
@@ -29,15 +30,6 @@ from sage_studio.database import Database
 from sage_studio.settings import PREFIX, PROJECT, Settings, load_settings
 
 SHARED = PROJECT.parent / "shared"
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-CHROMIUM_ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 LONGEST = (

@@ -97,7 +97,7 @@ def test_the_new_operation_of_the_documentation_answers_at_four_doors(tmp_path):
         assert "nothing" in refused
         assert "dataset_id" in refused
         documented = studio.get("/openapi.json")["paths"]["/api/datasets/{dataset_id}/count"]["get"]["responses"]
-        assert set(documented) == {"200", "400", "401", "403", "404", "422"}
+        assert set(documented) == {"200", "400", "401", "403", "404", "413", "422", "429"}
     finally:
         studio.stop()
 

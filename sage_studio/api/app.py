@@ -1,30 +1,48 @@
 """All REST routes as one router, and what an app needs besides to serve them."""
 
+import re
+from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 from sage_studio import __version__
 from sage_studio.api import chat, files, openai, routes, tasks
 from sage_studio.api.errors import http_error, studio_error, validation_error
 from sage_studio.api.guard import Guard
 from sage_studio.api.hub_login import HubLogin
-from sage_studio.api.middleware import KnownHosts, SignInPage
+from sage_studio.api.middleware import (
+    MAX_BODY,
+    BodyLimit,
+    KnownHosts,
+    LoginRequired,
+    OneOrigin,
+    SafeHeaders,
+    SignInPage,
+    host_name,
+)
+from sage_studio.api.routes import ENVELOPE
 from sage_studio.errors import StudioError
-from sage_studio.settings import LOOPBACK
+from sage_studio.operations import operations
+from sage_studio.settings import LOOPBACK, split_names
 from sage_studio.studio import Studio
 
 TITLE = "SAGE Studio"
+STAGE_FILES = re.compile(r"/api/finetune/tasks/[^/]+/files/[^/]+")
+MAX_STAGE_FILE = 64 << 20
+"""Bytes of an edited stage file, which is held in memory."""
 
 
-def build_router(studio: Studio, guard: Guard) -> APIRouter:
-    """Every own route, each behind the guard."""
-    router = APIRouter(dependencies=[Depends(guard)])
+def build_router(studio: Studio) -> APIRouter:
+    """Every own route."""
+    router = APIRouter()
     for part in (tasks, files, chat, openai, routes):
         router.include_router(part.routes(studio))
 
@@ -65,12 +83,20 @@ def app_arguments(
 
     assets = Mount("/docs/assets", StaticFiles(directory=swagger_ui_path))
     guard = Guard(credentials, hub)
-    before = [] if guard.needs_login else [Middleware(KnownHosts, names=LOOPBACK)]
+    router = build_router(studio)
+    names = [*split_names(studio.settings.public_names), *([urlsplit(address).netloc] if address else [])]
+    before = [Middleware(SafeHeaders, in_hub_frame=bool(address), public_names=names)]
+    if not guard.needs_login:
+        before.append(Middleware(KnownHosts, names=[*LOOPBACK, *map(host_name, names)]))
+    before.append(Middleware(OneOrigin, public_names=names, in_hub_frame=bool(address)))
+    if guard.needs_login:
+        before.append(Middleware(LoginRequired, guard=guard))
+    before.append(Middleware(BodyLimit, limit_of=body_limits(studio)))
     if hub is not None:
         before.append(Middleware(SignInPage, guard=guard, address=address))
     return {
         "middleware": before,
-        "routes": [*build_router(studio, guard).routes, Route("/robots.txt", no_robots), assets],
+        "routes": [*router.routes, Route("/robots.txt", no_robots), assets],
         "exception_handlers": {
             StudioError: studio_error,
             RequestValidationError: validation_error,
@@ -79,6 +105,21 @@ def app_arguments(
         "docs_url": None,
         "openapi_url": None,
     }
+
+
+def body_limits(studio: Studio) -> Callable[[str, str], int]:
+    """The bytes that a request may have, by its method and path: more where a file is sent."""
+    largest = (studio.settings.max_upload_mb << 20) + 2 * ENVELOPE  # the routes refuse a little less, in better words
+    limits = [("POST", re.compile("/gradio_api/upload/?"), largest), ("PUT", STAGE_FILES, MAX_STAGE_FILE)]
+    for operation in operations("rest"):
+        if operation.file_parameter is not None:
+            limits.append((operation.method, compile_path(operation.path)[0], largest))
+
+    def limit_of(method: str, path: str) -> int:
+        found = (limit for each, pattern, limit in limits if each == method and pattern.fullmatch(path))
+        return next(found, MAX_BODY)
+
+    return limit_of
 
 
 def no_robots(_: Request) -> PlainTextResponse:

@@ -68,6 +68,18 @@ class UnsupportedMediaType(StudioError):
     code, status = "unsupported_media_type", 415
 
 
+class PayloadTooLarge(StudioError):
+    """A body of more bytes than a request to this path may have."""
+
+    code, status = "payload_too_large", 413
+
+
+class TooManyRequests(StudioError):
+    """The caller has to wait before the next attempt."""
+
+    code, status = "too_many_requests", 429
+
+
 class NoSuchRoute(StudioError):
     """No route has this path."""
 
@@ -84,12 +96,13 @@ def error_responses(*raised: type[StudioError], openai: bool = False) -> dict[in
     """What OpenAPI is to say of the errors of a route.
 
     Args:
-        raised: what the operation itself can raise; what the guard and the reading of a request can is added.
+        raised: what the operation itself can raise; what the middleware and the reading of a request can is added.
         openai: whether the route answers errors in OpenAI's shape; a missing login is told in the studio's own.
     """
     meanings: dict[int, list[str]] = defaultdict(list)
     meanings[401].append(NOT_LOGGED_IN)
-    expected: tuple[type[StudioError], ...] = (BadRequest, NotAllowed, InvalidInput, *raised)
+    front = (BadRequest, NotAllowed, PayloadTooLarge, TooManyRequests)
+    expected: tuple[type[StudioError], ...] = (*front, InvalidInput, *raised)
     for error in expected:
         meanings[error.status].append(error.code)
     return {

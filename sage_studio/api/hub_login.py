@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable
 
-from fastapi import Request
+from starlette.requests import HTTPConnection
 
 from sage_studio.settings import Settings, split_names
 from sage_studio.space import Space
@@ -34,7 +34,7 @@ class HubLogin:
         """Whether a person of that name may come in."""
         return name is not None and name.casefold() in self._allowed
 
-    def signed_in(self, request: Request) -> str | None:
+    def signed_in(self, request: HTTPConnection) -> str | None:
         """The name on the hub of who asks, allowed or not; None where nobody has signed in, or not lately."""
         info = request.scope.get("session", {}).get("oauth_info") or {}
         if info.get("expires_at", 0) < time.time():

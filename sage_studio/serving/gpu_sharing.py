@@ -81,7 +81,7 @@ class GpuSharing:
             if how is GpuRelease.STOP or not self._sleep(engine):
                 self._state.set_paused(GpuRelease.STOP)
                 self._engines.stop()
-            logger.info("The engine yields the GPU to a training (%s)", self._state.paused())
+            logger.info("The engine yields the card to a training (%s)", self._state.paused())
 
     def after_training(self) -> None:
         """Bring the engine back, with the model that was current.

@@ -78,7 +78,7 @@ def build_page(studio: Studio, space: Space | None = None) -> gr.Blocks:
     words = LabelRegistry()
     page: LocalizedBlocks
     with LocalizedBlocks(words, title=TITLE, analytics_enabled=False, fill_width=True) as page:
-        bar = StatusBar(studio)
+        bar = StatusBar(studio, studio.settings.needs_login and not (space and space.has_oauth))
         if space is not None:
             space_note(studio, space, words, page)
         timer, task, dataset_id, revision = gr.Timer(TICK_SECONDS), gr.State(""), gr.State(""), gr.State(0)

@@ -27,6 +27,7 @@ LEFT = Text("{} left", context="short")
 EXPECTED = Text("{} of about {}")
 EPOCHS = Text("{} epochs")
 MEMORY = Text("memory")
+SIGN_OUT = Text("Sign out")
 NAME_OF_LANGUAGE = Text("English", context="the name of this language, in it")
 
 JUMP_JS = (
@@ -38,10 +39,15 @@ JUMP_JS = (
 
 
 class StatusBar:
-    """Always true: it renews itself with the page's timer."""
+    """Always true: it renews itself with the page's timer.
 
-    def __init__(self, studio: Studio) -> None:
-        self.studio = studio
+    Args:
+        studio: the services that it shows.
+        can_sign_out: whether people log in with the studio's own password.
+    """
+
+    def __init__(self, studio: Studio, can_sign_out: bool = False) -> None:
+        self.studio, self.can_sign_out = studio, can_sign_out
         self.html = html("status-bar", JUMP_JS)
 
     def wire(self, triggers: list[object], tabs: gr.Tabs) -> None:
@@ -63,7 +69,7 @@ class StatusBar:
                 '<button type="button" data-tab="models">{}</button><button type="button" data-tab="tasks">{}</button>'
                 '<span class="memory">{}</span>'
                 '<button type="button" class="edge" data-tour>{}</button>'
-                '<button type="button" class="edge" data-language="{}">{}</button></div>'
+                '<button type="button" class="edge" data-language="{}">{}</button>{}</div>'
             ).format(
                 language,
                 backend,
@@ -72,8 +78,16 @@ class StatusBar:
                 TOUR.in_(language),
                 other,
                 NAME_OF_LANGUAGE.in_(other),
+                sign_out(language) if self.can_sign_out else "",
             ),
         )
+
+
+def sign_out(language: Language) -> Markup:
+    """The button that ends all sessions; a form, because a link can be followed for a person by another page."""
+    return Markup('<form method="post" action="logout"><button class="edge">{}</button></form>').format(
+        SIGN_OUT.in_(language)
+    )
 
 
 def open_tab(_: Language, event: gr.EventData) -> dict[str, object]:
