@@ -14,7 +14,17 @@ from sage_studio.errors import Conflict, InvalidRecipe, NotFound
 from sage_studio.files import safe_name, write_atomically
 from sage_studio.settings import CONFIGS
 from sage_studio.text import Text
-from sage_studio.training.recipes import FIELD, RECIPES, SHAPE, fields_of, parse_recipe
+from sage_studio.training.recipes import (
+    FIELD,
+    LARGEST,
+    RECIPES,
+    SHAPE,
+    UnusualYaml,
+    fields_of,
+    load_yaml,
+    parse_recipe,
+)
+from sage_studio.validation_errors import cut, shown
 
 logger = logging.getLogger("sage_studio")
 
@@ -87,7 +97,7 @@ class PresetStore:
             if preset.id == template_id:
                 return preset
         raise NotFound(
-            Text("There is no template {template_id!r}.", template_id=template_id),
+            Text("There is no template {template_id}.", template_id=shown(template_id)),
             Text("Take one from the list."),
         )
 
@@ -101,8 +111,8 @@ class PresetStore:
         if not 0 < len(title) <= LONGEST_TITLE or not title.isprintable():
             raise InvalidRecipe(
                 Text(
-                    "title = {title!r}: 1 to {longest_title} characters that can be seen.",
-                    title=title,
+                    "title = {title}: 1 to {longest_title} characters that can be seen.",
+                    title=shown(title),
                     longest_title=LONGEST_TITLE,
                 ),
                 Text("Give the template a short name."),
@@ -126,10 +136,18 @@ class PresetStore:
             InvalidRecipe: it is no YAML, holds neither, or a field is unknown or out of bounds.
         """
         try:
-            content = yaml.safe_load(text)
+            if len(text) > LARGEST:
+                raise InvalidRecipe(
+                    Text("The YAML is larger than {largest} KiB.", largest=LARGEST >> 10), SHAPE, field="yaml"
+                )
+            content = load_yaml(text)
             values = fields_of(content)
+        except UnusualYaml as error:
+            raise InvalidRecipe(
+                Text("The YAML's line {line} {why}.", line=error.line, why=error.why), SHAPE, field="yaml"
+            ) from error
         except yaml.YAMLError as error:
-            raise InvalidRecipe(Text("That is no YAML: {error}", error=error), SHAPE, field="yaml") from error
+            raise InvalidRecipe(Text("That is no YAML: {error}", error=cut(str(error))), SHAPE, field="yaml") from error
         except ValueError as error:
             raise InvalidRecipe(Text("The YAML holds no recipe."), SHAPE, field="yaml") from error
         named = content.get("title", content.get("name", ""))
