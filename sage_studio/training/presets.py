@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from sage_studio.errors import Conflict, InvalidRecipe, NotFound
-from sage_studio.files import safe_name, write_atomically
+from sage_studio.files import path_of, safe_name, write_atomically
 from sage_studio.settings import CONFIGS
 from sage_studio.text import Text
 from sage_studio.training.recipes import (
@@ -75,10 +75,11 @@ class PresetStore:
 
     Args:
         folder: where a person's own are kept.
+        resolve: of paths, as of `parse_recipe`.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, resolve: Callable[[str, str], object] = path_of) -> None:
+        self._folder, self._resolve = folder, resolve
         self.ready = load_presets()
 
     def all(self) -> list[Preset]:
@@ -123,7 +124,7 @@ class PresetStore:
             type=str(values.get("type", "sft")),
             title={"en": title, "zh": title},
             note={"en": "", "zh": ""},
-            values=_kept(values),
+            values=_kept(values, self._resolve),
         )
         self._folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self._folder / f"{preset.id}.yaml", as_yaml(preset))
@@ -200,10 +201,10 @@ def as_yaml(preset: Preset) -> str:
     return yaml.safe_dump(preset.model_dump(exclude={"id"}), allow_unicode=True, sort_keys=False)
 
 
-def _kept(values: Mapping[str, Any]) -> dict[str, Any]:
+def _kept(values: Mapping[str, Any], resolve: Callable[[str, str], object] = path_of) -> dict[str, Any]:
     """Checked, and only what differs from the defaults."""
     given = {name: value for name, value in values.items() if name in ("type", FIELD) or name not in NOT_KEPT}
-    recipe = parse_recipe({"model_name_or_path": UNNAMED, **given, "dataset_id": "any"})
+    recipe = parse_recipe({"model_name_or_path": UNNAMED, **given, "dataset_id": "any"}, resolve)
     plain = recipe.model_dump(mode="json")
     return {
         name: plain[name]

@@ -5,7 +5,7 @@ A new method is entered in `RECIPES`.
 
 import errno
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import yaml
 from pydantic import ValidationError
 
 from sage_studio.data.rows import RowKind
-from sage_studio.errors import InvalidRecipe
+from sage_studio.errors import InvalidInput, InvalidRecipe
 from sage_studio.files import path_of, read_regular
 from sage_studio.text import NOTHING, Text
 from sage_studio.training.recipes.base import OTHER_NAMES, Recipe, field_help, field_label
@@ -45,19 +45,41 @@ LONGEST_NAME = 255
 """Characters of a path that an error repeats: cut to those of a value, it could not be told from others."""
 FIELD_NAME = re.compile(r"[A-Za-z_]\w{0,39}", re.ASCII)
 FIELD = "config_file"
+PATHS = ("model_name_or_path", "train_data_path", "input_path", "output_dir", "start_from")
+"""Fields that hold a path, or may."""
 SHAPE = Text("Give one field a line, such as learning_rate: 1e-4.")
 
 
-def parse_recipe(values: Mapping[str, Any]) -> Recipe:
+def parse_recipe(values: Mapping[str, Any], resolve: Callable[[str, str], object] = path_of) -> Recipe:
     """Check a recipe that came from a form, a REST body or a YAML file; fields in its ``config_file`` are read in.
+
+    Args:
+        resolve: given each path and its field's name, raises `InvalidInput` for one that may not be used; for a
+            request it is `sage_studio.paths.LocalPaths.resolve`.
 
     Raises:
         InvalidRecipe: naming the first wrong field, its value, the rule and the remedy.
     """
+    recipe = _recipe(values, resolve)
+    for field in PATHS:
+        if path := getattr(recipe, field, ""):
+            _resolved(resolve, path, field)
+    return recipe
+
+
+def _resolved(resolve: Callable[[str, str], object], path: str, field: str) -> None:
+    try:
+        resolve(path, field)
+    except InvalidInput as error:
+        raise InvalidRecipe(error.message, error.hint, field=field) from error
+
+
+def _recipe(values: Mapping[str, Any], resolve: Callable[[str, str], object]) -> Recipe:
     named = values.get(FIELD)
     if not isinstance(named, str) or not named.strip():
         recipe = _method(values.get("type", "sft"))
         return _checked(recipe, _own_names(recipe, values))
+    _resolved(resolve, named.strip(), FIELD)
     in_file = read_fields(named.strip())
     if in_file.get("type", "sft") not in [*RECIPES]:
         raise _refused(named, Text("its type is no training method"))
@@ -202,8 +224,9 @@ class _PlainLoader(yaml.SafeLoader):
     _depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        line = self.peek_event().start_mark.line + 1
-        if self.check_event(yaml.AliasEvent):
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]  # of PyYAML
+        line = event.start_mark.line + 1
+        if isinstance(event, yaml.AliasEvent):
             raise UnusualYaml(line, Text("holds an alias (*), which is not taken"))
         self._depth += 1
         if self._depth > DEEPEST:
