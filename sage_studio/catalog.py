@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 from sage_studio.errors import InvalidModel, InvalidName
 from sage_studio.hub import BUILT_IN, Lookups, unknown
 from sage_studio.models.model_folder import ModelTask, check_model_folder, snapshot, task_of_folder
+from sage_studio.paths import LocalPaths
 from sage_studio.settings import CONFIGS, Settings
 from sage_studio.text import Text
 
@@ -97,8 +98,11 @@ class ModelRef:
 class Catalog:
     """The models of ``configs/models.yaml`` and the rules for any other name."""
 
-    def __init__(self, settings: Settings, path: Path = CONFIGS / "models.yaml") -> None:
+    def __init__(
+        self, settings: Settings, path: Path = CONFIGS / "models.yaml", paths: LocalPaths | None = None
+    ) -> None:
         self._settings, self._lookups = settings, Lookups()
+        self.paths = paths or LocalPaths(settings)
         self.entries = read_entries(path)
 
     def find(self, name: str) -> ModelEntry | None:
@@ -156,11 +160,13 @@ class Catalog:
                 kept for some minutes.
 
         Raises:
+            InvalidInput: a folder that may not be used, see `sage_studio.paths`.
             InvalidName: a path that climbs with ``..``.
             InvalidModel: no such folder or hub model, or a folder without config, weights or tokenizer.
             HubUnavailable: the hub cannot be asked and the model is not in its local cache.
         """
         name = name.strip()
+        path = self.paths.resolve(name, "model")
         if ".." in Path(name).parts:
             raise InvalidName(
                 Text("Model {name!r} contains '..'.", name=name),
@@ -169,7 +175,6 @@ class Catalog:
         entry = self.find(name)
         if entry is not None and entry.wheel is not None:
             return self._in_wheel(entry, entry.wheel)
-        path = Path(name).expanduser()
         if path.is_absolute():
             check_model_folder(path)
             return ModelRef(name, str(path), self._settings.trust_remote_code, task_of_folder(path))

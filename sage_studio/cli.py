@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if given["noun"] == "studio" and given["verb"] in BACKGROUND:
             return look_after(given["verb"], given)
-        studio = Studio(load_settings(), queues_only=True)
+        studio = Studio(load_settings(), queues_only=True, any_path=True)
         try:
             show(say(studio, given, language))
         finally:

@@ -1,14 +1,16 @@
-"""Files: atomic writes, safe names, appending to and reading from files of JSON lines."""
+"""Files: atomic writes, names and paths that callers give, bounded reads, and files of JSON lines."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
+import stat
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from sage_studio.errors import InvalidName, naming_full_disk
+from sage_studio.errors import InvalidInput, InvalidName, naming_full_disk
 from sage_studio.text import Text
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -73,6 +75,62 @@ def slug(name: str, fallback: str, longest: int = 48) -> str:
     """
     found = re.sub(r"[^a-z0-9_]+", "-", name.lower()).strip("-_")[:longest].rstrip("-_")
     return found if found == name else f"{found or fallback}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+# Paths that callers name
+
+LONGEST_PATH = 4096
+"""Bytes that Linux takes."""
+
+
+def path_of(text: str, field: str = "path") -> Path:
+    """A path as a caller gave it, with ``~`` filled in.
+
+    Args:
+        field: what the caller calls it, for the error.
+
+    Raises:
+        InvalidInput: no system could have such a path: too long, with NUL or half a character, or of an unknown user.
+    """
+    try:
+        known = os.fsencode(text)
+        path = Path(text).expanduser()
+    except (UnicodeError, RuntimeError) as error:
+        unknown = isinstance(error, RuntimeError)
+        why = Text("there is no such user") if unknown else Text("it holds half a character")
+        raise _no_path(text, field, why) from error
+    if len(known) > LONGEST_PATH or any(len(os.fsencode(part)) > 255 for part in path.parts):
+        raise _no_path(text, field, Text("it is longer than a path can be"))
+    if "\0" in text:
+        raise _no_path(text, field, Text("it holds a NUL character"))
+    return path
+
+
+def _no_path(text: str, field: str, why: Text) -> InvalidInput:
+    shown = repr(text if len(text) <= 80 else f"{text[:80]}…")
+    return InvalidInput(
+        Text("{field} = {shown}: {why}.", field=field, shown=shown, why=why),
+        Text("Give a path as this machine knows it."),
+    )
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """All of a regular file, which is read once and never beyond the limit, whatever its size is said to be.
+
+    Args:
+        most: bytes that it may hold.
+
+    Raises:
+        OSError: it cannot be read, is a device, a pipe or a folder, or (``EFBIG``) holds more.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would wait for its other end
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+    return content
 
 
 # JSON lines

@@ -45,6 +45,11 @@ class Settings(BaseSettings):
     allowed_users: str = Field(
         "", description="On a Space with OAuth: who may sign in beside its owner; names on the hub, by commas."
     )
+    local_roots: str = Field(
+        "",
+        description="Folders of this machine that requests may name, by commas or colons. Empty: none where a login is "
+        "needed, any on loopback.",
+    )
     default_model: str = Field("", description="Model offered first. Empty: chosen by the hardware found.")
     trust_remote_code: bool = Field(False, description="Run code that comes with models typed by hand.")
 
@@ -154,6 +159,12 @@ class Settings(BaseSettings):
     def uploads_dir(self) -> Path:
         """Files on their way in; on the same disk as the datasets they become."""
         return self.root / "uploads"
+
+    @property
+    def local_roots_list(self) -> list[Path]:
+        """The folders that requests may name."""
+        given = re.split(f"[,{os.pathsep}]", self.local_roots)
+        return [Path(root.strip()) for root in given if root.strip()]
 
     @property
     def environment(self) -> dict[str, str]:

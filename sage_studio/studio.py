@@ -11,6 +11,7 @@ from sage_studio.doctor import CheckResult, diagnose, look
 from sage_studio.downloads import Downloads
 from sage_studio.errors import Conflict
 from sage_studio.hardware import detect_hardware
+from sage_studio.paths import LocalPaths
 from sage_studio.services.chat import ChatService
 from sage_studio.services.datasets import DatasetService
 from sage_studio.services.estimates import EstimateService
@@ -42,14 +43,16 @@ class Studio:
         >>> task = studio.training.start(recipe)  # doctest: +SKIP
     """
 
-    def __init__(self, settings: Settings, *, queues_only: bool = False) -> None:
+    def __init__(self, settings: Settings, *, queues_only: bool = False, any_path: bool = False) -> None:
         """A studio over a home; nothing runs before `start`.
 
         Args:
+            any_path: who asks works on this machine, and may name any path of it; see `sage_studio.paths`.
             queues_only: leave the tasks that are made to the studio that runs on this home, or to the next one.
         """
         self.settings = settings
-        self.catalog = Catalog(settings)
+        paths = LocalPaths(settings, any_path=any_path)
+        self.catalog = Catalog(settings, paths=paths)
         self.database = Database(settings.database_path)
         self._lock = FileLock(settings.root / "studio.lock")
         registry = vllm_registry
@@ -82,11 +85,14 @@ class Studio:
             store,
             self.models,
             self.serving,
+            paths,
         )
         self.estimates = EstimateService(
             settings, self.catalog, self.models, rows, store, scheduler, registry, self._jobs
         )
-        self.presets = PresetService(self.catalog, PresetStore(settings.root / "recipes"), rows, self.estimates)
+        self.presets = PresetService(
+            self.catalog, PresetStore(settings.root / "recipes", paths.resolve), rows, self.estimates
+        )
         self.training = TrainingService(settings, self.catalog, self.models, self.datasets, self.estimates, self.tasks)
         self.rag = RagService(self.catalog, self.models, downloads, self.datasets, store, registry, retriever)
         self.chat = ChatService(self.serving, self.rag, self.database)

@@ -4,14 +4,15 @@ Pydantic says its rules in English only. They are looked up here by its error ty
 languages with it as a `RuleError`.
 """
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sage_studio.text import NOTHING, Text, verbatim
 
-SHOWN = 200
-"""Characters of a wrong value that are repeated."""
+SHOWN = 80
+"""Characters of a wrong value, or of its field's name, that are repeated."""
 NUMBER = Text("it must be a number")
 WHOLE_NUMBER = Text("it must be a whole number")
 BOOLEAN = Text("it must be true or false")
@@ -74,6 +75,7 @@ class FieldError:
         value: what was given.
         rule: what is wrong with it, without a full stop.
         at_form: the sentence for a person at the form, where the rule brings one.
+        hidden: whether the value is kept out of the sentence: it stands in a file that the caller only named.
     """
 
     path: tuple[str, ...]
@@ -81,16 +83,17 @@ class FieldError:
     value: Any
     rule: Text
     at_form: Text = NOTHING
+    hidden: bool = False
 
     @property
     def name(self) -> str:
         """The path with dots: ``messages.0.role``."""
-        return ".".join(self.path)
+        return cut(".".join(self.path))
 
     @property
     def sentence(self) -> Text:
         """``learning_rate = 0: it must be greater than 0``; no full stop."""
-        value = "" if self.kind in ("missing", "json_invalid") else f" = {_shown(self.value)}"
+        value = "" if self.hidden or self.kind in ("missing", "json_invalid") else f" = {shown(self.value)}"
         if not self.path:
             return self.rule
         return Text("{name}{value}: {rule}", name=self.name, value=value, rule=self.rule)
@@ -126,6 +129,30 @@ def _plain(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _shown(value: Any) -> str:
-    shown = repr(value)
-    return shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}…"
+def cut(text: str, most: int = SHOWN) -> str:
+    """At most so many characters of a text."""
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
+class _Bounded(reprlib.Repr):
+    """Writes no more of a large value than is shown of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 4
+        self.maxdict = self.maxlist = self.maxtuple = self.maxset = self.maxfrozenset = self.maxdeque = SHOWN
+        self.maxstring = self.maxlong = self.maxother = SHOWN
+
+    def repr_str(self, x: str, level: int) -> str:
+        return cut(repr(x[: SHOWN + 1]))
+
+    def repr_int(self, x: int, level: int) -> str:
+        return repr(x) if x.bit_length() < 4 * SHOWN else hex(x >> max(0, x.bit_length() - 4 * SHOWN))
+
+    def repr_bytes(self, x: bytes, level: int) -> str:
+        return cut(repr(x[: SHOWN + 1]))
+
+
+def shown(value: Any) -> str:
+    """A wrong value as an error repeats it: as Python writes it, cut."""
+    return cut(_Bounded().repr(value))

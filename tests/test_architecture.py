@@ -16,7 +16,7 @@ HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "se
 
 BOTTOM = {
     *("text", "errors", "files", "settings", "database", "migrations", "hardware", "doctor", "processes"),
-    *("models", "validation_errors", "catalog", "hub", "space", "safetensors_file", "sse", "fields"),
+    *("models", "validation_errors", "catalog", "hub", "space", "safetensors_file", "sse", "fields", "paths"),
 }
 LAYERS: list[set[str]] = [
     BOTTOM,

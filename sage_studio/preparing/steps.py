@@ -31,7 +31,7 @@ def make_ready(folder: Path, progress: ProgressWriter) -> None:
     Raises:
         StudioError: the task cannot be trained; the text says what to correct. Nothing that was done is lost.
     """
-    studio = Studio(load_settings())
+    studio = Studio(load_settings(), any_path=True)  # what the task names was looked at when it was asked for
     recipe, job = load_recipe(folder / RECIPE), read_job(folder)
     model, read_from = _model(studio, recipe, progress)
     preflight.check_model(recipe, read_from)

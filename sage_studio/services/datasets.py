@@ -47,6 +47,7 @@ from sage_studio.errors import Conflict, InvalidDataset, InvalidInput
 from sage_studio.fields import Id, OptionalId
 from sage_studio.files import safe_name
 from sage_studio.models.chat_template import ChatTokenizer, tokenizer_of
+from sage_studio.paths import LocalPaths
 from sage_studio.services.models import ModelService
 from sage_studio.services.serving import ServingService
 from sage_studio.settings import Settings
@@ -85,6 +86,7 @@ class DatasetService:
         tasks: TaskStore,
         models: ModelService,
         serving: ServingService,
+        paths: LocalPaths,
     ) -> None:
         self._settings = settings
         self.store = store
@@ -94,6 +96,7 @@ class DatasetService:
         self._tasks = tasks
         self._models = models
         self._serving = serving
+        self._paths = paths
         jobs.register("report", self._report, Resource.CPU)
         jobs.register("augment", self._augment, Resource.ENGINE)
         jobs.register("annotate", self._annotate, Resource.ENGINE)
@@ -170,6 +173,7 @@ class DatasetService:
         Raises:
             InvalidInput, DocsUnavailable, InvalidDataset.
         """
+        self._paths.check_address(address)
         RepositoryDocuments(address, branch, folder, self._settings.uploads_dir).check()
         if CREDENTIALS.search(address):  # a password is written nowhere, so there is no task that could be resumed
             return self._add_repository(address, branch, folder, name, rows, on_progress)
@@ -429,7 +433,10 @@ class DatasetService:
     def _add_repository(
         self, address: str, branch: str, folder: str, name: str, rows: DocumentRows, on_progress: OnProgress
     ) -> Dataset:
-        documents = RepositoryDocuments(address, branch, folder, self._settings.uploads_dir, on_progress)
+        self._paths.check_address(address)  # a task of before the studio was shared is looked at too
+        documents = RepositoryDocuments(
+            address, branch, folder, self._settings.uploads_dir, on_progress, shared=self._paths.is_shared
+        )
         source = DocumentSource(
             documents.files,
             documents.name,

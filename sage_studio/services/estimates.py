@@ -149,7 +149,7 @@ class EstimateService:
         Raises:
             InvalidRecipe, InvalidModel, NotFound, HubUnavailable: naming what to correct.
         """
-        recipe = parse_recipe(values)
+        recipe = parse_recipe(values, self._catalog.paths.resolve)
         trace = self._sizes(recipe, self._request(recipe))
         self._look_at_rows(recipe)
         return self._estimate(recipe, trace, wait=True)
@@ -160,7 +160,7 @@ class EstimateService:
         Raises:
             InvalidRecipe: naming what to correct. InvalidModel, NotFound, HubUnavailable: why there is none.
         """
-        recipe = parse_recipe(values)
+        recipe = parse_recipe(values, self._catalog.paths.resolve)
         model = self._known_models.get(recipe.model_name_or_path)
         trace = self._known_sizes(recipe, _request(recipe, model)) if model is not None else None
         if trace is not None:
@@ -180,7 +180,7 @@ class EstimateService:
         Raises:
             InvalidRecipe: naming what to correct. InvalidModel, HubUnavailable: why there will be no estimate.
         """
-        recipe = parse_recipe(values)
+        recipe = parse_recipe(values, self._catalog.paths.resolve)
         entry, model = self._catalog.find(recipe.model_name_or_path), self._catalog.resolve(recipe.model_name_or_path)
         why = UNPACKING if model.packed is not None else READING if model.is_local else FETCHING
         if detect_hardware().has_gpu:

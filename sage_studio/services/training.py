@@ -1,5 +1,6 @@
 """Fine-tuning: start, retry and reproduce trainings."""
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
@@ -9,7 +10,8 @@ from sage_studio import preflight
 from sage_studio.catalog import Catalog, ModelRef
 from sage_studio.data.dataset import Dataset
 from sage_studio.data.sources.local import source_of_file
-from sage_studio.errors import Conflict
+from sage_studio.errors import Conflict, NotFound, StudioError
+from sage_studio.files import path_of
 from sage_studio.hardware import detect_hardware
 from sage_studio.services.datasets import DatasetService
 from sage_studio.services.estimates import EstimateService
@@ -60,7 +62,7 @@ class TrainingService:
             InvalidRecipe, InvalidModel, InvalidDataset, NotFound, HubUnavailable: naming what to correct; no task is
                 made then.
         """
-        recipe = parse_recipe(values)
+        recipe = parse_recipe(values, self._catalog.paths.resolve)
         if recipe.gpu_vis:
             check_pinned_gpus(recipe.model_dump(), detect_hardware())
         model = self._catalog.resolve(recipe.model_name_or_path, ask_hub=False)
@@ -72,15 +74,25 @@ class TrainingService:
                 source_of_file(source, self._settings.max_upload_mb << 20)  # a folder, or a file of no known kind
             preflight.check_copy(recipe)
             return self._queue_source(recipe, model, source)
-        dataset = (
-            self._datasets.get(recipe.dataset_id) if source is None else add_source(self._datasets, recipe, source)
-        )
+        preflight.check_copy(recipe)
+        if source is None:
+            return self._start_with(recipe, model, self._datasets.get(recipe.dataset_id))
+        known = {dataset.id for dataset in self._datasets.list()}
+        dataset = add_source(self._datasets, recipe, source)
+        try:
+            return self._start_with(recipe, model, dataset)
+        except StudioError:
+            if dataset.id not in known:  # the file was read for a training that will not be
+                with contextlib.suppress(Conflict, NotFound):
+                    self._datasets.delete(dataset.id)
+            raise
+
+    def _start_with(self, recipe: Recipe, model: ModelRef, dataset: Dataset) -> Task:
         preflight.check_kind(recipe, dataset)
         rows = self._datasets.store.data_path(dataset.id)
         at_once = preflight.can_be_read_at_once(model) and preflight.is_small(rows)
         if at_once:
             preflight.check_rows(recipe, model, rows, dataset.stats.total_samples)
-        preflight.check_copy(recipe)
         return self._queue(recipe, model, dataset, prepared=at_once)
 
     def reproduce(self, task_id: str) -> Task:
@@ -211,7 +223,7 @@ def _source_of(recipe: Recipe) -> Path | None:
     """The file or folder that a recipe names in place of a dataset; None where it names a dataset."""
     if recipe.dataset_id:
         return None
-    return Path(str(getattr(recipe, "input_path", "")) or recipe.train_data_path).expanduser()
+    return path_of(str(getattr(recipe, "input_path", "")) or recipe.train_data_path)
 
 
 def not_the_same(what: str, was: str, now: str) -> tuple[Text, Text]:

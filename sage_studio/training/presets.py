@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,10 +11,20 @@ import yaml
 from pydantic import BaseModel, ConfigDict
 
 from sage_studio.errors import Conflict, InvalidRecipe, NotFound
-from sage_studio.files import safe_name, write_atomically
+from sage_studio.files import path_of, safe_name, write_atomically
 from sage_studio.settings import CONFIGS
 from sage_studio.text import Text
-from sage_studio.training.recipes import FIELD, RECIPES, SHAPE, fields_of, parse_recipe
+from sage_studio.training.recipes import (
+    FIELD,
+    LARGEST,
+    RECIPES,
+    SHAPE,
+    UnusualYaml,
+    fields_of,
+    load_yaml,
+    parse_recipe,
+)
+from sage_studio.validation_errors import cut, shown
 
 logger = logging.getLogger("sage_studio")
 
@@ -65,10 +75,11 @@ class PresetStore:
 
     Args:
         folder: where a person's own are kept.
+        resolve: of paths, as of `parse_recipe`.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, resolve: Callable[[str, str], object] = path_of) -> None:
+        self._folder, self._resolve = folder, resolve
         self.ready = load_presets()
 
     def all(self) -> list[Preset]:
@@ -87,7 +98,7 @@ class PresetStore:
             if preset.id == template_id:
                 return preset
         raise NotFound(
-            Text("There is no template {template_id!r}.", template_id=template_id),
+            Text("There is no template {template_id}.", template_id=shown(template_id)),
             Text("Take one from the list."),
         )
 
@@ -101,8 +112,8 @@ class PresetStore:
         if not 0 < len(title) <= LONGEST_TITLE or not title.isprintable():
             raise InvalidRecipe(
                 Text(
-                    "title = {title!r}: 1 to {longest_title} characters that can be seen.",
-                    title=title,
+                    "title = {title}: 1 to {longest_title} characters that can be seen.",
+                    title=shown(title),
                     longest_title=LONGEST_TITLE,
                 ),
                 Text("Give the template a short name."),
@@ -113,7 +124,7 @@ class PresetStore:
             type=str(values.get("type", "sft")),
             title={"en": title, "zh": title},
             note={"en": "", "zh": ""},
-            values=_kept(values),
+            values=_kept(values, self._resolve),
         )
         self._folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self._folder / f"{preset.id}.yaml", as_yaml(preset))
@@ -126,10 +137,18 @@ class PresetStore:
             InvalidRecipe: it is no YAML, holds neither, or a field is unknown or out of bounds.
         """
         try:
-            content = yaml.safe_load(text)
+            if len(text) > LARGEST:
+                raise InvalidRecipe(
+                    Text("The YAML is larger than {largest} KiB.", largest=LARGEST >> 10), SHAPE, field="yaml"
+                )
+            content = load_yaml(text)
             values = fields_of(content)
+        except UnusualYaml as error:
+            raise InvalidRecipe(
+                Text("The YAML's line {line} {why}.", line=error.line, why=error.why), SHAPE, field="yaml"
+            ) from error
         except yaml.YAMLError as error:
-            raise InvalidRecipe(Text("That is no YAML: {error}", error=error), SHAPE, field="yaml") from error
+            raise InvalidRecipe(Text("That is no YAML: {error}", error=cut(str(error))), SHAPE, field="yaml") from error
         except ValueError as error:
             raise InvalidRecipe(Text("The YAML holds no recipe."), SHAPE, field="yaml") from error
         named = content.get("title", content.get("name", ""))
@@ -182,10 +201,10 @@ def as_yaml(preset: Preset) -> str:
     return yaml.safe_dump(preset.model_dump(exclude={"id"}), allow_unicode=True, sort_keys=False)
 
 
-def _kept(values: Mapping[str, Any]) -> dict[str, Any]:
+def _kept(values: Mapping[str, Any], resolve: Callable[[str, str], object] = path_of) -> dict[str, Any]:
     """Checked, and only what differs from the defaults."""
     given = {name: value for name, value in values.items() if name in ("type", FIELD) or name not in NOT_KEPT}
-    recipe = parse_recipe({"model_name_or_path": UNNAMED, **given, "dataset_id": "any"})
+    recipe = parse_recipe({"model_name_or_path": UNNAMED, **given, "dataset_id": "any"}, resolve)
     plain = recipe.model_dump(mode="json")
     return {
         name: plain[name]

@@ -1,7 +1,9 @@
 """What a run leaves in its task folder: model, lineage, checkpoints to resume from."""
 
+import errno
 import hashlib
 import json
+import os
 import shutil
 import time
 import zipfile
@@ -11,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from sage_studio.errors import Conflict, NotFound, StorageFull, naming_full_disk
-from sage_studio.files import write_atomically
+from sage_studio.files import path_of, write_atomically
 from sage_studio.models.model_folder import CONFIG, TOKENIZER, cached_file, is_local
 from sage_studio.safetensors_file import is_complete
 from sage_studio.text import Text
@@ -30,17 +32,20 @@ class OutputNotEmpty(Conflict):
 
 
 def check_output(folder: str) -> None:
-    """Raise `OutputNotEmpty` unless a copy can be put there; called before training, not after."""
+    """Raise `OutputNotEmpty` or `OSError` unless a copy can be put there; called before training, and makes nothing."""
     if not folder:
         return
-    path = Path(folder).expanduser()
+    path = path_of(folder, "output_dir")
     if path.is_file() or (path.is_dir() and any(path.iterdir())):
         raise OutputNotEmpty(
             Text("output_dir = {folder} is not empty.", folder=folder),
             Text("Name a new or an empty folder."),
         )
-    with naming_full_disk(path):
-        path.mkdir(parents=True, exist_ok=True)
+    there = next(each for each in (path, *path.absolute().parents) if each.exists())
+    if not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there))
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(there))
 
 
 def save_model(run: Run[Any], model: Any, tokenizer: Any, dtype: Any) -> None:
@@ -92,7 +97,7 @@ def copy_output(run: Run[Any]) -> None:
     """Copy the model to the recipe's ``output_dir``, if it names one."""
     if not run.recipe.output_dir:
         return
-    target = Path(run.recipe.output_dir).expanduser()
+    target = path_of(run.recipe.output_dir, "output_dir")
     with naming_full_disk(target):
         shutil.copytree(run.folder, target, ignore=shutil.ignore_patterns(*NOT_COPIED), dirs_exist_ok=True)
     print(f"copied to {target} (with {RECIPE} and {ARGUMENTS})")

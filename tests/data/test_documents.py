@@ -8,13 +8,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sage_studio.data.documents import markdown
+from sage_studio.data.documents import markdown, markup
 from sage_studio.data.documents.markdown import clean_heading, clean_html, clean_text, parse_markdown
 from sage_studio.data.documents.sections import Section, file_title, join_spans
 from sage_studio.data.language import detect_language, estimate_tokens, prose_of, useful_chars
 
-EVERYWHERE = re.compile(markdown.MARKUP.pattern.replace(r"(?=[`<!\[\]\\:{]|^[ \t]*[:-])", "", 1), markdown.MARKUP.flags)
-"""The same marks, looked for at each character without a look at it first."""
+TARGET = r"\(\s*(?:<[^>\n]*>|(?:[^()\s]|\([^()\s]*\))*)(?:\s+(?:\"[^\"]*\"|'[^']*'))?\s*\)"
+GRAMMAR = re.compile(
+    rf"""
+    (?:
+      (?P<code>(?P<ticks>`+)(?!`).+?(?<!`)(?P=ticks)(?!`))
+    | (?P<comment><!--.*?-->)
+    | (?P<cut>(?<![\w\\])\\?\[(?P<cut_words>(?:!\[[^\[\]\n]*\]{TARGET}|[^\[\]\\\n])*)\\?\]\([^()\s]*$)
+    | (?P<remains>\\?\]\((?:[a-z]+:/|\.{{0,2}}/|\#)[^()\s]*\))
+    | (?P<image>!\[(?P<alt>[^\]]*)\](?P<picture>{TARGET}|\[[^\]\n]*\]))
+    | (?P<link>(?<!\\)\[(?P<words>(?:\\.|[^\[\]\\]|\[[^\[\]]*\])*)\](?:{TARGET}|\[[^\]\n]*\]))
+    | <(?P<auto>(?:https?|mailto|ftp):[^>\s]+)>
+    | (?P<break><br\s*/?>)
+    | (?P<tag></?(?:{markup.HTML_TAGS})(?=[\s/>])(?:[^<>"']|"[^"]*"|'[^']*')*>)
+    | (?P<icon>:(?:material|octicons|fontawesome|simple|twemoji)-[\w-]+:)
+    | (?P<attributes>\{{:?\s*[.\#][^{{}}\n]*\}}|\{{:[^{{}}\n]*\}})
+    | (?P<snippet>^[ \t]*-{{1,3}}8<-{{1,3}}[^\n]*$)
+    | (?P<directive>^[ \t]*:::[ \t]+[\w.]+[^\n]*(?:\n[ \t]+[^\n]+)*)
+    )""",
+    re.VERBOSE | re.DOTALL | re.MULTILINE | re.IGNORECASE,
+)
+"""All markup as one regular expression: it says what is meant, and takes the square of a text's length."""
 WORDS = (
     'a 词 ` `` ![x](y) [x](y) \\[ [ ] ( ) <br> <div> <b > " <!-- --> <http://x> {.a} { } :octicons-x: : ::: --8<-- - '
     "](./x) [x](h"
@@ -120,13 +139,27 @@ def test_marks_become_text(marked, plain):
 
 
 @given(MARKED)
-def test_no_mark_is_overlooked_for_the_sake_of_speed(text):
-    assert len(EVERYWHERE.pattern) < len(markdown.MARKUP.pattern)
-    thorough = markdown.EMPTY_ITEM.sub("", EVERYWHERE.sub(markdown._plain, text)).expandtabs(4)
-    thorough = markdown.BLANK_LINES.sub("\n\n", markdown.TRAILING.sub("", thorough)).strip("\n")
-    if EVERYWHERE.search(text):
-        assert clean_text(text) == thorough
-    assert EVERYWHERE.sub("", text) == markdown.MARKUP.sub("", text)
+def test_the_scanner_finds_what_the_grammar_says(text):
+    """The cure of H3 changes no text: it finds the same markup without searching anew from each place."""
+    assert markup.without_markup(text, clean_text) == GRAMMAR.sub(plain_of, text)
+    thorough = markdown.EMPTY_ITEM.sub("", GRAMMAR.sub(plain_of, text)).expandtabs(4)
+    thorough = "\n".join(line.rstrip(" ") for line in thorough.split("\n"))
+    if GRAMMAR.search(text):
+        assert clean_text(text) == markdown.BLANK_LINES.sub("\n\n", thorough).strip("\n")
+
+
+def plain_of(found: re.Match[str]) -> str:
+    if found["code"] is not None:
+        return found["code"]
+    if found["cut"] is not None:
+        return clean_text(found["cut_words"]).strip()
+    if found["image"] is not None:
+        return "" if markup.BADGE.search(found["picture"]) else found["alt"].strip()
+    if found["link"] is not None:
+        return clean_text(found["words"]).strip()
+    if found["auto"] is not None:
+        return found["auto"]
+    return "\n" if found["break"] is not None else ""
 
 
 def test_admonitions_and_tabs_become_bold_titles_with_their_text():

@@ -1,10 +1,11 @@
 """Git repositories: shallow clones with a deadline, and the documents in one."""
 
 import contextvars
+import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from time import time
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 from sage_studio.data.dataset import OnProgress, ignore_progress
 from sage_studio.data.readers.documents import DocumentFile, folder_documents
 from sage_studio.errors import DocsUnavailable, InvalidInput, naming_full_disk
+from sage_studio.files import path_of
+from sage_studio.paths import public_host
 from sage_studio.text import Text
 
 CLONE_SECONDS = 900.0
@@ -25,6 +28,14 @@ NEVER_ASK = {
     "GIT_HTTP_LOW_SPEED_LIMIT": "500",
     "GIT_HTTP_LOW_SPEED_TIME": str(STALLED_SECONDS),
 }
+NO_OWNER = {
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_SSH_COMMAND": "false",
+    "SSH_AUTH_SOCK": "",
+    "GIT_ALLOW_PROTOCOL": "http:https:file",
+}
+"""Git for somebody else than the studio's owner: without the owner's configuration, credentials and keys."""
 THRIFTY = ("--depth=1", "--filter=blob:none")
 CANNOT_BE_THRIFTY = re.compile(r"shallow|filter|sparse", re.IGNORECASE)
 TELLING = re.compile(r"(fatal|error|ssh):")
@@ -36,7 +47,14 @@ class CloneFailed(Exception):
 
 
 def clone(
-    address: str, branch: str, inside: str, to: Path, on_progress: OnProgress, seconds: float = CLONE_SECONDS
+    address: str,
+    branch: str,
+    inside: str,
+    to: Path,
+    on_progress: OnProgress,
+    seconds: float = CLONE_SECONDS,
+    *,
+    shared: bool = False,
 ) -> str:
     """Clone one folder of a repository.
 
@@ -47,6 +65,7 @@ def clone(
         to: must not exist; its parent must.
         on_progress: called in the caller's context, though from another thread.
         seconds: most it may take.
+        shared: somebody else than the owner asks: without the owner's credentials, and from public hosts only.
 
     Returns:
         The commit checked out.
@@ -58,7 +77,8 @@ def clone(
         import git
     except ImportError as error:
         raise CloneFailed("git is not installed") from error
-    job = _Clone(address, branch, inside, to, on_progress, time() + seconds)
+    environment = {**NEVER_ASK, **(without_owner(address, to.parent) if shared else {})}
+    job = _Clone(address, branch, inside, to, on_progress, time() + seconds, environment)
     try:
         if not Path(address).exists():
             git.Git.check_unsafe_protocols(address)  # ext:: and the like run commands
@@ -78,8 +98,16 @@ class _Clone:
     """One clone; all its commands share one deadline."""
 
     def __init__(
-        self, address: str, branch: str, inside: str, to: Path, on_progress: OnProgress, deadline: float
+        self,
+        address: str,
+        branch: str,
+        inside: str,
+        to: Path,
+        on_progress: OnProgress,
+        deadline: float,
+        environment: Mapping[str, str],
     ) -> None:
+        self._environment = dict(environment)
         self._address, self._inside, self._to = address, inside, to
         self._branch = [f"--branch={branch}"] if branch else []
         self._report, self._deadline, self._furthest = on_progress, deadline, 0.0
@@ -109,7 +137,9 @@ class _Clone:
         from git.cmd import handle_process_output
 
         left = self._deadline - time()
-        process = git.Git(folder).execute(["git", *command], as_process=True, env=NEVER_ASK, universal_newlines=True)
+        process = git.Git(folder).execute(
+            ["git", *command], as_process=True, env=self._environment, universal_newlines=True
+        )
         lines: list[str] = []
         parse = self._progress(begin).new_message_handler()
 
@@ -136,6 +166,28 @@ class _Clone:
         return Relay()
 
 
+def without_owner(address: str, home: Path) -> dict[str, str]:
+    """The variables of git for somebody else than the owner.
+
+    The host is looked up once, here, and git takes the same addresses: a name that changes its address in between leads
+    nowhere else, and neither does a redirection.
+
+    Raises:
+        InvalidInput: the address is neither local nor of a public host.
+    """
+    config = [("credential.helper", ""), ("http.followRedirects", "false")]
+    if "://" in address and not address.startswith("file://"):
+        host, port, addresses = public_host(address)
+        if addresses:
+            config.append(("http.curloptResolve", f"{host}:{port}:{','.join(addresses)}"))
+    numbered = {
+        f"GIT_CONFIG_{part}_{number}": value
+        for number, entry in enumerate(config)
+        for part, value in zip(("KEY", "VALUE"), entry, strict=True)
+    }
+    return {**NO_OWNER, "HOME": str(home), "GIT_CONFIG_COUNT": str(len(config)), **numbered}
+
+
 def _cause(output: str) -> str:
     """The line of git's output that says what went wrong."""
     lines = [line.strip(" '\n").removeprefix("stderr: '") for line in output.splitlines() if line.strip(" '\n")]
@@ -149,7 +201,7 @@ def local_path(address: str) -> Path | None:
     """The existing local path that an address names, or None."""
     if not address or ("://" in address and not address.startswith("file://")):
         return None
-    path = Path(address.removeprefix("file://")).expanduser()
+    path = path_of(address.removeprefix("file://"), "address")
     return path.absolute() if path.exists() else None
 
 
@@ -166,11 +218,20 @@ class RepositoryDocuments:
         branch: a branch or a tag; empty for the default.
         folder: inside the repository; empty for all of it.
         work_dir: where the copy lies while it is read.
+        shared: as of `clone`.
     """
 
     def __init__(
-        self, address: str, branch: str, folder: str, work_dir: Path, on_progress: OnProgress = ignore_progress
+        self,
+        address: str,
+        branch: str,
+        folder: str,
+        work_dir: Path,
+        on_progress: OnProgress = ignore_progress,
+        *,
+        shared: bool = False,
     ) -> None:
+        self._shared = shared
         self._given, self._branch = address.strip(), branch.strip()
         self._inside = folder.strip().strip("/") or "."
         self._work_dir, self._on_progress = work_dir, on_progress
@@ -200,7 +261,14 @@ class RepositoryDocuments:
             copy = Path(folder) / "copy"
             try:
                 with naming_full_disk(copy):
-                    self.commit = clone(str(local or self._given), self._branch, self._inside, copy, self._on_progress)
+                    self.commit = clone(
+                        str(local or self._given),
+                        self._branch,
+                        self._inside,
+                        copy,
+                        self._on_progress,
+                        shared=self._shared,
+                    )
             except CloneFailed as error:
                 raise self._unavailable(CREDENTIALS.sub("", str(error))) from error
             yield from self._below(copy)
@@ -213,6 +281,8 @@ class RepositoryDocuments:
 
     def check(self) -> None:
         """Whether it can be meant. Raises `InvalidInput` without an address, or for a folder that leads out of it."""
+        for field, given in (("address", self._given), ("branch", self._branch), ("folder", self._inside)):
+            path_of(given, field)
         path = PurePosixPath(self._inside.replace("\\", "/"))
         if not self._given:
             raise InvalidInput(

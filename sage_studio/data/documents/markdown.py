@@ -1,18 +1,21 @@
 """Cleans Markdown and parses it into sections by markdown-it-py's block tokens.
 
-A ``#`` inside a code fence is no heading. Links, images, HTML and mkdocs-material's own marks become plain text.
+A ``#`` inside a code fence is no heading. `without_markup` turns links, images, HTML and mkdocs-material's own marks
+into plain text.
 `mend_fences` corrects unbalanced code fences before the document is parsed, and `clean_text` drops the remains of cut
 links. Code blocks never reach `clean_text`; code spans are kept.
 """
 
 import gc
 import re
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
+from sage_studio.data.documents.markup import without_markup
 from sage_studio.data.documents.sections import Section, TextSpan, file_title, nest
 
 if TYPE_CHECKING:
@@ -166,52 +169,27 @@ def _closed_fence(text: str) -> str:
 
 # Cleaning
 
-HTML_TAGS = (
-    "a|abbr|address|article|aside|audio|b|big|blockquote|body|br|button|center|cite|col|colgroup|dd|del|details|dfn|div|dl|dt|"
-    "em|figcaption|figure|font|footer|form|h[1-6]|head|header|hr|html|i|iframe|img|input|ins|kbd|label|li|link|main|mark|meta|nav|"
-    "ol|option|p|picture|pre|s|samp|section|select|small|source|span|strike|strong|sub|summary|sup|svg|path|rect|circle|line|"
-    "table|tbody|td|tfoot|th|thead|tr|u|ul|video|wbr"
-)
-TARGET = r"\(\s*(?:<[^>\n]*>|(?:[^()\s]|\([^()\s]*\))*)(?:\s+(?:\"[^\"]*\"|'[^']*'))?\s*\)"
-MARKUP = re.compile(
-    rf"""
-    (?=[`<!\[\]\\:{{]|^[ \t]*[:-])(?:
-      (?P<code>(?P<ticks>`+)(?!`).+?(?<!`)(?P=ticks)(?!`))
-    | (?P<comment><!--.*?-->)
-    | (?P<cut>(?<![\w\\])\\?\[(?P<cut_words>(?:!\[[^\[\]\n]*\]{TARGET}|[^\[\]\\\n])*)\\?\]\([^()\s]*$)
-    | (?P<remains>\\?\]\((?:[a-z]+:/|\.{{0,2}}/|\#)[^()\s]*\))
-    | (?P<image>!\[(?P<alt>[^\]]*)\](?P<picture>{TARGET}|\[[^\]\n]*\]))
-    | (?P<link>(?<!\\)\[(?P<words>(?:\\.|[^\[\]\\]|\[[^\[\]]*\])*)\](?:{TARGET}|\[[^\]\n]*\]))
-    | <(?P<auto>(?:https?|mailto|ftp):[^>\s]+)>
-    | (?P<break><br\s*/?>)
-    | (?P<tag></?(?:{HTML_TAGS})(?=[\s/>])(?:[^<>"']|"[^"]*"|'[^']*')*>)
-    | (?P<icon>:(?:material|octicons|fontawesome|simple|twemoji)-[\w-]+:)
-    | (?P<attributes>\{{:?\s*[.\#][^{{}}\n]*\}}|\{{:[^{{}}\n]*\}})
-    | (?P<snippet>^[ \t]*-{{1,3}}8<-{{1,3}}[^\n]*$)
-    | (?P<directive>^[ \t]*:::[ \t]+[\w.]+[^\n]*(?:\n[ \t]+[^\n]+)*)
-    )""",
-    re.VERBOSE | re.DOTALL | re.MULTILINE | re.IGNORECASE,
-)
 MARKS = re.compile(r"[`<\[\]{]|:[a-z:]", re.IGNORECASE)
 LINK_CUT_OFF = re.compile(r"\]\([^()\s]*$", re.MULTILINE)
-BADGE = re.compile(r"shields\.io|badge", re.IGNORECASE)
 ESCAPED_BOLD_END = re.compile(r"(?<=\w)\*\\\*(?=\s|$)")
 FOLDED_CODE = re.compile(r"[ \t]*(?:\*\*[^*\n]+\*\*[ \t]+)?(?:\\`){3}\w")
 LONG_RULE = re.compile(r"^[ \t]*_{10,}$", re.MULTILINE)
 INVISIBLE = re.compile(r"<(script|style|template|noscript)\b.*?(?:</\1\s*>|\Z)", re.DOTALL | re.IGNORECASE)
-TRAILING = re.compile(r"[ \t]+$", re.MULTILINE)
 EMPTY_ITEM = re.compile(r"^[ \t]*(?:[-*+]|\d+[.)])[ \t]*(?:\n|\Z)", re.MULTILINE)
 BLANK_LINES = re.compile(r"\n{3,}")
-EMPHASIS = re.compile(r"(\*\*|__|\*|~~)(?=\S)(.+?)(?<=\S)\1")
-EDGES = re.compile(r"""^[^\w(\[<"'《“「【（`.]+|[^\w)\]>"'》”」】）`%+\#?？!！.]+$""")
+EMPHASIS = {mark: re.compile(rf"(?<=\S)(?={re.escape(mark)})") for mark in ("**", "__", "*", "~~")}
+"""Where each mark may close."""
+EMPHASIS_MARK = re.compile(r"[*_~]")
+BEFORE_TITLE, AFTER_TITLE = "([<\"'《“「【（`.", ")]>\"'》”」】）`%+#?？!！."
+"""Marks that may begin or end a heading."""
 
 ADMONITION = re.compile(
     r"""(?P<indent>[ \t]*)(?:!!!|\?\?\?\+?|===!?\+?)[ \t]+
     (?P<kind>[\w-]+(?:[ \t]+inline(?:[ \t]+end)?)?)?[ \t]*(?:"(?P<title>[^"\n]*)")?(?P<rest>.*)$""",
     re.VERBOSE,
 )
-FENCE = re.compile(r"^[ \t]*(?P<marks>`{3,}|~{3,})(?P<info>[^`\n]*)$")
-NESTED = re.compile(r"^[ \t>]*(?:(?:[-*+]|\d+[.)])[ \t]+)*(?P<marks>`{3,}|~{3,})(?P<info>[^`\n]*)$")
+FENCE = re.compile(r"^[ \t]*(?P<marks>`{3,}+|~{3,}+)(?P<info>[^`\n]*+)$")
+NESTED = re.compile(r"^[ \t>]*(?:(?:[-*+]|\d+[.)])[ \t]+)*(?P<marks>`{3,}+|~{3,}+)(?P<info>[^`\n]*+)$")
 """A fence inside a list or a quote."""
 LANGUAGE = re.compile(r"[\w+#.-]+")
 MARKDOWN = ("markdown", "md")
@@ -229,11 +207,11 @@ def clean_text(text: str) -> str:
         'See the guide and `a[0](x)`'
     """
     if MARKS.search(text):
-        text = EMPTY_ITEM.sub("", MARKUP.sub(_plain, text))
+        text = EMPTY_ITEM.sub("", without_markup(text, clean_text))
     text = ESCAPED_BOLD_END.sub("**", text) if "*\\*" in text else text
     text = LONG_RULE.sub("", text) if "__________" in text else text
     text = text.expandtabs(4) if "\t" in text else text
-    text = TRAILING.sub("", text) if " \n" in text or text.endswith(" ") else text
+    text = "\n".join(line.rstrip(" ") for line in text.split("\n")) if " \n" in text or text.endswith(" ") else text
     return (BLANK_LINES.sub("\n\n", text) if "\n\n\n" in text else text).strip("\n")
 
 
@@ -250,10 +228,43 @@ def clean_heading(text: str) -> str:
         >>> clean_heading("🚀 **Quick** `start` {#quick}")
         'Quick start'
     """
-    plain = EMPHASIS.sub(r"\2", clean_text(text))
+    plain = _without_emphasis(clean_text(text))
     plain = html.unescape(plain.replace("`", "").replace("\\", ""))
     words = " ".join(plain.split())
-    return EDGES.sub("", words).strip() or words
+    return _without_edges(words).strip() or words
+
+
+def _without_emphasis(text: str) -> str:
+    """Leave out the marks around ``*words*``; those inside the words stay."""
+    if not EMPHASIS_MARK.search(text):
+        return text
+    closings = {mark: [found.start() for found in pattern.finditer(text)] for mark, pattern in EMPHASIS.items()}
+    line_ends = [*(found.start() for found in re.finditer("\n", text)), len(text)]
+    kept, at = list[str](), 0
+    begin = EMPHASIS_MARK.search(text)
+    while begin is not None:
+        end = begin.end()
+        for mark, places in closings.items():
+            first = begin.start() + len(mark)
+            closing = bisect_left(places, first + 1)
+            if closing == len(places) or not text.startswith(mark, begin.start()) or text[first].isspace():
+                continue
+            if places[closing] < line_ends[bisect_left(line_ends, first)]:
+                kept += (text[at : begin.start()], text[first : places[closing]])
+                at = end = places[closing] + len(mark)
+                break
+        begin = EMPHASIS_MARK.search(text, end)
+    return "".join((*kept, text[at:]))
+
+
+def _without_edges(title: str) -> str:
+    """Leave out what is neither a word nor a mark that belongs to one, in front and behind."""
+    first, last = 0, len(title)
+    while first < last and not (title[first].isalnum() or title[first] == "_" or title[first] in BEFORE_TITLE):
+        first += 1
+    while first < last and not (title[last - 1].isalnum() or title[last - 1] == "_" or title[last - 1] in AFTER_TITLE):
+        last -= 1
+    return title[first:last]
 
 
 def is_broken(first: str) -> bool:
@@ -380,20 +391,6 @@ def unwrap_admonitions(text: str) -> str:
             line = _bold_title(opened)
         lines.append(line)
     return "\n".join(lines)
-
-
-def _plain(found: re.Match[str]) -> str:
-    if found["code"] is not None:
-        return found["code"]
-    if found["cut"] is not None:
-        return clean_text(found["cut_words"]).strip()
-    if found["image"] is not None:
-        return "" if BADGE.search(found["picture"]) else found["alt"].strip()
-    if found["link"] is not None:
-        return clean_text(found["words"]).strip()
-    if found["auto"] is not None:
-        return found["auto"]
-    return "\n" if found["break"] is not None else ""
 
 
 def _bold_title(opened: re.Match[str]) -> str:

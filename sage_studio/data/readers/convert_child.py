@@ -23,7 +23,7 @@ RUNNING = 0.5
 LEAST_PAGES = 4
 SHORT_LINE = 0.75
 NUMBER = re.compile(r"\d+|[ivxlc]+", re.IGNORECASE)
-PAGE_NUMBER = re.compile(r"[-–—\s]*(?:page|第)?\s*\d+\s*(?:页|(?:of|/)\s*\d+)?[-–—\s]*", re.IGNORECASE)
+PAGE_NUMBER = re.compile(r"[-–—\s]*+(?:page|第)?\s*+\d+\s*+(?:页|(?:of|/)\s*+\d+)?[-–—\s]*+", re.IGNORECASE)
 ITEM = re.compile(r"[•●▪◦‣·*–-]\s|\(?\d{1,3}[.)、]\s?\D|[一二三四五六七八九十]+、|#{1,6}\s")
 SENTENCE_END = (".", "!", "?", ":", "。", "！", "？", "：", "；", "”", "…")
 

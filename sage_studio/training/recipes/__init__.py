@@ -3,7 +3,9 @@
 A new method is entered in `RECIPES`.
 """
 
-from collections.abc import Mapping
+import errno
+import re
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,12 @@ import yaml
 from pydantic import ValidationError
 
 from sage_studio.data.rows import RowKind
-from sage_studio.errors import InvalidRecipe
+from sage_studio.errors import InvalidInput, InvalidRecipe
+from sage_studio.files import path_of, read_regular
 from sage_studio.text import NOTHING, Text
 from sage_studio.training.recipes.base import OTHER_NAMES, Recipe, field_help, field_label
 from sage_studio.training.recipes.methods import DPORecipe, EmbeddingRecipe, KBAlignRecipe, SFTRecipe
-from sage_studio.validation_errors import FieldError, first_error
+from sage_studio.validation_errors import FieldError, cut, first_error, shown
 
 __all__ = ["RECIPES", "DPORecipe", "EmbeddingRecipe", "KBAlignRecipe", "Recipe", "SFTRecipe", "methods_for"]
 
@@ -35,27 +38,58 @@ def methods_for(kind: RowKind) -> list[str]:
 
 # Reading and writing
 
-LARGEST = 1 << 20
+LARGEST = 64 << 10
+"""Bytes of YAML that are read: a recipe has 3 KB, and PyYAML takes a second for this much."""
+DEEPEST = 20
+LONGEST_NAME = 255
+"""Characters of a path that an error repeats: cut to those of a value, it could not be told from others."""
+FIELD_NAME = re.compile(r"[A-Za-z_]\w{0,39}", re.ASCII)
 FIELD = "config_file"
+PATHS = ("model_name_or_path", "train_data_path", "input_path", "output_dir", "start_from")
+"""Fields that hold a path, or may."""
 SHAPE = Text("Give one field a line, such as learning_rate: 1e-4.")
 
 
-def parse_recipe(values: Mapping[str, Any]) -> Recipe:
+def parse_recipe(values: Mapping[str, Any], resolve: Callable[[str, str], object] = path_of) -> Recipe:
     """Check a recipe that came from a form, a REST body or a YAML file; fields in its ``config_file`` are read in.
+
+    Args:
+        resolve: given each path and its field's name, raises `InvalidInput` for one that may not be used; for a
+            request it is `sage_studio.paths.LocalPaths.resolve`.
 
     Raises:
         InvalidRecipe: naming the first wrong field, its value, the rule and the remedy.
     """
+    recipe = _recipe(values, resolve)
+    for field in PATHS:
+        if path := getattr(recipe, field, ""):
+            _resolved(resolve, path, field)
+    return recipe
+
+
+def _resolved(resolve: Callable[[str, str], object], path: str, field: str) -> None:
+    try:
+        resolve(path, field)
+    except InvalidInput as error:
+        raise InvalidRecipe(error.message, error.hint, field=field) from error
+
+
+def _recipe(values: Mapping[str, Any], resolve: Callable[[str, str], object]) -> Recipe:
     named = values.get(FIELD)
     if not isinstance(named, str) or not named.strip():
         recipe = _method(values.get("type", "sft"))
         return _checked(recipe, _own_names(recipe, values))
+    _resolved(resolve, named.strip(), FIELD)
     in_file = read_fields(named.strip())
+    if in_file.get("type", "sft") not in [*RECIPES]:
+        raise _refused(named, Text("its type is no training method"))
     recipe = _method(values.get("type", in_file.get("type", "sft")))
     if in_file.get("type", recipe_type(recipe)) != recipe_type(recipe):
         raise _of_another_method(named, in_file["type"], recipe_type(recipe))
     given = {name: value for name, value in _own_names(recipe, values).items() if name != FIELD}
-    return _checked(recipe, merged(recipe, _own_names(recipe, in_file), given))
+    in_file = _own_names(recipe, in_file, hidden=True)
+    values = merged(recipe, in_file, given)
+    return _checked(recipe, values, hidden={name for name in in_file if values.get(name) is in_file[name]})
 
 
 def recipe_type(recipe: type[Recipe]) -> str:
@@ -84,14 +118,18 @@ def _method(kind: Any) -> type[Recipe]:
         return RECIPES[kind]
     known = ", ".join(RECIPES)
     raise InvalidRecipe(
-        Text("There is no training method {kind!r}.", kind=kind),
+        Text("There is no training method {kind}.", kind=shown(kind)),
         Text("Known methods: {known}.", known=known),
         field="type",
     )
 
 
-def _own_names(recipe: type[Recipe], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Each field under its own name. Raises `InvalidRecipe` where one is given under two."""
+def _own_names(recipe: type[Recipe], values: Mapping[str, Any], *, hidden: bool = False) -> dict[str, Any]:
+    """Each field under its own name. Raises `InvalidRecipe` where one is given under two.
+
+    Args:
+        hidden: leave the value out of the error.
+    """
     own = dict(values)
     for name in [name for name in own if name in OTHER_NAMES and name not in recipe.model_fields]:
         value, field = own.pop(name), OTHER_NAMES[name]
@@ -100,9 +138,9 @@ def _own_names(recipe: type[Recipe], values: Mapping[str, Any]) -> dict[str, Any
         if own.get(field) not in (None, ""):
             raise InvalidRecipe(
                 Text(
-                    "{name} = {value!r}: {field} is given too, which is the same field.",
+                    "{name}{value}: {field} is given too, which is the same field.",
                     name=name,
-                    value=value,
+                    value="" if hidden else f" = {shown(value)}",
                     field=field,
                 ),
                 Text("Give one of them."),
@@ -112,19 +150,24 @@ def _own_names(recipe: type[Recipe], values: Mapping[str, Any]) -> dict[str, Any
     return own
 
 
-def _checked(recipe: type[Recipe], values: dict[str, Any]) -> Recipe:
+def _checked(recipe: type[Recipe], values: dict[str, Any], hidden: Collection[str] = ()) -> Recipe:
+    """Args: hidden: fields that stand in a file, whose content no error repeats."""
     try:
         return recipe.model_validate(values)
     except ValidationError as error:
-        raise recipe_error(recipe, first_error(error.errors())) from error
+        first = first_error(error.errors())
+        if first.path and first.path[0] in hidden:
+            name = first.path[0] if FIELD_NAME.fullmatch(first.path[0]) else "…"
+            first = replace(first, path=(name,), hidden=True)
+        raise recipe_error(recipe, first) from error
 
 
-def _of_another_method(file: str, there: Any, asked: str) -> InvalidRecipe:
+def _of_another_method(file: str, there: str, asked: str) -> InvalidRecipe:
     return InvalidRecipe(
         Text(
-            "{field} = {file!r}: its type is {there!r}, and {asked!r} was asked for.",
+            "{field} = {file}: its type is {there!r}, and {asked!r} was asked for.",
             field=FIELD,
-            file=file,
+            file=repr(cut(file, LONGEST_NAME)),
             there=there,
             asked=asked,
         ),
@@ -142,11 +185,11 @@ def read_fields(name: str) -> dict[str, Any]:
     Raises:
         InvalidRecipe: the file is not there, is too large, or holds no fields; the text names it.
     """
-    path = Path(name).expanduser()
+    path = path_of(name, FIELD)
     try:
-        if path.stat().st_size > LARGEST:
-            raise _refused(name, Text("it is larger than {largest} MiB", largest=LARGEST >> 20))
-        return fields_of(yaml.safe_load(path.read_text(encoding="utf-8-sig")))
+        return fields_of(load_yaml(read_regular(path, LARGEST).decode("utf-8-sig")))
+    except UnusualYaml as error:
+        raise _refused(name, Text("line {line} {why}", line=error.line, why=error.why)) from error
     except yaml.YAMLError as error:  # its own text would quote the file
         mark = getattr(error, "problem_mark", None)
         line = f" {mark.line + 1}" if mark is not None else ""
@@ -154,10 +197,57 @@ def read_fields(name: str) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise _refused(name, Text("it is no text in UTF-8")) from error
     except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise _refused(name, Text("it is larger than {largest} KiB", largest=LARGEST >> 10)) from error
         why = error.strerror or str(error)
         raise _refused(name, Text("it cannot be read ({why})", why=why)) from error
     except ValueError as error:
         raise _refused(name, Text("it holds no fields")) from error
+
+
+class UnusualYaml(yaml.YAMLError):
+    """YAML that no recipe needs and that a few bytes make huge.
+
+    Attributes:
+        line: where it stands, from 1.
+        why: the rule, as the second half of "line 3 …".
+    """
+
+    def __init__(self, line: int, why: Text) -> None:
+        super().__init__(f"line {line} {why.en}")
+        self.line, self.why = line, why
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Refuses aliases, of which seven levels of nine make a gigabyte, and deep nesting, which ends in a crash."""
+
+    _depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]  # of PyYAML
+        line = event.start_mark.line + 1
+        if isinstance(event, yaml.AliasEvent):
+            raise UnusualYaml(line, Text("holds an alias (*), which is not taken"))
+        self._depth += 1
+        if self._depth > DEEPEST:
+            raise UnusualYaml(line, Text("is nested too deeply"))
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        return node
+
+
+def load_yaml(text: str) -> Any:
+    """What a caller's YAML holds.
+
+    Raises:
+        UnusualYaml: it has aliases or is nested too deeply.
+        yaml.YAMLError, ValueError: it is no YAML.
+    """
+    loader = _PlainLoader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()  # type: ignore[no-untyped-call]  # of PyYAML
 
 
 def fields_of(content: Any) -> dict[str, Any]:
@@ -187,7 +277,7 @@ def merged(recipe: type[Recipe], in_file: Mapping[str, Any], given: Mapping[str,
 
 def _refused(name: str, why: Text) -> InvalidRecipe:
     return InvalidRecipe(
-        Text("{field} = {name!r}: {why}.", field=FIELD, name=name, why=why),
+        Text("{field} = {name}: {why}.", field=FIELD, name=repr(cut(name, LONGEST_NAME)), why=why),
         Text("Name a YAML file on this machine. {shape}", shape=SHAPE),
         field=FIELD,
     )
@@ -228,7 +318,10 @@ def _at_form(recipe: type[Recipe], field: str, rule: Text, error: FieldError) ->
     label = field_label(info)
     if error.value is None or error.value == "":
         return Text("{label}: fill it in; {rule}.", label=label, rule=rule)
-    return Text("{label}: {rule} (now {value}).", label=label, rule=rule, value=error.value)
+    if error.hidden:
+        return Text("{label}: {rule}.", label=label, rule=rule)
+    value = cut(error.value) if isinstance(error.value, str) else shown(error.value)
+    return Text("{label}: {rule} (now {value}).", label=label, rule=rule, value=value)
 
 
 def _remedy(recipe: type[Recipe], field: str, kind: str) -> Text:
