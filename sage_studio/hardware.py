@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from sage_studio.child_environment import Needs, child_environment
+
 NVIDIA_SMI = "nvidia-smi"
 WSL_NVIDIA_SMI = "/usr/lib/wsl/lib/nvidia-smi"
 FIELDS = "index,name,memory.total,memory.used,utilization.gpu,driver_version,uuid"
@@ -203,7 +205,14 @@ def query_gpus() -> str:
 def _ask(command: str, fields: str) -> str:
     arguments = [command, f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
     try:
-        done = subprocess.run(arguments, capture_output=True, text=True, timeout=QUERY_SECONDS, check=False)
+        done = subprocess.run(
+            arguments,
+            capture_output=True,
+            text=True,
+            timeout=QUERY_SECONDS,
+            check=False,
+            env=child_environment(Needs.SYSTEM),
+        )
     except (subprocess.TimeoutExpired, OSError):
         return ""
     return done.stdout if done.returncode == 0 else ""

@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from sage_studio.child_environment import Needs, child_environment
 from sage_studio.errors import EngineUnavailable
+from sage_studio.models.model_folder import is_here
 from sage_studio.processes import POLL_SECONDS, known_process, last_words, start_with_log
 from sage_studio.serving.capacity import EnginePlan, WeightFormat
 from sage_studio.serving.client import EngineClient
@@ -146,7 +148,9 @@ def spawn_engine(kind: EngineKind, base: Base, port: int, launch: LaunchSpec, fo
     """
     key, started = secrets.token_urlsafe(24), time.time()
     try:
-        process = start_with_log(launch.command, {**launch.env, KEY_VARIABLE: key}, folder, log)
+        needs = Needs.LIBRARIES if is_here(base.location) else Needs.HUB
+        environment = child_environment(needs, {**launch.env, KEY_VARIABLE: key})
+        process = start_with_log(launch.command, environment, folder, log)
     except (FileNotFoundError, PermissionError) as error:
         raise EngineUnavailable(
             Text("{command} cannot be run: {error}", command=launch.command[0], error=error),

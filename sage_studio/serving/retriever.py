@@ -18,13 +18,21 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
+from sage_studio.child_environment import Needs, child_environment
 from sage_studio.data.chunking import Snippet, snippets_of
 from sage_studio.data.dataset import Dataset
 from sage_studio.data.store import read_rows
 from sage_studio.database import Database
 from sage_studio.errors import EmbedderUnavailable, InvalidDataset, NotFound, StudioError, naming_full_disk
 from sage_studio.files import write_atomically
-from sage_studio.processes import POLL_SECONDS, ChildProcess, free_port, last_words, start_with_log
+from sage_studio.models.model_folder import is_here
+from sage_studio.processes import (
+    POLL_SECONDS,
+    ChildProcess,
+    free_port,
+    last_words,
+    start_with_log,
+)
 from sage_studio.serving.embedding_server import KEY_VARIABLE
 from sage_studio.serving.types import Source
 from sage_studio.settings import PROJECT, Settings
@@ -105,7 +113,8 @@ class Embedder:
         command = [sys.executable, "-m", "sage_studio.serving.embedding_server", "--model", model.location]
         command += ["--port", str(port), *(["--trust-remote-code"] if model.trust_remote_code else [])]
         quiet = {"OMP_WAIT_POLICY": "PASSIVE", KEY_VARIABLE: key, "PYTHONPATH": str(PROJECT)}
-        process = start_with_log(command, quiet, self._settings.root, self._log)
+        needs = Needs.LIBRARIES if is_here(model.location) else Needs.HUB
+        process = start_with_log(command, child_environment(needs, quiet), self._settings.root, self._log)
         http = httpx.Client(
             base_url=f"http://127.0.0.1:{port}",
             headers={"Authorization": f"Bearer {key}"},
