@@ -10,6 +10,7 @@ from sage_studio.database import Database
 from sage_studio.doctor import CheckResult, diagnose, look
 from sage_studio.downloads import Downloads
 from sage_studio.errors import Conflict
+from sage_studio.files import make_private
 from sage_studio.hardware import detect_hardware
 from sage_studio.services.chat import ChatService
 from sage_studio.services.datasets import DatasetService
@@ -49,6 +50,7 @@ class Studio:
             queues_only: leave the tasks that are made to the studio that runs on this home, or to the next one.
         """
         self.settings = settings
+        make_private(settings.root.parent, settings.root)
         self.catalog = Catalog(settings)
         self.database = Database(settings.database_path)
         self._lock = FileLock(settings.root / "studio.lock")
