@@ -4,7 +4,6 @@ import contextlib
 import os
 import re
 import signal
-import socket
 import subprocess
 import tempfile
 import threading
@@ -223,13 +222,6 @@ def start_with_log(command: Sequence[str], env: Mapping[str, str], folder: Path,
             log.replace(log.with_name(f"{log.name}.1"))
         with log.open("ab") as output:
             return start_detached(command, env, folder, output)
-
-
-def free_port() -> int:
-    """A port on loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def last_words(log: Path) -> str:
