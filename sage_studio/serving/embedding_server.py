@@ -18,7 +18,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from sage_studio.errors import InvalidModel
-from sage_studio.serving.engine_server import KeyOnEveryPath, bind
+from sage_studio.serving.engine_server import KeyOnEveryPath, bind, unbind
 from sage_studio.training import environment
 
 KEY_VARIABLE = "EMBEDDER_KEY"
@@ -107,6 +107,7 @@ def main() -> int:
         target=_stop_when_unused, args=(server, model, os.getppid(), given.idle_seconds), daemon=True
     ).start()
     server.run([bind(given.uds)])
+    unbind(given.uds)  # the studio that would remove it may be gone
     return 0
 
 

@@ -7,6 +7,7 @@ mode, which runs any method of the engine for whoever asks.
 Imports nothing of the studio: it may run in an environment that has only vLLM.
 """
 
+import contextlib
 import functools
 import os
 import secrets
@@ -57,6 +58,13 @@ def bind(path: str) -> socket.socket:
     finally:
         os.umask(before)
     return listener
+
+
+def unbind(path: str) -> None:
+    """Remove a socket and its folder, unless something else is in there."""
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+        os.rmdir(os.path.dirname(path))
 
 
 def guarded(build_app: Callable[..., Any], key: str) -> Callable[..., Any]:
