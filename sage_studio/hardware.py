@@ -12,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sage_studio.child_environment import Needs, child_environment
-
 NVIDIA_SMI = "nvidia-smi"
 WSL_NVIDIA_SMI = "/usr/lib/wsl/lib/nvidia-smi"
 FIELDS = "index,name,memory.total,memory.used,utilization.gpu,driver_version,uuid"
@@ -203,6 +201,8 @@ def query_gpus() -> str:
 
 
 def _ask(command: str, fields: str) -> str:
+    from sage_studio.child_environment import Needs, child_environment  # of no concern to those who only read facts
+
     arguments = [command, f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(
