@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from sage_studio.catalog import BUILT_IN
 from sage_studio.database import Database
+from sage_studio.serving.sockets import open_client
 from sage_studio.serving.state import ServingState
 from sage_studio.settings import PROJECT, load_settings
 
@@ -51,6 +52,7 @@ class Way:
     headers: dict[str, str]
     body: dict[str, Any]
     text: Pieces
+    engine: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def main(rounds: int) -> int:
         ways = ways_to_ask(url, Path(home))
         answers: dict[str, list[Answer]] = {way.name: [] for way in ways}
         with contextlib.ExitStack() as stack:
-            clients = {way.name: stack.enter_context(httpx.Client(timeout=START_SECONDS)) for way in ways}
+            clients = {way.name: stack.enter_context(client_of(way)) for way in ways}
             for way in ways:  # warmed up
                 ask(clients[way.name], way)
             for number in range(rounds):
@@ -112,10 +114,15 @@ def ways_to_ask(studio: str, home: Path) -> list[Way]:
     key = {"Authorization": f"Bearer {engine.key}"}
     message = {"message": MESSAGES[0]["content"], **sampling}
     return [
-        Way(DIRECT, f"{engine.url}/chat/completions", key, spoken, openai_text),
+        Way(DIRECT, "/chat/completions", key, spoken, openai_text, engine.url),
         Way(CHAT, f"{studio}/api/chat", {}, message, lambda event: str(event["text"])),
         Way(OPENAI, f"{studio}/v1/chat/completions", {}, spoken, openai_text),
     ]
+
+
+def client_of(way: Way) -> httpx.Client:
+    """A client of its own for each way; the engine answers at a socket."""
+    return open_client(way.engine, "", timeout=START_SECONDS) if way.engine else httpx.Client(timeout=START_SECONDS)
 
 
 def openai_text(event: dict[str, Any]) -> str:

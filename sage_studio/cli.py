@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 
 from sage_studio import daemon
 from sage_studio.errors import StudioError
+from sage_studio.files import PRIVATE
 from sage_studio.operations import NOUNS, operations
 from sage_studio.operations.operation import Noun, Operation
 from sage_studio.settings import load_settings
@@ -52,6 +53,7 @@ BACKGROUND = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Do one operation. Returns the exit status: 0, or 2 with the reason on standard error."""
+    os.umask(PRIVATE)
     given = vars(parser().parse_args(arguments))
     language = language_of(os.environ.get("LC_ALL") or os.environ.get("LANG"))
     try:

@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import psutil
 
+from sage_studio.child_environment import Needs, child_environment
 from sage_studio.errors import Conflict, EngineUnavailable
 from sage_studio.files import write_atomically
 from sage_studio.processes import ChildProcess, known_process, start_detached
@@ -81,7 +82,7 @@ def start(settings: Settings, seconds: float = START_SECONDS) -> RunningStudio:
             Text("Use it, or restart it: sage studio restart"),
         )
     settings.root.mkdir(parents=True, exist_ok=True)
-    environment = {**os.environ, f"{PREFIX}HOME": str(settings.home)}
+    environment = child_environment(Needs.EVERYTHING, {f"{PREFIX}HOME": str(settings.home)})
     with output_path(settings).open("wb") as output:
         child = start_detached([sys.executable, "-m", "sage_studio.launch"], environment, PROJECT, output)
     deadline = time.monotonic() + seconds

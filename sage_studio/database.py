@@ -1,9 +1,10 @@
 """The studio's SQLite file: WAL, short transactions, many threads and processes."""
 
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ class Database:
         self._local = threading.local()
         with naming_full_disk(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
+            _keep_from_others(path)
         with self._naming_full_disk():
             migrate(self._connection(), path, migrations)
 
@@ -79,6 +81,20 @@ class Database:
             if "full" in str(error):
                 raise storage_full(self.path) from error
             raise
+
+
+def _keep_from_others(path: Path) -> None:
+    """Mode 0600 before SQLite opens it, for it holds the engine's key: ``-wal`` and ``-shm`` get the mode it has then.
+
+    One that is there is not opened: closing it would end the locks that SQLite holds on it in this process.
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    for file in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
+        with suppress(FileNotFoundError):
+            found = file.stat()
+            if found.st_mode & 0o077 and found.st_uid == os.geteuid():
+                file.chmod(0o600)
 
 
 def insert(sql: sqlite3.Connection, table: str, row: Mapping[str, Any], replace: bool = False) -> int:

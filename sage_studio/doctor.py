@@ -20,6 +20,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from sage_studio.child_environment import Needs, child_environment
 from sage_studio.hardware import (
     NVIDIA_SMI,
     OLDEST_CAPABILITY,
@@ -188,7 +189,14 @@ def _nvidia_smi_error() -> str:
     if command is None:
         return ""
     try:
-        done = subprocess.run([command], capture_output=True, text=True, timeout=10, check=False)
+        done = subprocess.run(
+            [command],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+            env=child_environment(Needs.SYSTEM),
+        )
     except (subprocess.TimeoutExpired, OSError) as error:
         return str(error)
     return (done.stdout + done.stderr).strip() if done.returncode else "No devices were found"
@@ -202,6 +210,7 @@ def _ask_torch(python: Path) -> dict[str, Any] | None:
             text=True,
             timeout=TORCH_SECONDS,
             check=False,
+            env=child_environment(Needs.LIBRARIES),
         )
         found: dict[str, Any] = json.loads(done.stdout.strip().rpartition("\n")[2])
     except (subprocess.TimeoutExpired, OSError, ValueError):
@@ -251,7 +260,9 @@ def _free_gb(path: Path) -> float:
 
 def _first_line(command: Sequence[str]) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=10, check=False, env=child_environment(Needs.SYSTEM)
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip().partition("\n")[0] if done.returncode == 0 else ""

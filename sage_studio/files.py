@@ -1,8 +1,9 @@
-"""Files: atomic writes, names and paths that callers give, bounded reads, and files of JSON lines."""
+"""Files: atomic writes, private folders, names and paths that callers give, bounded reads, files of JSON lines."""
 
 import contextlib
 import errno
 import hashlib
+import logging
 import os
 import re
 import stat
@@ -13,6 +14,10 @@ from pathlib import Path
 from sage_studio.errors import InvalidInput, InvalidName, naming_full_disk
 from sage_studio.text import Text
 
+logger = logging.getLogger("sage_studio")
+
+PRIVATE = 0o077
+"""The umask of the studio and its children: whatever they make is for their user alone."""
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -31,6 +36,36 @@ def write_atomically(path: Path, text: str) -> None:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def make_private(*folders: Path) -> None:
+    """Keep folders from the machine's other users: mode 0700, also for one that is there; the log says what changed.
+
+    One that is not the studio's alone (``/``, a person's home, one like ``/tmp``) or that belongs to another user is
+    left as it is; the log says that too.
+
+    Raises:
+        StorageFull: it is not there and cannot be made.
+    """
+    for folder in folders:
+        with naming_full_disk(folder):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.stat()
+        if found.st_uid != os.geteuid():
+            logger.warning("%s belongs to another user (uid %d), who can read all in it.", folder, found.st_uid)
+        elif found.st_mode & PRIVATE and _is_for_others_too(folder, found):
+            logger.warning("Other users may look into %s (mode %o).", folder, stat.S_IMODE(found.st_mode))
+        elif found.st_mode & PRIVATE:
+            try:
+                folder.chmod(0o700)
+            except OSError as error:
+                logger.warning("Other users may look into %s: %s", folder, error)
+            else:
+                logger.info("Closed %s to other users: mode 700, was %o.", folder, stat.S_IMODE(found.st_mode))
+
+
+def _is_for_others_too(folder: Path, found: os.stat_result) -> bool:
+    return folder.resolve() in (Path("/"), Path.home()) or bool(found.st_mode & stat.S_ISVTX)
 
 
 def safe_name(name: str) -> str:

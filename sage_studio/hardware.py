@@ -201,9 +201,18 @@ def query_gpus() -> str:
 
 
 def _ask(command: str, fields: str) -> str:
+    from sage_studio.child_environment import Needs, child_environment  # of no concern to those who only read facts
+
     arguments = [command, f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
     try:
-        done = subprocess.run(arguments, capture_output=True, text=True, timeout=QUERY_SECONDS, check=False)
+        done = subprocess.run(
+            arguments,
+            capture_output=True,
+            text=True,
+            timeout=QUERY_SECONDS,
+            check=False,
+            env=child_environment(Needs.SYSTEM),
+        )
     except (subprocess.TimeoutExpired, OSError):
         return ""
     return done.stdout if done.returncode == 0 else ""

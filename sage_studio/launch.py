@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from sage_studio.daemon import remove_pid_file, write_pid_file
 from sage_studio.errors import Conflict, StudioError
+from sage_studio.files import PRIVATE
 from sage_studio.settings import LOOPBACK, PREFIX, Settings, load_settings
 from sage_studio.space import Space, space_settings
 from sage_studio.text import LANGUAGES, Language, Text, language_of
@@ -28,6 +29,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
 def main() -> int:
     """Run until SIGINT or SIGTERM. Returns the process's exit status."""
+    os.umask(PRIVATE)
     space = Space.here()
     try:
         settings = load_settings() if space is None else space_settings()

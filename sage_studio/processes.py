@@ -4,7 +4,6 @@ import contextlib
 import os
 import re
 import signal
-import socket
 import subprocess
 import tempfile
 import threading
@@ -210,6 +209,9 @@ def _end_at_eof(pipe: int) -> None:
 def start_with_log(command: Sequence[str], env: Mapping[str, str], folder: Path, log: Path) -> ChildProcess:
     """Start a child in a session of its own; what it prints goes to ``log``, the log before it to ``log.1``.
 
+    Args:
+        env: its whole environment.
+
     Raises:
         OSError: the command cannot be run.
         StorageFull: no room for the log.
@@ -219,14 +221,7 @@ def start_with_log(command: Sequence[str], env: Mapping[str, str], folder: Path,
         if log.exists():
             log.replace(log.with_name(f"{log.name}.1"))
         with log.open("ab") as output:
-            return start_detached(command, {**os.environ, **env}, folder, output)
-
-
-def free_port() -> int:
-    """A port on loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+            return start_detached(command, env, folder, output)
 
 
 def last_words(log: Path) -> str:

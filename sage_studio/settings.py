@@ -75,8 +75,7 @@ class Settings(BaseSettings):
     max_loras: int = Field(4, ge=1, le=64, description="Adapters that answer side by side in one engine.")
     sleep_mode: bool | Literal["auto"] = Field(
         "auto",
-        description="On a GPU, vLLM sleeps while a training runs instead of stopping. This opens routes of the engine "
-        "that ask for no key to every local user; auto: only where the machine has no other users.",
+        description="On a GPU, vLLM sleeps while a training runs instead of stopping; auto: yes.",
     )
     chat_while_training: Literal["refuse", "wait"] = Field(
         "refuse", description="What a chat does while a training has the GPU: a polite error, or wait for its end."

@@ -10,6 +10,7 @@ from sage_studio.database import Database
 from sage_studio.doctor import CheckResult, diagnose, look
 from sage_studio.downloads import Downloads
 from sage_studio.errors import Conflict
+from sage_studio.files import make_private
 from sage_studio.hardware import detect_hardware
 from sage_studio.paths import LocalPaths
 from sage_studio.services.chat import ChatService
@@ -51,6 +52,7 @@ class Studio:
             queues_only: leave the tasks that are made to the studio that runs on this home, or to the next one.
         """
         self.settings = settings
+        make_private(settings.root.parent, settings.root)
         paths = LocalPaths(settings, any_path=any_path)
         self.catalog = Catalog(settings, paths=paths)
         self.database = Database(settings.database_path)

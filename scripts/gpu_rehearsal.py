@@ -219,7 +219,7 @@ def plan_row(gpu: Gpu, used: float, model: str, folder: Path) -> dict[str, Any]:
     row: dict[str, Any] = {"gpu": gpu, "used": used, "model": model, "served": served, "argv": [], "launch": None}
     if served.engine == "vllm":
         base = Base(location, "m", rank=vllm_rank(settings, hardware, 0))
-        launch = vllm_launch(settings, hardware, "python", base, 8001)
+        launch = vllm_launch(settings, hardware, "python", base, Path("/tmp/sage-x/engine.sock"))
         facts = MODELS[model][1]
         head_size = facts.get("head_dim") or facts["dims"][0] // facts["dims"][3]
         row |= {"launch": launch, "argv": launch.command, "env": launch.env, "head_size": head_size}
@@ -423,12 +423,9 @@ def decide(asked: dict[str, Any], case: dict[str, Any]) -> dict[str, Any]:
     from vllm.usage.usage_lib import UsageContext
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-    module = case["argv"][case["argv"].index("-m") + 1]
-    arguments = case["argv"][case["argv"].index("-m") + 2 :]
-    import importlib.util
-
-    if importlib.util.find_spec(module) is None:
-        return {"error": f"there is no module {module}"}
+    script, arguments = Path(case["argv"][case["argv"].index("-P") + 1]), case["argv"][case["argv"].index("-P") + 2 :]
+    if not script.is_file():
+        return {"error": f"there is no {script}"}
     try:
         args = make_arg_parser(FlexibleArgumentParser()).parse_args(arguments)
         validate_parsed_serve_args(args)

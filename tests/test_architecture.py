@@ -17,6 +17,7 @@ HEAVY = {"torch", "transformers", "trl", "peft", "datasets", "bitsandbytes", "se
 BOTTOM = {
     *("text", "errors", "files", "settings", "database", "migrations", "hardware", "doctor", "processes"),
     *("models", "validation_errors", "catalog", "hub", "space", "safetensors_file", "sse", "fields", "paths"),
+    "child_environment",
 }
 LAYERS: list[set[str]] = [
     BOTTOM,

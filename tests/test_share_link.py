@@ -66,8 +66,8 @@ class Guarded(RunningStudio):
 def test_the_link_is_printed_and_its_tunnel_ends_with_the_studio(tmp_path):
     tunnel = tmp_path / "hub" / "gradio" / "frpc" / "frpc_linux_amd64_v0.3"
     tunnel.parent.mkdir(parents=True)
-    script = "#!/bin/sh\necho $$ > {}\necho 'start proxy success: http://made-up.gradio.live'\nexec sleep 600\n"
-    tunnel.write_text(script.format(tmp_path / "pid"), encoding="utf-8")
+    script = "#!/bin/sh\nenv > {0}.told\necho $$ > {0}\necho 'start proxy success: http://made-up.gradio.live'\n"
+    tunnel.write_text(f"{script}exec sleep 600\n".format(tmp_path / "pid"), encoding="utf-8")
     tunnel.chmod(0o755)
     hub = {"HF_HOME": str(tmp_path / "hub"), "GRADIO_SHARE_SERVER_ADDRESS": "127.0.0.1:1"}
     studio = Guarded(tmp_path, SAGE_STUDIO_SHARE="1", SAGE_STUDIO_AUTH="ada:secret", LC_ALL="C.UTF-8", **hub)
@@ -77,6 +77,7 @@ def test_the_link_is_printed_and_its_tunnel_ends_with_the_studio(tmp_path):
     page = httpx.get(studio.url).text
     assert "amazonaws" not in page  # the page's files come through the tunnel, not from outside
     process = int((tmp_path / "pid").read_text())
+    assert "ada:secret" not in (tmp_path / "pid.told").read_text()  # M12
     studio.stop()
     wait_until(lambda: gone(process))
 

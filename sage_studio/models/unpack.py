@@ -14,6 +14,7 @@ from typing import Any
 from filelock import FileLock
 
 from sage_studio.catalog import Catalog, ModelRef
+from sage_studio.child_environment import Needs, child_environment
 from sage_studio.errors import InvalidModel, StudioError, naming_full_disk
 from sage_studio.processes import end_with_parent, run_to_end
 from sage_studio.settings import PROJECT
@@ -50,7 +51,7 @@ def ensure_unpacked(catalog: Catalog, name: str, check: Callable[[], None] = lam
 
 def _unpack_in_child(packed: Path, folder: Path, check: Callable[[], None]) -> None:
     command = [sys.executable, "-m", "sage_studio.models.unpack", str(packed), str(folder)]
-    done = run_to_end(command, os.environ, PROJECT, check=check)
+    done = run_to_end(command, child_environment(Needs.LIBRARIES), PROJECT, check=check)
     if done.returncode:
         raise InvalidModel(
             Text("{name} could not be unpacked: {strip}", name=packed.name, strip=done.stderr.strip()[-300:]),

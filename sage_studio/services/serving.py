@@ -238,11 +238,7 @@ class ServingService:
             logger.error("The engine did not start: %s", error)
 
     def _metrics_address(self) -> MetricsEndpoint | None:
-        status = self.registry.status()
-        if status.state is not EngineState.READY or not status.url:
-            return None
-        key = self._settings.engine_api_key if status.engine == "openai" else ""
-        return MetricsEndpoint(f"{status.url.removesuffix('/v1')}/metrics", key)
+        return self.registry.metrics_endpoint() if self.registry.status().state is EngineState.READY else None
 
     def _named(self, name: str) -> RegisteredModel:
         for model in self.registry.models():

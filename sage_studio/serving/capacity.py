@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from sage_studio.catalog import read_entries
+from sage_studio.child_environment import Needs, child_environment
 from sage_studio.errors import InvalidModel
 from sage_studio.hardware import NVIDIA_SMI, QUERY_SECONDS, WSL_NVIDIA_SMI, Gpu, Hardware
 from sage_studio.models.model_folder import (
@@ -532,7 +533,14 @@ def query_gpu_processes() -> tuple[GpuProcess, ...]:
         return ()
     arguments = [command, f"--query-compute-apps={FIELDS}", "--format=csv,noheader,nounits"]
     try:
-        done = subprocess.run(arguments, capture_output=True, text=True, timeout=QUERY_SECONDS, check=False)
+        done = subprocess.run(
+            arguments,
+            capture_output=True,
+            text=True,
+            timeout=QUERY_SECONDS,
+            check=False,
+            env=child_environment(Needs.SYSTEM),
+        )
     except (subprocess.TimeoutExpired, OSError):
         return ()
     return parse_gpu_processes(done.stdout) if done.returncode == 0 else ()

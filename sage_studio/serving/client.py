@@ -12,6 +12,7 @@ import httpx
 
 from sage_studio.errors import EngineUnavailable, InvalidInput, InvalidModel
 from sage_studio.serving.metrics import parse_metrics
+from sage_studio.serving.sockets import open_client, server_of
 from sage_studio.serving.types import ChatChunk, ChatMessage, SamplingParams
 from sage_studio.sse import sse_data
 from sage_studio.text import Text
@@ -42,11 +43,10 @@ class EngineClient:
     """One engine's address and key, with a pool of connections that many threads share."""
 
     def __init__(self, url: str, key: str) -> None:
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
         timeout = httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=IDLE_SECONDS)
-        self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout, limits=limits, trust_env=False)
-        self._server = url.removesuffix("/v1")
+        self._http = open_client(url, key, timeout=timeout, limits=limits)
+        self._server = server_of(url)
 
     def models(self, quick: bool = False) -> list[str]:
         """The names it answers to; with ``quick``, none where it does not answer at once."""

@@ -7,7 +7,6 @@ it is idle for a while, or when the process that started it is gone.
 import argparse
 import base64
 import os
-import secrets
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -19,6 +18,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from sage_studio.errors import InvalidModel
+from sage_studio.serving.engine_server import KeyOnEveryPath, bind, unbind
 from sage_studio.training import environment
 
 KEY_VARIABLE = "EMBEDDER_KEY"
@@ -64,12 +64,11 @@ def build_app(model: EmbeddingModel, key: str) -> FastAPI:
 
     @app.middleware("http")
     async def check(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        if request.method == "POST":
-            if not secrets.compare_digest(request.headers.get("authorization", ""), f"Bearer {key}"):
-                return _error(401, "Unauthorized")
-            if not 0 < int(request.headers.get("content-length", 0)) <= MAX_BODY_BYTES:
-                return _error(413, f"The body must have a content-length of at most {MAX_BODY_BYTES} bytes.")
+        if request.method == "POST" and not 0 < int(request.headers.get("content-length", 0)) <= MAX_BODY_BYTES:
+            return _error(413, f"The body must have a content-length of at most {MAX_BODY_BYTES} bytes.")
         return await call_next(request)
+
+    app.add_middleware(KeyOnEveryPath, key=key)  # added last, so asked first
 
     @app.get("/health")
     async def health() -> Response:
@@ -85,10 +84,10 @@ def build_app(model: EmbeddingModel, key: str) -> FastAPI:
 
 
 def main() -> int:
-    """Load the model named on the command line and serve it on loopback until it is idle for too long."""
+    """Load the model named on the command line and serve it on a socket until it is idle for too long."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True)
-    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--uds", required=True, help="path of the socket")
     parser.add_argument("--idle-seconds", type=float, default=900.0)
     parser.add_argument("--trust-remote-code", action="store_true")
     given = parser.parse_args()
@@ -103,11 +102,12 @@ def main() -> int:
     limit_length(loaded, LONGEST)
     model = EmbeddingModel(loaded)
     app = build_app(model, os.environ.pop(KEY_VARIABLE, ""))
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=given.port, log_level="warning"))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     threading.Thread(
         target=_stop_when_unused, args=(server, model, os.getppid(), given.idle_seconds), daemon=True
     ).start()
-    server.run()
+    server.run([bind(given.uds)])
+    unbind(given.uds)  # the studio that would remove it may be gone
     return 0
 
 

@@ -11,14 +11,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from sage_studio.child_environment import Needs, child_environment
 from sage_studio.errors import EngineUnavailable
+from sage_studio.models.model_folder import is_here
 from sage_studio.processes import POLL_SECONDS, known_process, last_words, start_with_log
 from sage_studio.serving.capacity import EnginePlan, WeightFormat
 from sage_studio.serving.client import EngineClient
+from sage_studio.serving.engine_server import KEY_VARIABLE
+from sage_studio.serving.sockets import address_of, remove_socket, socket_of
 from sage_studio.serving.types import Base, EngineKind, EngineRecord
 from sage_studio.text import Text
 
-KEY_VARIABLE = "VLLM_API_KEY"
 STOP_SECONDS = 15.0
 MEMORY_SIGNS = ("out of memory", "free memory on device", "memory utilization", "kv cache", "cache blocks", "killed")
 MACHINE_SIGNS = (
@@ -84,12 +87,19 @@ class LocalEngine:
         """End it, and whatever a dead one left behind."""
         self.client.close()
         self.process.stop(STOP_SECONDS)
+        self._remove_socket()
 
     def kill(self) -> None:
         """End it without asking: a hung process does not listen."""
         self.client.close()
         self.process.stop(0.0)
         self.process.wait(STOP_SECONDS)
+        self._remove_socket()
+
+    def _remove_socket(self) -> None:
+        path = socket_of(self.record.url)
+        if path is not None:
+            remove_socket(path)
 
     def wait_ready(self, seconds: float) -> None:
         """Wait until it answers.
@@ -138,21 +148,29 @@ def open_engine(record: EngineRecord, log: Path) -> Engine:
     return ExternalEngine(record) if record.pid is None else LocalEngine(record, log)
 
 
-def spawn_engine(kind: EngineKind, base: Base, port: int, launch: LaunchSpec, folder: Path, log: Path) -> EngineRecord:
-    """Start a child for a base model, on a port of loopback. It is not ready yet, and its record has no id yet.
+def spawn_engine(
+    kind: EngineKind, base: Base, socket: Path, launch: LaunchSpec, folder: Path, log: Path
+) -> EngineRecord:
+    """Start a child for a base model. It is not ready yet, and its record has no id yet.
+
+    Args:
+        socket: where it answers; of `new_socket`.
 
     Raises:
         EngineUnavailable: the command cannot be run.
     """
     key, started = secrets.token_urlsafe(24), time.time()
     try:
-        process = start_with_log(launch.command, {**launch.env, KEY_VARIABLE: key}, folder, log)
+        needs = Needs.LIBRARIES if is_here(base.location) else Needs.HUB
+        environment = child_environment(needs, {**launch.env, KEY_VARIABLE: key})
+        process = start_with_log(launch.command, environment, folder, log)
     except (FileNotFoundError, PermissionError) as error:
+        remove_socket(socket)
         raise EngineUnavailable(
             Text("{command} cannot be run: {error}", command=launch.command[0], error=error),
             Text("Correct SAGE_STUDIO_VLLM_PYTHON."),
         ) from error
-    record = external_record(kind, base, f"http://127.0.0.1:{port}/v1", key)
+    record = external_record(kind, base, address_of(socket), key)
     return replace(
         record,
         pid=process.pid,
@@ -186,10 +204,10 @@ def external_record(kind: EngineKind, base: Base, url: str, key: str) -> EngineR
     )
 
 
-def fallback_command(base: Base, port: int, plan: EnginePlan) -> list[str]:
+def fallback_command(base: Base, socket: Path, plan: EnginePlan) -> list[str]:
     """The command line of the studio's own small server, for machines and models without vLLM."""
     command = [sys.executable, "-m", "sage_studio.serving.transformers_server", "--model", base.location]
-    command += ["--served-model-name", base.name, "--port", str(port), "--max-model-len", str(plan.context)]
+    command += ["--served-model-name", base.name, "--uds", str(socket), "--max-model-len", str(plan.context)]
     command += ["--load-in-4bit"] if plan.form is WeightFormat.FOUR_BIT else []
     return [*command, "--trust-remote-code"] if base.trust_remote_code else command
 
@@ -235,6 +253,4 @@ def _remedy(words: str, log: Path) -> Text:
             "SAGE_STUDIO_GPU_MEMORY_UTILIZATION. Log: {log}",
             log=log,
         )
-    if "address already in use" in low:
-        return Text("Another program took its port: try again. Log: {log}", log=log)
     return Text("Read {log}, then try again.", log=log)

@@ -8,6 +8,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from sage_studio.errors import EngineUnavailable, InvalidSetting, StudioError
@@ -275,8 +276,8 @@ class EngineSpec(ABC):
     fallback: "EngineSpec | None" = None
 
     @abstractmethod
-    def launch(self, base: Base, port: int) -> LaunchSpec:
-        """How to start it with a base model."""
+    def launch(self, base: Base, socket: Path) -> LaunchSpec:
+        """How to start it with a base model, so that it answers at a socket."""
 
     def rank_for(self, rank: int) -> int:
         """The LoRA rank to start it with for an adapter of a rank; for a base model alone ``rank`` is 0."""
@@ -302,9 +303,9 @@ class VllmSpec(EngineSpec):
         self.python = settings.vllm_python or sys.executable
         self.fallback = fallback
 
-    def launch(self, base: Base, port: int) -> LaunchSpec:
+    def launch(self, base: Base, socket: Path) -> LaunchSpec:
         """The command line and environment of vLLM's server."""
-        return vllm_launch(self._settings, self._detect(), self.python, base, port)
+        return vllm_launch(self._settings, self._detect(), self.python, base, socket)
 
     def rank_for(self, rank: int) -> int:
         """See `vllm_rank`."""
@@ -328,7 +329,7 @@ class TransformersSpec(EngineSpec):
     def __init__(self, detect: Callable[[], Hardware]) -> None:
         self._detect = detect
 
-    def launch(self, base: Base, port: int) -> LaunchSpec:
+    def launch(self, base: Base, socket: Path) -> LaunchSpec:
         """The command line and environment of `sage_studio.serving.transformers_server`."""
         hardware = self._detect()
         planned = plan_transformers(hardware, read_facts(base.location))
@@ -337,7 +338,7 @@ class TransformersSpec(EngineSpec):
             env |= visible_gpus_env(planned.indices)
         if is_here(base.location):
             env["HF_HUB_OFFLINE"] = "1"
-        return LaunchSpec(fallback_command(base, port, planned), env, planned)
+        return LaunchSpec(fallback_command(base, socket, planned), env, planned)
 
 
 class ExternalSpec(EngineSpec):
@@ -345,7 +346,7 @@ class ExternalSpec(EngineSpec):
 
     kind = "openai"
 
-    def launch(self, base: Base, port: int) -> LaunchSpec:
+    def launch(self, base: Base, socket: Path) -> LaunchSpec:
         """Never called."""
         raise AssertionError("an external server is not started here")
 

@@ -19,7 +19,6 @@ import psutil
 
 from sage_studio.errors import EngineUnavailable
 from sage_studio.hardware import Hardware
-from sage_studio.processes import free_port
 from sage_studio.serving.capacity import (
     engine_memory_gb,
     fits_beside,
@@ -38,9 +37,9 @@ from sage_studio.serving.engine import (
 )
 from sage_studio.serving.engine_factory import EngineFactory, EngineSpec, engine_plan
 from sage_studio.serving.metrics import RUNNING, WAITING
+from sage_studio.serving.sockets import new_socket
 from sage_studio.serving.state import ServingState
 from sage_studio.serving.types import Base, EngineRecord, Failure
-from sage_studio.serving.vllm import other_users, sleep_enabled
 from sage_studio.settings import Settings
 from sage_studio.text import Text
 
@@ -319,14 +318,8 @@ class EngineManager:
 
     def _spawn(self, spec: EngineSpec, base: Base, restarts: int, log: Path, beside: bool = False) -> EngineRecord:
         logger.info("Starting the %s engine with %s", spec.kind, base.location)
-        if spec.kind == "vllm" and self._settings.sleep_mode == "auto" and not sleep_enabled(self._settings):
-            logger.info(
-                "vLLM stops during trainings instead of sleeping: its routes for sleep ask for no key, and others use "
-                "this machine (%s). SAGE_STUDIO_SLEEP_MODE=true opens them all the same.",
-                ", ".join(other_users()),
-            )
-        port = free_port()
-        record = spawn_engine(spec.kind, base, port, spec.launch(base, port), self.folder, log)
+        socket = new_socket()
+        record = spawn_engine(spec.kind, base, socket, spec.launch(base, socket), self.folder, log)
         record = replace(record, restarts=restarts, owner_pid=self._owner())
         try:
             record = self._state.add_engine(replace(record, phase="incoming") if beside else record)

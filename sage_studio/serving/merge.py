@@ -8,7 +8,6 @@ imported only in the child, `sage_studio.serving.merge_child`.
 
 import hashlib
 import json
-import os
 import shutil
 import sys
 import threading
@@ -20,11 +19,18 @@ from typing import Any, Protocol
 
 from filelock import FileLock
 
+from sage_studio.child_environment import Needs, child_environment
 from sage_studio.data.jobs import JobStopped, Running, StudioCloses
 from sage_studio.errors import EngineUnavailable, InvalidModel, StudioError, naming_full_disk, storage_full
 from sage_studio.files import complete_lines, write_atomically
-from sage_studio.models.model_folder import CHAT_TEMPLATE, TOKENIZER_CONFIG, read_config, read_json
-from sage_studio.processes import POLL_SECONDS, ChildProcess, known_process, last_words, start_detached
+from sage_studio.models.model_folder import CHAT_TEMPLATE, TOKENIZER_CONFIG, is_here, read_config, read_json
+from sage_studio.processes import (
+    POLL_SECONDS,
+    ChildProcess,
+    known_process,
+    last_words,
+    start_detached,
+)
 from sage_studio.serving.adapter_compat import CONFIG, WEIGHTS, check_full_model, size_on_disk
 from sage_studio.serving.types import RegisteredModel
 from sage_studio.settings import PROJECT
@@ -200,7 +206,8 @@ class Merger:
         with naming_full_disk(dest), log.open("ab") as output:
             files.progress.write_bytes(b"")
             before = _inode(dest)
-            child = start_detached(command, os.environ, PROJECT, output)
+            needs = Needs.LIBRARIES if is_here(str(order["base"])) else Needs.HUB
+            child = start_detached(command, child_environment(needs), PROJECT, output)
             record = {"pid": child.pid, "started": child.started, "log": str(log), "before": before}
             write_atomically(files.record, json.dumps(record))
         return child

@@ -17,6 +17,7 @@ import httpx
 
 from sage_studio.errors import StudioError
 from sage_studio.hardware import Gpu
+from sage_studio.serving.sockets import open_client, server_of
 
 logger = logging.getLogger("sage_studio")
 
@@ -208,7 +209,7 @@ ANSWER_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class MetricsEndpoint:
-    """Where an engine tells its figures, and the key it may ask for."""
+    """The address of an engine that tells its figures, and the key it asks for."""
 
     url: str
     key: str = ""
@@ -235,7 +236,7 @@ class MetricsSampler:
         self._gpus_seen: tuple[Gpu, ...] = ()
         self._gpus_due = 0.0
         self._over = threading.Event()
-        self._http = httpx.Client(timeout=ANSWER_SECONDS, trust_env=False)
+        self._http: httpx.Client | None = None
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -248,7 +249,7 @@ class MetricsSampler:
         self._over.set()
         if self._thread is not None:
             self._thread.join(2 * ANSWER_SECONDS)
-        self._http.close()
+        self._leave()
 
     def samples(self) -> list[Sample]:
         """What was seen, oldest first; a copy."""
@@ -260,6 +261,7 @@ class MetricsSampler:
         if address != self._at:
             self._at = address
             self._readings.clear()
+            self._leave()
         if address is None:
             return
         text = self._ask(address)
@@ -280,12 +282,17 @@ class MetricsSampler:
 
     def _ask(self, address: MetricsEndpoint) -> str:
         """What it tells; nothing from an engine that is busy, leaving or has no figures."""
-        headers = {"Authorization": f"Bearer {address.key}"} if address.key else {}
+        self._http = self._http or open_client(address.url, address.key, timeout=ANSWER_SECONDS)
         try:
-            answer = self._http.get(address.url, headers=headers)
+            answer = self._http.get(f"{server_of(address.url)}/metrics")
         except httpx.TransportError:
             return ""
         return answer.text if answer.is_success else ""
+
+    def _leave(self) -> None:
+        if self._http is not None:
+            self._http.close()
+            self._http = None
 
     def _see_gpus(self) -> tuple[Gpu, ...]:
         if time.monotonic() >= self._gpus_due:

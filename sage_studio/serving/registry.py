@@ -25,6 +25,7 @@ from sage_studio.serving.engine_factory import EngineFactory, EngineSpec, choose
 from sage_studio.serving.engine_manager import EngineManager
 from sage_studio.serving.gpu_sharing import PAUSED, GpuSharing
 from sage_studio.serving.merge import MergeQueue, Merger
+from sage_studio.serving.metrics import MetricsEndpoint
 from sage_studio.serving.state import ServingState
 from sage_studio.serving.switch import EngineWatchdog, Switcher, SwitchLock
 from sage_studio.serving.types import (
@@ -544,6 +545,11 @@ class VLLMRegistry:
         """The engine's own figures now, by vLLM's names; empty while none runs."""
         engine = self._components.engines.running()
         return engine.client.metrics() if engine is not None else {}
+
+    def metrics_endpoint(self) -> MetricsEndpoint | None:
+        """Where the engine tells its figures; None while none runs."""
+        engine = self._components.engines.running()
+        return MetricsEndpoint(engine.record.url, engine.record.key) if engine is not None else None
 
     # Internals
 

@@ -18,14 +18,22 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
+from sage_studio.child_environment import Needs, child_environment
 from sage_studio.data.chunking import Snippet, snippets_of
 from sage_studio.data.dataset import Dataset
 from sage_studio.data.store import read_rows
 from sage_studio.database import Database
 from sage_studio.errors import EmbedderUnavailable, InvalidDataset, NotFound, StudioError, naming_full_disk
 from sage_studio.files import write_atomically
-from sage_studio.processes import POLL_SECONDS, ChildProcess, free_port, last_words, start_with_log
+from sage_studio.models.model_folder import is_here
+from sage_studio.processes import (
+    POLL_SECONDS,
+    ChildProcess,
+    last_words,
+    start_with_log,
+)
 from sage_studio.serving.embedding_server import KEY_VARIABLE
+from sage_studio.serving.sockets import HOST, address_of, new_socket, open_client, remove_socket
 from sage_studio.serving.types import Source
 from sage_studio.settings import PROJECT, Settings
 from sage_studio.text import NOTHING, Text
@@ -52,7 +60,14 @@ class EmbedderModel:
 class _Child:
     model: EmbedderModel
     process: ChildProcess
+    socket: Path
     http: httpx.Client
+
+    def end(self) -> None:
+        """End the process; nothing of it is left."""
+        self.http.close()
+        self.process.stop(STOP_SECONDS)
+        remove_socket(self.socket)
 
 
 class Embedder:
@@ -101,18 +116,13 @@ class Embedder:
             return self._child
 
     def _start(self, model: EmbedderModel) -> _Child:
-        port, key = free_port(), secrets.token_urlsafe(24)
+        socket, key = new_socket(), secrets.token_urlsafe(24)
         command = [sys.executable, "-m", "sage_studio.serving.embedding_server", "--model", model.location]
-        command += ["--port", str(port), *(["--trust-remote-code"] if model.trust_remote_code else [])]
+        command += ["--uds", str(socket), *(["--trust-remote-code"] if model.trust_remote_code else [])]
         quiet = {"OMP_WAIT_POLICY": "PASSIVE", KEY_VARIABLE: key, "PYTHONPATH": str(PROJECT)}
-        process = start_with_log(command, quiet, self._settings.root, self._log)
-        http = httpx.Client(
-            base_url=f"http://127.0.0.1:{port}",
-            headers={"Authorization": f"Bearer {key}"},
-            timeout=ANSWER_SECONDS,
-            trust_env=False,
-        )
-        child = _Child(model, process, http)
+        needs = Needs.LIBRARIES if is_here(model.location) else Needs.HUB
+        process = start_with_log(command, child_environment(needs, quiet), self._settings.root, self._log)
+        child = _Child(model, process, socket, open_client(address_of(socket), key, timeout=ANSWER_SECONDS))
         self._wait(child)
         return child
 
@@ -120,20 +130,19 @@ class Embedder:
         deadline = time.monotonic() + self._settings.engine_start_seconds
         while True:
             try:
-                if child.http.get("/health").is_success:
+                if child.http.get(f"{HOST}/health").is_success:
                     return
             except httpx.TransportError:
                 pass
             if not child.process.is_alive() or time.monotonic() > deadline:
-                child.http.close()
-                child.process.stop(STOP_SECONDS)
+                child.end()
                 raise self._gone(child.model)
             time.sleep(POLL_SECONDS)
 
     def _ask(self, child: _Child, texts: Sequence[str], query: bool) -> Vectors:
         body = {"model": child.model.location, "input": list(texts), "input_type": "query" if query else "passage"}
         try:
-            answer = child.http.post("/v1/embeddings", json=body)
+            answer = child.http.post("/embeddings", json=body)
         except RuntimeError as error:  # httpx's word for a client that another thread has closed
             raise httpx.TransportError(str(error)) from error
         if answer.is_error:
@@ -149,8 +158,7 @@ class Embedder:
 
     def _end(self) -> None:
         if self._child is not None:
-            self._child.http.close()
-            self._child.process.stop(STOP_SECONDS)
+            self._child.end()
             self._child = None
 
     def _gone(self, model: EmbedderModel) -> EmbedderUnavailable:

@@ -23,7 +23,6 @@ class ServingState:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        database.path.chmod(0o600)  # it holds the engine's key
 
     # Models
 

@@ -12,7 +12,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -31,6 +31,7 @@ from transformers import (
     TextIteratorStreamer,
 )
 
+from sage_studio.serving.engine_server import KEY_VARIABLE, KeyOnEveryPath, bind
 from sage_studio.sse import DONE, sse_event
 
 # Protocol
@@ -280,12 +281,7 @@ def build_app(server: ModelServer, key: str) -> FastAPI:
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     metrics = ServerMetrics()
 
-    @app.middleware("http")
-    async def guard(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        sent = request.headers.get("authorization", "")
-        if key and request.url.path.startswith("/v1") and not secrets.compare_digest(sent, f"Bearer {key}"):
-            return _error(401, "Unauthorized")
-        return await call_next(request)
+    app.add_middleware(KeyOnEveryPath, key=key)
 
     @app.get("/health")
     async def health() -> Response:
@@ -341,11 +337,11 @@ def _add_adapter_routes(app: FastAPI, server: ModelServer) -> None:
 
 
 def main() -> None:
-    """Load the model named on the command line and serve it on loopback."""
+    """Load the model named on the command line and serve it on a socket."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True)
     parser.add_argument("--served-model-name", required=True)
-    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--uds", required=True, help="path of the socket")
     parser.add_argument("--max-model-len", type=int, default=2048)
     parser.add_argument("--trust-remote-code", action="store_true")
     parser.add_argument("--load-in-4bit", action="store_true")
@@ -353,8 +349,9 @@ def main() -> None:
     server = ModelServer(
         given.model, given.served_model_name, given.max_model_len, given.trust_remote_code, given.load_in_4bit
     )
-    app = build_app(server, os.environ.pop("VLLM_API_KEY", ""))
-    uvicorn.run(app, host="127.0.0.1", port=given.port, log_level="warning", timeout_graceful_shutdown=5)
+    app = build_app(server, os.environ.pop(KEY_VARIABLE, ""))
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5)
+    uvicorn.Server(config).run([bind(given.uds)])
 
 
 def _start_generation(server: ModelServer, metrics: ServerMetrics, request: CompletionRequest) -> Generation:

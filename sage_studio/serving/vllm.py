@@ -3,11 +3,8 @@
 import importlib.util
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
-
-import psutil
 
 from sage_studio.hardware import VISIBLE, Hardware
 from sage_studio.models.model_folder import is_here, weights_bytes
@@ -28,8 +25,10 @@ from sage_studio.settings import Settings
 CPU_RANK = 16
 SMALL_BYTES = 1 << 30
 """Weights of a model whose every step on a CPU is a matter of starting it rather than of sums."""
-MODULE = "vllm.entrypoints.launchers.api_server.entry"
+GPU_SERVER = Path(__file__).with_name("engine_server.py")
 CPU_SERVER = Path(__file__).with_name("vllm_cpu.py")
+RPC_FOLDER = "VLLM_RPC_BASE_PATH"
+"""Where vLLM keeps the sockets between its own processes; the system's folder for temporary files unless it is set."""
 SAMPLER = "VLLM_USE_FLASHINFER_SAMPLER"
 
 
@@ -38,14 +37,14 @@ def vllm_installed() -> bool:
     return importlib.util.find_spec("vllm") is not None
 
 
-def vllm_launch(settings: Settings, hardware: Hardware, python: str, base: Base, port: int) -> LaunchSpec:
+def vllm_launch(settings: Settings, hardware: Hardware, python: str, base: Base, socket: Path) -> LaunchSpec:
     """Everything needed to start vLLM for a base model, but for its key."""
     planned = vllm_plan(settings, hardware, base)
     kept = vllm_adapters(settings, hardware, base)
     sleeps = sleep_enabled(settings)
     return LaunchSpec(
-        vllm_command(settings, planned, python, base, port, kept, sleeps),
-        vllm_environment(planned, hardware.cores, base, python, sleeps),
+        vllm_command(settings, planned, python, base, socket, kept, sleeps),
+        vllm_environment(planned, hardware.cores, base, python) | {RPC_FOLDER: str(socket.parent)},
         planned,
     )
 
@@ -64,14 +63,12 @@ def vllm_adapters(settings: Settings, hardware: Hardware, base: Base) -> int:
 
 
 def sleep_enabled(settings: Settings) -> bool:
-    """Whether vLLM is started with sleep mode: as the operator says; ``auto`` only where no other user of this machine
-    could reach the routes that this opens without a key.
-    """
-    return not other_users() if settings.sleep_mode == "auto" else bool(settings.sleep_mode)
+    """Whether vLLM is started with sleep mode: unless the operator says otherwise."""
+    return settings.sleep_mode == "auto" or settings.sleep_mode
 
 
 def vllm_command(
-    settings: Settings, planned: EnginePlan, python: str, base: Base, port: int, kept: int, sleeps: bool = False
+    settings: Settings, planned: EnginePlan, python: str, base: Base, socket: Path, kept: int, sleeps: bool = False
 ) -> list[str]:
     """vLLM's command line. The key is not on it: every user of the machine can read command lines.
 
@@ -80,9 +77,9 @@ def vllm_command(
         sleeps: whether it can be sent to sleep; on a GPU only.
     """
     on_gpu = planned.memory_share is not None
-    command = [python, *(("-m", MODULE) if on_gpu else ("-P", str(CPU_SERVER)))]
+    command = [python, "-P", str(GPU_SERVER if on_gpu else CPU_SERVER)]
     command += ["--model", base.location, "--served-model-name", base.name]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(planned.context)]
+    command += ["--uds", str(socket), "--max-model-len", str(planned.context)]
     slots = settings.max_loras if on_gpu else kept + 1  # one more is in use while adapters change
     command += ["--enable-lora", "--max-loras", str(slots)]
     command += ["--max-cpu-loras", str(max(kept, slots))]
@@ -107,7 +104,6 @@ def vllm_environment(
     cores: int,
     base: Base,
     python: str = "",
-    sleeps: bool = False,
     environment: Mapping[str, str] = os.environ,
 ) -> dict[str, str]:
     """Environment variables that vLLM reads, and those that say which GPUs it sees.
@@ -117,14 +113,15 @@ def vllm_environment(
     that a training beside it is not pinned to the same core.
 
     On a GPU FlashInfer's sampler is turned off unless the operator sets its variable: vLLM 0.32 compiles it at every
-    first start with nvcc, which a machine with only a driver does not have, and then does not start. ``sleeps`` opens
-    the routes for sleep; they ask for no key.
+    first start with nvcc, which a machine with only a driver does not have, and then does not start. Its developer
+    mode stays off, whatever the studio's own environment says: it runs any code for whoever asks.
 
     Args:
         python: the Python that runs vLLM.
         environment: the studio's own.
     """
     env = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_COLOR": "0"}
+    env["VLLM_SERVER_DEV_MODE"] = "0"
     env |= path_env(python, environment)
     if is_here(base.location):
         env["HF_HUB_OFFLINE"] = "1"
@@ -132,8 +129,6 @@ def vllm_environment(
         env |= visible_gpus_env(planned.indices)
         if SAMPLER not in environment:
             env[SAMPLER] = "0"
-        if sleeps:
-            env["VLLM_SERVER_DEV_MODE"] = "1"
         return env
     env["VLLM_CPU_KVCACHE_SPACE"] = str(planned.kv_cache_gb)
     env["VLLM_CPU_OMP_THREADS_BIND"] = "nobind"
@@ -174,49 +169,3 @@ def vllm_rank(settings: Settings, hardware: Hardware, rank: int) -> int:
     place of 16 a tuned model answers a third slower. So there it grows as needed.
     """
     return lora_rank_for(settings.max_lora_rank if hardware.has_gpu else max(CPU_RANK, rank))
-
-
-# Other users of this machine
-
-FIRST_PERSON, LAST_PERSON = 1000, 59999
-"""User ids that Linux distributions give to people; the others belong to services."""
-NO_SHELL = ("nologin", "false", "sync", "halt", "shutdown")
-
-
-class Account(Protocol):
-    """An entry of the system's list of users, as `pwd.getpwall` gives it."""
-
-    @property
-    def pw_name(self) -> str: ...
-    @property
-    def pw_uid(self) -> int: ...
-    @property
-    def pw_shell(self) -> str: ...
-
-
-def other_users() -> tuple[str, ...]:
-    """The names of people other than the one who runs the studio, who may log in here or are logged in now."""
-    if not hasattr(os, "getuid"):
-        return ()
-    import pwd
-
-    return others(pwd.getpwall(), os.getuid(), (user.name for user in psutil.users()))
-
-
-def others(accounts: Iterable[Account], own: int, logged_in: Iterable[str]) -> tuple[str, ...]:
-    """The same on recorded facts.
-
-    Args:
-        accounts: all that the system knows.
-        own: the user id of the studio.
-        logged_in: names of those who are logged in now.
-    """
-    accounts = list(accounts)
-    mine = {account.pw_name for account in accounts if account.pw_uid == own}
-    people = {account.pw_name for account in accounts if _is_person(account)}
-    return tuple(sorted((people | set(logged_in)) - mine))
-
-
-def _is_person(account: Account) -> bool:
-    shell = account.pw_shell.rpartition("/")[2]
-    return FIRST_PERSON <= account.pw_uid <= LAST_PERSON and bool(shell) and shell not in NO_SHELL

@@ -1,4 +1,4 @@
-"""vLLM's server for a machine without a GPU, with adapters computed one by one. A script.
+"""vLLM's server for a machine without a GPU, with adapters computed one by one. A script; see `engine_server.py`.
 
 vLLM 0.32 on a CPU copies an adapter's matrices for every single token, and gives a token that asked for no adapter
 the one in the last slot (its index is -1). Here the tokens of one adapter are multiplied at once and tokens without
@@ -7,12 +7,13 @@ one are left alone, so that a tuned model answers about as fast as its base.
 Imports nothing of the studio: it may run in an environment that has only vLLM.
 """
 
+import runpy
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
-from vllm.entrypoints.launchers.api_server.entry import main
 from vllm.lora.model_manager import LoRAModelManager
 from vllm.lora.punica_wrapper import punica_cpu
 
@@ -135,4 +136,4 @@ punica_cpu.PunicaWrapperCPU = GroupedAdapters
 LoRAModelManager.activate_adapter = forgetting(LoRAModelManager.activate_adapter)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(runpy.run_path(str(Path(__file__).with_name("engine_server.py")))["main"]())

@@ -8,18 +8,22 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
+from sage_studio.child_environment import Needs, child_environment
 from sage_studio.errors import naming_full_disk
 from sage_studio.hardware import VISIBLE
-from sage_studio.processes import ChildProcess, find_session_leader, known_process, start_detached
-from sage_studio.settings import CONFIGS, PREFIX, PROJECT
+from sage_studio.processes import (
+    ChildProcess,
+    find_session_leader,
+    known_process,
+    start_detached,
+)
+from sage_studio.settings import CONFIGS, PROJECT
 from sage_studio.training.progress import LOG, read_job
 
 TRAINER = (sys.executable, "-m", "sage_studio.training")
 ACCELERATE = CONFIGS / "accelerate.yaml"
 """Given to ``accelerate launch``, which would otherwise read a person's own default_config.yaml."""
 PREPARER = (sys.executable, "-m", "sage_studio.preparing")
-SECRETS = (f"{PREFIX}AUTH",)
-SECRET_ENDINGS = ("_API_KEY",)
 NOT_THE_CHILDS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """What a launcher around the studio itself would have set; accelerate sets the child's own."""
 ACCELERATE_VARIABLES = "ACCELERATE_"
@@ -60,7 +64,7 @@ class ProcessLauncher:
         with naming_full_disk(folder), (folder / LOG).open("ab") as log:
             return start_detached(
                 [*command_for(self._command, gpus), str(folder)],
-                child_environment(os.environ) | self._environment | gpu_environment(gpus, self._grace),
+                trainer_environment(self._environment | gpu_environment(gpus, self._grace)),
                 PROJECT,
                 log,
             )
@@ -91,10 +95,12 @@ def gpu_environment(gpus: Sequence[str], stop_grace_seconds: float) -> dict[str,
     return variables if len(gpus) < 2 else variables | {SHUTDOWN_TIMEOUT: str(math.ceil(stop_grace_seconds))}
 
 
-def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """The studio's environment without the studio's own secrets and another launcher's variables.
+def trainer_environment(
+    variables: Mapping[str, str] = MappingProxyType({}), environment: Mapping[str, str] = os.environ
+) -> dict[str, str]:
+    """The studio's environment without secrets and another launcher's variables, and ``variables`` besides.
 
-    The model hub's token stays. GPUs are numbered as ``nvidia-smi`` does.
+    The model hub's token stays: a training may have to download its model. GPUs are numbered as ``nvidia-smi`` does.
 
     Threads wait asleep, not spinning: where a training, an engine and a page share few cores, two spinning threads keep
     each other from the core that the work needs, and everything takes many times as long.
@@ -102,11 +108,10 @@ def child_environment(environment: Mapping[str, str]) -> dict[str, str]:
     kept = {
         name: value
         for name, value in environment.items()
-        if name not in (*SECRETS, *NOT_THE_CHILDS)
-        and not name.endswith(SECRET_ENDINGS)
-        and not name.startswith(ACCELERATE_VARIABLES)
+        if name not in NOT_THE_CHILDS and not name.startswith(ACCELERATE_VARIABLES)
     }
-    return {**kept, **CUDA_ORDER, "PYTHONUNBUFFERED": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    ours = {**CUDA_ORDER, "PYTHONUNBUFFERED": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    return child_environment(Needs.HUB, ours | dict(variables), kept)
 
 
 def find_child(pid: int | None, started: float | None, folder: Path) -> ChildProcess | None:

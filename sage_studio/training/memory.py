@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import os
 import re
 import subprocess
 import sys
@@ -16,8 +15,10 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from sage_studio.child_environment import Needs, child_environment
 from sage_studio.errors import HubUnavailable, InvalidModel, StudioError
 from sage_studio.files import write_atomically
+from sage_studio.models.model_folder import is_here
 from sage_studio.processes import run_to_end
 from sage_studio.settings import PROJECT
 from sage_studio.text import Text
@@ -366,7 +367,7 @@ def run_child(
     try:
         done = run_to_end(
             [sys.executable, "-m", child],
-            {**os.environ, **variables},
+            child_environment(Needs.LIBRARIES if is_here(request.location) else Needs.HUB, variables),
             PROJECT,
             input=request.model_dump_json(),
             seconds=seconds,

@@ -4,14 +4,18 @@ Not left to ``launch``, which says nothing, not even the local address, for as l
 answer (a minute), and keeps a certificate in the working folder, which may be read-only.
 """
 
+import functools
 import signal
+import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import httpx
-from gradio import networking
+from gradio import networking, tunneling
 from gradio.exceptions import ChecksumMismatchError
 
+from sage_studio.child_environment import Needs, child_environment
 from sage_studio.settings import Settings
 from sage_studio.text import Language, Text
 
@@ -40,6 +44,9 @@ def open_share_link(settings: Settings, token: str, stopping: threading.Event, l
         The public address, None where it did not open.
     """
     networking.CERTIFICATE_PATH = str(settings.root / "share-certificate.pem")  # type: ignore[attr-defined]  # no setting
+    start = functools.partial(subprocess.Popen, env=child_environment(Needs.NETWORK))
+    # It would hand every secret down to a program that it downloaded.
+    tunneling.subprocess = SimpleNamespace(Popen=start, PIPE=subprocess.PIPE)  # type: ignore[attr-defined, assignment]
 
     def interrupt(*_: object) -> None:
         if not stopping.is_set():

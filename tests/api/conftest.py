@@ -30,9 +30,9 @@ class FakeSpec(EngineSpec):
     def __init__(self, journal: Path) -> None:
         self.journal = journal
 
-    def launch(self, base, port):
+    def launch(self, base, socket):
         command = [sys.executable, "-S", str(FAKE), "--model", base.location, "--served-model-name", base.name]
-        command += ["--port", str(port), "--journal", str(self.journal), "--fail", "faulty"]
+        command += ["--uds", str(socket), "--journal", str(self.journal), "--fail", "faulty"]
         return LaunchSpec(command, {})
 
     def rank_for(self, rank):

@@ -11,7 +11,7 @@ from sage_studio.settings import PROJECT
 
 HERE = Path(__file__).parent
 CHANGED = {"sleep_mode": "auto"}
-"""Defaults that are others today. ``auto`` sleeps as ``true`` did, but not where other people use the machine."""
+"""Defaults that are others today. ``auto`` sleeps as ``true`` did."""
 RECORD = json.loads((HERE / "contract.json").read_text(encoding="utf-8"))
 
 

@@ -24,9 +24,9 @@ class FakeSpec(EngineSpec):
     def __init__(self, home: "Home") -> None:
         self.home, self.max_rank = home, home.max_rank
 
-    def launch(self, base, port):
+    def launch(self, base, socket):
         command = [sys.executable, "-S", str(FAKE), "--model", base.location, "--served-model-name", base.name]
-        command += ["--port", str(port), "--journal", str(self.home.journal), "--fail", self.home.fail]
+        command += ["--uds", str(socket), "--journal", str(self.home.journal), "--fail", self.home.fail]
         return LaunchSpec(command, {})
 
     def rank_for(self, rank):

@@ -8,6 +8,7 @@ It answers ``MODEL: WORD WORD …``, one word at a time, so that a test sees who
 import argparse
 import json
 import os
+import socketserver
 import sys
 import threading
 import time
@@ -16,6 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 parser = argparse.ArgumentParser()
 for name in ("--model", "--served-model-name", "--journal", "--fail"):
     parser.add_argument(name, default="")
+parser.add_argument("--uds", default="")
 parser.add_argument("--port", type=int)
 given = parser.parse_args()
 key = os.environ["VLLM_API_KEY"]
@@ -34,6 +36,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_):
         return None
+
+    def address_string(self):
+        return "a client"
 
     def reply(self, status, content):
         body = content.encode() if isinstance(content, str) else json.dumps(content).encode()
@@ -115,5 +120,13 @@ if given.fail and given.fail in given.model:
 note(start=given.model)
 if "sluggish" in given.model:
     time.sleep(3600)
+
+
+class AtSocket(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
+    request_queue_size = 64
+
+
 ThreadingHTTPServer.request_queue_size = 64
-ThreadingHTTPServer(("127.0.0.1", given.port), Handler).serve_forever()
+server = AtSocket(given.uds, Handler) if given.uds else ThreadingHTTPServer(("127.0.0.1", given.port), Handler)
+server.serve_forever()

@@ -5,14 +5,12 @@ import json
 import os
 import subprocess
 import sys
-from collections import namedtuple
 from pathlib import Path
 
 import pytest
 from waiting import ENGINE, patient
 
 from sage_studio.hardware import Gpu, Hardware
-from sage_studio.serving import vllm
 from sage_studio.serving.capacity import (
     FOUR_BIT_BYTES,
     Architecture,
@@ -37,7 +35,7 @@ from sage_studio.serving.capacity import (
     without_gpus,
 )
 from sage_studio.serving.types import Base, EngineRecord
-from sage_studio.serving.vllm import MODULE, SAMPLER, others, sleep_enabled, vllm_environment, vllm_launch, vllm_plan
+from sage_studio.serving.vllm import GPU_SERVER, SAMPLER, sleep_enabled, vllm_environment, vllm_launch, vllm_plan
 from sage_studio.settings import load_settings
 from sage_studio.training.memory import BYTES_PER_WEIGHT
 
@@ -66,7 +64,9 @@ def at_home(tmp_path, **settings):
 
 def launch(tmp_path, hardware=None, **settings):
     base = Base(str(tmp_path), "m", rank=64)
-    return vllm_launch(at_home(tmp_path, **settings), hardware or machine(gpu()), sys.executable, base, 8001)
+    return vllm_launch(
+        at_home(tmp_path, **settings), hardware or machine(gpu()), sys.executable, base, tmp_path / "engine.sock"
+    )
 
 
 def test_the_sampler_that_needs_nvcc_is_off_unless_the_operator_sets_it(tmp_path, monkeypatch):
@@ -89,11 +89,11 @@ def test_the_programs_of_the_environment_are_found_by_an_engine_that_is_not_acti
 
 def test_the_launcher_is_there_in_the_pinned_vllm_and_not_the_deprecated_one(tmp_path):
     command = launch(tmp_path).command
-    assert command[1:3] == ["-m", MODULE]
-    assert "openai.api_server" not in MODULE
+    assert command[1:3] == ["-P", str(GPU_SERVER)]
+    assert "from vllm.entrypoints.launchers.api_server import entry" in GPU_SERVER.read_text(encoding="utf-8")
     found = importlib.util.find_spec("vllm")
-    source = Path(found.origin).parent / (MODULE.removeprefix("vllm.").replace(".", "/") + ".py")
-    assert '__name__ == "__main__"' in source.read_text(encoding="utf-8")
+    source = Path(found.origin).parent / "entrypoints/launchers/api_server/entry.py"
+    assert "app = build_app(args, " in source.read_text(encoding="utf-8"), "what engine_server.py takes the place of"
 
 
 # A3: how much of a GPU
@@ -301,7 +301,7 @@ def test_the_engine_sleeps_only_where_all_that_it_backs_up_can_be_pinned():
     assert kept > 15
 
     def decided(free, pinned=1000.0, kept=kept):
-        return before_training(Hardware(gpu.gpus, 100.0, 100.0 - free, 8), engine(), True, kept, None, pinned)
+        return before_training(Hardware(hardware.gpus, 100.0, 100.0 - free, 8), engine(), True, kept, None, pinned)
 
     assert decided(free=12.0) is GpuRelease.STOP
     assert decided(free=20.0) is GpuRelease.SLEEP
@@ -310,8 +310,9 @@ def test_the_engine_sleeps_only_where_all_that_it_backs_up_can_be_pinned():
     slots = 4 * adapter_bytes(64, QWEN_7B.shape) / 2**30
     both = sleep_memory_gb(engine((0, 1)), two, QWEN_7B, SLOTS)
     assert both == pytest.approx(kept + slots), "each GPU has its own room for adapters"
-    assert sleep_memory_gb(engine(form="fp8_per_tensor"), gpu, QWEN_7B, SLOTS) < kept - 5
-    assert sleep_memory_gb(engine(), gpu, ModelFacts(), SLOTS) == pytest.approx(0.8 * 24.0), "nobody knows: all of it"
+    assert sleep_memory_gb(engine(form="fp8_per_tensor"), hardware, QWEN_7B, SLOTS) < kept - 5
+    unknown = sleep_memory_gb(engine(), hardware, ModelFacts(), SLOTS)
+    assert unknown == pytest.approx(0.8 * 24.0), "nobody knows: all of it"
 
 
 def test_windows_lets_wsl_pin_half_of_the_memory():
@@ -319,41 +320,13 @@ def test_windows_lets_wsl_pin_half_of_the_memory():
     assert pinnable_memory_gb(machine(memory=32.0), "6.8.0-45-generic") == float("inf")
 
 
-Account = namedtuple("Account", "pw_name pw_uid pw_shell")
-ROOT, ME, BOB = (
-    Account("root", 0, "/bin/bash"),
-    Account("me", 1000, "/bin/zsh"),
-    Account("bob", 1001, "/bin/bash"),
-)
-SERVICES = (Account("sshd", 110, "/bin/bash"), Account("backup", 1002, "/usr/sbin/nologin"), Account("git", 1003, ""))
-
-
-@pytest.mark.parametrize(
-    ("accounts", "own", "logged_in", "found"),
-    [
-        ((ROOT, ME, *SERVICES), 1000, ["me"], ()),
-        ((ROOT, ME, BOB, *SERVICES), 1000, ["me"], ("bob",)),
-        ((ROOT, ME), 1000, ["me", "carol"], ("carol",)),
-        ((ROOT, ME), 0, ["root"], ("me",)),
-        ((Account("nobody", 65534, "/bin/sh"), ME), 1000, [], ()),
-    ],
-)
-def test_other_people_of_the_machine(accounts, own, logged_in, found):
-    assert others(accounts, own, logged_in) == found
-
-
-def test_routes_without_a_key_are_not_opened_where_others_could_use_them(tmp_path, monkeypatch):
-    def opened(**settings):
-        found = launch(tmp_path, **settings)
-        return "--enable-sleep-mode" in found.command, found.env.get("VLLM_SERVER_DEV_MODE") == "1"
-
-    monkeypatch.setattr(vllm, "other_users", lambda: ("bob",))
-    assert opened() == (False, False)
-    assert opened(sleep_mode=True) == (True, True), "the operator decides"
-    assert not sleep_enabled(at_home(tmp_path))
-    monkeypatch.setattr(vllm, "other_users", lambda: ())
-    assert opened() == (True, True)
-    assert opened(sleep_mode=False) == (False, False)
+@pytest.mark.parametrize(("chosen", "sleeps"), [("auto", True), (True, True), (False, False)])
+def test_the_engine_may_sleep_unless_the_operator_says_otherwise_and_never_in_developer_mode(tmp_path, chosen, sleeps):
+    """H6: the routes for sleep ask for the key like all others, so other users of the machine are no reason."""
+    found = launch(tmp_path, sleep_mode=chosen)
+    assert sleep_enabled(at_home(tmp_path, sleep_mode=chosen)) is sleeps
+    assert ("--enable-sleep-mode" in found.command) is sleeps
+    assert found.env["VLLM_SERVER_DEV_MODE"] == "0"
 
 
 # Facts

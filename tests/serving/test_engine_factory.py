@@ -1,10 +1,15 @@
 """Which engine, and with which options, on recorded hardware."""
 
 import json
+import os
+import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from serving_files import FAKE
+from waiting import wait_until
 
 from sage_studio.database import Database
 from sage_studio.errors import EngineUnavailable, InvalidSetting
@@ -19,12 +24,14 @@ from sage_studio.serving.capacity import (
     plan,
     tensor_parallel_size,
 )
+from sage_studio.serving.client import EngineClient
 from sage_studio.serving.engine_factory import choose_engine
 from sage_studio.serving.registry import VLLMRegistry
 from sage_studio.serving.types import Base
 from sage_studio.serving.vllm import CPU_SERVER, cpu_threads, vllm_command, vllm_environment, vllm_rank
 from sage_studio.settings import load_settings
 
+SOCKET = Path("/tmp/e.sock")
 RTX_3060 = "0, NVIDIA GeForce RTX 3060, 12288, 512, 3, 580.95.05, GPU-rtx_3060, 8.6\n"
 RTX_2060 = "0, NVIDIA GeForce RTX 2060, 6144, 300, 0, 580.95.05, GPU-rtx_2060, 7.5\n"
 RTX_4060 = "0, NVIDIA GeForce RTX 4060, 8188, 300, 0, 580.95.05, GPU-rtx_4060, 8.9\n"
@@ -48,7 +55,7 @@ def test_what_a_real_gpu_says_of_itself_is_read():
 def command(nvidia_smi: str, **base) -> list[str]:
     settings = load_settings()
     gpus = plan(machine(nvidia_smi), settings.gpu_memory_utilization)
-    return vllm_command(settings, gpus, "python", Base("/models/small", "small", rank=64, **base), 8001, 16)
+    return vllm_command(settings, gpus, "python", Base("/models/small", "small", rank=64, **base), SOCKET, 16)
 
 
 def option(line: list[str], name: str) -> str | None:
@@ -78,7 +85,7 @@ def test_the_documented_options_by_hardware(nvidia_smi, context, share, gpus):
 def test_the_whole_command_line_on_a_cpu():
     assert " ".join(command("")) == (
         f"python -P {CPU_SERVER} --model /models/small --served-model-name small"
-        " --host 127.0.0.1 --port 8001 --max-model-len 2048 --enable-lora --max-loras 17 --max-cpu-loras 17"
+        " --uds /tmp/e.sock --max-model-len 2048 --enable-lora --max-loras 17 --max-cpu-loras 17"
         " --max-lora-rank 64 --enforce-eager --max-num-seqs 16"
     )
     assert "--trust-remote-code" in command("", trust_remote_code=True)
@@ -146,13 +153,13 @@ def test_auto_takes_vllm_where_it_is(monkeypatch):
     assert choose_engine(load_settings()).kind == "transformers"
     elsewhere = choose_engine(load_settings(vllm_python="/opt/vllm/bin/python"))
     assert elsewhere.kind == "vllm"
-    assert elsewhere.launch(Base("/models/small", "small", rank=16), 1).command[0] == "/opt/vllm/bin/python"
+    assert elsewhere.launch(Base("/models/small", "small", rank=16), SOCKET).command[0] == "/opt/vllm/bin/python"
     with pytest.raises(EngineUnavailable, match="not installed"):
         choose_engine(load_settings(engine="vllm"))
 
 
 def test_the_fallback_runs_in_this_python():
-    made = choose_engine(load_settings(engine="transformers")).launch(Base("/models/small", "small"), 8001)
+    made = choose_engine(load_settings(engine="transformers")).launch(Base("/models/small", "small"), SOCKET)
     assert made.command[:3] == [sys.executable, "-m", "sage_studio.serving.transformers_server"]
 
 
@@ -172,27 +179,34 @@ def test_a_python_that_is_not_there_is_named(home):
 
 
 def test_someone_elses_server_is_used_and_left_alone(home):
-    owner = home.registry()
-    owner.register_model("small", str(home.base()), {"kind": "base"})
-    owner.switch_model("small")
-    record = owner._components.engines.recorded().record
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-S", str(FAKE), "--model", "small", "--served-model-name", "small"]
+    command += ["--journal", str(home.journal), "--port", str(port)]
+    theirs = subprocess.Popen(command, env={**os.environ, "VLLM_API_KEY": "theirs"})
+    url = f"http://127.0.0.1:{port}/v1"
+    client = EngineClient(url, "theirs")
+    wait_until(lambda: client.models(quick=True))
 
-    settings = load_settings(
-        home=home.folder / "guest", engine="openai", engine_url=record.url, engine_api_key=record.key
-    )
+    settings = load_settings(home=home.folder / "guest", engine="openai", engine_url=url, engine_api_key="theirs")
     guest = VLLMRegistry()
     guest.configure(settings, Database(settings.database_path))
     guest.adopt()
     assert guest.current_model.name == "small"
     assert guest.current_model.kind == "external"
     assert guest.generate("hello") == "small: hello "
-    assert guest.status().url == record.url
+    assert guest.status().url == url
     guest.register_model("other", "other", {"kind": "external"})
     with pytest.raises(EngineUnavailable, match="no model other"):
         guest.switch_model("other")
     assert guest.generate("hello") == "small: hello "
+    assert guest.metrics_endpoint().key == "theirs"
     guest.close()
-    assert owner.generate("hello") == "small: hello "
+    assert client.models() == ["small"], "it goes on"
+    client.close()
+    theirs.kill()
+    theirs.wait()
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ class Engine(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.asked, self.status, self.keys = 0, 200, []
-        self.address = MetricsEndpoint(f"http://127.0.0.1:{self.server_port}/metrics", "key")
+        self.address = MetricsEndpoint(f"http://127.0.0.1:{self.server_port}/v1", "key")
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
 
 
@@ -49,7 +49,7 @@ def engine():
 @pytest.fixture
 def sampler_of(monkeypatch):
     monkeypatch.setattr(metrics, "ANSWER_SECONDS", patient())
-    monkeypatch.setattr(metrics, "CARDS_SECONDS", patient())
+    monkeypatch.setattr(metrics, "GPUS_SECONDS", patient())
     made = []
 
     def make(address, gpus=lambda: (), seconds=0.01):
@@ -82,7 +82,7 @@ def test_while_no_engine_is_ready_nobody_is_asked(engine, sampler_of):
 
 
 def test_a_silent_or_a_missing_engine_leaves_a_gap_and_no_fault(engine, sampler_of):
-    where = [engine.address, MetricsEndpoint("http://127.0.0.1:1/metrics")]
+    where = [engine.address, MetricsEndpoint("http://127.0.0.1:1/v1")]
     sampler = sampler_of(lambda: where[0])
     sampler.take_sample()
     engine.status = 503

@@ -32,9 +32,9 @@ def opened(tmp_path):
 class FourBitSpec(EngineSpec):
     kind = "transformers"
 
-    def launch(self, base, port):
+    def launch(self, base, socket):
         plan = EnginePlan(512, form=WeightFormat.FOUR_BIT)
-        return LaunchSpec(fallback_command(base, port, plan), {"PYTHONPATH": str(PROJECT)}, plan)
+        return LaunchSpec(fallback_command(base, socket, plan), {"PYTHONPATH": str(PROJECT)}, plan)
 
 
 def random_adapter(base, folder):

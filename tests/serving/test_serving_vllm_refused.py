@@ -34,9 +34,9 @@ class WorkingSpec(EngineSpec):
     def __init__(self, broken: "Broken") -> None:
         self.broken = broken
 
-    def launch(self, base, port):
+    def launch(self, base, socket):
         command = [sys.executable, "-S", str(FAKE), "--model", base.location, "--served-model-name", base.name]
-        command += ["--port", str(port), "--journal", str(self.broken.home.journal), "--fail", "hopeless"]
+        command += ["--uds", str(socket), "--journal", str(self.broken.home.journal), "--fail", "hopeless"]
         return LaunchSpec(command, {})
 
 
@@ -50,9 +50,9 @@ class BrokenSpec(EngineSpec):
     def __init__(self, broken: "Broken") -> None:
         self.broken, self.fallback = broken, WorkingSpec(broken)
 
-    def launch(self, base, port):
+    def launch(self, base, socket):
         if not self.broken.words.exists():
-            return self.fallback.launch(base, port)
+            return self.fallback.launch(base, socket)
         code = "import sys; open(sys.argv[1], 'a').write(sys.argv[2] + '\\n'); sys.exit(sys.argv[3])"
         journal, name = str(self.broken.journal), Path(base.location).name
         return LaunchSpec([sys.executable, "-c", code, journal, name, self.broken.words.read_text()], {})

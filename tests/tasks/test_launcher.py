@@ -11,7 +11,7 @@ import pytest
 from waiting import wait_until
 
 from sage_studio.settings import PROJECT
-from sage_studio.tasks.launcher import ProcessLauncher, child_environment, find_child
+from sage_studio.tasks.launcher import ProcessLauncher, find_child, trainer_environment
 
 SHOW = """
 import json, os, sys
@@ -75,7 +75,7 @@ def test_the_studios_secrets_and_another_launchers_variables_stay_at_home():
         "PYTHONUNBUFFERED": "1",
         "OMP_WAIT_POLICY": "PASSIVE",
     }
-    assert child_environment(given) == kept
+    assert trainer_environment(environment=given) == kept
 
 
 def test_a_secret_does_not_reach_the_child(launch, tmp_path, monkeypatch):

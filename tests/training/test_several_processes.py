@@ -13,7 +13,7 @@ import pytest
 from waiting import TRAINING, patient
 
 from sage_studio.settings import PROJECT
-from sage_studio.tasks.launcher import TRAINER, child_environment, command_for, gpu_environment
+from sage_studio.tasks.launcher import TRAINER, command_for, gpu_environment, trainer_environment
 from sage_studio.training.progress import Reason, TrainingJob, read_result
 from sage_studio.training.recipes import SFTRecipe
 
@@ -56,7 +56,7 @@ def spawn(tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[bytes]"]]:
     started = []
 
     def spawn(task: Any, command: tuple[str, ...] = TRAINER, grace: float = 60) -> "subprocess.Popen[bytes]":
-        kept = child_environment({**os.environ, "ACCELERATE_MIXED_PRECISION": "fp8"})
+        kept = trainer_environment(environment={**os.environ, "ACCELERATE_MIXED_PRECISION": "fp8"})
         own = {"HF_HOME": str(home), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
         with (task.path / "train.log").open("ab") as log:
             child = subprocess.Popen(

@@ -1,15 +1,20 @@
 """Git repositories: shallow clones with a deadline, and the documents in one."""
 
+import contextlib
 import contextvars
 import os
 import re
 import shutil
+import signal
+import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from time import time
 from typing import Any
 
+from sage_studio.child_environment import Needs, child_environment
 from sage_studio.data.dataset import OnProgress, ignore_progress
 from sage_studio.data.readers.documents import DocumentFile, folder_documents
 from sage_studio.errors import DocsUnavailable, InvalidInput, naming_full_disk
@@ -27,6 +32,8 @@ NEVER_ASK = {
     "GIT_LFS_SKIP_SMUDGE": "1",
     "GIT_HTTP_LOW_SPEED_LIMIT": "500",
     "GIT_HTTP_LOW_SPEED_TIME": str(STALLED_SECONDS),
+    "LANGUAGE": "C",
+    "LC_ALL": "C",
 }
 NO_OWNER = {
     "GIT_CONFIG_GLOBAL": os.devnull,
@@ -38,6 +45,7 @@ NO_OWNER = {
 """Git for somebody else than the studio's owner: without the owner's configuration, credentials and keys."""
 THRIFTY = ("--depth=1", "--filter=blob:none")
 CANNOT_BE_THRIFTY = re.compile(r"shallow|filter|sparse", re.IGNORECASE)
+COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 TELLING = re.compile(r"(fatal|error|ssh):")
 WORDS = Text("Fetching the documentation")
 
@@ -114,8 +122,6 @@ class _Clone:
         self._context = contextvars.copy_context()  # gradio finds the event it reports to in the context
 
     def clone(self, options: tuple[str, ...]) -> str:
-        import git
-
         sparse = bool(options) and self._inside != "."  # a sparse clone begins with the files of the top folder alone
         options = (*options, "--sparse") if sparse else options
         command = ["clone", "--progress", "--no-checkout", *options, *self._branch, "--", self._address, str(self._to)]
@@ -123,8 +129,9 @@ class _Clone:
         if sparse:
             self._run(self._to, ["sparse-checkout", "set", self._inside], begin=0.5)
         self._run(self._to, ["checkout", "--progress"], begin=0.5)
-        commit: str = git.Git(self._to).rev_parse("HEAD")
-        return commit
+        said: list[str] = []
+        self._run(self._to, ["rev-parse", "HEAD"], begin=1.0, output=said.append)
+        return next(line.strip() for line in said if COMMIT.fullmatch(line.strip()))  # not one of its warnings
 
     def tell(self, share: float, message: str) -> None:
         """Report progress; git restarts its count for each step, the reported fraction never decreases."""
@@ -132,25 +139,41 @@ class _Clone:
         detail = f" ({message})" if message else ""
         self._context.run(self._report, self._furthest, Text("{words}{detail}", words=WORDS, detail=detail))
 
-    def _run(self, folder: Path, command: list[str], begin: float) -> None:
+    def _run(
+        self, folder: Path, command: list[str], begin: float, output: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """Run git, and not by GitPython, which would hand it all of this process's environment."""
         import git
-        from git.cmd import handle_process_output
 
-        left = self._deadline - time()
-        process = git.Git(folder).execute(
-            ["git", *command], as_process=True, env=self._environment, universal_newlines=True
-        )
         lines: list[str] = []
         parse = self._progress(begin).new_message_handler()
-
-        def read(line: str) -> None:
-            lines.append(line)
-            parse(line)
-
-        handle_process_output(process, None, read, decode_streams=False, kill_after_timeout=max(0.1, left))
+        process = subprocess.Popen(
+            ["git", *command],
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            env=child_environment(Needs.NETWORK, self._environment),
+            start_new_session=True,
+        )
+        timer = threading.Timer(max(0.1, self._deadline - time()), _kill, (process,))
+        timer.start()
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                lines.append(line)
+                output(line)
+                parse(line)
+            status = process.wait()
+        finally:
+            timer.cancel()
+            _kill(process)
+            process.communicate()
         if time() >= self._deadline:
             raise git.GitCommandError(command[0], 124, "fatal: no end after the time allowed")
-        if status := process.proc.wait():
+        if status:
             raise git.GitCommandError(command[0], status, "".join(lines))
 
     def _progress(self, begin: float) -> Any:
@@ -186,6 +209,13 @@ def without_owner(address: str, home: Path) -> dict[str, str]:
         for part, value in zip(("KEY", "VALUE"), entry, strict=True)
     }
     return {**NO_OWNER, "HOME": str(home), "GIT_CONFIG_COUNT": str(len(config)), **numbered}
+
+
+def _kill(process: "subprocess.Popen[str]") -> None:
+    """End git and the helpers that it started: they are in its session."""
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _cause(output: str) -> str:

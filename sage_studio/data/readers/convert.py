@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+from sage_studio.child_environment import Needs, child_environment
 from sage_studio.data.readers.file_type import FileType
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -76,6 +77,7 @@ class Converter:
             stdout=subprocess.PIPE,
             stderr=self._complaints,
             cwd=ROOT,
+            env=child_environment(Needs.SYSTEM),
         )
         return self._process
 

@@ -31,6 +31,7 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO, Literal, Protocol, Self, Ty
 import msgspec
 import orjson
 
+from sage_studio.child_environment import Needs, child_environment
 from sage_studio.data.formats import Format, FormatCounts, RecordReader, detect_format
 from sage_studio.data.readers.content import MIB, FileContent, encoding_of_head
 from sage_studio.data.readers.json import MAX_RECORD, is_jsonl, parse_odd_line
@@ -531,7 +532,7 @@ def start_reader() -> ReaderProcess:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=ROOT,
-        env={**os.environ, **KEEP_MEMORY, **NO_BLAS_THREADS},
+        env=child_environment(Needs.SYSTEM, {**KEEP_MEMORY, **NO_BLAS_THREADS}),
     )
     return reader  # type: ignore[no-any-return]
 
