@@ -216,6 +216,18 @@ def test_every_file_named_is_there(path):
             assert (PROJECT / word).exists(), word
 
 
+def test_the_tests_and_settings_of_the_security_page_are_there():
+    path = PROJECT / "SECURITY.md"
+    code = "\n".join(each.read_text(encoding="utf-8") for each in (PROJECT / "tests").rglob("test_*.py"))
+    for word in inline(path):
+        if re.fullmatch(r"(?:tests|sage_studio)/[\w./]+", word):
+            assert (PROJECT / word).is_file(), word
+        elif re.fullmatch(r"test_\w+", word):
+            assert f"def {word}(" in code, word
+    for name in re.findall(rf"{PREFIX}([A-Z_]+)", path.read_text(encoding="utf-8")):
+        assert name.lower() in Settings.model_fields, name
+
+
 @pytest.mark.parametrize("path", WRITTEN, ids=name_of)
 def test_every_operation_and_endpoint_named_exists(path, api):
     operations = set(api["rest"])
