@@ -1,6 +1,7 @@
 """All REST routes as one router, and what an app needs besides to serve them."""
 
 import re
+import sys
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
@@ -108,12 +109,12 @@ def app_arguments(
 
 
 def body_limits(studio: Studio) -> Callable[[str, str], int]:
-    """The bytes that a request may have, by its method and path: more where a file is sent."""
-    largest = (studio.settings.max_upload_mb << 20) + 2 * ENVELOPE  # the routes refuse a little less, in better words
-    limits = [("POST", re.compile("/gradio_api/upload/?"), largest), ("PUT", STAGE_FILES, MAX_STAGE_FILE)]
+    """The bytes that a request may have, by its method and path. The routes that take a file count for themselves."""
+    gradio_upload = (studio.settings.max_upload_mb << 20) + ENVELOPE
+    limits = [("POST", re.compile("/gradio_api/upload/?"), gradio_upload), ("PUT", STAGE_FILES, MAX_STAGE_FILE)]
     for operation in operations("rest"):
         if operation.file_parameter is not None:
-            limits.append((operation.method, compile_path(operation.path)[0], largest))
+            limits.append((operation.method, compile_path(operation.path)[0], sys.maxsize))
 
     def limit_of(method: str, path: str) -> int:
         found = (limit for each, pattern, limit in limits if each == method and pattern.fullmatch(path))

@@ -14,6 +14,7 @@ from sage_studio.tasks.task import TaskStatus
 OVER = [status for status in TaskStatus if status.is_over]
 RUNNING = [status for status in TaskStatus if status.is_running]
 NO_ID = ("is no valid id", "不是有效的 id")
+CONTROL = ("holds control characters", "含有控制字符")
 NO_TASK = ("There is no task", "没有任务")
 NO_FIT = ("The request does not fit", "请求格式不正确")
 NO_TEMPLATE = ("There is no template", "没有模板")
@@ -72,7 +73,7 @@ BAD_IDS = {
     "...": (400, NO_ID),
     ".hidden": (400, NO_ID),
     "a%20b": (400, NO_ID),
-    "finetune-1%00": (400, NO_ID),
+    "finetune-1%00": (400, CONTROL),
     "finetune-1;--": (400, NO_ID),
     "%E5%90%8D": (400, NO_ID),
     "x" * 300: (400, NO_ID),
