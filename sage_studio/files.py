@@ -1,4 +1,4 @@
-"""Files: atomic writes, private folders, names and paths that callers give, bounded reads, files of JSON lines."""
+"""Files: atomic writes, private folders, paths that callers give, bounded reads, JSON lines."""
 
 import contextlib
 import errno

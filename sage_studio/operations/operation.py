@@ -1,4 +1,4 @@
-"""Operations: what a caller can ask of the studio, declared once and offered through four interfaces.
+"""Operations: what a caller can ask of the studio, declared once for four interfaces.
 
 An operation is a function with a decorator. Its signature is the request, its annotations and docstring are the
 documentation, and what it returns is the answer:

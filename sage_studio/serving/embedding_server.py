@@ -7,6 +7,8 @@ it is idle for a while, or when the process that started it is gone.
 import argparse
 import base64
 import os
+import signal
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -106,8 +108,11 @@ def main() -> int:
     threading.Thread(
         target=_stop_when_unused, args=(server, model, os.getppid(), given.idle_seconds), daemon=True
     ).start()
-    server.run([bind(given.uds)])
-    unbind(given.uds)  # the studio that would remove it may be gone
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn raises it anew at its end, which would kill us
+    try:
+        server.run([bind(given.uds)])
+    finally:
+        unbind(given.uds)  # the studio that would remove it may be gone
     return 0
 
 

@@ -259,7 +259,7 @@ def test_progress_is_told(settings, repository, tmp_path):
 
 def test_progress_never_goes_back_when_git_begins_to_count_another_thing(tmp_path):
     told = []
-    job = cloning._Clone("", "", ".", tmp_path, lambda share, _: told.append(share), 0.0)
+    job = cloning._Clone("", "", ".", tmp_path, lambda share, _: told.append(share), 0.0, {})
     for share in (0.0, 0.5, 0.0, 0.3, 0.7):
         job.tell(share, "")
     assert told == [0.0, 0.5, 0.5, 0.5, 0.7]

@@ -95,7 +95,7 @@ def test_a_whole_model_that_does_not_fit_is_offered_the_small_optimizer():
 
 
 @pytest.mark.parametrize(
-    ("changes", "parameters", "card_gb", "chosen"),
+    ("changes", "parameters", "gpu_gb", "chosen"),
     [
         ({"use_lora": False}, 1.5e9, 80, "adamw"),
         ({"use_lora": False}, 1.5e9, 24, "adamw_8bit"),
