@@ -26,7 +26,7 @@ NETWORK = re.compile(r"SSL_CERT_(FILE|DIR)|CURL_CA_BUNDLE|REQUESTS_CA_BUNDLE|GIT
 class Needs(StrEnum):
     """What a child process needs of the environment. It gets no more.
 
-    SYSTEM: what any program needs (paths, language, temporary folder). For programs that read strangers' files.
+    SYSTEM: what any program needs (paths, language, temporary folder). For programs that read untrusted files.
     NETWORK: proxies, certificates and the ssh agent besides. For git and the share tunnel.
     LIBRARIES: every variable but secrets, for those that steer torch, CUDA, vLLM and the like.
     HUB: the model hub's token and address besides. For what may download a model.

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from sage_studio.child_environment import Needs, child_environment
+
 NVIDIA_SMI = "nvidia-smi"
 WSL_NVIDIA_SMI = "/usr/lib/wsl/lib/nvidia-smi"
 FIELDS = "index,name,memory.total,memory.used,utilization.gpu,driver_version,uuid"
@@ -194,19 +196,22 @@ def parse_gpus(csv: str) -> tuple[Gpu, ...]:
 
 def query_gpus() -> str:
     """What ``nvidia-smi`` prints for `FIELDS`; empty where there is none, or it fails."""
+    return ask_nvidia_smi("gpu", f"{FIELDS},{CAPABILITY_FIELD}") or ask_nvidia_smi("gpu", FIELDS)
+
+
+def ask_nvidia_smi(subject: str, fields: str) -> str:
+    """What ``nvidia-smi`` prints about a subject, as CSV without a header; empty where there is none, or it fails.
+
+    Args:
+        subject: ``gpu`` or ``compute-apps``.
+        fields: names that ``nvidia-smi`` has for the columns, by commas.
+    """
     command = shutil.which(NVIDIA_SMI) or shutil.which(WSL_NVIDIA_SMI)
     if command is None:
         return ""
-    return _ask(command, f"{FIELDS},{CAPABILITY_FIELD}") or _ask(command, FIELDS)
-
-
-def _ask(command: str, fields: str) -> str:
-    from sage_studio.child_environment import Needs, child_environment  # of no concern to those who only read facts
-
-    arguments = [command, f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(
-            arguments,
+            [command, f"--query-{subject}={fields}", "--format=csv,noheader,nounits"],
             capture_output=True,
             text=True,
             timeout=QUERY_SECONDS,

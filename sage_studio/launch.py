@@ -85,7 +85,7 @@ def launch(
     from sage_studio.api.app import app_arguments
     from sage_studio.api.guard import Guard
     from sage_studio.api.hub_login import HubLogin
-    from sage_studio.api.notice_page import own_tab
+    from sage_studio.api.notice_page import login_note
     from sage_studio.ui.page import build_page, page_arguments
 
     settings = studio.settings
@@ -99,7 +99,7 @@ def launch(
         share=False,  # the link comes after the address is said: see `sage_studio.ui.share_link`
         auth=login if hub is None else None,
         auth_dependency=Guard(login, hub).user_of if hub is not None else None,
-        auth_message="<hr>".join(own_tab(address, language) for language in LANGUAGES) if address else None,
+        auth_message="<hr>".join(login_note(address, language) for language in LANGUAGES),
         prevent_thread_lock=True,
         quiet=True,
         allowed_paths=[],

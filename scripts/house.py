@@ -137,7 +137,7 @@ def entered_by_an_upload() -> set[Path]:
 def left_over(counted: dict[Path, ast.Module]) -> list[str]:
     """Private words that are still names in the code."""
     text = "\n".join(path.read_text(encoding="utf-8") for path in counted)
-    return [word for word in PRIVATE.split() if re.search(rf"\b{word}\b", text)]
+    return [word for word in PRIVATE.split() if re.search(rf"(?<![\w-]){word}(?![\w-])", text)]
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 class LoginThrottle:
     """Token buckets of failed logins: one for each address, and one for all together.
 
-    Through a share link all strangers have the address of its tunnel: the bucket of that address then holds for
+    Through a share link everybody has the address of its tunnel: the bucket of that address then holds for
     everybody who is not logged in yet. Whoever is logged in is not asked.
 
     Args:

@@ -13,6 +13,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
+from sage_studio.api.guard import FAILURES, REFILL_SECONDS
 from sage_studio.errors import StudioError
 from sage_studio.settings import PREFIX, Settings
 from sage_studio.text import TAGS, Language, Text, language_of
@@ -35,6 +36,11 @@ REMEDIES = (
         "of README.md. The owner may then come in, and whoever {prefix}ALLOWED_USERS names.",
         prefix=PREFIX,
     ),
+)
+FAILED_LOGINS = Text(
+    "After {failures} failed logins every further attempt has to wait {seconds:g} s.",
+    failures=FAILURES,
+    seconds=REFILL_SECONDS,
 )
 STYLE = """
 :root { color-scheme: light dark; --line: #d4d4d8; --quiet: #52525b; --button: #1d4ed8; }
@@ -84,6 +90,17 @@ def notice_page(title: Text, lines: Sequence[Text], links: Sequence[Link], addre
             "<body><main><h1>{}</h1>{}{}{}</main></body></html>"
         ).format(TAGS.get(language, language), Markup(STYLE), title.in_(language), message, ways, outside)
     )
+
+
+def login_note(address: str, language: Language) -> Markup:
+    """What stands above gradio's login form, which says nothing when a login is refused for the sake of its number.
+
+    Args:
+        address: of the Space outside the hub's frame; empty where there is none.
+        language: of the words.
+    """
+    lead = own_tab(address, language) + Markup("<br>") if address else Markup()
+    return lead + FAILED_LOGINS.in_(language)
 
 
 def own_tab(address: str, language: Language) -> Markup:

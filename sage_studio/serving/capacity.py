@@ -9,8 +9,6 @@ import hashlib
 import math
 import platform
 import re
-import shutil
-import subprocess
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -18,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from sage_studio.catalog import read_entries
-from sage_studio.child_environment import Needs, child_environment
 from sage_studio.errors import InvalidModel
-from sage_studio.hardware import NVIDIA_SMI, QUERY_SECONDS, WSL_NVIDIA_SMI, Gpu, Hardware
+from sage_studio.hardware import Gpu, Hardware, ask_nvidia_smi
 from sage_studio.models.model_folder import (
     CHAT_TEMPLATE,
     TOKENIZER_CONFIG,
@@ -528,22 +525,7 @@ def engine_memory_gb(
 
 def query_gpu_processes() -> tuple[GpuProcess, ...]:
     """Ask `nvidia-smi` now; empty where there is none, or it fails."""
-    command = shutil.which(NVIDIA_SMI) or shutil.which(WSL_NVIDIA_SMI)
-    if command is None:
-        return ()
-    arguments = [command, f"--query-compute-apps={FIELDS}", "--format=csv,noheader,nounits"]
-    try:
-        done = subprocess.run(
-            arguments,
-            capture_output=True,
-            text=True,
-            timeout=QUERY_SECONDS,
-            check=False,
-            env=child_environment(Needs.SYSTEM),
-        )
-    except (subprocess.TimeoutExpired, OSError):
-        return ()
-    return parse_gpu_processes(done.stdout) if done.returncode == 0 else ()
+    return parse_gpu_processes(ask_nvidia_smi("compute-apps", FIELDS))
 
 
 def parse_gpu_processes(csv: str) -> tuple[GpuProcess, ...]:

@@ -288,6 +288,7 @@ CLOSED = {"/gradio_api/token", "/gradio_api/token/", "/logout"}
 
 def test_the_public_routes_hold_no_data(stranger):
     assert '"components":[]' in stranger.get("/").text
+    assert "After 10 failed logins" in stranger.get("/").text
     assert stranger.get("/config").status_code == 401
     assert stranger.get("/gradio_api/heartbeat/x").status_code == 401
     assert stranger.post("/gradio_api/cancel", json={}).status_code == 401

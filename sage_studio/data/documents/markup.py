@@ -1,6 +1,6 @@
 """Removes inline markup of Markdown: links, images, HTML and mkdocs-material's marks become plain text.
 
-Documents are written by strangers, and Python's regular expressions search for a missing end anew from every beginning:
+Documents are untrusted, and Python's regular expressions search for a missing end anew from every beginning:
 40 KB of ``![`` took seconds and 1 MB hours. Every end is therefore looked up in a list of places, which is made once,
 and every part that several beginnings may share is read once.
 """
